@@ -1,0 +1,54 @@
+"""The ports: what the use cases need from the outside, as protocols that adapters satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from .recording import Head, Recorded, Snapshot
+
+
+class EventStore(Protocol):
+    """A log of events that one fenced writer appends to and anybody reads. Blocking; called from a thread of its own.
+
+    Every call is bounded by the adapter's timeouts and raises
+    :class:`~interlock.domain.errors.StoreUnavailable` when the store does not answer.
+    """
+
+    def take_epoch(self, owner: str, lease_us: int) -> int:
+        """Become the writer: fence every earlier epoch, and return the new one.
+
+        Raises :class:`~interlock.domain.errors.LeaseHeld` while another owner's lease (on the store's own clock) runs.
+        """
+
+    def renew_epoch(self, epoch: int, lease_us: int) -> None:
+        """Extend the lease. Raises :class:`~interlock.domain.errors.Fenced` when a newer epoch exists."""
+
+    def release_epoch(self, epoch: int) -> None:
+        """End the lease early, so that a standby need not wait. Does nothing when the epoch has passed."""
+
+    def append(self, batch: Sequence[Recorded], epoch: int) -> Head:
+        """Store the batch whole or not at all, and return the log's new end.
+
+        Idempotent by event id: a batch that is stored already, with the same content, is not an error and adds nothing.
+        Raises ``Fenced`` (a newer epoch exists; nothing was stored), ``EventConflict`` (nothing was stored),
+        ``CommitUnknown`` (COMMIT was sent, its answer lost) or ``StoreUnavailable`` (nothing was stored).
+        """
+
+    def head(self) -> Head:
+        """The end of the log, as a reader may rely on it."""
+
+    def read(self, after: int = 0, *, upto: int | None = None, limit: int | None = None) -> Iterator[Recorded]:
+        """Events with ``after < position <= upto``, in order of position."""
+
+    def find_command(self, command_id: str) -> list[Recorded]:
+        """The events of one command, in order; empty when it stored none."""
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot; older ones may be dropped, the two newest never."""
+
+    def load_snapshots(self) -> list[Snapshot]:
+        """The kept snapshots, newest first."""
+
+    def close(self) -> None:
+        """Give back connections, files and locks."""
