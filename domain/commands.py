@@ -1,0 +1,383 @@
+"""Every command that the core decides, and the replies to them.
+
+Clients, workers and operators send commands through the writer; the driver adds its own (``Tick``, ``Review``). Each is
+sent in an :class:`Envelope` with an id: a repeat of the same id gets the recorded reply.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .entities import Budget, LoadSpec, Scheduling
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True, gc=False):
+    """Base of all commands."""
+
+
+# --- Clients, through a gateway -------------------------------------------------------------------------------------
+
+
+class AcquireLock(Command, frozen=True, kw_only=True):
+    """A request wants a replica of ``model``. ``deadline`` is an instant; 0 means the setting's length from now.
+
+    Replies Locked, Waiting (the outcome follows as an event of the request) or Rejected.
+    """
+
+    request: str
+    model: str
+    holder: str
+    tenant: str = ""
+    priority: int = 0
+    deadline: int = 0
+
+
+class ReleaseLock(Command, frozen=True, kw_only=True):
+    """The request is over: ``served``, ``failed`` (``detail`` in the backend's words) or ``cancelled``; replies Done."""
+
+    request: str
+    outcome: str = "served"
+    detail: str = ""
+
+
+class CancelRequest(Command, frozen=True, kw_only=True):
+    """The client left while its request waited or ran; replies Done."""
+
+    request: str
+    reason: str = "client left"
+
+
+class ReportBackendGone(Command, frozen=True, kw_only=True):
+    """The locked replica answered UNAVAILABLE or FAILED_PRECONDITION before its first byte; routes the request again."""
+
+    request: str
+    replica: str
+    detail: str = ""
+
+
+class LoseHolder(Command, frozen=True, kw_only=True):
+    """The holder's lease has lapsed."""
+
+    holder: str
+
+
+# --- Workers --------------------------------------------------------------------------------------------------------
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A process that a worker runs for a replica; ``replica`` is empty when it does not know which."""
+
+    process: str
+    replica: str = ""
+    model: str = ""
+    index: int = 0
+    address: str = ""
+
+
+class RegisterNode(Command, frozen=True, kw_only=True):
+    """A worker joins. ``used`` is what is in use per pool in all, ours included. ``approve``: no operator is needed."""
+
+    node: str
+    address: str = ""
+    boot: str = ""
+    labels: dict[str, str] = {}
+    pools: tuple[int, ...] = ()
+    used: tuple[int, ...] = ()
+    ram: int = 0
+    disk: int | None = None
+    max_replicas_per_model: int = 1
+    budget: Budget | None = None
+    gpu_vendor: str = ""
+    approve: bool = False
+    running: tuple[Running, ...] = ()
+
+
+class ReportCapacity(Command, frozen=True, kw_only=True):
+    """A heartbeat's figures. Changes below a quantum make no event."""
+
+    node: str
+    pools: tuple[int, ...] = ()
+    used: tuple[int, ...] = ()
+    disk: int | None = None
+    ram: int = 0
+
+
+class ReportRunning(Command, frozen=True, kw_only=True):
+    """What the worker runs, as asked at ``asked_at``: what changed after that is not judged by it."""
+
+    node: str
+    boot: str
+    asked_at: int
+    running: tuple[Running, ...] = ()
+
+
+class ReportSilence(Command, frozen=True, kw_only=True):
+    """Nothing was heard of the node for ``unreachable_after``."""
+
+    node: str
+
+
+class ReportHeard(Command, frozen=True, kw_only=True):
+    """A node that counted as unreachable speaks again, with this boot."""
+
+    node: str
+    boot: str
+
+
+class WorkerLeft(Command, frozen=True, kw_only=True):
+    """The worker says goodbye: it has stopped all that it ran."""
+
+    node: str
+
+
+class ReportInstalled(Command, frozen=True, kw_only=True):
+    """Answers InstallBackend."""
+
+    replica: str
+    op: str
+    address: str
+
+
+class ReportStaged(Command, frozen=True, kw_only=True):
+    """Answers StageModel."""
+
+    replica: str
+    op: str
+
+
+class ReportProgress(Command, frozen=True, kw_only=True):
+    """Bytes have moved in the operation in progress."""
+
+    replica: str
+    op: str
+    done: int = 0
+    total: int = 0
+
+
+class ReportLoaded(Command, frozen=True, kw_only=True):
+    """Answers LoadModel."""
+
+    replica: str
+    op: str
+
+
+class ReportLoadFailed(Command, frozen=True, kw_only=True):
+    """Answers InstallBackend, StageModel or LoadModel with a no, in the worker's own words."""
+
+    replica: str
+    op: str
+    reason: str
+
+
+class ReportUnloaded(Command, frozen=True, kw_only=True):
+    """Answers UnloadModel: nothing of the replica is left."""
+
+    replica: str
+    op: str
+
+
+class ReportReplicaDied(Command, frozen=True, kw_only=True):
+    """The replica's process ended by itself."""
+
+    replica: str
+    reason: str
+
+
+class ReportStrayStopped(Command, frozen=True, kw_only=True):
+    """Answers StopStray."""
+
+    node: str
+    process: str
+
+
+# --- Operators ------------------------------------------------------------------------------------------------------
+
+
+class ApproveNode(Command, frozen=True, kw_only=True):
+    """Let a pending node be a candidate."""
+
+    node: str
+
+
+class SetNodeLabels(Command, frozen=True, kw_only=True):
+    """Merge into the operator's labels; an empty value removes the label, the worker's included."""
+
+    node: str
+    labels: dict[str, str]
+
+
+class DrainNode(Command, frozen=True, kw_only=True):
+    """No new locks or loads there; empty it."""
+
+    node: str
+
+
+class ResumeNode(Command, frozen=True, kw_only=True):
+    """End a drain."""
+
+    node: str
+
+
+class RemoveNode(Command, frozen=True, kw_only=True):
+    """Take the node out of the cluster."""
+
+    node: str
+
+
+class SetNodeBudget(Command, frozen=True, kw_only=True):
+    """Limit the memory that models may use there."""
+
+    node: str
+    budget: Budget
+
+
+class SetReplicaSlots(Command, frozen=True, kw_only=True):
+    """How many replicas of one model the node may hold; 1 or more."""
+
+    node: str
+    max_replicas_per_model: int
+
+
+class DeclareModel(Command, frozen=True, kw_only=True):
+    """Make the model be so: declares it, or edits it where it differs."""
+
+    model: str
+    spec: LoadSpec
+    scheduling: Scheduling = Scheduling()
+    aliases: tuple[str, ...] = ()
+
+
+class SetScheduling(Command, frozen=True, kw_only=True):
+    """Replace where and how often the model may run."""
+
+    model: str
+    scheduling: Scheduling
+
+
+class StoreLoadInfo(Command, frozen=True, kw_only=True):
+    """Tell how the model can be loaded."""
+
+    model: str
+    spec: LoadSpec
+
+
+class RemoveModel(Command, frozen=True, kw_only=True):
+    """Take the model out; its waiting requests are refused, its replicas leave when idle."""
+
+    model: str
+
+
+class RequestLoad(Command, frozen=True, kw_only=True):
+    """Load one more replica now, without a request."""
+
+    model: str
+
+
+class RequestUnload(Command, frozen=True, kw_only=True):
+    """Unload the model's idle replicas now; refused while one is busy."""
+
+    model: str
+
+
+class EvictReplica(Command, frozen=True, kw_only=True):
+    """Unload this replica now; refused while it is locked."""
+
+    replica: str
+
+
+class Freeze(Command, frozen=True, kw_only=True):
+    """Stop ``evictions`` or the ``reconciler``."""
+
+    what: str
+
+
+class Thaw(Command, frozen=True, kw_only=True):
+    """Let ``evictions`` or the ``reconciler`` go on."""
+
+    what: str
+
+
+class ChangeSettings(Command, frozen=True, kw_only=True):
+    """Change settings; values as the core counts them."""
+
+    values: dict[str, int]
+
+
+# --- The driver -----------------------------------------------------------------------------------------------------
+
+
+class StartEpoch(Command, frozen=True, kw_only=True):
+    """The writer has taken over: everything is looked at once."""
+
+    epoch: int
+    writer: str
+
+
+class Tick(Command, frozen=True, kw_only=True):
+    """The clock moved: handle the first timer that is due."""
+
+
+class Review(Command, frozen=True, kw_only=True):
+    """Look again at what a change could help: follow-up of another decision, with its ``cause`` in words.
+
+    ``models`` are reviewed for waiting requests, floors and replicas that must leave; ``nodes`` for replicas that must
+    leave and for whoever waits for room there.
+    """
+
+    cause: str
+    models: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+# --- Replies --------------------------------------------------------------------------------------------------------
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True, gc=False):
+    """Base of all replies."""
+
+
+class Done(Reply, frozen=True, kw_only=True):
+    """It is so now, or was already."""
+
+    detail: str = ""
+
+
+class Locked(Reply, frozen=True, kw_only=True):
+    """The request holds a lock on ``replica``, whose backend listens at ``address``."""
+
+    request: str
+    replica: str
+    node: str
+    model: str
+    address: str
+
+
+class Waiting(Reply, frozen=True, kw_only=True):
+    """The request waits; ``kind`` and ``on`` as in :class:`~interlock.domain.entities.Wait`."""
+
+    request: str
+    kind: str
+    on: str = ""
+
+
+class Rejected(Reply, frozen=True, kw_only=True):
+    """The answer is no. ``code`` is a refusal code, or ``not_found``, ``conflict`` or ``invalid``; retry_after in µs."""
+
+    code: str
+    message: str
+    cure: str = ""
+    retry_after: int = 0
+
+
+AnyReply = Done | Locked | Waiting | Rejected
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A command on its way: who sent it, and how it hangs together with others."""
+
+    command_id: str
+    command: Command
+    actor: str = "interlock"
+    correlation_id: str = ""
+    causation_id: str = ""
+    request_id: str = ""

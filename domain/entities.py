@@ -1,0 +1,234 @@
+"""The entities of the cluster's state. All are frozen: a change replaces the entity.
+
+Instants are microseconds since 1970, lengths microseconds, memory and disk bytes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from .selector import Selector, vram_label
+from .units import FOREVER
+
+Claim = tuple[tuple[int, int], ...]
+"""Bytes per memory pool: ``((pool index, bytes), ...)`` in order of index, without zeros."""
+
+
+class NodeStatus(StrEnum):
+    """``pending`` waits for approval; ``unreachable`` is silent; ``offline`` is gone, with all that ran there."""
+
+    PENDING = "pending"
+    HEALTHY = "healthy"
+    UNREACHABLE = "unreachable"
+    DRAINING = "draining"
+    OFFLINE = "offline"
+
+
+class Phase(StrEnum):
+    """A replica's life: reserved → installing → staging → loading → loaded → unloading → gone."""
+
+    RESERVED = "reserved"
+    INSTALLING = "installing"
+    STAGING = "staging"
+    LOADING = "loading"
+    LOADED = "loaded"
+    UNLOADING = "unloading"
+
+
+LOADING_PHASES = frozenset({Phase.RESERVED, Phase.INSTALLING, Phase.STAGING, Phase.LOADING})
+
+
+class Budget(msgspec.Struct, frozen=True, gc=False):
+    """The part of a node's memory that models may use: a share in percent, or bytes per pool."""
+
+    percent: int = 100
+    size: int = 0
+
+    def of(self, total: int) -> int:
+        """The bytes of a pool of ``total`` bytes that models may use."""
+        return min(total, self.size) if self.size else total * self.percent // 100
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A worker machine. ``pools`` are its memory pools' totals; ``foreign`` what others use in each, as reported."""
+
+    name: str
+    address: str
+    boot: str
+    """Changes when the worker starts anew: what ran under another boot is gone."""
+    status: NodeStatus
+    approved: bool
+    drained: bool
+    """An operator wants it empty; survives a restart of the worker."""
+    worker_labels: dict[str, str]
+    operator_labels: dict[str, str]
+    pools: tuple[int, ...]
+    foreign: tuple[int, ...]
+    budget: Budget
+    ram: int
+    disk: int | None
+    """Bytes that staged models may take in all; None when unknown, which does not mean full."""
+    max_replicas_per_model: int
+    gpu_vendor: str
+    offline_at: int
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels that selectors see: automatic, then the worker's, then the operator's, the later winning."""
+        automatic = {"node.name": self.name, "node.replica-slots": str(self.max_replicas_per_model)}
+        if self.gpu_vendor:
+            automatic["gpu.vendor"] = self.gpu_vendor
+        if bucket := vram_label(max(self.pools, default=0)):
+            automatic["gpu.vram"] = bucket
+        merged = automatic | self.worker_labels | self.operator_labels
+        return {key: value for key, value in merged.items() if value}
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Bytes per pool that models may use."""
+        return tuple(self.budget.of(total) for total in self.pools)
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether new locks and loads may go there."""
+        return self.status is NodeStatus.HEALTHY
+
+
+class LoadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a model is loaded, and what that takes. No ``backend`` means that no load info is known."""
+
+    backend: str = ""
+    options: dict[str, str | int | float | bool] = {}
+    vram: int = 0
+    disk: int = 0
+
+
+class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a model may run and how often. ``max_replicas`` 0 means no ceiling; ``everywhere`` is one per candidate."""
+
+    selector: Selector = ()
+    min_replicas: int = 0
+    max_replicas: int = 0
+    everywhere: bool = False
+    parallel: int = 1
+    """Requests that one replica serves at once; 0 means no limit."""
+    priority: int = 0
+    pinned: bool = False
+
+    @property
+    def scales(self) -> bool:
+        """Whether the model may have more than one replica on demand."""
+        return self.everywhere or self.min_replicas >= 1 or self.max_replicas >= 1
+
+
+class Parked(msgspec.Struct, frozen=True, gc=False):
+    """A wish that cannot be met now: why, and what must change before it is tried again."""
+
+    reason: str
+    lacks: str
+
+
+class Model(msgspec.Struct, frozen=True):
+    """What is served. ``declared`` is the newest revision, ``serving`` the one whose replicas take locks."""
+
+    name: str
+    aliases: tuple[str, ...]
+    scheduling: Scheduling
+    declared: int
+    declared_spec: LoadSpec
+    serving: int
+    serving_spec: LoadSpec
+    parked: Parked | None = None
+    failures: int = 0
+    """Loads failed in a row."""
+    failure: str = ""
+    """The backend's own words for the last of them."""
+    failed_nodes: tuple[str, ...] = ()
+    retry_at: int = 0
+    """No load of this model is tried before."""
+
+    @property
+    def load_info_known(self) -> bool:
+        """Whether anything is known about how to load it."""
+        return bool(self.declared_spec.backend)
+
+
+class Replica(msgspec.Struct, frozen=True):
+    """One copy of a model on a node, in one incarnation."""
+
+    id: str
+    serial: int
+    model: str
+    node: str
+    index: int
+    revision: int
+    phase: Phase
+    claim: Claim
+    owed: int
+    """Bytes of the claim that are not there yet: victims still hold them."""
+    disk: int
+    address: str = ""
+    op: int = 0
+    """Counts the operations asked of the worker for this replica, so that a late answer is told from a fresh one."""
+    silent_at: int = FOREVER
+    """When the operation in progress counts as silent."""
+    beneficiary: str = ""
+    """For a victim: the replica that it makes room for."""
+    reason: str = ""
+    """Why it is unloading."""
+    loaded_at: int = 0
+    used_at: int = 0
+    """When it was last locked or released; 0 when never used."""
+    evictable_at: int = 0
+    installed: bool = False
+    """A process exists for it on the worker, or may."""
+
+
+class RequestStatus(StrEnum):
+    """``adrift``: its replica was lost under it; its holder reports next."""
+
+    QUEUED = "queued"
+    LOCKED = "locked"
+    ADRIFT = "adrift"
+
+
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a queued request waits for.
+
+    ``kind`` is ``load`` (of replica ``on``), ``busy`` (every warm replica is at its limit), ``capacity`` (no room, and
+    nothing may be evicted now), ``nodes_down``, ``draining``, ``frozen`` or ``backoff``. ``until`` is when it looks
+    again by itself; FOREVER when only a change can help.
+    """
+
+    kind: str
+    on: str = ""
+    until: int = FOREVER
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One request's claim on the cluster, from its arrival to its release."""
+
+    id: str
+    model: str
+    holder: str
+    tenant: str
+    priority: int
+    arrival: int
+    deadline: int
+    serial: int
+    """Order of arrival."""
+    status: RequestStatus
+    replica: str = ""
+    wait: Wait | None = None
+    passes: int = 0
+    """Its own steps so far: loads begun for it, and routes after a backend was gone."""
+
+
+class Stray(msgspec.Struct, frozen=True):
+    """A process that a worker runs and the log does not know; it is stopped."""
+
+    node: str
+    process: str
+    model: str

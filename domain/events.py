@@ -1,0 +1,417 @@
+"""Every event, in the past tense. An event holds what changed and why; ``at`` is the instant on the writer's clock.
+
+To change an event: add a field with a default, or raise its ``class_version`` and add an upcaster in ``codec.py``; the
+golden histories in ``tests/golden`` say whether old logs still read the same.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from .entities import Budget, Claim, LoadSpec, Scheduling, Wait
+from .explanation import Explanation
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Base of all events. ``stream`` names the aggregate that it belongs to."""
+
+    class_version: ClassVar[int] = 1
+    at: int
+
+    @property
+    def stream(self) -> str:
+        """The aggregate's stream."""
+        return "scheduler"
+
+
+class NodeEvent(Event, frozen=True, kw_only=True):
+    """An event of a node."""
+
+    node: str
+
+    @property
+    def stream(self) -> str:
+        """``node:NAME``."""
+        return f"node:{self.node}"
+
+
+class ModelEvent(Event, frozen=True, kw_only=True):
+    """An event of a model."""
+
+    model: str
+
+    @property
+    def stream(self) -> str:
+        """``model:NAME``."""
+        return f"model:{self.model}"
+
+
+class ReplicaEvent(Event, frozen=True, kw_only=True):
+    """An event of a replica; ``model`` and ``node`` come along so that the log can be read by either."""
+
+    replica: str
+    model: str
+    node: str
+
+    @property
+    def stream(self) -> str:
+        """``replica:ID``."""
+        return f"replica:{self.replica}"
+
+
+# --- Node -----------------------------------------------------------------------------------------------------------
+
+
+class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
+    """A worker joined, or joined again with another boot or other facts."""
+
+    address: str = ""
+    boot: str = ""
+    labels: dict[str, str] = {}
+    pools: tuple[int, ...] = ()
+    foreign: tuple[int, ...] = ()
+    ram: int = 0
+    disk: int | None = None
+    max_replicas_per_model: int = 1
+    budget: Budget = Budget()
+    gpu_vendor: str = ""
+
+
+class NodeApproved(NodeEvent, frozen=True, kw_only=True):
+    """The node may be a candidate."""
+
+
+class NodeLabelsChanged(NodeEvent, frozen=True, kw_only=True):
+    """The operator's labels, whole, after the change."""
+
+    labels: dict[str, str] = {}
+
+
+class NodeCapacityChanged(NodeEvent, frozen=True, kw_only=True):
+    """What the worker reports of memory and disk has changed by at least one quantum."""
+
+    pools: tuple[int, ...] = ()
+    foreign: tuple[int, ...] = ()
+    disk: int | None = None
+    ram: int = 0
+
+
+class NodeBudgetSet(NodeEvent, frozen=True, kw_only=True):
+    """The part of its memory that models may use."""
+
+    budget: Budget
+
+
+class NodeReplicaSlotsSet(NodeEvent, frozen=True, kw_only=True):
+    """How many replicas of one model the node may hold."""
+
+    max_replicas_per_model: int
+
+
+class NodeBecameUnreachable(NodeEvent, frozen=True, kw_only=True):
+    """Silent for too long; what it ran is kept in mind until ``offline_at``."""
+
+    offline_at: int
+
+
+class NodeRecovered(NodeEvent, frozen=True, kw_only=True):
+    """It speaks again, with the same boot."""
+
+
+class NodeDrainStarted(NodeEvent, frozen=True, kw_only=True):
+    """No new locks or loads; what is idle leaves, what is busy leaves when idle."""
+
+
+class NodeResumed(NodeEvent, frozen=True, kw_only=True):
+    """The drain is over."""
+
+
+class NodeWentOffline(NodeEvent, frozen=True, kw_only=True):
+    """It is gone; all that ran there is lost."""
+
+    reason: str = ""
+
+
+class NodeRemoved(NodeEvent, frozen=True, kw_only=True):
+    """The operator took it out of the cluster."""
+
+
+class StrayFound(NodeEvent, frozen=True, kw_only=True):
+    """The worker runs a process that the log does not know; it will be stopped."""
+
+    process: str
+    model: str = ""
+
+
+class StrayStopped(NodeEvent, frozen=True, kw_only=True):
+    """That process is gone."""
+
+    process: str
+
+
+# --- Model ----------------------------------------------------------------------------------------------------------
+
+
+class ModelDeclared(ModelEvent, frozen=True, kw_only=True):
+    """A model is known from now on, as revision 1."""
+
+    spec: LoadSpec
+    scheduling: Scheduling
+    aliases: tuple[str, ...] = ()
+
+
+class ModelSchedulingChanged(ModelEvent, frozen=True, kw_only=True):
+    """Where and how often it may run, and its other names, whole, after the change."""
+
+    scheduling: Scheduling
+    aliases: tuple[str, ...] = ()
+
+
+class RevisionDeclared(ModelEvent, frozen=True, kw_only=True):
+    """Its backend, options or needs were edited."""
+
+    revision: int
+    spec: LoadSpec
+
+
+class RevisionServing(ModelEvent, frozen=True, kw_only=True):
+    """This revision's replicas take the locks from now on, and no others."""
+
+    revision: int
+
+
+class LoadInfoStored(ModelEvent, frozen=True, kw_only=True):
+    """It is known from now on how to load the model; ``source`` is ``declared``, ``operator`` or ``first load``."""
+
+    spec: LoadSpec
+    source: str
+
+
+class ModelParked(ModelEvent, frozen=True, kw_only=True):
+    """The reconciler's wish for it cannot be met; nothing is tried until ``lacks`` changes."""
+
+    reason: str
+    lacks: str
+    explanation: Explanation | None = None
+
+
+class ModelUnparked(ModelEvent, frozen=True, kw_only=True):
+    """What it lacked has changed."""
+
+    cause: str
+
+
+class ModelRemoved(ModelEvent, frozen=True, kw_only=True):
+    """The operator took it out; its replicas leave when idle."""
+
+
+class RequestQueued(ModelEvent, frozen=True, kw_only=True):
+    """The request waits, or waits for something else than before."""
+
+    request: str
+    wait: Wait
+    holder: str
+    arrival: int
+    deadline: int
+    tenant: str = ""
+    priority: int = 0
+    passes: int = 0
+    explanation: Explanation | None = None
+
+
+class RequestWoken(ModelEvent, frozen=True, kw_only=True):
+    """The very change that could help it has happened: it is decided again in the same breath."""
+
+    request: str
+    cause: str
+
+
+class RequestCancelled(ModelEvent, frozen=True, kw_only=True):
+    """It ended before it was served: the client left, or its holder was lost."""
+
+    request: str
+    reason: str
+
+
+class RequestRefused(ModelEvent, frozen=True, kw_only=True):
+    """The answer is no, with a code and what would cure it. ``retry_after`` in microseconds, 0 when pointless."""
+
+    request: str
+    code: str
+    message: str
+    retry_after: int = 0
+    explanation: Explanation | None = None
+
+
+# --- Replica --------------------------------------------------------------------------------------------------------
+
+
+class ReplicaReserved(ReplicaEvent, frozen=True, kw_only=True):
+    """Memory, disk and a slot are its own from now on. ``owed`` bytes are still held by ``victims``."""
+
+    index: int
+    revision: int
+    claim: Claim = ()
+    disk: int = 0
+    victims: tuple[str, ...] = ()
+    owed: int = 0
+    cause: str = ""
+    silent_at: int
+    explanation: Explanation | None = None
+
+
+class BackendInstallRequested(ReplicaEvent, frozen=True, kw_only=True):
+    """The worker is asked to start a backend process for it."""
+
+    op: int
+    silent_at: int
+
+
+class BackendInstalled(ReplicaEvent, frozen=True, kw_only=True):
+    """The process runs and answers at ``address``."""
+
+    address: str
+
+
+class StagingStarted(ReplicaEvent, frozen=True, kw_only=True):
+    """The worker is asked to bring the model's files onto its disk."""
+
+    op: int
+    silent_at: int
+
+
+class LoadStarted(ReplicaEvent, frozen=True, kw_only=True):
+    """The backend is asked to load the model."""
+
+    op: int
+    silent_at: int
+
+
+class LoadProgressed(ReplicaEvent, frozen=True, kw_only=True):
+    """Bytes have moved: the operation in progress has until ``silent_at`` to show more."""
+
+    silent_at: int
+    done: int = 0
+    total: int = 0
+
+
+class ReplicaLoaded(ReplicaEvent, frozen=True, kw_only=True):
+    """It can serve. It is safe from eviction by its equals until ``evictable_at``."""
+
+    evictable_at: int
+    address: str = ""
+
+
+class ReplicaLoadFailed(ReplicaEvent, frozen=True, kw_only=True):
+    """The load ended without a replica; ``reason`` in the backend's own words. ``gone``: nothing is left to stop."""
+
+    reason: str
+    retry_at: int
+    gone: bool
+    op: int = 0
+    silent_at: int = 0
+
+
+class ReplicaLocked(ReplicaEvent, frozen=True, kw_only=True):
+    """The request may use the replica until it releases it."""
+
+    request: str
+    holder: str
+    arrival: int
+    deadline: int
+    tenant: str = ""
+    priority: int = 0
+    passes: int = 0
+    cause: str = ""
+    explanation: Explanation | None = None
+
+
+class ReplicaReleased(ReplicaEvent, frozen=True, kw_only=True):
+    """The request's claim is over; ``outcome`` is ``served``, ``failed``, ``cancelled`` or ``holder lost``."""
+
+    request: str
+    outcome: str
+    detail: str = ""
+
+
+class ReplicaEvicted(ReplicaEvent, frozen=True, kw_only=True):
+    """Chosen as a victim: it unloads to make room for ``beneficiary`` of ``beneficiary_model``."""
+
+    beneficiary: str
+    beneficiary_model: str
+    op: int
+    silent_at: int
+    explanation: Explanation | None = None
+
+
+class HoldReleased(ReplicaEvent, frozen=True, kw_only=True):
+    """What victims freed for this replica is no longer held; ``reason`` is ``loaded``, ``failed`` or ``lost``."""
+
+    reason: str
+
+
+class UnloadRequested(ReplicaEvent, frozen=True, kw_only=True):
+    """It takes no more locks and the worker is asked to unload it."""
+
+    reason: str
+    op: int
+    silent_at: int
+
+
+class UnloadConfirmed(ReplicaEvent, frozen=True, kw_only=True):
+    """The worker has let go of it: its memory, slot and port are free."""
+
+
+class ReplicaLost(ReplicaEvent, frozen=True, kw_only=True):
+    """It no longer serves. When ``gone`` nothing is left of it; else the worker is asked to clean up."""
+
+    reason: str
+    gone: bool
+    op: int = 0
+    silent_at: int = 0
+
+
+# --- Scheduler ------------------------------------------------------------------------------------------------------
+
+
+class EpochStarted(Event, frozen=True, kw_only=True):
+    """A writer took over."""
+
+    epoch: int
+    writer: str
+
+
+class HolderLost(Event, frozen=True, kw_only=True):
+    """A gateway's run fell silent; what it held is released by the events after this one."""
+
+    holder: str
+    requests: int
+
+
+class SettingsChanged(Event, frozen=True, kw_only=True):
+    """Settings have new values, as the core counts them."""
+
+    values: dict[str, int]
+
+
+class Frozen(Event, frozen=True, kw_only=True):
+    """The operator stopped ``what``: ``evictions`` or ``reconciler``."""
+
+    what: str
+
+
+class Thawed(Event, frozen=True, kw_only=True):
+    """The operator lets ``what`` go on."""
+
+    what: str
+
+
+def _leaves(cls: type[Event]) -> list[type[Event]]:
+    subclasses = cls.__subclasses__()
+    return [leaf for sub in subclasses for leaf in _leaves(sub)] if subclasses else [cls]
+
+
+EVENT_TYPES: dict[str, type[Event]] = {cls.__name__: cls for cls in _leaves(Event)}
+"""Every event class by its name."""

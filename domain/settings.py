@@ -1,0 +1,86 @@
+"""The cluster's settings: what they mean, their defaults, and how they are written.
+
+Settings that decisions depend on live in the state and change by a ``SettingsChanged`` event, so that a replay of the
+log decides as the live scheduler did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from .errors import InvalidSetting
+from .units import FOREVER, MINUTE, SECOND, format_duration, parse_duration
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every setting of the core. Lengths in microseconds; FOREVER means off."""
+
+    reconcile_interval: int = 30 * SECOND
+    """How often the reconciler looks at growth, shrinking and what the workers say they run."""
+    min_residency: int = 30 * SECOND
+    """How long a freshly loaded replica is safe from eviction by a model of the same or lower priority."""
+    scale_down_delay: int = 5 * MINUTE
+    """How long a replica above the floor must be idle before the reconciler removes it."""
+    idle_unload: int = FOREVER
+    """How long a model must be idle before its last copy goes too."""
+    heartbeat_interval: int = 10 * SECOND
+    """How often a worker reports."""
+    unreachable_after: int = 30 * SECOND
+    """How long a silent node stays healthy."""
+    offline_after: int = 10 * MINUTE
+    """How long a node stays unreachable before what it ran counts as lost."""
+    holder_lease: int = 30 * SECOND
+    """How long a silent gateway keeps its locks."""
+    writer_lease: int = 3 * SECOND
+    """How long a silent writer keeps the cluster."""
+    request_deadline: int = 5 * MINUTE
+    """How long a request waits for a lock when it names no deadline of its own."""
+    queue_limit: int = 1000
+    """How many requests may wait at once in the whole cluster."""
+    load_silence: int = 5 * MINUTE
+    """How long a load may show no progress before it counts as failed."""
+    load_attempts: int = 3
+    """How many times a model's load is tried in a row before its waiters are refused."""
+    load_backoff: int = 1 * SECOND
+    """The pause after the first failed load of a model; it doubles with every further one, up to five minutes."""
+    growth_per_tick: int = 1
+    """How many loads of further copies one model may have in progress at once."""
+
+
+_COUNTS = frozenset({"queue_limit", "load_attempts", "growth_per_tick"})
+_CAN_BE_OFF = frozenset({"idle_unload"})
+
+
+def parse_settings(values: Mapping[str, object], base: Settings | None = None) -> Settings:
+    """``base`` with ``values`` (names to text or whole numbers, as files and flags give them) laid over it.
+
+    Raises InvalidSetting that names the setting and the values it takes.
+    """
+    fields = {name: parse_setting(name, value) for name, value in values.items()}
+    return msgspec.structs.replace(base or Settings(), **fields)
+
+
+def parse_setting(name: str, value: object) -> int:
+    """One setting's value as the core counts it."""
+    known = Settings.__struct_fields__
+    if name not in known:
+        raise InvalidSetting(f"no setting is named {name!r}.", cure=f"The settings are: {', '.join(known)}.")
+    if name in _COUNTS:
+        digits = value if isinstance(value, int) and not isinstance(value, bool) else None
+        if isinstance(value, str) and value.isdigit():
+            digits = int(value)
+        if digits is None or digits < (0 if name == "queue_limit" else 1):
+            raise InvalidSetting(f"{name}: {value!r} is not a whole number that it can have.", cure="Give 1 or more.")
+        return digits
+    if value == "off" and name in _CAN_BE_OFF:
+        return FOREVER
+    return parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
+
+
+def format_setting(name: str, value: int) -> str:
+    """A setting's value as :func:`parse_setting` reads it back."""
+    if name in _COUNTS:
+        return str(value)
+    return "off" if value >= FOREVER and name in _CAN_BE_OFF else format_duration(value)

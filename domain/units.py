@@ -1,0 +1,97 @@
+"""Durations, sizes and instants as people write them, and as the core counts them.
+
+The core counts time in whole microseconds and memory in whole bytes: integers compare exactly and hash alike everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from .errors import InvalidField
+
+MICROSECOND = 1
+MILLISECOND = 1_000
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+FOREVER = 2**62
+"""An instant or a length later than any that occurs; what ``"forever"`` means."""
+
+KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+
+_DURATION_UNITS = {"us": 1, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
+_SIZE_UNITS = {
+    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "K": KIB, "M": MIB, "G": GIB, "T": TIB, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": TIB,
+}  # fmt: skip
+_NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_duration(text: str, field: str = "duration") -> int:
+    """Microseconds in ``"500ms"``, ``"30s"``, ``"5m"``, ``"1h"``, ``"1h30m"`` or ``"forever"``; raises InvalidField."""
+    if not isinstance(text, str):
+        raise InvalidField(field, f"{text!r} is not a duration", cure='Write it as text: "30s".')
+    if text.strip() == "forever":
+        return FOREVER
+    total, end = 0.0, 0
+    for match in _NUMBER_AND_UNIT.finditer(text):
+        unit = _DURATION_UNITS.get(match[2])
+        if match.start() != end or unit is None:
+            break
+        total += float(match[1]) * unit
+        end = match.end()
+    if end == 0 or end != len(text):
+        raise InvalidField(field, f"{text!r} is not a duration", cure='Use a number and us, ms, s, m, h or d: "30s".')
+    return min(round(total), FOREVER)
+
+
+def format_duration(length: int) -> str:
+    """The shortest exact spelling of ``length`` microseconds: ``"30s"``, ``"1h30m"``, ``"forever"``."""
+    if length >= FOREVER:
+        return "forever"
+    if length == 0:
+        return "0s"
+    parts: list[str] = []
+    for unit in ("d", "h", "m", "s", "ms", "us"):
+        count, length = divmod(length, _DURATION_UNITS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts)
+
+
+def parse_size(text: str | int, field: str = "size") -> int:
+    """Bytes in ``"64GiB"``, ``"900GB"``, ``"1.5TiB"`` or a whole number; raises InvalidField."""
+    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        return text
+    match = _NUMBER_AND_UNIT.fullmatch(text) if isinstance(text, str) else None
+    unit = _SIZE_UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise InvalidField(field, f"{text!r} is not a size", cure='Use a number and a unit: "64GiB".')
+    return round(float(match[1]) * unit)
+
+
+def format_size(size: int) -> str:
+    """``size`` bytes for people: ``"64GiB"``, ``"9.5GiB"``, ``"512B"``."""
+    for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.4g}{name}"
+    return f"{size}B"
+
+
+def format_instant(instant: int) -> str:
+    """An instant (microseconds since 1970) as ISO 8601 in UTC with microseconds."""
+    return (_EPOCH + timedelta(microseconds=instant)).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def parse_instant(text: str, field: str = "time") -> int:
+    """Microseconds since 1970 of an ISO 8601 time; UTC when it names no zone; raises InvalidField."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidField(field, f"{text!r} is not a time", cure="Use ISO 8601: 2026-01-01T03:12:00Z.") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round((moment - _EPOCH) / timedelta(microseconds=1))
