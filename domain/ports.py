@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+import msgspec
+
+from .commands import AnyReply, Command, Envelope, Locked, Rejected, Running
+from .effects import Effect
 from .recording import Head, Recorded, Snapshot
 
 
@@ -52,3 +56,49 @@ class EventStore(Protocol):
 
     def close(self) -> None:
         """Give back connections, files and locks."""
+
+
+class CommandPort(Protocol):
+    """How gateways and operators reach the writer, in process or over NATS. Asynchronous; bounded by the adapter.
+
+    Every call raises :class:`~interlock.domain.errors.NoWriter` when no writer answers in time: the command may have
+    been decided then, and sending the same envelope again is safe.
+    """
+
+    async def send(self, envelope: Envelope) -> AnyReply:
+        """Have the command decided; returns when its events are durable."""
+        ...
+
+    async def acquire(self, envelope: Envelope) -> Locked | Rejected:
+        """Send an AcquireLock and wait for its end: a lock, or a refusal. Cancelling the wait cancels nothing there."""
+        ...
+
+    async def renew_lease(self, holder: str) -> None:
+        """Keep every lock of this holder for another ``holder_lease``; makes no event."""
+        ...
+
+
+class WorkerPort(Protocol):
+    """How the control plane speaks to the workers: over NATS and gRPC, or to the twin in memory.
+
+    ``perform`` carries out one effect and returns the commands that report how it went (progress may come earlier,
+    through the ``report`` callback given at construction). It raises
+    :class:`~interlock.domain.errors.WorkerUnavailable` when the worker does not answer, in which case nothing is
+    known: the core's own deadlines decide, and the same effect may be sent again.
+    """
+
+    async def perform(self, effect: Effect, epoch: int) -> Sequence[Command]:
+        """Carry out one effect. Idempotent by ``effect.op``; an epoch older than one seen before is refused."""
+        ...
+
+    async def running(self, node: str) -> RunningReport:
+        """What the worker runs now. A read-only question."""
+        ...
+
+
+class RunningReport(msgspec.Struct, frozen=True):
+    """A worker's answer to what it runs: its boot and its processes."""
+
+    node: str
+    boot: str
+    running: tuple[Running, ...]
