@@ -42,7 +42,7 @@ lock: env ## write requirements.lock anew; LOCK_ARGS=--upgrade moves the pins
 
 clean: ## remove caches and build outputs; keeps .venv and the data in .interlock
 	@rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	@find domain adapters simulation tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove .venv too
 	@rm -rf .venv
