@@ -14,7 +14,9 @@ Each error says what was asked, what stood in the way, and the setting or action
     │   ├── StoreUnavailable          the event store does not answer, or its disk is full
     │   ├── BrokerUnavailable         NATS does not answer
     │   ├── WorkerUnavailable         a worker or a model backend does not answer
+    │   │   └── BackendGone           no process with the model at that address; nothing was served
     │   └── NoWriter                  no writer leads the cluster now
+    ├── BackendFailed                 a model backend answered with an error of its own (HTTP 502)
     ├── StoreError                    the store answered, and what it said stops us
     │   ├── Fenced                    another writer has taken a newer epoch
     │   ├── LeaseHeld                 another writer still holds the lease
@@ -104,8 +106,21 @@ class WorkerUnavailable(Unavailable):
     """A worker or a model backend does not answer."""
 
 
+class BackendGone(WorkerUnavailable):
+    """Nothing at ``address`` has the model: no process, or another model's. Nothing was served, so ask elsewhere."""
+
+    def __init__(self, address: str, detail: str) -> None:
+        super().__init__(f"the backend at {address} is gone: {detail}")
+        self.address = address
+        self.detail = detail
+
+
 class NoWriter(Unavailable):
     """No writer leads the cluster at this moment."""
+
+
+class BackendFailed(InterlockError):
+    """A model backend failed a call; the message is in its own words. Part of the answer may have been given."""
 
 
 class StoreError(InterlockError):

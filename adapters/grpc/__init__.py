@@ -1,0 +1,1 @@
+"""gRPC between the control plane and the model backends, in LocalAI's messages."""
