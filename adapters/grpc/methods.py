@@ -55,6 +55,12 @@ def unquoted(text: str) -> str:
     return unquote(text)
 
 
+def file_name(model: str) -> str:
+    """The folder of a model's staged files below the folder of all models: a name that cannot climb out of it."""
+    name = quote(model, safe="@ ")
+    return name if name.strip(".") else f"%2E{name[1:]}"
+
+
 def to_bytes(message: Message) -> bytes:
     """A message's bytes."""
     return message.SerializeToString()
