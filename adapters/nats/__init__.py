@@ -1,0 +1,1 @@
+"""NATS: the broker, orders to workers, commands to the writer, events to whoever listens."""

@@ -1,0 +1,109 @@
+"""Connecting to NATS: credentials out of the environment or the URL, bounded waits, our own errors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import msgspec
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from interlock.domain.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class NatsConfig(msgspec.Struct, frozen=True):
+    """Where the broker is and who we are. ``credentials`` is the path of a NATS credentials file."""
+
+    url: str
+    user: str = ""
+    password: str = ""
+    credentials: str = ""
+
+    def __repr__(self) -> str:
+        return f"NatsConfig(url={self.url!r}, user={self.user!r})"
+
+    @classmethod
+    def parse(cls, url: str) -> NatsConfig:
+        """From ``nats://[user:password@]host:port`` and INTERLOCK_NATS_USER, _PASSWORD and _CREDENTIALS."""
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        place = parts.netloc.rpartition("@")[2]
+        return cls(
+            url=urlunsplit(parts._replace(netloc=place)),
+            user=unquote(parts.username or "") or os.environ.get("INTERLOCK_NATS_USER", ""),
+            password=unquote(parts.password or "") or os.environ.get("INTERLOCK_NATS_PASSWORD", ""),
+            credentials=os.environ.get("INTERLOCK_NATS_CREDENTIALS", ""),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The variables that hand these credentials to a child process, which keeps them off its command line."""
+        named = {
+            "INTERLOCK_NATS_USER": self.user,
+            "INTERLOCK_NATS_PASSWORD": self.password,
+            "INTERLOCK_NATS_CREDENTIALS": self.credentials,
+        }
+        return {name: value for name, value in named.items() if value}
+
+
+async def connect(config: NatsConfig, name: str, *, timeout_s: float = 5.0) -> Client:
+    """A connection that comes back by itself; raises BrokerUnavailable when there is none within ``timeout_s``."""
+
+    async def on_error(error: Exception) -> None:
+        log.warning("NATS (%s): %s", name, _words(error))
+
+    async def on_lost() -> None:
+        log.warning("NATS (%s): connection lost", name)
+
+    async def on_back() -> None:
+        log.info("NATS (%s): connected again", name)
+
+    client = Client()
+    try:
+        await asyncio.wait_for(
+            client.connect(
+                servers=[config.url],
+                name=name,
+                user=config.user or None,
+                password=config.password or None,
+                user_credentials=config.credentials or None,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=1,
+                connect_timeout=max(1, round(timeout_s)),
+                ping_interval=10,
+                max_outstanding_pings=2,
+                error_cb=on_error,
+                disconnected_cb=on_lost,
+                reconnected_cb=on_back,
+            ),
+            timeout_s,
+        )
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        await close(client)
+        raise BrokerUnavailable(
+            f"no NATS broker answers at {config.url}: {_words(error)}.",
+            cure="Check --nats and its credentials (INTERLOCK_NATS_USER, INTERLOCK_NATS_PASSWORD).",
+        ) from None
+    return client
+
+
+async def close(client: Client) -> None:
+    """Close, sending what is still to be sent when the broker takes it within a second."""
+    try:
+        if client.is_connected:
+            await client.flush(timeout=1)
+    except (nats.errors.Error, TimeoutError, OSError):
+        log.debug("NATS: closed with messages unsent")
+    try:
+        await client.close()
+    except (nats.errors.Error, OSError, RuntimeError) as error:
+        log.debug("NATS: %s while closing", error)
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,1 @@
+"""The worker: the process on a node that runs one backend process per replica."""
