@@ -309,7 +309,9 @@ class PostgresStore(LogReader):
             end = batches.End(tail[0], tail[1]) if tail else batches.End()
             rows = batches.seal(make(end, int(row[0]), tail[2] if tail else 0), int(row[0]), end)
             if rows:
-                link.execute(sql.text("postgres_append"), _columns(rows, int(row[0]), end))
+                stored = link.execute(sql.text("postgres_append"), _columns(rows, int(row[0]), end)).fetchone()
+                if stored is None or stored[1] != len(rows):
+                    raise ChainBroken("the log's end moved while it was locked.", cure="Run `interlock audit verify`.")
             if tracking:
                 _track(link, tracking)
         return [row[0] for row in rows]

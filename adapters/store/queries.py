@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from interlock.domain.errors import UsageError
-from interlock.domain.recording import Recorded
+from interlock.domain.recording import Head, Recorded
 
 from . import batch, chain, sql
 
@@ -75,6 +75,10 @@ class LogReader(ABC):
     def question(self, timeout_s: float) -> AbstractContextManager[Question]:
         """A place to run one foreign statement in; it can read and nothing else, and is stopped after ``timeout_s``."""
 
+    @abstractmethod
+    def wait_beyond(self, position: int, timeout_s: float) -> Head:
+        """The log's head, as soon as it is beyond ``position``, or after ``timeout_s`` at the latest."""
+
     # --- Events -------------------------------------------------------------------------------------------------------
 
     def select(self, condition: str, params: Params, *, limit: int | None = None) -> list[Recorded]:
@@ -88,7 +92,7 @@ class LogReader(ABC):
         for now. Positions never change, so that a cursor stays good.
         """
         conditions, params = _conditions(filters, self.dialect)
-        condition = " AND ".join([f"{self._position} > ?", *conditions])
+        condition = " AND ".join([f"{self.position_column} > ?", *conditions])
         return self.select(condition, [after, *params], limit=limit)
 
     def log_all(self, filters: Filters, *, after: int = 0) -> Iterator[Recorded]:
@@ -103,11 +107,11 @@ class LogReader(ABC):
 
     def at(self, position: int) -> Recorded | None:
         """The event at this position, or None."""
-        return next(iter(self.select(f"{self._position} = ?", (position,))), None)
+        return next(iter(self.select(f"{self.position_column} = ?", (position,))), None)
 
     def position_at(self, time: int) -> int:
         """The last position whose event is not later than ``time`` (microseconds); 0 when all are later."""
-        statement = f"SELECT max({self._position}) FROM stored_events WHERE time <= ?"
+        statement = f"SELECT max({self.position_column}) FROM stored_events WHERE time <= ?"
         return int(self.fetch(statement, (time,))[0][0] or 0)
 
     # --- Raw rows -----------------------------------------------------------------------------------------------------
@@ -117,7 +121,7 @@ class LogReader(ABC):
     ) -> Iterator[chain.Row]:
         """Raw rows with their digests in order of position, as ``chain.check`` takes them; nothing is decoded."""
         left = limit
-        condition = f"{self._position} > ?" + ("" if upto is None else f" AND {self._position} <= ?")
+        condition = f"{self.position_column} > ?" + ("" if upto is None else f" AND {self.position_column} <= ?")
         while left is None or left > 0:
             size = page_events if left is None else min(page_events, left)
             rows = self._rows(condition, [after] if upto is None else [after, upto], size)
@@ -149,11 +153,12 @@ class LogReader(ABC):
     # --- Details ------------------------------------------------------------------------------------------------------
 
     @property
-    def _position(self) -> str:
+    def position_column(self) -> str:
+        """What ``stored_events`` calls the position."""
         return _POSITION[self.dialect]
 
     def _rows(self, condition: str, params: Params, limit: int | None) -> list[chain.Row]:
-        statement = f"{sql.text(f'{self.dialect}_rows')} WHERE {condition} ORDER BY {self._position}"
+        statement = f"{sql.text(f'{self.dialect}_rows')} WHERE {condition} ORDER BY {self.position_column}"
         if limit is None:
             return self.fetch(statement, params)
         return self.fetch(f"{statement} LIMIT ?", [*params, limit])

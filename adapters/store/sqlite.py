@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ FILE_NAME = "events.db"
 _PAGE_EVENTS = 2_000
 _KEPT_SNAPSHOTS = 2
 _IDLE_READERS = 4
+_LOOK_AGAIN_S = 0.02
 _BAD_TEXT = "surrogateescape"
 
 _CURES = {
@@ -351,6 +353,15 @@ class SqliteStore(LogReader):
                 timer.cancel()
                 timer.join()
                 db.close()
+
+    # --- Following ----------------------------------------------------------------------------------------------------
+
+    def wait_beyond(self, position: int, timeout_s: float) -> Head:
+        """See ``LogReader``. SQLite tells nobody about a commit, so this looks again and again."""
+        until = time.monotonic() + timeout_s
+        while (head := self.head()).position <= position and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _LOOK_AGAIN_S))
+        return head
 
     # --- The library's door -------------------------------------------------------------------------------------------
 
