@@ -318,15 +318,15 @@ class Tick(Command, frozen=True, kw_only=True):
 
 
 class Review(Command, frozen=True, kw_only=True):
-    """Look again at what a change could help: follow-up of another decision, with its ``cause`` in words.
+    """Look again at what a change could help, model by model: waiting requests, replicas that must leave, floors.
 
-    ``models`` are reviewed for waiting requests, floors and replicas that must leave; ``nodes`` for replicas that must
-    leave and for whoever waits for room there.
+    Follow-up of another decision. ``change`` is the kind of change (see :mod:`interlock.domain.consequences`) and
+    ``cause`` says it in words.
     """
 
+    change: str
     cause: str
     models: tuple[str, ...] = ()
-    nodes: tuple[str, ...] = ()
 
 
 # --- Replies --------------------------------------------------------------------------------------------------------

@@ -73,17 +73,8 @@ class Node(msgspec.Struct, frozen=True):
     max_replicas_per_model: int
     gpu_vendor: str
     offline_at: int
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """The labels that selectors see: automatic, then the worker's, then the operator's, the later winning."""
-        automatic = {"node.name": self.name, "node.replica-slots": str(self.max_replicas_per_model)}
-        if self.gpu_vendor:
-            automatic["gpu.vendor"] = self.gpu_vendor
-        if bucket := vram_label(max(self.pools, default=0)):
-            automatic["gpu.vram"] = bucket
-        merged = automatic | self.worker_labels | self.operator_labels
-        return {key: value for key, value in merged.items() if value}
+    labels: dict[str, str] = {}
+    """What selectors see; kept by :func:`merged_labels`."""
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -94,6 +85,17 @@ class Node(msgspec.Struct, frozen=True):
     def takes_work(self) -> bool:
         """Whether new locks and loads may go there."""
         return self.status is NodeStatus.HEALTHY
+
+
+def merged_labels(node: Node) -> dict[str, str]:
+    """Automatic labels, then the worker's, then the operator's, the later winning; an empty value removes one."""
+    automatic = {"node.name": node.name, "node.replica-slots": str(node.max_replicas_per_model)}
+    if node.gpu_vendor:
+        automatic["gpu.vendor"] = node.gpu_vendor
+    if bucket := vram_label(max(node.pools, default=0)):
+        automatic["gpu.vram"] = bucket
+    merged = automatic | node.worker_labels | node.operator_labels
+    return {key: value for key, value in merged.items() if value}
 
 
 class LoadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -124,10 +126,14 @@ class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Parked(msgspec.Struct, frozen=True, gc=False):
-    """A wish that cannot be met now: why, and what must change before it is tried again."""
+    """A wish that cannot be met now: why, and what must change before it is tried again.
+
+    ``lacks`` is ``load info``, ``node``, ``capacity``, ``edit`` or ``time``; with ``time``, ``until`` is the instant.
+    """
 
     reason: str
     lacks: str
+    until: int = FOREVER
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -174,6 +180,8 @@ class Replica(msgspec.Struct, frozen=True):
     """Counts the operations asked of the worker for this replica, so that a late answer is told from a fresh one."""
     silent_at: int = FOREVER
     """When the operation in progress counts as silent."""
+    held: bool = False
+    """Victims made room for it: what they free is held for it."""
     beneficiary: str = ""
     """For a victim: the replica that it makes room for."""
     reason: str = ""
@@ -182,8 +190,8 @@ class Replica(msgspec.Struct, frozen=True):
     used_at: int = 0
     """When it was last locked or released; 0 when never used."""
     evictable_at: int = 0
-    installed: bool = False
-    """A process exists for it on the worker, or may."""
+    tries: int = 0
+    """How often the unload in progress was asked for."""
 
 
 class RequestStatus(StrEnum):

@@ -12,6 +12,7 @@ import msgspec
 
 from .entities import Budget, Claim, LoadSpec, Scheduling, Wait
 from .explanation import Explanation
+from .units import FOREVER
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -194,6 +195,7 @@ class ModelParked(ModelEvent, frozen=True, kw_only=True):
 
     reason: str
     lacks: str
+    until: int = FOREVER
     explanation: Explanation | None = None
 
 
@@ -243,6 +245,11 @@ class RequestRefused(ModelEvent, frozen=True, kw_only=True):
     message: str
     retry_after: int = 0
     explanation: Explanation | None = None
+
+    @property
+    def stream(self) -> str:
+        """The model's stream; the scheduler's for a name that is no model's, so that no client can invent streams."""
+        return "scheduler" if self.code == "unknown_model" else f"model:{self.model}"
 
 
 # --- Replica --------------------------------------------------------------------------------------------------------
@@ -305,11 +312,15 @@ class ReplicaLoaded(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class ReplicaLoadFailed(ReplicaEvent, frozen=True, kw_only=True):
-    """The load ended without a replica; ``reason`` in the backend's own words. ``gone``: nothing is left to stop."""
+    """The load ended without a replica; ``reason`` in the backend's own words. ``gone``: nothing is left to stop.
+
+    ``counts``: it went wrong, and counts towards the model's tries; else somebody gave it up.
+    """
 
     reason: str
     retry_at: int
     gone: bool
+    counts: bool = True
     op: int = 0
     silent_at: int = 0
 
@@ -353,11 +364,12 @@ class HoldReleased(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class UnloadRequested(ReplicaEvent, frozen=True, kw_only=True):
-    """It takes no more locks and the worker is asked to unload it."""
+    """It takes no more locks and the worker is asked to unload it, for the ``tries``-th time."""
 
     reason: str
     op: int
     silent_at: int
+    tries: int = 1
 
 
 class UnloadConfirmed(ReplicaEvent, frozen=True, kw_only=True):

@@ -1,0 +1,155 @@
+"""Consequences: which models a change could help, so that they are reviewed at once, and no others.
+
+A change is one of ``model`` (the model itself was changed), ``node`` (a node joined, healed or was changed),
+``capacity`` (room came free, or may be made), ``unpark`` (its instant has come) and ``epoch`` (a writer took over).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import events as ev
+from .commands import Review
+from .state import State
+
+_Rule = Callable[[State, Any], Review | None]
+
+
+def review_after(state: State, event: ev.Event) -> Review | None:
+    """The review that an event calls for, judged on the state after it; None when it can help nobody."""
+    rule = _RULES.get(type(event))
+    return rule(state, event) if rule is not None else None
+
+
+def _of_model(words: str, change: str = "model") -> _Rule:
+    """Only the event's own model is concerned, if it has anything to look at."""
+
+    def rule(state: State, event: ev.ModelEvent) -> Review:
+        return Review(change=change, cause=words.format(event=event), models=(event.model,))
+
+    return rule
+
+
+def _if_waiting(words: str) -> _Rule:
+    def rule(state: State, event: ev.ModelEvent) -> Review | None:
+        if not state.waiting(event.model):
+            return None
+        return Review(change="model", cause=words.format(event=event), models=(event.model,))
+
+    return rule
+
+
+def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
+    """An idle replica may make room for a model that waits or is parked; a free slot serves its own model's queue."""
+    own = (event.model,) if state.waiting(event.model) else ()
+    if state.lock_count(event.replica) and not own:
+        return None
+    if not state.queues and not state.parked:
+        return None
+    cause = f"request {event.request} released {event.replica}"
+    return _review("capacity", cause, (*own, *_who_waits_for(state, event.node)))
+
+
+def _room_on_node(words: str, *, own: bool) -> _Rule:
+    """Room has come free, or may be made, on the event's node; ``own``: its model is concerned too."""
+
+    def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
+        models = (event.model,) if own else ()
+        return _review("capacity", words.format(event=event), (*models, *_who_waits_for(state, event.node)))
+
+    return rule
+
+
+def _node_changed(words: str, change: str = "node") -> _Rule:
+    """The node's models, whoever waits for room there, and all floors that count it."""
+
+    def rule(state: State, event: ev.NodeEvent) -> Review | None:
+        here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
+        models = (*sorted(here), *_who_waits_for(state, event.node), *sorted(state.floored))
+        return _review(change, words.format(event=event), models)
+
+    return rule
+
+
+def _node_gone(words: str) -> _Rule:
+    """Whoever waits there must look elsewhere, and floors may have to be kept elsewhere."""
+
+    def rule(state: State, event: ev.NodeEvent) -> Review | None:
+        return _review("node", words.format(event=event), (*_in_fair_order(state, state.queues), *sorted(state.floored)))
+
+    return rule
+
+
+def _unreachable(state: State, event: ev.NodeBecameUnreachable) -> Review | None:
+    """Its models' waiting requests may go elsewhere; floors wait until it is offline, so that nothing moves at once."""
+    return _review("node", f"node {event.node} is unreachable", _in_fair_order(state, state.queues))
+
+
+def _scheduling_changed(state: State, event: ev.ModelSchedulingChanged) -> Review | None:
+    """Its own replicas and requests, and those who wait for room where it lives: it may be evictable now."""
+    nodes = {state.replicas[replica].node for replica in state.by_model.get(event.model, ())}
+    others = [model for node in sorted(nodes) for model in _who_waits_for(state, node)]
+    return _review("model", f"the scheduling of {event.model} changed", (event.model, *others))
+
+
+def _everything(words: str, change: str) -> _Rule:
+    def rule(state: State, event: ev.Event) -> Review | None:
+        models = (*_in_fair_order(state, state.queues), *sorted({*state.models, *state.by_model}))
+        return _review(change, words.format(event=event), models)
+
+    return rule
+
+
+def _review(change: str, cause: str, models: Iterable[str]) -> Review | None:
+    unique = tuple(dict.fromkeys(models))
+    return Review(change=change, cause=cause, models=unique) if unique else None
+
+
+def _who_waits_for(state: State, node: str) -> tuple[str, ...]:
+    """Models with waiting requests, then parked models, that have this node among their candidates."""
+    waiting = _in_fair_order(state, (name for name in state.queues if _has_candidate(state, name, node)))
+    return (*waiting, *(name for name in sorted(state.parked) if _has_candidate(state, name, node)))
+
+
+def _has_candidate(state: State, name: str, node: str) -> bool:
+    model = state.models.get(name)
+    return model is not None and node in state.candidates(model).nodes
+
+
+def _in_fair_order(state: State, names: Iterable[str]) -> tuple[str, ...]:
+    """Models by their first waiting request: higher priority first, then who came first."""
+    return tuple(sorted(names, key=lambda name: state.queues[name][0]))
+
+
+_RULES: dict[type[ev.Event], _Rule] = {
+    ev.NodeRegistered: _node_changed("node {event.node} registered"),
+    ev.NodeApproved: _node_changed("node {event.node} was approved"),
+    ev.NodeLabelsChanged: _node_changed("the labels of node {event.node} changed"),
+    ev.NodeRecovered: _node_changed("node {event.node} recovered"),
+    ev.NodeResumed: _node_changed("node {event.node} was resumed"),
+    ev.NodeReplicaSlotsSet: _node_changed("the replica slots of node {event.node} changed"),
+    ev.NodeBudgetSet: _node_changed("the budget of node {event.node} changed"),
+    ev.NodeCapacityChanged: _node_changed("the capacity of node {event.node} changed", "capacity"),
+    ev.NodeDrainStarted: _node_changed("node {event.node} drains"),
+    ev.NodeBecameUnreachable: _unreachable,
+    ev.NodeWentOffline: _node_gone("node {event.node} went offline"),
+    ev.NodeRemoved: _node_gone("node {event.node} was removed"),
+    ev.ModelDeclared: _of_model("{event.model} was declared"),
+    ev.ModelSchedulingChanged: _scheduling_changed,
+    ev.RevisionDeclared: _of_model("{event.model} was edited"),
+    ev.RevisionServing: _of_model("revision {event.revision} of {event.model} serves"),
+    ev.LoadInfoStored: _of_model("load info of {event.model} was stored"),
+    ev.ModelUnparked: _of_model("{event.model} was unparked", "unpark"),
+    ev.ModelRemoved: _of_model("{event.model} was removed"),
+    ev.RequestCancelled: _if_waiting("request {event.request} left the queue"),
+    ev.RequestRefused: _if_waiting("request {event.request} was refused"),
+    ev.ReplicaReleased: _released,
+    ev.ReplicaLoaded: _room_on_node("{event.replica} of {event.model} loaded", own=True),
+    ev.ReplicaLoadFailed: _room_on_node("the load of {event.model} as {event.replica} failed", own=True),
+    ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),
+    ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded", own=True),
+    ev.Thawed: _everything("{event.what} were thawed", "capacity"),
+    ev.SettingsChanged: _everything("settings changed", "capacity"),
+    ev.EpochStarted: _everything("epoch {event.epoch} started", "epoch"),
+}

@@ -1,0 +1,146 @@
+"""``decide(state, command, now)``: the one door to every decision.
+
+It reads the state, the command and ``now``, and returns events and follow-up commands; it changes nothing. What is
+wrong with a command is raised as an error of the tree, and leaves no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from . import commands as cmd
+from . import events as ev
+from . import loads, models, nodes, reconcile, requests
+from .errors import InvalidField
+from .settings import Settings
+from .state import State
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """Events, in order, and commands to decide right after them in the same breath."""
+
+    events: list[ev.Event]
+    follow_ups: tuple[cmd.Command, ...] = ()
+
+
+_Rule = Callable[[State, Any, int], "list[ev.Event] | Decision"]
+
+
+def decide(state: State, command: cmd.Command, now: int) -> Decision:
+    """Decide one command. ``now`` is in microseconds since 1970 and never runs backwards."""
+    decided = _RULES[type(command)](state, command, now)
+    return decided if isinstance(decided, Decision) else Decision(decided)
+
+
+def next_wakeup(state: State) -> int | None:
+    """The first instant at which a ``Tick`` has something to do; None when nothing is timed."""
+    return state.timers[0][0] if state.timers else None
+
+
+def _tick(state: State, command: cmd.Tick, now: int) -> Decision:
+    """Handle the first timer that is due; more due timers follow."""
+    if not state.timers or state.timers[0][0] > now:
+        return Decision([])
+    _, kind, owner = state.timers[0]
+    if kind == "silent":
+        events = loads.silent(state, state.replicas[owner], now)
+    elif kind == "offline":
+        events = nodes.went_offline(state, state.nodes[owner], now)
+    elif kind == "unpark":
+        events = reconcile.unpark_by_time(state, state.models[owner], now)
+    elif kind == "deadline":
+        events = requests.deadline_reached(state, state.requests[owner], now)
+    else:
+        events = requests.wake(state, state.requests[owner], now)
+    return Decision(events, (command,))
+
+
+def _review(state: State, command: cmd.Review, now: int) -> Decision:
+    events, remaining = reconcile.review(state, command, now)
+    if not events:
+        return Decision([])
+    return Decision(events, (msgspec.structs.replace(command, models=remaining),))
+
+
+def _backend_gone(state: State, command: cmd.ReportBackendGone, now: int) -> Decision:
+    """First the loss is recorded, then, in the same breath, the request is routed again."""
+    events = requests.backend_gone(state, command, now)
+    lost = any(isinstance(event, ev.ReplicaLost) for event in events)
+    return Decision(events, (command,) if lost else ())
+
+
+def _start_epoch(state: State, command: cmd.StartEpoch, now: int) -> list[ev.Event]:
+    return [ev.EpochStarted(at=now, epoch=command.epoch, writer=command.writer)]
+
+
+FREEZABLE = ("evictions", "reconciler")
+
+
+def _freeze(state: State, command: cmd.Freeze, now: int) -> list[ev.Event]:
+    _check_freezable(command.what)
+    return [] if command.what in state.frozen else [ev.Frozen(at=now, what=command.what)]
+
+
+def _thaw(state: State, command: cmd.Thaw, now: int) -> list[ev.Event]:
+    _check_freezable(command.what)
+    return [ev.Thawed(at=now, what=command.what)] if command.what in state.frozen else []
+
+
+def _check_freezable(what: str) -> None:
+    if what not in FREEZABLE:
+        raise InvalidField("what", f"{what!r} cannot be frozen", cure=f"Choose {' or '.join(FREEZABLE)}.")
+
+
+def _change_settings(state: State, command: cmd.ChangeSettings, now: int) -> list[ev.Event]:
+    unknown = sorted(set(command.values) - set(Settings.__struct_fields__))
+    if unknown:
+        raise InvalidField(unknown[0], "is no setting", cure=f"Settings: {', '.join(Settings.__struct_fields__)}.")
+    changed = {name: value for name, value in command.values.items() if getattr(state.settings, name) != value}
+    return [ev.SettingsChanged(at=now, values=changed)] if changed else []
+
+
+_RULES: dict[type[cmd.Command], _Rule] = {
+    cmd.AcquireLock: requests.acquire,
+    cmd.ReleaseLock: requests.release,
+    cmd.CancelRequest: requests.cancel,
+    cmd.ReportBackendGone: _backend_gone,
+    cmd.LoseHolder: requests.lose_holder,
+    cmd.RegisterNode: nodes.register,
+    cmd.ReportCapacity: nodes.report_capacity,
+    cmd.ReportRunning: nodes.report_running,
+    cmd.ReportSilence: nodes.silence,
+    cmd.ReportHeard: nodes.heard,
+    cmd.WorkerLeft: nodes.worker_left,
+    cmd.ReportInstalled: loads.installed,
+    cmd.ReportStaged: loads.staged,
+    cmd.ReportProgress: loads.progressed,
+    cmd.ReportLoaded: loads.loaded,
+    cmd.ReportLoadFailed: loads.load_failed,
+    cmd.ReportUnloaded: loads.unloaded,
+    cmd.ReportReplicaDied: loads.died,
+    cmd.ReportStrayStopped: nodes.stray_stopped,
+    cmd.ApproveNode: nodes.approve,
+    cmd.SetNodeLabels: nodes.set_labels,
+    cmd.DrainNode: nodes.drain,
+    cmd.ResumeNode: nodes.resume,
+    cmd.RemoveNode: nodes.remove,
+    cmd.SetNodeBudget: nodes.set_budget,
+    cmd.SetReplicaSlots: nodes.set_replica_slots,
+    cmd.DeclareModel: models.declare,
+    cmd.SetScheduling: models.set_scheduling,
+    cmd.StoreLoadInfo: models.store_load_info,
+    cmd.RemoveModel: models.remove,
+    cmd.RequestLoad: models.load,
+    cmd.RequestUnload: models.unload,
+    cmd.EvictReplica: loads.evict_by_hand,
+    cmd.Freeze: _freeze,
+    cmd.Thaw: _thaw,
+    cmd.ChangeSettings: _change_settings,
+    cmd.StartEpoch: _start_epoch,
+    cmd.Tick: _tick,
+    cmd.Review: _review,
+}
+"""Every command and the rule that decides it. Looked up at each call, so that a rule can be replaced in an experiment."""

@@ -1,0 +1,192 @@
+"""Eviction: the smallest set of idle replicas whose leaving makes room, and why a replica may not be in it."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import msgspec
+
+from .entities import Claim, Model, Node, Phase, Replica
+from .placement import staging_need
+from .state import State
+from .units import FOREVER, format_instant
+
+EXACT_NODES = 64
+"""Up to so many open candidates every one is weighed; beyond, a bounded search by reload cost goes first."""
+EXACT_REPLICAS = 12
+"""Up to so many possible victims on a node every combination is weighed; beyond, the largest are taken first."""
+
+
+class Eviction(msgspec.Struct, frozen=True, gc=False):
+    """Room that victims make: where, who leaves, what the load claims there and how much of that they still hold."""
+
+    node: str
+    index: int
+    claim: Claim
+    disk: int
+    victims: tuple[str, ...]
+    owed: int
+
+
+class Search(msgspec.Struct):
+    """What looking for victims found: the best eviction if any, and when a replica that is safe now ceases to be."""
+
+    best: Eviction | None = None
+    cost: tuple[int, int, int, str] = (0, 0, 0, "")
+    safe_until: int = FOREVER
+
+
+def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int, *, strictly: bool) -> str:
+    """Why the replica may not make room for the beneficiary; empty when it may. ``strictly``: only lower priority."""
+    if replica.phase is not Phase.LOADED:
+        return replica.phase.value
+    if locks := state.lock_count(replica.id):
+        return f"{locks} requests in flight"
+    model = state.models.get(replica.model)
+    if model is None:
+        return ""
+    if model.scheduling.pinned:
+        return "pinned"
+    mine, its = beneficiary.scheduling.priority, model.scheduling.priority
+    if its > mine or (strictly and its == mine):
+        return f"priority {its} against {mine}"
+    if not spare_of_floor(state, replica, model):
+        return f"needed for the floor of {model.scheduling.min_replicas}"
+    if replica.evictable_at > now and its == mine:
+        return f"resident until {format_instant(replica.evictable_at)}"
+    return ""
+
+
+def spare_of_floor(state: State, replica: Replica, model: Model, leaving: int = 1) -> bool:
+    """Whether the model's floor on its candidates holds without ``leaving`` of them, this replica among them."""
+    candidates = state.candidates(model).nodes
+    if replica.node not in candidates:
+        return True
+    floor = len(candidates) if model.scheduling.everywhere else model.scheduling.min_replicas
+    if not floor:
+        return True
+    return loaded_on_candidates(state, model) - leaving >= floor
+
+
+def loaded_on_candidates(state: State, model: Model) -> int:
+    """Loaded replicas of any revision on the model's candidates, whatever those nodes' health."""
+    candidates = state.candidates(model).nodes
+    replicas = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
+    return sum(1 for replica in replicas if replica.phase is Phase.LOADED and replica.node in candidates)
+
+
+def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:
+    """The smallest victim set on one of the model's open candidates, cheapest to reload, then least recently used."""
+    search = Search()
+    nodes = [name for _, name in state.candidates(model).open]
+    if len(nodes) > EXACT_NODES and _search_by_cost(state, model, now, search, strictly=strictly):
+        return search
+    for name in nodes:
+        _weigh_node(state, model, state.nodes[name], now, search, strictly=strictly)
+    return search
+
+
+def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search, *, strictly: bool) -> None:
+    disk = staging_need(state, model, node)
+    if disk is None:
+        return
+    possible: list[Replica] = []
+    for replica_id in state.by_node.get(node.name, ()):
+        replica = state.replicas[replica_id]
+        why = why_not_victim(state, replica, model, now, strictly=strictly)
+        if not why:
+            possible.append(replica)
+        elif why.startswith("resident") and replica.evictable_at < search.safe_until:
+            search.safe_until = replica.evictable_at
+    if possible:
+        _weigh_sets(state, model, node, possible, disk, search)
+
+
+def _weigh_sets(
+    state: State, model: Model, node: Node, possible: list[Replica], disk: int, search: Search
+) -> None:
+    """Try sets of growing size; the first size that makes room on this node is its smallest."""
+    possible.sort(key=lambda replica: (reload_cost(replica), replica.used_at, replica.serial))
+    if len(possible) > EXACT_REPLICAS:
+        possible.sort(key=lambda replica: -reload_cost(replica))
+        sets = [[tuple(possible[:size])] for size in range(1, len(possible) + 1)]
+    else:
+        sets = [list(combinations(possible, size)) for size in range(1, len(possible) + 1)]
+    largest = len(search.best.victims) if search.best else len(possible)
+    for of_size in sets[:largest]:
+        found = False
+        for victims in of_size:
+            found |= _weigh_set(state, model, node, victims, disk, search)
+        if found:
+            return
+
+
+def _weigh_set(
+    state: State, model: Model, node: Node, victims: tuple[Replica, ...], disk: int, search: Search
+) -> bool:
+    slots = state.by_slot.get((node.name, model.name), {})
+    leaving = sum(1 for replica in victims if replica.model == model.name)
+    if len(slots) - leaving >= node.max_replicas_per_model or not _floors_hold(state, victims):
+        return False
+    free = list(state.free_in_pools(node))
+    room = free.copy()
+    for replica in victims:
+        for pool, size in replica.claim:
+            room[pool] += size
+    need = model.declared_spec.vram
+    pools = [pool for pool, size in enumerate(room) if size >= need]
+    if need and not pools:
+        return False
+    pool = min(pools, key=lambda pool: (max(0, need - free[pool]), pool)) if need else 0
+    recency = max(replica.used_at for replica in victims)
+    cost = (len(victims), sum(map(reload_cost, victims)), recency, node.name)
+    if search.best is None or cost < search.cost:
+        index = next(i for i in range(len(slots) + 1) if i not in slots)
+        claim = ((pool, need),) if need else ()
+        ids = tuple(replica.id for replica in victims)
+        search.best = Eviction(node.name, index, claim, disk, ids, max(0, need - free[pool]) if need else 0)
+        search.cost = cost
+    return True
+
+
+def _floors_hold(state: State, victims: tuple[Replica, ...]) -> bool:
+    if len(victims) == 1:
+        return True
+    for replica in victims:
+        model = state.models.get(replica.model)
+        leaving = sum(1 for other in victims if other.model == replica.model)
+        if model is not None and leaving > 1 and not spare_of_floor(state, replica, model, leaving):
+            return False
+    return True
+
+
+def reload_cost(replica: Replica) -> int:
+    """What loading it again would move, in bytes; time is this over the node's load rate."""
+    return sum(size for _, size in replica.claim)
+
+
+def _search_by_cost(state: State, model: Model, now: int, search: Search, *, strictly: bool) -> bool:
+    """In a large cluster: the cheapest single victim, models by reload cost and each model's idle replicas by recency.
+
+    Looks at idle replicas in the order in which :func:`find_victims` prefers them, so its first find is the best
+    single victim. Returns False when no single replica makes room, and the exact search has to look for sets.
+    """
+    need = model.declared_spec.vram
+    open_nodes = state.candidates(model).keys
+    roomiest = -state.candidates(model).open[0][0]
+    by_cost = sorted(
+        (other.serving_spec.vram, name)
+        for name, other in state.models.items()
+        if name in state.warm and 0 in state.warm[name].buckets and other.serving_spec.vram + roomiest >= need
+    )
+    for cost, name in by_cost:
+        for _, _, replica_id in state.warm[name].buckets[0]:
+            replica = state.replicas[replica_id]
+            free = -open_nodes[replica.node][0] if replica.node in open_nodes else -cost
+            if free + cost < need or why_not_victim(state, replica, model, now, strictly=strictly):
+                continue
+            node = state.nodes[replica.node]
+            disk = staging_need(state, model, node)
+            if disk is not None and _weigh_set(state, model, node, (replica,), disk, search):
+                return True
+    return False

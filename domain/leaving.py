@@ -1,0 +1,29 @@
+"""Replicas that must leave: what their selector, revision, node or model has left behind goes when it is idle."""
+
+from __future__ import annotations
+
+from .entities import Phase, Replica
+from .state import State
+
+
+def why_leaving(state: State, replica: Replica) -> str:
+    """Why a loaded replica must leave once it is idle; empty when it may stay."""
+    if replica.phase is not Phase.LOADED:
+        return ""
+    model = state.models.get(replica.model)
+    if model is None:
+        return "removed"
+    if replica.revision != model.serving and replica.revision != model.declared:
+        return "revision"
+    if replica.node not in state.candidates(model).nodes:
+        return "selector"
+    return "drain" if state.nodes[replica.node].drained else ""
+
+
+def leaving_now(state: State, model: str) -> Replica | None:
+    """The oldest idle replica of the model that must leave; None when there is none."""
+    for replica_id in state.by_model.get(model, ()):
+        replica = state.replicas[replica_id]
+        if not state.lock_count(replica_id) and why_leaving(state, replica):
+            return replica
+    return None

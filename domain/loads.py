@@ -1,0 +1,352 @@
+"""The load workflow: reserve, install, stage, load, loaded or failed, unload; one durable job per replica.
+
+Every step is an event, every question to the worker an effect that follows from the replica's phase. ``silent_at`` is
+the instant at which an operation that shows no progress counts as failed.
+"""
+
+from __future__ import annotations
+
+from . import events as ev
+from .commands import (
+    EvictReplica,
+    ReportInstalled,
+    ReportLoaded,
+    ReportLoadFailed,
+    ReportProgress,
+    ReportReplicaDied,
+    ReportStaged,
+    ReportUnloaded,
+)
+from .effects import Effect, InstallBackend, LoadModel, StageModel, StopStray, UnloadModel
+from .entities import LOADING_PHASES, Model, Phase, Replica, RequestStatus
+from .errors import Conflict, NotFound
+from .eviction import Eviction
+from .explanation import Explanation
+from .placement import Room
+from .refusals import RefusalCode
+from .routing import Evict, Place
+from .state import State
+from .survey import survey, warm_verdict
+from .units import FOREVER, MINUTE
+
+LONGEST_BACKOFF = 5 * MINUTE
+UNLOAD_TRIES = 3
+"""An unload is asked for so often; after that only the worker's own word about what it runs settles it."""
+
+
+def operation(replica: Replica, op: int | None = None) -> str:
+    """The operation id that effects and answers quote."""
+    return f"{replica.id}.{replica.op if op is None else op}"
+
+
+# --- beginning ------------------------------------------------------------------------------------------------------
+
+
+def begin(state: State, model: Model, plan: Place | Evict, now: int, cause: str) -> list[ev.Event]:
+    """Reserve what the plan found, evicting its victims in the same step, and start installing when nobody must leave.
+
+    Victims have one more silent window than a load to be gone: that is the deadline of the hold.
+    """
+    room: Room | Eviction = plan.room if isinstance(plan, Place) else plan.eviction
+    replica = f"r-{state.reservations + 1:06d}"
+    silent_at = now + state.settings.load_silence
+    victims = plan.eviction.victims if isinstance(plan, Evict) else ()
+    evicted: list[ev.Event] = [
+        evict_for(state, state.replicas[victim], replica, model.name, plan.explanation, now) for victim in victims
+    ]
+    reserved = ev.ReplicaReserved(
+        at=now, replica=replica, model=model.name, node=room.node, index=room.index, revision=model.declared,
+        claim=room.claim, disk=room.disk, victims=victims,
+        owed=plan.eviction.owed if isinstance(plan, Evict) else 0,
+        cause=cause, silent_at=silent_at + (state.settings.load_silence if victims else 0),
+        explanation=plan.explanation,
+    )  # fmt: skip
+    if victims:
+        return [*evicted, reserved]
+    install = ev.BackendInstallRequested(
+        at=now, replica=replica, model=model.name, node=room.node, op=1, silent_at=silent_at
+    )
+    return [reserved, install]
+
+
+def evict_for(
+    state: State, victim: Replica, beneficiary: str, model: str, explanation: Explanation, now: int
+) -> ev.ReplicaEvicted:
+    """The event that makes a replica a victim."""
+    return ev.ReplicaEvicted(
+        at=now, replica=victim.id, model=victim.model, node=victim.node, beneficiary=beneficiary,
+        beneficiary_model=model, op=victim.op + 1, silent_at=now + state.settings.load_silence,
+        explanation=explanation,
+    )  # fmt: skip
+
+
+def unload(state: State, replica: Replica, reason: str, now: int, tries: int = 1) -> ev.UnloadRequested:
+    """The event that makes a replica leave; the last try waits for the worker's word without a limit."""
+    silent_at = now + state.settings.load_silence if tries < UNLOAD_TRIES else FOREVER
+    return ev.UnloadRequested(
+        at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, op=replica.op + 1,
+        silent_at=silent_at, tries=tries,
+    )  # fmt: skip
+
+
+# --- the worker's answers -------------------------------------------------------------------------------------------
+
+
+def _awaiting(state: State, replica_id: str, op: str, phase: Phase) -> Replica | None:
+    """The replica, if this answer is the one that it waits for; late and repeated answers change nothing."""
+    replica = state.replicas.get(replica_id)
+    if replica is None or replica.phase is not phase or operation(replica) != op:
+        return None
+    return replica
+
+
+def installed(state: State, command: ReportInstalled, now: int) -> list[ev.Event]:
+    """The process runs: stage the model's files, or load at once when they are there."""
+    replica = _awaiting(state, command.replica, command.op, Phase.INSTALLING)
+    if replica is None:
+        return []
+    silent_at = now + state.settings.load_silence
+    following = ev.StagingStarted if replica.disk else ev.LoadStarted
+    return [
+        ev.BackendInstalled(
+            at=now, replica=replica.id, model=replica.model, node=replica.node, address=command.address
+        ),
+        following(
+            at=now, replica=replica.id, model=replica.model, node=replica.node, op=replica.op + 1, silent_at=silent_at
+        ),
+    ]
+
+
+def staged(state: State, command: ReportStaged, now: int) -> list[ev.Event]:
+    """The files are there: load."""
+    replica = _awaiting(state, command.replica, command.op, Phase.STAGING)
+    if replica is None:
+        return []
+    return [
+        ev.LoadStarted(
+            at=now, replica=replica.id, model=replica.model, node=replica.node, op=replica.op + 1,
+            silent_at=now + state.settings.load_silence,
+        )
+    ]  # fmt: skip
+
+
+def progressed(state: State, command: ReportProgress, now: int) -> list[ev.Event]:
+    """Bytes moved: extend the silent window, once at least a quarter of it has passed, so that the log stays small."""
+    replica = state.replicas.get(command.replica)
+    if replica is None or replica.phase not in LOADING_PHASES or operation(replica) != command.op:
+        return []
+    silence = state.settings.load_silence
+    if replica.silent_at >= now + silence - silence // 4:
+        return []
+    return [
+        ev.LoadProgressed(
+            at=now, replica=replica.id, model=replica.model, node=replica.node, silent_at=now + silence,
+            done=command.done, total=command.total,
+        )
+    ]  # fmt: skip
+
+
+def loaded(state: State, command: ReportLoaded, now: int) -> list[ev.Event]:
+    """It can serve: in one step it becomes loaded, its revision serves, and its waiters get their locks."""
+    replica = _awaiting(state, command.replica, command.op, Phase.LOADING)
+    if replica is None:
+        return []
+    events: list[ev.Event] = [
+        ev.ReplicaLoaded(
+            at=now, replica=replica.id, model=replica.model, node=replica.node, address=replica.address,
+            evictable_at=now + state.settings.min_residency,
+        )
+    ]  # fmt: skip
+    if replica.held:
+        events.append(_hold_over(replica, "loaded", now))
+    model = state.models.get(replica.model)
+    if model is None:
+        return [*events, unload(state, replica, "removed", now)]
+    serving = model.serving
+    if replica.revision == model.declared != model.serving:
+        events.append(ev.RevisionServing(at=now, model=model.name, revision=model.declared))
+        serving = model.declared
+    node = state.nodes[replica.node]
+    if replica.revision == serving and node.takes_work and replica.node in state.candidates(model).nodes:
+        room = model.scheduling.parallel or len(state.waiting(model.name))
+        events += grants(state, model, replica, room, now, "the load it waited for is done")
+    return events
+
+
+def _hold_over(replica: Replica, reason: str, now: int) -> ev.HoldReleased:
+    return ev.HoldReleased(at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason)
+
+
+def grants(state: State, model: Model, replica: Replica, room: int, now: int, cause: str) -> list[ev.Event]:
+    """Locks on this replica for the first ``room`` requests that wait for the model."""
+    granted: list[ev.Event] = []
+    for _, _, request_id in state.waiting(model.name)[:room]:
+        request = state.requests[request_id]
+        why = survey(
+            state, model, "granted", warm_verdict(state, model, replica.id), chosen=replica.id, node=replica.node
+        )
+        granted.append(
+            ev.ReplicaLocked(
+                at=now, replica=replica.id, model=model.name, node=replica.node, request=request.id,
+                holder=request.holder, arrival=request.arrival, deadline=request.deadline, tenant=request.tenant,
+                priority=request.priority, passes=request.passes, cause=cause, explanation=why,
+            )
+        )  # fmt: skip
+    return granted
+
+
+def load_failed(state: State, command: ReportLoadFailed, now: int) -> list[ev.Event]:
+    """The worker says no, in its own words."""
+    replica = state.replicas.get(command.replica)
+    if replica is None or replica.phase not in LOADING_PHASES or operation(replica) != command.op:
+        return []
+    return fail(state, replica, command.reason, now)
+
+
+def give_up(state: State, replica: Replica, reason: str, now: int, retry_at: int = 0) -> list[ev.Event]:
+    """End a load that is in progress: clean up on the worker, and free what was held for it."""
+    failed = ev.ReplicaLoadFailed(
+        at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, retry_at=retry_at,
+        gone=replica.phase is Phase.RESERVED, op=replica.op + 1, silent_at=now + state.settings.load_silence,
+        counts=retry_at > 0,
+    )  # fmt: skip
+    return [failed, _hold_over(replica, "failed", now)] if replica.held else [failed]
+
+
+def fail(state: State, replica: Replica, reason: str, now: int) -> list[ev.Event]:
+    """A load went wrong: give it up, back off, and refuse its waiters when the model's tries are spent."""
+    model = state.models.get(replica.model)
+    failures = (model.failures if model else 0) + 1
+    retry_at = now + min(state.settings.load_backoff * 2 ** (failures - 1), LONGEST_BACKOFF)
+    events = give_up(state, replica, reason, now, retry_at)
+    hopeless = failures >= state.settings.load_attempts and len(state.loading.get(replica.model, ())) <= 1
+    if model is not None and hopeless and model.name not in state.warm:
+        message = f"Loading {model.name} failed {failures} times; the backend said: {reason}"
+        explanation = Explanation("load failed", cure="Mend what the backend reports, or edit the model.")
+        events += [
+            ev.RequestRefused(
+                at=now, model=model.name, request=request, code=RefusalCode.LOAD_FAILED, message=message,
+                retry_after=retry_at - now, explanation=explanation,
+            )
+            for _, _, request in state.waiting(model.name)
+        ]  # fmt: skip
+    return events
+
+
+def unloaded(state: State, command: ReportUnloaded, now: int) -> list[ev.Event]:
+    """The worker has let go: free what it held, and install the load that it made room for once all victims are gone."""
+    replica = _awaiting(state, command.replica, command.op, Phase.UNLOADING)
+    return confirm_unload(state, replica, now) if replica is not None else []
+
+
+def confirm_unload(state: State, replica: Replica, now: int) -> list[ev.Event]:
+    """UnloadConfirmed, and the beneficiary's install when this was the last of its victims."""
+    confirmed = ev.UnloadConfirmed(at=now, replica=replica.id, model=replica.model, node=replica.node)
+    return [confirmed, *_install_beneficiary(state, replica, now)]
+
+
+def _install_beneficiary(state: State, victim: Replica, now: int) -> list[ev.Event]:
+    if list(state.awaited.get(victim.beneficiary, ())) != [victim.id]:
+        return []
+    waiting = state.replicas[victim.beneficiary]
+    return [
+        ev.BackendInstallRequested(
+            at=now, replica=waiting.id, model=waiting.model, node=waiting.node, op=waiting.op + 1,
+            silent_at=now + state.settings.load_silence,
+        )
+    ]  # fmt: skip
+
+
+# --- ending otherwise -----------------------------------------------------------------------------------------------
+
+
+def silent(state: State, replica: Replica, now: int) -> list[ev.Event]:
+    """The operation in progress showed nothing for its whole window."""
+    if replica.phase is Phase.UNLOADING:
+        return [unload(state, replica, replica.reason, now, replica.tries + 1)]
+    seconds = state.settings.load_silence // 1_000_000
+    return fail(state, replica, f"no progress for {seconds} s while {replica.phase.value}", now)
+
+
+def died(state: State, command: ReportReplicaDied, now: int) -> list[ev.Event]:
+    """The replica's process ended by itself."""
+    replica = state.replicas.get(command.replica)
+    if replica is None or replica.phase is Phase.RESERVED:
+        return []
+    return lose(state, replica, command.reason, now, gone=True)
+
+
+def lose(state: State, replica: Replica, reason: str, now: int, *, gone: bool) -> list[ev.Event]:
+    """The replica no longer serves. ``gone``: nothing is left of it on the node; else the worker is asked to clean up.
+
+    A victim that is lost frees its memory like one that was unloaded; a load that is lost failed.
+    """
+    events: list[ev.Event]
+    if replica.phase is Phase.UNLOADING and gone:
+        return confirm_unload(state, replica, now)
+    if replica.phase is Phase.UNLOADING:
+        return []
+    if replica.phase in LOADING_PHASES and not gone:
+        return fail(state, replica, reason, now)
+    events = [
+        ev.ReplicaLost(
+            at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, gone=gone,
+            op=replica.op + 1, silent_at=now + state.settings.load_silence,
+        )
+    ]  # fmt: skip
+    if replica.phase in LOADING_PHASES and replica.held:
+        events.append(_hold_over(replica, "lost", now))
+    return events
+
+
+def evict_by_hand(state: State, command: EvictReplica, now: int) -> list[ev.Event]:
+    """An operator wants this replica gone."""
+    replica = state.replicas.get(command.replica)
+    if replica is None:
+        raise NotFound("replica", command.replica, cure="`interlock replicas` lists them.")
+    if replica.phase is Phase.UNLOADING:
+        return []
+    if locks := state.lock_count(replica.id):
+        cure = "Wait until they end, or drain its node: it leaves when idle."
+        raise Conflict(f"replica {replica.id} has {locks} requests in flight.", cure=cure)
+    if replica.phase in LOADING_PHASES:
+        return give_up(state, replica, "an operator gave it up", now)
+    return [unload(state, replica, "operator", now)]
+
+
+# --- effects --------------------------------------------------------------------------------------------------------
+
+
+def pending_effect(state: State, replica: Replica) -> Effect | None:
+    """What the worker is being asked for this replica now; None when nothing."""
+    common = {
+        "op": operation(replica), "node": replica.node, "replica": replica.id, "model": replica.model,
+        "index": replica.index, "address": replica.address,
+    }  # fmt: skip
+    if replica.phase is Phase.UNLOADING:
+        return UnloadModel(**common)  # type: ignore[arg-type]  # the values' types differ, each is right
+    model = state.models.get(replica.model)
+    if model is None:
+        return None
+    spec = model.declared_spec if replica.revision == model.declared else model.serving_spec
+    kinds = {Phase.INSTALLING: InstallBackend, Phase.STAGING: StageModel, Phase.LOADING: LoadModel}
+    kind = kinds.get(replica.phase)
+    return kind(spec=spec, **common) if kind else None  # type: ignore[arg-type]  # as above
+
+
+def pending_effects(state: State) -> list[Effect]:
+    """Every effect whose answer is still to come, oldest replica first: what a new writer sends again."""
+    moving = sorted((state.replicas[replica] for replica in state.transit), key=lambda replica: replica.serial)
+    effects = [effect for replica in moving if (effect := pending_effect(state, replica)) is not None]
+    return [*effects, *(stop_stray(node, process) for node, process in sorted(state.strays))]
+
+
+def stop_stray(node: str, process: str) -> StopStray:
+    """The effect that a found stray calls for."""
+    return StopStray(op=f"{node}.{process}", node=node, process=process)
+
+
+def is_adrift(state: State, request_id: str) -> bool:
+    """Whether the request's replica was lost under it."""
+    request = state.requests.get(request_id)
+    return request is not None and request.status is RequestStatus.ADRIFT

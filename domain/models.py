@@ -1,0 +1,166 @@
+"""Models: declaring, editing, load info, scheduling, removing, and loading or unloading by hand."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from . import events as ev
+from . import loads, routing
+from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
+from .entities import LOADING_PHASES, LoadSpec, Model, Phase, Scheduling
+from .errors import Conflict, InvalidField, NotFound, Refused
+from .refusals import RefusalCode
+from .requests import LONGEST_NAME
+from .routing import Evict, Place, Refuse
+from .state import State
+
+
+def find(state: State, name: str) -> Model:
+    """The model of that name or alias; raises NotFound."""
+    model = state.find_model(name)
+    if model is None:
+        raise NotFound("model", name, cure="`interlock models` lists them.")
+    return model
+
+
+def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
+    """Make the model be so. What is the same already makes no event, so that applying a file twice changes nothing."""
+    _check(state, command.model, command.spec, command.scheduling, command.aliases)
+    model = state.models.get(command.model)
+    if model is None:
+        events: list[ev.Event] = [
+            ev.ModelDeclared(
+                at=now, model=command.model, spec=command.spec, scheduling=command.scheduling, aliases=command.aliases
+            )
+        ]
+        if command.spec.backend:
+            events.append(ev.LoadInfoStored(at=now, model=command.model, spec=command.spec, source="declared"))
+        return events
+    events = []
+    if (model.scheduling, model.aliases) != (command.scheduling, command.aliases):
+        events.append(
+            ev.ModelSchedulingChanged(
+                at=now, model=model.name, scheduling=command.scheduling, aliases=command.aliases
+            )
+        )
+    if command.spec != model.declared_spec:
+        events += edit(state, model, command.spec, now, "declared")
+    return events
+
+
+def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, aliases: tuple[str, ...]) -> None:
+    if not name or len(name) > LONGEST_NAME:
+        raise InvalidField("name", "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
+    if spec.vram < 0 or spec.disk < 0:
+        raise InvalidField("vram" if spec.vram < 0 else "disk", "must not be negative")
+    for field in ("min_replicas", "max_replicas", "parallel"):
+        if getattr(scheduling, field) < 0:
+            raise InvalidField(field, f"{getattr(scheduling, field)} is negative", cure="Give 0 or more.")
+    if scheduling.max_replicas and scheduling.min_replicas > scheduling.max_replicas:
+        cure = "Raise max_replicas, or set it to 0 for no ceiling."
+        raise InvalidField("min_replicas", f"{scheduling.min_replicas} is above max_replicas", cure=cure)
+    for alias in aliases:
+        owner = state.aliases.get(alias, name)
+        if owner != name or (alias in state.models and alias != name):
+            raise InvalidField("aliases", f"{alias!r} names another model already", cure="Choose another alias.")
+    if name in state.aliases and name not in state.models:
+        raise InvalidField("name", f"{name!r} is an alias of {state.aliases[name]}", cure="Choose another name.")
+
+
+def edit(state: State, model: Model, spec: LoadSpec, now: int, source: str) -> list[ev.Event]:
+    """A new revision. It serves when its first replica has loaded, or at once when no replica of the old one lives.
+
+    The first load info that is known for a model is no edit: it mends the revision that nothing could load.
+    """
+    if not model.load_info_known and not state.by_model.get(model.name):
+        return [ev.LoadInfoStored(at=now, model=model.name, spec=spec, source=source)]
+    revision = model.declared + 1
+    events: list[ev.Event] = [ev.RevisionDeclared(at=now, model=model.name, revision=revision, spec=spec)]
+    if spec.backend and not model.load_info_known:
+        events.append(ev.LoadInfoStored(at=now, model=model.name, spec=spec, source=source))
+    live = [state.replicas[replica] for replica in state.by_model.get(model.name, ())]
+    for replica in live:
+        if replica.phase in LOADING_PHASES:
+            events += loads.give_up(state, replica, "its revision was superseded while it loaded", now)
+    serves = [replica for replica in live if replica.phase is Phase.LOADED and replica.revision == model.serving]
+    if not serves or not _both_fit(state, model, spec):
+        events.append(ev.RevisionServing(at=now, model=model.name, revision=revision))
+    return events
+
+
+def _both_fit(state: State, model: Model, spec: LoadSpec) -> bool:
+    """Whether a replica of the new revision finds room beside those of the old one."""
+    edited = replace(model, declared=model.declared + 1, declared_spec=spec, failed_nodes=())
+    return routing.placement.find_room(state, edited) is not None
+
+
+def set_scheduling(state: State, command: SetScheduling, now: int) -> list[ev.Event]:
+    """Where and how often it may run."""
+    model = find(state, command.model)
+    _check(state, model.name, model.declared_spec, command.scheduling, model.aliases)
+    if model.scheduling == command.scheduling:
+        return []
+    return [
+        ev.ModelSchedulingChanged(at=now, model=model.name, scheduling=command.scheduling, aliases=model.aliases)
+    ]
+
+
+def store_load_info(state: State, command: StoreLoadInfo, now: int) -> list[ev.Event]:
+    """How the model can be loaded, told after it was declared; its needs stay unless they are given too."""
+    model = find(state, command.model)
+    if not command.spec.backend:
+        raise InvalidField("backend", "is empty", cure="Name the backend that loads the model.")
+    old = model.declared_spec
+    spec = replace(command.spec, vram=command.spec.vram or old.vram, disk=command.spec.disk or old.disk)
+    return edit(state, model, spec, now, "operator") if spec != old else []
+
+
+def remove(state: State, command: RemoveModel, now: int) -> list[ev.Event]:
+    """Take it out: its waiting requests are refused, its loads given up; its replicas leave when idle."""
+    model = find(state, command.model)
+    events: list[ev.Event] = []
+    refusal = routing.no_such_model(model.name)
+    for _, _, request in state.waiting(model.name):
+        events.append(
+            ev.RequestRefused(
+                at=now, model=model.name, request=request, code=refusal.code.value,
+                message=f"{model.name} was removed while the request waited.", explanation=refusal.explanation,
+            )
+        )  # fmt: skip
+    for replica in state.by_model.get(model.name, ()):
+        if state.replicas[replica].phase in LOADING_PHASES:
+            events += loads.give_up(state, state.replicas[replica], "its model was removed", now)
+    return [*events, ev.ModelRemoved(at=now, model=model.name)]
+
+
+def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
+    """One more replica now, if there is room or somebody may make room; raises Refused with the reason otherwise."""
+    model = find(state, command.model)
+    if not state.candidates(model).nodes:
+        plan: routing.Plan = routing.no_node_matches(state, model)
+    else:
+        plan = routing.first_copy(state, replace(model, retry_at=0), now)
+    if isinstance(plan, Place | Evict):
+        unparked = [ev.ModelUnparked(at=now, model=model.name, cause="an operator loads it")] if model.parked else []
+        return [*unparked, *loads.begin(state, model, plan, now, "an operator asked for it")]
+    if isinstance(plan, Refuse):
+        raise Refused(plan.code.value, plan.message, cure=plan.explanation.cure)
+    rows = "; ".join(f"{row.node}: {row.filter} ({row.detail})" for row in plan.explanation.considered if row.filter)
+    raise Refused(RefusalCode.CAPACITY_EXHAUSTED, f"No room for {model.name} now. {rows}", cure=plan.explanation.cure)
+
+
+def unload(state: State, command: RequestUnload, now: int) -> list[ev.Event]:
+    """Every replica of the model leaves now; refused while one is busy."""
+    model = find(state, command.model)
+    replicas = [state.replicas[replica] for replica in state.by_model.get(model.name, ())]
+    busy = [replica.id for replica in replicas if state.lock_count(replica.id)]
+    if busy:
+        cure = "Wait until they end, or drain the nodes: replicas leave when idle."
+        raise Conflict(f"{', '.join(busy)} of {model.name} have requests in flight.", cure=cure)
+    events: list[ev.Event] = []
+    for replica in replicas:
+        if replica.phase in LOADING_PHASES:
+            events += loads.give_up(state, replica, "an operator unloads the model", now)
+        elif replica.phase is Phase.LOADED:
+            events.append(loads.unload(state, replica, "operator", now))
+    return events

@@ -1,0 +1,266 @@
+"""Nodes: joining, reporting, falling silent, coming back, draining, leaving; and what they say they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import events as ev
+from . import loads
+from .commands import (
+    ApproveNode,
+    DrainNode,
+    RegisterNode,
+    RemoveNode,
+    ReportCapacity,
+    ReportHeard,
+    ReportRunning,
+    ReportSilence,
+    ReportStrayStopped,
+    ResumeNode,
+    Running,
+    SetNodeBudget,
+    SetNodeLabels,
+    SetReplicaSlots,
+    WorkerLeft,
+)
+from .entities import LOADING_PHASES, Budget, Node, NodeStatus, Phase, Replica
+from .errors import InvalidField, NotFound
+from .requests import LONGEST_NAME
+from .state import State
+from .units import GIB
+
+QUANTUM = GIB // 4
+"""Reported figures count in steps of this many bytes, so that heartbeats do not flood the log."""
+
+
+def find(state: State, name: str) -> Node:
+    """The node of that name; raises NotFound."""
+    node = state.nodes.get(name)
+    if node is None:
+        raise NotFound("node", name, cure="`interlock nodes` lists them.")
+    return node
+
+
+# --- joining and reporting ------------------------------------------------------------------------------------------
+
+
+def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
+    """A worker joins, or joins again. With another boot, nothing of what it ran before is left but what it names."""
+    if not command.node or len(command.node) > LONGEST_NAME:
+        raise InvalidField("name", "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
+    if command.max_replicas_per_model < 1:
+        raise InvalidField("max_replicas_per_model", "must be 1 or more")
+    old = state.nodes.get(command.node)
+    registered = _registered(state, command, old, now)
+    events: list[ev.Event] = []
+    rebooted = old is not None and old.boot != command.boot
+    if old is not None and rebooted:
+        running = {process.replica for process in command.running}
+        events += _lose_all(state, old.name, "its worker started anew", now, but=running)
+    if old is None or rebooted or _facts(old) != _facts_of(registered):
+        events.append(registered)
+    elif old.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
+        events.append(ev.NodeRecovered(at=now, node=old.name))
+    if command.approve and (old is None or not old.approved):
+        events.append(ev.NodeApproved(at=now, node=command.node))
+    return [*events, *_strays(state, command.node, command.running, now)]
+
+
+def _registered(state: State, command: RegisterNode, old: Node | None, now: int) -> ev.NodeRegistered:
+    """Facts as the worker states them; what an operator has set stays."""
+    slots = command.max_replicas_per_model
+    budget = command.budget or Budget()
+    if old is not None and command.budget is None:
+        budget = old.budget
+    return ev.NodeRegistered(
+        at=now, node=command.node, address=command.address, boot=command.boot, labels=command.labels,
+        pools=command.pools, foreign=foreign(state, command.node, command.pools, command.used), ram=command.ram,
+        disk=available_disk(state, command.node, command.disk), max_replicas_per_model=slots, budget=budget,
+        gpu_vendor=command.gpu_vendor,
+    )  # fmt: skip
+
+
+def _facts(node: Node) -> tuple[object, ...]:
+    return (node.address, node.worker_labels, node.pools, node.budget, node.max_replicas_per_model, node.gpu_vendor)
+
+
+def _facts_of(event: ev.NodeRegistered) -> tuple[object, ...]:
+    return (event.address, event.labels, event.pools, event.budget, event.max_replicas_per_model, event.gpu_vendor)
+
+
+def foreign(state: State, name: str, pools: tuple[int, ...], used: tuple[int, ...]) -> tuple[int, ...]:
+    """Bytes per pool that others than our loaded replicas use, in whole quanta; what is below one does not count."""
+    ours = [0] * len(pools)
+    for replica_id in state.by_node.get(name, ()):
+        replica = state.replicas[replica_id]
+        if replica.phase is not Phase.RESERVED:
+            for pool, size in replica.claim:
+                if pool < len(ours):
+                    ours[pool] += size
+    figures = [*used, *[0] * (len(pools) - len(used))]
+    return tuple(max(0, figures[pool] - ours[pool]) // QUANTUM * QUANTUM for pool in range(len(pools)))
+
+
+def available_disk(state: State, name: str, free: int | None) -> int | None:
+    """Bytes that staged models may take in all: what is free and what is staged already, in whole quanta."""
+    if free is None:
+        return None
+    return (free + sum(state.staged.get(name, {}).values())) // QUANTUM * QUANTUM
+
+
+def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.Event]:
+    """A heartbeat's figures; an event only when they moved by a quantum."""
+    node = find(state, command.node)
+    pools = command.pools or node.pools
+    others = foreign(state, node.name, pools, command.used) if command.used else node.foreign
+    disk = available_disk(state, node.name, command.disk) if command.disk is not None else node.disk
+    ram = command.ram or node.ram
+    if (pools, others, disk) == (node.pools, node.foreign, node.disk):
+        return []
+    return [ev.NodeCapacityChanged(at=now, node=node.name, pools=pools, foreign=others, disk=disk, ram=ram)]
+
+
+# --- contact --------------------------------------------------------------------------------------------------------
+
+
+def silence(state: State, command: ReportSilence, now: int) -> list[ev.Event]:
+    """Nothing was heard of it: it takes no new work; what it ran is kept in mind until it counts as offline."""
+    node = state.nodes.get(command.node)
+    if node is None or node.status not in (NodeStatus.HEALTHY, NodeStatus.DRAINING):
+        return []
+    return [ev.NodeBecameUnreachable(at=now, node=node.name, offline_at=now + state.settings.offline_after)]
+
+
+def heard(state: State, command: ReportHeard, now: int) -> list[ev.Event]:
+    """It speaks again. With another boot its old processes are gone; a registration with its facts follows."""
+    node = find(state, command.node)
+    if node.status not in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE) or node.boot != command.boot:
+        return []
+    return [ev.NodeRecovered(at=now, node=node.name)]
+
+
+def went_offline(state: State, node: Node, now: int) -> list[ev.Event]:
+    """Silent for so long that what it ran counts as lost."""
+    lost = _lose_all(state, node.name, "its node is offline", now)
+    return [ev.NodeWentOffline(at=now, node=node.name, reason="silent for offline_after"), *lost]
+
+
+def worker_left(state: State, command: WorkerLeft, now: int) -> list[ev.Event]:
+    """The worker says goodbye, having stopped all that it ran."""
+    node = state.nodes.get(command.node)
+    if node is None or node.status is NodeStatus.OFFLINE:
+        return []
+    lost = _lose_all(state, node.name, "its worker left", now)
+    return [ev.NodeWentOffline(at=now, node=node.name, reason="its worker left"), *lost]
+
+
+def _lose_all(state: State, node: str, reason: str, now: int, but: Iterable[str] = ()) -> list[ev.Event]:
+    """Every replica on the node is gone, but for those named. Victims go first: nothing is installed for a lost load."""
+    kept = set(but)
+    replicas = [state.replicas[replica] for replica in state.by_node.get(node, ()) if replica not in kept]
+    leaving = [replica for replica in replicas if replica.phase is Phase.UNLOADING]
+    events: list[ev.Event] = []
+    for replica in replicas:
+        if replica.phase is not Phase.UNLOADING:
+            events += loads.lose(state, replica, reason, now, gone=True)
+    return [*events, *(_confirmed(replica, now) for replica in leaving)]
+
+
+def _confirmed(replica: Replica, now: int) -> ev.UnloadConfirmed:
+    return ev.UnloadConfirmed(at=now, replica=replica.id, model=replica.model, node=replica.node)
+
+
+# --- what it runs ---------------------------------------------------------------------------------------------------
+
+
+def report_running(state: State, command: ReportRunning, now: int) -> list[ev.Event]:
+    """Compare what the worker runs with the log: what is missing is lost, or its unload confirmed; what is unknown is stopped.
+
+    Replicas that changed after the question was asked are not judged by its answer.
+    """
+    node = find(state, command.node)
+    if node.boot != command.boot:
+        return []
+    running = {process.replica for process in command.running}
+    events: list[ev.Event] = []
+    for replica_id in state.by_node.get(node.name, ()):
+        replica = state.replicas[replica_id]
+        if replica_id in running or replica.phase in LOADING_PHASES or replica.loaded_at >= command.asked_at:
+            continue
+        if replica.phase is Phase.LOADED:
+            events += loads.lose(state, replica, "its worker no longer runs it", now, gone=True)
+        elif replica.tries >= loads.UNLOAD_TRIES:
+            events += loads.confirm_unload(state, replica, now)
+    return [*events, *_strays(state, node.name, command.running, now)]
+
+
+def _strays(state: State, node: str, running: tuple[Running, ...], now: int) -> list[ev.Event]:
+    return [
+        ev.StrayFound(at=now, node=node, process=process.process, model=process.model)
+        for process in running
+        if process.replica not in state.replicas and (node, process.process) not in state.strays
+    ]
+
+
+def stray_stopped(state: State, command: ReportStrayStopped, now: int) -> list[ev.Event]:
+    """The process that the log did not know is gone."""
+    if (command.node, command.process) not in state.strays:
+        return []
+    return [ev.StrayStopped(at=now, node=command.node, process=command.process)]
+
+
+# --- operators ------------------------------------------------------------------------------------------------------
+
+
+def approve(state: State, command: ApproveNode, now: int) -> list[ev.Event]:
+    """Let a node be a candidate."""
+    node = find(state, command.node)
+    return [] if node.approved else [ev.NodeApproved(at=now, node=node.name)]
+
+
+def set_labels(state: State, command: SetNodeLabels, now: int) -> list[ev.Event]:
+    """Merge labels into the operator's; they win over the worker's and stay."""
+    node = find(state, command.node)
+    labels = node.operator_labels | command.labels
+    labels = {key: value for key, value in labels.items() if value or key in node.worker_labels}
+    if labels == node.operator_labels:
+        return []
+    return [ev.NodeLabelsChanged(at=now, node=node.name, labels=labels)]
+
+
+def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
+    """No new locks or loads there."""
+    node = find(state, command.node)
+    return [] if node.drained else [ev.NodeDrainStarted(at=now, node=node.name)]
+
+
+def resume(state: State, command: ResumeNode, now: int) -> list[ev.Event]:
+    """End a drain."""
+    node = find(state, command.node)
+    return [ev.NodeResumed(at=now, node=node.name)] if node.drained else []
+
+
+def remove(state: State, command: RemoveNode, now: int) -> list[ev.Event]:
+    """Take the node out; what it ran is lost."""
+    node = find(state, command.node)
+    lost = _lose_all(state, node.name, "its node was removed", now)
+    return [*lost, ev.NodeRemoved(at=now, node=node.name)]
+
+
+def set_budget(state: State, command: SetNodeBudget, now: int) -> list[ev.Event]:
+    """Limit the memory that models may use."""
+    node = find(state, command.node)
+    if node.budget == command.budget:
+        return []
+    return [ev.NodeBudgetSet(at=now, node=node.name, budget=command.budget)]
+
+
+def set_replica_slots(state: State, command: SetReplicaSlots, now: int) -> list[ev.Event]:
+    """How many replicas of one model the node may hold."""
+    node = find(state, command.node)
+    if command.max_replicas_per_model < 1:
+        raise InvalidField("value", f"{command.max_replicas_per_model} is not 1 or more")
+    if node.max_replicas_per_model == command.max_replicas_per_model:
+        return []
+    slots = command.max_replicas_per_model
+    return [ev.NodeReplicaSlotsSet(at=now, node=node.name, max_replicas_per_model=slots)]

@@ -1,0 +1,81 @@
+"""Placement: where one more replica fits without anybody leaving."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .entities import Claim, Model, Node
+from .state import State
+
+
+class Room(msgspec.Struct, frozen=True, gc=False):
+    """A place for a replica: node, slot, the memory it takes there, and the disk that staging it takes."""
+
+    node: str
+    index: int
+    claim: Claim
+    disk: int
+
+
+def find_room(state: State, model: Model) -> Room | None:
+    """The best room among the model's candidates, or None.
+
+    Filters: a free slot, memory in one pool, disk. Scores: a node where the last load of this model did not fail, then
+    one without a copy of it, then the most free memory, then by name.
+    """
+    fallback: Room | None = None
+    fallback_rank = 4
+    need = model.declared_spec.vram
+    for key, name in state.candidates(model).open:
+        if -key < need:
+            break
+        rank = (2 if name in model.failed_nodes else 0) + (1 if (name, model.name) in state.by_slot else 0)
+        if rank >= fallback_rank:
+            continue
+        room = room_on(state, model, state.nodes[name])
+        if room is not None:
+            if rank == 0:
+                return room
+            fallback, fallback_rank = room, rank
+    return fallback
+
+
+def room_on(state: State, model: Model, node: Node) -> Room | None:
+    """Room on this node, or None when a slot, memory or disk is missing."""
+    index = state.free_index(node, model.name)
+    if index is None:
+        return None
+    claim = fit(state.free_in_pools(node), model.declared_spec.vram)
+    disk = staging_need(state, model, node)
+    if claim is None or disk is None:
+        return None
+    return Room(node.name, index, claim, disk)
+
+
+def fit(free: tuple[int, ...], need: int) -> Claim | None:
+    """``need`` bytes from the pool where they leave the smallest rest; None when no pool has them."""
+    if need == 0:
+        return ()
+    fitting = [(size, pool) for pool, size in enumerate(free) if size >= need]
+    return ((min(fitting)[1], need),) if fitting else None
+
+
+def staging_need(state: State, model: Model, node: Node) -> int | None:
+    """Bytes of disk that staging the model on the node takes: 0 when it is staged there; None when they are not free."""
+    need = model.declared_spec.disk
+    if need == 0 or (model.name, model.declared) in state.staged.get(node.name, {}):
+        return 0
+    free = state.disk_free(node)
+    return need if free is None or need <= free else None
+
+
+def fits_when_empty(model: Model, node: Node) -> bool:
+    """Whether one replica would fit on the node if nothing of ours were there."""
+    spec = model.declared_spec
+    fits_memory = spec.vram == 0 or any(spec.vram <= budget for budget in node.budgets)
+    return fits_memory and (node.disk is None or spec.disk <= node.disk)
+
+
+def ever_fits(state: State, model: Model) -> bool:
+    """Whether one replica would fit on some candidate, healthy or not, if it were empty."""
+    return any(fits_when_empty(model, state.nodes[name]) for name in state.candidates(model).nodes)

@@ -1,0 +1,156 @@
+"""Reconcile: review one model, and do the first thing that it needs.
+
+In order: locks for those who wait while a warm replica has room; replicas that must leave and are idle; the first
+waiting request, tried again; the floor. One thing per decision; the engine reviews again until there is nothing left.
+"""
+
+from __future__ import annotations
+
+from . import events as ev
+from . import loads, placement, requests, routing
+from .commands import Review
+from .entities import Model, Wait
+from .leaving import leaving_now
+from .routing import Evict, Hold, Place, Plan, Refuse
+from .state import State
+from .units import FOREVER
+
+CURES = {
+    "load info": frozenset({"model", "epoch"}),
+    "node": frozenset({"node", "model", "epoch"}),
+    "capacity": frozenset({"capacity", "node", "model", "epoch"}),
+    "edit": frozenset({"node", "model"}),
+    "time": frozenset({"model"}),
+}
+"""What a parked model lacks, and the kinds of change that may bring it."""
+
+
+def review(state: State, command: Review, now: int) -> tuple[list[ev.Event], tuple[str, ...]]:
+    """The events of the first model that needs something, and the models that are still to be reviewed."""
+    for place, name in enumerate(command.models):
+        events = review_model(state, name, command, now)
+        if events:
+            return events, command.models[place:]
+    return [], ()
+
+
+def review_model(state: State, name: str, command: Review, now: int) -> list[ev.Event]:
+    """The first thing that this model needs now; no events when it needs none."""
+    model = state.models.get(name)
+    reconciling = "reconciler" not in state.frozen
+    if model is not None and state.waiting(name):
+        granted = _grant(state, model, command.cause, now)
+        if granted:
+            return granted
+    if reconciling:
+        leaving = leaving_now(state, name)
+        if leaving is not None:
+            reason = requests.why_leaving(state, leaving)
+            return [loads.unload(state, leaving, reason, now)]
+    if model is None:
+        return []
+    waiting = state.waiting(name)
+    if waiting:
+        events = requests.advance(state, model, state.requests[waiting[0][2]], now, command.cause)
+        if events:
+            return events
+    if not reconciling:
+        return []
+    return roll_out(state, model, now) or keep_floor(state, model, command, now)
+
+
+def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
+    """Bring up the declared revision beside the serving one; when both no longer fit, cut over at once.
+
+    A roll-out whose load failed is parked, and the old revision goes on serving, until the model is edited again.
+    """
+    if model.declared == model.serving or routing.joinable_load(state, model) is not None:
+        return []
+    if model.failures:
+        if model.parked is not None:
+            return []
+        return [ev.ModelParked(at=now, model=model.name, reason="load_failed", lacks="edit")]
+    room = placement.find_room(state, model)
+    if room is None:
+        return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+    plan = Place(room, routing.explain_room(state, model, "roll out", room.node))
+    return loads.begin(state, model, plan, now, f"revision {model.declared} of {model.name}")
+
+
+def _grant(state: State, model: Model, cause: str, now: int) -> list[ev.Event]:
+    picked = routing.pick_warm(state, model)
+    if picked is None:
+        return []
+    replica = state.replicas[picked]
+    parallel = model.scheduling.parallel
+    # One replica's worth at most, so that the next review spreads the rest over the others.
+    room = 1 if parallel else len(state.waiting(model.name))
+    return loads.grants(state, model, replica, room, now, cause)
+
+
+# --- floors ---------------------------------------------------------------------------------------------------------
+
+
+def floor_of(state: State, model: Model) -> int:
+    """Copies that the model is to have at least: its ``min_replicas``, or one per candidate that takes work."""
+    if model.scheduling.everywhere:
+        return len(state.candidates(model).open)
+    ceiling = model.scheduling.max_replicas
+    return min(model.scheduling.min_replicas, ceiling) if ceiling else model.scheduling.min_replicas
+
+
+def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev.Event]:
+    """Below the floor: begin one load, or park the wish with what it lacks."""
+    below = routing.copies(state, model) < floor_of(state, model)
+    if model.parked is not None:
+        return _unpark(state, model, command, now, below=below)
+    if not below:
+        return []
+    plan = floor_plan(state, model, now)
+    if isinstance(plan, Place | Evict):
+        return loads.begin(state, model, plan, now, f"floor of {model.name}")
+    return [_parked(model, plan, now)]
+
+
+def floor_plan(state: State, model: Model, now: int) -> Plan:
+    """How the floor could be kept: like a first copy, but evicting only what has lower priority."""
+    if not state.candidates(model).nodes:
+        return routing.no_node_matches(state, model)
+    return routing.first_copy(state, model, now, strictly=True)
+
+
+def _unpark(state: State, model: Model, command: Review, now: int, *, below: bool) -> list[ev.Event]:
+    parked = model.parked
+    assert parked is not None
+    if model.declared != model.serving and model.failures:
+        return []
+    if not below and command.change != "unpark":
+        return [ev.ModelUnparked(at=now, model=model.name, cause="its floor is kept")]
+    if command.change not in CURES[parked.lacks] and command.change != "unpark":
+        return []
+    plan = floor_plan(state, model, now)
+    if not isinstance(plan, Place | Evict):
+        return []
+    unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
+    return [unparked, *loads.begin(state, model, plan, now, f"floor of {model.name}: {command.cause}")]
+
+
+def _parked(model: Model, plan: Plan, now: int) -> ev.ModelParked:
+    """Why the wish cannot be met, and the very thing that it lacks."""
+    reason, lacks, until = "capacity_exhausted", "capacity", FOREVER
+    if isinstance(plan, Refuse):
+        reason = plan.code.value
+        lacks = {"load_info_missing": "load info", "load_failed": "edit"}.get(reason, "node")
+    elif isinstance(plan, Hold):
+        wait: Wait = plan.wait
+        until = wait.until
+        reason = {"backoff": "load_failed", "frozen": "frozen"}.get(wait.kind, reason)
+        lacks = "time" if until < FOREVER else lacks
+    return ev.ModelParked(
+        at=now, model=model.name, reason=reason, lacks=lacks, until=until, explanation=plan.explanation
+    )
+
+
+def unpark_by_time(state: State, model: Model, now: int) -> list[ev.Event]:
+    """The instant that a parked wish waited for has come."""
+    return [ev.ModelUnparked(at=now, model=model.name, cause="the instant it waited for has come")]

@@ -1,0 +1,301 @@
+"""Requests: acquire, release, cancel, re-route; and the ends that time and lost holders bring."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from . import events as ev
+from . import loads, routing
+from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
+from .entities import Model, Phase, Request, RequestStatus, Wait
+from .errors import Conflict, InvalidField
+from .explanation import Explanation
+from .leaving import why_leaving
+from .refusals import RefusalCode
+from .routing import Evict, Hold, Join, Lock, Place, Plan, Refuse
+from .state import State
+from .units import FOREVER
+from .variant import passes_left
+
+LONGEST_NAME = 200
+
+
+class Asking(msgspec.Struct, frozen=True, gc=False):
+    """A request on its way through routing: known to the state already, or arriving now."""
+
+    known: ClassVar[bool] = False
+    id: str
+    model: str
+    holder: str
+    tenant: str
+    priority: int
+    arrival: int
+    deadline: int
+    passes: int
+
+
+def asking(request: Request) -> Asking:
+    """The asking form of a request that the state knows."""
+    return Asking(
+        request.id, request.model, request.holder, request.tenant, request.priority, request.arrival,
+        request.deadline, request.passes,
+    )  # fmt: skip
+
+
+# --- arriving -------------------------------------------------------------------------------------------------------
+
+
+def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
+    """One atomic decision for a request that arrives: a lock, a wait (with or without a load begun), or a refusal."""
+    for field in ("request", "model", "holder"):
+        value = getattr(command, field)
+        if not value or len(value) > LONGEST_NAME:
+            raise InvalidField(field, "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
+    if command.request in state.requests:
+        raise Conflict(f"request {command.request} is in the cluster already.", cure="Give each request its own id.")
+    deadline = command.deadline or now + state.settings.request_deadline
+    model = state.find_model(command.model)
+    name = model.name if model else command.model
+    request = Asking(
+        command.request, name, command.holder, command.tenant, command.priority, now, deadline, 0
+    )
+    if model is None:
+        return [_refused(request, routing.no_such_model(command.model), now)]
+    return settle(state, model, request, _plan(state, model, request, now), now)
+
+
+def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
+    """Route, but behind those of the same model that wait already: first in, first out."""
+    plan = routing.route(state, model, now)
+    if isinstance(plan, Lock) and state.waiting(model.name):
+        return Hold(Wait("busy"), plan.explanation)
+    if isinstance(plan, Join | Place | Evict | Hold):
+        if request.deadline <= now:
+            return deadline_passed(state, model, plan_wait(plan), plan.explanation, now)
+        if queue_length(state) >= state.settings.queue_limit:
+            message = f"{state.settings.queue_limit} requests wait already."
+            cure = msgspec.structs.replace(plan.explanation, cure="Fewer requests at once, or a higher queue_limit.")
+            return Refuse(RefusalCode.QUEUE_FULL, message, cure, retry_after(state, now))
+    return plan
+
+
+def plan_wait(plan: Join | Place | Evict | Hold) -> Wait:
+    """What a request with this plan would wait for."""
+    if isinstance(plan, Hold):
+        return plan.wait
+    return Wait("load", plan.replica) if isinstance(plan, Join) else Wait("load")
+
+
+def queue_length(state: State) -> int:
+    """Requests that wait, in the whole cluster."""
+    return sum(map(len, state.queues.values()))
+
+
+def settle(state: State, model: Model, request: Asking, plan: Plan, now: int, cause: str = "") -> list[ev.Event]:
+    """The events of a plan for one request. Beginning a load is an own step of the request, and uses up one pass."""
+    if isinstance(plan, Lock):
+        return [_locked(state, model, request, plan, now, cause)]
+    if isinstance(plan, Refuse):
+        return [_refused(request, plan, now)]
+    if isinstance(plan, Join):
+        return [_queued(request, Wait("load", plan.replica), plan.explanation, now)]
+    if isinstance(plan, Hold):
+        return [_queued(request, plan.wait, plan.explanation, now)]
+    if passes_left(state.settings.load_attempts, request.passes) == 0:
+        return [_refused(request, budget_spent(state, request, plan.explanation, now), now)]
+    begun = loads.begin(state, model, plan, now, f"request {request.id}")
+    replica = next(event.replica for event in begun if isinstance(event, ev.ReplicaReserved))
+    stepped = msgspec.structs.replace(request, passes=request.passes + 1)
+    return [*begun, _queued(stepped, Wait("load", replica), None, now)]
+
+
+def budget_spent(state: State, request: Asking, explanation: Explanation, now: int) -> Refuse:
+    """The request has used up its own steps: the bound that makes every request end."""
+    cure = "Look at what failed before: `interlock audit why` on this request; `load_attempts` sets the bound."
+    message = f"Request {request.id} has used up its {request.passes} own steps (from load_attempts)."
+    why = msgspec.structs.replace(explanation, cure=cure)
+    return Refuse(RefusalCode.CAPACITY_EXHAUSTED, message, why, retry_after(state, now))
+
+
+def _locked(state: State, model: Model, request: Asking, plan: Lock, now: int, cause: str) -> ev.ReplicaLocked:
+    return ev.ReplicaLocked(
+        at=now, replica=plan.replica, model=model.name, node=state.replicas[plan.replica].node, request=request.id,
+        holder=request.holder, arrival=request.arrival, deadline=request.deadline, tenant=request.tenant,
+        priority=request.priority, passes=request.passes, cause=cause, explanation=plan.explanation,
+    )  # fmt: skip
+
+
+def _queued(request: Asking, wait: Wait, explanation: Explanation | None, now: int) -> ev.RequestQueued:
+    return ev.RequestQueued(
+        at=now, model=request.model, request=request.id, wait=wait, holder=request.holder, arrival=request.arrival,
+        deadline=request.deadline, tenant=request.tenant, priority=request.priority, passes=request.passes,
+        explanation=explanation,
+    )  # fmt: skip
+
+
+def _refused(request: Asking, plan: Refuse, now: int) -> ev.RequestRefused:
+    return ev.RequestRefused(
+        at=now, model=request.model, request=request.id, code=plan.code.value, message=plan.message,
+        retry_after=plan.retry_after, explanation=plan.explanation,
+    )  # fmt: skip
+
+
+# --- leaving --------------------------------------------------------------------------------------------------------
+
+
+def release(state: State, command: ReleaseLock, now: int) -> list[ev.Event]:
+    """The request is over: its lock goes to the next in line; a replica that must leave and is idle now, leaves.
+
+    Releasing what is not held (any more) changes nothing, so that a release may be sent again.
+    """
+    request = state.requests.get(command.request)
+    if request is None:
+        return []
+    if request.status is RequestStatus.QUEUED:
+        return [_cancelled(request, command.outcome, now)]
+    if request.status is RequestStatus.ADRIFT:
+        return [_cancelled(request, f"{command.outcome}, after its replica was lost", now)]
+    return let_go(state, request, command.outcome, command.detail, now)
+
+
+def let_go(state: State, request: Request, outcome: str, detail: str, now: int) -> list[ev.Event]:
+    """Release a lock, and hand it on."""
+    replica = state.replicas[request.replica]
+    events: list[ev.Event] = [
+        ev.ReplicaReleased(
+            at=now, replica=replica.id, model=replica.model, node=replica.node, request=request.id, outcome=outcome,
+            detail=detail,
+        )
+    ]  # fmt: skip
+    model = state.models.get(replica.model)
+    locks = state.lock_count(replica.id) - 1
+    if model is not None and state.takes_locks(replica):
+        room = model.scheduling.parallel - locks if model.scheduling.parallel else len(state.waiting(model.name))
+        if room > 0 and state.waiting(model.name):
+            events += loads.grants(state, model, replica, room, now, f"request {request.id} released it")
+    elif locks == 0 and replica.phase is Phase.LOADED and "reconciler" not in state.frozen:
+        reason = why_leaving(state, replica)
+        if reason:
+            events.append(loads.unload(state, replica, reason, now))
+    return events
+
+
+def cancel(state: State, command: CancelRequest, now: int) -> list[ev.Event]:
+    """The client left; a load that was begun for it goes on."""
+    request = state.requests.get(command.request)
+    if request is None:
+        return []
+    if request.status is RequestStatus.LOCKED:
+        return let_go(state, request, "cancelled", command.reason, now)
+    return [_cancelled(request, command.reason, now)]
+
+
+def _cancelled(request: Request, reason: str, now: int) -> ev.RequestCancelled:
+    return ev.RequestCancelled(at=now, model=request.model, request=request.id, reason=reason)
+
+
+def lose_holder(state: State, command: LoseHolder, now: int) -> list[ev.Event]:
+    """A gateway fell silent: one event says so, then each of its requests ends; the next in line follow by review."""
+    held = [state.requests[request] for request in state.by_holder.get(command.holder, ())]
+    if not held:
+        return []
+    events: list[ev.Event] = [ev.HolderLost(at=now, holder=command.holder, requests=len(held))]
+    for request in held:
+        if request.status is RequestStatus.LOCKED:
+            replica = state.replicas[request.replica]
+            events.append(
+                ev.ReplicaReleased(
+                    at=now, replica=replica.id, model=replica.model, node=replica.node, request=request.id,
+                    outcome="holder lost", detail=command.holder,
+                )
+            )  # fmt: skip
+        else:
+            events.append(_cancelled(request, f"holder {command.holder} was lost", now))
+    return events
+
+
+# --- re-routing -----------------------------------------------------------------------------------------------------
+
+
+def backend_gone(state: State, command: ReportBackendGone, now: int) -> list[ev.Event]:
+    """The replica did not answer before its first byte: it is lost, and the request routes again within its budget."""
+    request = state.requests.get(command.request)
+    if request is None:
+        return []
+    replica = state.replicas.get(command.replica)
+    if replica is not None and replica.phase is Phase.LOADED:
+        detail = f"its backend is gone: {command.detail}"
+        return loads.lose(state, replica, detail, now, gone=False)
+    if request.status is RequestStatus.ADRIFT:
+        return reroute(state, request, command.detail, now)
+    return []
+
+
+def reroute(state: State, request: Request, detail: str, now: int) -> list[ev.Event]:
+    """Route a request again whose replica was lost under it: an own step, from the same budget as its loads."""
+    model = state.models.get(request.model)
+    again = asking(request)
+    if model is None:
+        return [_refused(again, routing.no_such_model(request.model), now)]
+    if passes_left(state.settings.load_attempts, request.passes) == 0:
+        cure = "See what the backend reports: its own words are in this refusal."
+        why = Explanation("backend gone", cure=cure)
+        message = f"Every backend tried was gone; the last said: {detail}"
+        return [_refused(again, Refuse(RefusalCode.BACKEND_FAILED, message, why), now)]
+    again = msgspec.structs.replace(again, passes=again.passes + 1)
+    return settle(state, model, again, _plan(state, model, again, now), now, "its backend was gone")
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+def deadline_reached(state: State, request: Request, now: int) -> list[ev.Event]:
+    """The wait has lasted as long as it may."""
+    model = state.models[request.model]
+    wait = request.wait or Wait("busy")
+    plan = routing.route(state, model, now)
+    return [_refused(asking(request), deadline_passed(state, model, wait, plan.explanation, now), now)]
+
+
+def deadline_passed(state: State, model: Model, wait: Wait, explanation: Explanation, now: int) -> Refuse:
+    """The refusal for a wait that was too long, by what it waited for."""
+    code = {
+        "load": RefusalCode.LOADING,
+        "frozen": RefusalCode.FROZEN,
+        "draining": RefusalCode.DRAINING,
+    }.get(wait.kind, RefusalCode.CAPACITY_EXHAUSTED)
+    if code is RefusalCode.LOADING and not state.loading.get(model.name):
+        code = RefusalCode.CAPACITY_EXHAUSTED
+    what = {"load": "its load", "busy": "a free replica", "nodes_down": "a node to come back"}.get(wait.kind, wait.kind)
+    cure = explanation.cure or "A longer deadline, or another copy: raise max_replicas."
+    why = msgspec.structs.replace(explanation, cure=cure)
+    return Refuse(code, f"{model.name}: the deadline passed while waiting for {what}.", why, retry_after(state, now))
+
+
+def retry_after(state: State, now: int) -> int:
+    """When trying again may help, in microseconds from now: the next instant that anything is due, within a minute."""
+    upcoming = state.timers[0][0] - now if state.timers else 0
+    return max(1_000_000, min(upcoming, 60_000_000)) if upcoming else 5_000_000
+
+
+def wake(state: State, request: Request, now: int) -> list[ev.Event]:
+    """The instant that a waiting request named has come: look again, and if there is still no way, wait for the next."""
+    model = state.models[request.model]
+    head = state.waiting(model.name)[0][2]
+    if request.id != head:
+        return [_queued(asking(request), Wait("busy"), None, now)]
+    return advance(state, model, request, now, "the instant it waited for has come") or [
+        _queued(asking(request), msgspec.structs.replace(request.wait or Wait("busy"), until=FOREVER), None, now)
+    ]
+
+
+def advance(state: State, model: Model, request: Request, now: int, cause: str) -> list[ev.Event]:
+    """Try the first waiting request of a model again; no events when nothing has changed for it."""
+    plan = routing.route(state, model, now)
+    if isinstance(plan, Join | Hold):
+        wait = plan_wait(plan)
+        return [] if wait == request.wait else [_queued(asking(request), wait, plan.explanation, now)]
+    woken = ev.RequestWoken(at=now, model=model.name, request=request.id, cause=cause)
+    return [woken, *settle(state, model, asking(request), plan, now, cause)]

@@ -1,0 +1,275 @@
+"""Route: where a request goes, as one decision. Filters first, then scores; the steps are those of the design.
+
+The functions here only look: they return a plan, which :mod:`interlock.domain.requests` and
+:mod:`interlock.domain.reconcile` turn into events. The model's candidate set is resolved once, and every step uses it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from . import eviction, placement
+from .entities import Model, NodeStatus, Replica, Wait
+from .eviction import Eviction
+from .explanation import Explanation
+from .placement import Room
+from .refusals import RefusalCode
+from .state import State
+from .survey import room_verdict, survey, warm_verdict
+
+
+TIE_SCAN = 16
+"""So many replicas that tie on locks and recency are compared by free memory."""
+
+
+class Lock(msgspec.Struct, frozen=True, gc=False):
+    """Lock this replica."""
+
+    replica: str
+    explanation: Explanation
+
+
+class Join(msgspec.Struct, frozen=True, gc=False):
+    """Wait for a load that is in progress."""
+
+    replica: str
+    explanation: Explanation
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Reserve this room and load there."""
+
+    room: Room
+    explanation: Explanation
+
+
+class Evict(msgspec.Struct, frozen=True, gc=False):
+    """Evict these victims, and reserve what they leave, in one step."""
+
+    eviction: Eviction
+    explanation: Explanation
+
+
+class Hold(msgspec.Struct, frozen=True, gc=False):
+    """Wait."""
+
+    wait: Wait
+    explanation: Explanation
+
+
+class Refuse(msgspec.Struct, frozen=True, gc=False):
+    """Say no. ``retry_after`` in microseconds; 0 when trying again is pointless."""
+
+    code: RefusalCode
+    message: str
+    explanation: Explanation
+    retry_after: int = 0
+
+
+Plan = Lock | Join | Place | Evict | Hold | Refuse
+
+
+def route(state: State, model: Model, now: int) -> Plan:
+    """Steps 1 to 7 for one request for this model."""
+    if not state.candidates(model).nodes:
+        return no_node_matches(state, model)
+    replica = pick_warm(state, model)
+    if replica is not None:
+        return Lock(replica, survey(
+            state, model, "warm", warm_verdict(state, model, replica),
+            chosen=replica, node=state.replicas[replica].node,
+        ))  # fmt: skip
+    return route_cold(state, model, now)
+
+
+def pick_warm(state: State, model: Model) -> str | None:
+    """Step 2: among the replicas that may be locked, fewest locks, least recently used, most free memory; or None."""
+    warm = state.warm.get(model.name)
+    if warm is None:
+        return None
+    fewest = min(warm.buckets)
+    parallel = model.scheduling.parallel
+    if parallel and fewest >= parallel:
+        return None
+    bucket = warm.buckets[fewest]
+    used_at = bucket[0][0]
+    if len(bucket) == 1 or bucket[1][0] != used_at:
+        return bucket[0][2]
+    tied = [key[2] for key in bucket[:TIE_SCAN] if key[0] == used_at]
+    return min(tied, key=lambda replica: _roomiest(state, state.replicas[replica]))
+
+
+def _roomiest(state: State, replica: Replica) -> tuple[int, str, int]:
+    free = max(state.free_in_pools(state.nodes[replica.node]), default=0)
+    return (-free, replica.node, replica.index)
+
+
+def route_cold(state: State, model: Model, now: int) -> Plan:
+    """Steps 3 to 7: no warm replica has room."""
+    if not model.load_info_known and not state.by_model.get(model.name):
+        return load_info_missing(state, model)
+    loading = joinable_load(state, model)
+    warm = state.warm.get(model.name)
+    if warm is None:
+        if loading is not None:
+            return Join(loading.id, explain_room(state, model, "join", loading.node, chosen=loading.id))
+        return first_copy(state, model, now)
+    if may_grow(state, model) and model.retry_at <= now:
+        room = placement.find_room(state, model)
+        if room is not None:
+            return Place(room, explain_room(state, model, "place", room.node))
+    explanation = survey(
+        state, model, "queue", warm_verdict(state, model, ""), cure="A release, or a higher `parallel` or `max_replicas`."
+    )
+    return Hold(Wait("busy"), explanation)
+
+
+def joinable_load(state: State, model: Model) -> Replica | None:
+    """Step 3: the oldest load in progress that will serve this model's requests; None when there is none."""
+    candidates = state.candidates(model).nodes
+    for replica_id in state.loading.get(model.name, ()):
+        replica = state.replicas[replica_id]
+        serves = replica.revision in (model.declared, model.serving)
+        if serves and replica.node in candidates and state.nodes[replica.node].takes_work:
+            return replica
+    return None
+
+
+def may_grow(state: State, model: Model) -> bool:
+    """Step 4: whether a model that is already warm may have one more copy now."""
+    scheduling = model.scheduling
+    if not scheduling.scales or not model.load_info_known:
+        return False
+    if len(state.loading.get(model.name, ())) >= state.settings.growth_per_tick:
+        return False
+    return not scheduling.max_replicas or copies(state, model) < scheduling.max_replicas
+
+
+def copies(state: State, model: Model) -> int:
+    """The model's copies that count against its ceiling and for its floor: loaded or to be, on its candidates."""
+    candidates = state.candidates(model).nodes
+    return sum(1 for replica in state.by_model.get(model.name, ()) if counts(state, state.replicas[replica], candidates))
+
+
+def counts(state: State, replica: Replica, candidates: dict[str, None]) -> bool:
+    """Whether a replica is a copy: not leaving, and on a candidate that keeps it."""
+    if replica.phase == "unloading" or replica.node not in candidates:
+        return False
+    return state.nodes[replica.node].status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
+
+
+def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) -> Plan:
+    """Steps 4 to 7 for a model without a live replica: place, evict, or say what stands in the way.
+
+    ``strictly`` lets it evict only replicas of lower priority, as floors must.
+    """
+    if not model.load_info_known:
+        return load_info_missing(state, model)
+    if model.retry_at > now:
+        return _failed_lately(state, model, now)
+    room = placement.find_room(state, model)
+    if room is not None:
+        return Place(room, explain_room(state, model, "place", room.node))
+    search = eviction.find_victims(state, model, now, strictly=strictly)
+    if search.best is not None:
+        if "evictions" in state.frozen:
+            why = explain_room(state, model, "evict", "", cure="`interlock thaw evictions`.")
+            return Hold(Wait("frozen"), why)
+        return Evict(search.best, explain_eviction(state, model, search.best, now, strictly=strictly))
+    if not placement.ever_fits(state, model):
+        return never_fits(state, model)
+    return Hold(_what_to_wait_for(state, model, search.safe_until), _explain_no_room(state, model, now, strictly))
+
+
+def _failed_lately(state: State, model: Model, now: int) -> Plan:
+    """The model's last load failed: wait for the next try, or refuse when its tries are spent."""
+    explanation = explain_room(state, model, "backoff", "", cure="Mend what the backend reports, or edit the model.")
+    if model.failures >= state.settings.load_attempts:
+        message = f"Loading {model.name} failed {model.failures} times; the backend said: {model.failure}"
+        return Refuse(RefusalCode.LOAD_FAILED, message, explanation, model.retry_at - now)
+    return Hold(Wait("backoff", until=model.retry_at), explanation)
+
+
+def _what_to_wait_for(state: State, model: Model, safe_until: int) -> Wait:
+    candidates = state.candidates(model)
+    if not candidates.open:
+        statuses = {state.nodes[name].status for name in candidates.nodes}
+        return Wait("draining" if NodeStatus.DRAINING in statuses else "nodes_down")
+    return Wait("capacity", until=safe_until)
+
+
+def explain_room(
+    state: State, model: Model, step: str, node: str, *, chosen: str = "", cure: str = ""
+) -> Explanation:
+    """The survey of room for one more replica; ``node`` is the one taken, or empty."""
+    return survey(state, model, step, room_verdict(state, model, node), chosen=chosen or node, node=node, cure=cure)
+
+
+def _explain_no_room(state: State, model: Model, now: int, strictly: bool) -> Explanation:
+    """Why nobody can make room: per candidate, what keeps each replica there."""
+    plain = explain_room(state, model, "queue", "", cure="Room on one of these nodes.")
+    rows = []
+    for row in plain.considered:
+        if row.filter in ("memory", "slots", "disk"):
+            kept = [
+                f"{state.replicas[replica].model}: {why}"
+                for replica in state.by_node.get(row.node, ())
+                if (why := eviction.why_not_victim(state, state.replicas[replica], model, now, strictly=strictly))
+            ]
+            row = msgspec.structs.replace(row, detail="; ".join([row.detail, *kept[:8]]))
+        rows.append(row)
+    return msgspec.structs.replace(plain, considered=tuple(rows))
+
+
+def explain_eviction(state: State, model: Model, chosen: Eviction, now: int, *, strictly: bool) -> Explanation:
+    """For whom, and why these victims: the other replicas on the node with what kept each, or its reload cost."""
+    plain = explain_room(state, model, "evict", chosen.node)
+    rows = []
+    for row in plain.considered:
+        if row.outcome == "chosen":
+            notes = [_victim_note(state, replica, model, chosen, now, strictly) for replica in state.by_node[row.node]]
+            row = msgspec.structs.replace(row, detail="; ".join([row.detail, *notes[:8]]))
+        rows.append(row)
+    return msgspec.structs.replace(plain, considered=tuple(rows))
+
+
+def _victim_note(state: State, replica_id: str, model: Model, chosen: Eviction, now: int, strictly: bool) -> str:
+    replica = state.replicas[replica_id]
+    name = f"{replica.model} ({replica_id})"
+    if replica_id in chosen.victims:
+        return f"evicts {name}"
+    why = eviction.why_not_victim(state, replica, model, now, strictly=strictly)
+    return f"keeps {name}: {why or 'dearer to reload, or used more recently'}"
+
+
+# --- refusals that no waiting cures ---------------------------------------------------------------------------------
+
+
+def no_node_matches(state: State, model: Model) -> Refuse:
+    """Step 1: the candidate set is empty."""
+    cure = "Approve or label a node, or change the model's node_selector."
+    explanation = survey(state, model, "candidates", room_verdict(state, model, ""), cure=cure)
+    return Refuse(RefusalCode.NO_NODE_MATCHES, f"No approved node matches the selector of {model.name}.", explanation)
+
+
+def load_info_missing(state: State, model: Model) -> Refuse:
+    """Nothing is known about how to load it."""
+    cure = f"Declare the backend of {model.name}: `interlock models apply FILE`."
+    explanation = survey(state, model, "load info", room_verdict(state, model, ""), cure=cure)
+    return Refuse(RefusalCode.LOAD_INFO_MISSING, f"Nothing is known about how to load {model.name}.", explanation)
+
+
+def never_fits(state: State, model: Model) -> Refuse:
+    """Step 7: too large for every candidate, even alone there."""
+    cure = "Add a larger node, raise a budget, or lower the model's vram or disk."
+    explanation = survey(state, model, "never fits", room_verdict(state, model, ""), cure=cure)
+    message = f"{model.name} does not fit on any of its candidates, even alone."
+    return Refuse(RefusalCode.NEVER_FITS, message, explanation)
+
+
+def no_such_model(name: str) -> Refuse:
+    """Step 1: the name is neither a model's nor an alias."""
+    explanation = Explanation("model", cure=f"Declare it: `interlock models apply FILE` with a model named {name!r}.")
+    return Refuse(RefusalCode.UNKNOWN_MODEL, f"No model or alias is named {name!r}.", explanation)
+
+

@@ -1,0 +1,165 @@
+"""Snapshots: the state as bytes, canonical, and back.
+
+Two states that decide alike encode alike, byte for byte, whatever way led to them: only entities and what cannot be
+derived from them is kept, in an order that does not depend on history; indexes are built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from .engine import Engine
+from .entities import Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus, Stray
+from .errors import UnknownEvent
+from .events import EVENT_TYPES
+from .ledger import LedgerImage, image_of, ledger_from
+from .recording import Snapshot
+from .settings import Settings
+from .state import State
+from .units import FOREVER
+
+
+class StateImage(msgspec.Struct, frozen=True):
+    """The state as a snapshot keeps it. ``staged`` rows are (node, model, revision, bytes)."""
+
+    settings: Settings
+    arrivals: int
+    reservations: int
+    nodes: list[Node]
+    models: list[Model]
+    replicas: list[Replica]
+    requests: list[Request]
+    awaited: list[tuple[str, list[str]]]
+    staged: list[tuple[str, str, int, int]]
+    strays: list[Stray]
+    frozen: list[str]
+
+
+class EngineImage(msgspec.Struct, frozen=True):
+    """State and ledger together."""
+
+    state: StateImage
+    ledger: LedgerImage
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_decoder = msgspec.msgpack.Decoder(EngineImage)
+
+SCHEMA = hashlib.sha256(
+    msgspec.json.encode(
+        [msgspec.json.schema(EngineImage), sorted((name, cls.class_version) for name, cls in EVENT_TYPES.items())],
+        order="deterministic",
+    )
+).hexdigest()[:16]
+"""Names the shape of this program's snapshots: one with another shape is not read, and the log is replayed instead."""
+
+
+def image_of_state(state: State) -> StateImage:
+    """What a snapshot keeps of the state."""
+    return StateImage(
+        settings=state.settings,
+        arrivals=state.arrivals,
+        reservations=state.reservations,
+        nodes=[state.nodes[name] for name in sorted(state.nodes)],
+        models=[state.models[name] for name in sorted(state.models)],
+        replicas=sorted(state.replicas.values(), key=lambda replica: replica.serial),
+        requests=sorted(state.requests.values(), key=lambda request: request.serial),
+        awaited=[(name, list(state.awaited[name])) for name in sorted(state.awaited)],
+        staged=[
+            (node, model, revision, size)
+            for node in sorted(state.staged)
+            for (model, revision), size in sorted(state.staged[node].items())
+        ],
+        strays=[state.strays[key] for key in sorted(state.strays)],
+        frozen=sorted(state.frozen),
+    )
+
+
+def encode_cluster(state: State) -> bytes:
+    """The state alone as canonical bytes: what replay and live state are compared by."""
+    return _encoder.encode(image_of_state(state))
+
+
+def take_snapshot(engine: Engine) -> Snapshot:
+    """A snapshot of an engine, to be stored."""
+    image = EngineImage(image_of_state(engine.state), image_of(engine.ledger))
+    return Snapshot(engine.ledger.position, SCHEMA, _encoder.encode(image))
+
+
+def restore(snapshot: Snapshot) -> Engine:
+    """The engine that a snapshot kept; raises UnknownEvent when another program's shape was used."""
+    if snapshot.schema != SCHEMA:
+        raise UnknownEvent("The snapshot was taken by another version.", cure="The log is replayed instead.")
+    image = _decoder.decode(snapshot.state)
+    return Engine(state_from(image.state), ledger_from(image.ledger))
+
+
+def state_from(image: StateImage) -> State:
+    """The state of an image, with all its indexes."""
+    state = State()
+    state.settings, state.arrivals, state.reservations = image.settings, image.arrivals, image.reservations
+    state.frozen = dict.fromkeys(image.frozen)
+    for model in image.models:
+        _restore_model(state, model)
+    for node in image.nodes:
+        state.nodes[node.name] = node
+        state.committed[node.name] = (0,) * len(node.pools)
+        if node.approved:
+            state.approved.append(node.name)
+        if node.status is NodeStatus.UNREACHABLE:
+            state.set_timer(node.offline_at, "offline", node.name)
+    for name, model_name, revision, size in image.staged:
+        state.staged.setdefault(name, {})[model_name, revision] = size
+        state.disk_used[name] = state.disk_used.get(name, 0) + size
+    for request in image.requests:
+        _restore_request(state, request)
+    for replica in image.replicas:
+        _restore_replica(state, replica)
+    state.awaited = {name: dict.fromkeys(victims) for name, victims in image.awaited}
+    state.strays = {(stray.node, stray.process): stray for stray in image.strays}
+    for node in state.nodes.values():
+        state.index_node(node)
+    state.prune_timers()
+    return state
+
+
+def _restore_model(state: State, model: Model) -> None:
+    state.models[model.name] = model
+    state.index_selector(model.scheduling.selector)
+    for alias in model.aliases:
+        state.aliases[alias] = model.name
+    if model.scheduling.everywhere or model.scheduling.min_replicas:
+        state.floored[model.name] = None
+    if model.parked is not None:
+        state.parked[model.name] = None
+        if model.parked.until < FOREVER:
+            state.set_timer(model.parked.until, "unpark", model.name)
+
+
+def _restore_request(state: State, request: Request) -> None:
+    state.requests[request.id] = request
+    state.by_holder.setdefault(request.holder, {})[request.id] = None
+    if request.status is RequestStatus.LOCKED:
+        state.locks.setdefault(request.replica, {})[request.id] = None
+    elif request.status is RequestStatus.QUEUED:
+        key = (-request.priority, request.serial, request.id)
+        state.queues.setdefault(request.model, []).append(key)
+        state.queues[request.model].sort()
+        state.set_timer(request.deadline, "deadline", request.id)
+        if request.wait is not None and request.wait.until < FOREVER:
+            state.set_timer(request.wait.until, "wake", request.id)
+
+
+def _restore_replica(state: State, replica: Replica) -> None:
+    state.replicas[replica.id] = replica
+    state.by_node.setdefault(replica.node, {})[replica.id] = None
+    state.by_model.setdefault(replica.model, {})[replica.id] = None
+    state.by_slot.setdefault((replica.node, replica.model), {})[replica.index] = replica.id
+    if replica.disk and replica.phase in (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING):
+        state.disk_used[replica.node] = state.disk_used.get(replica.node, 0) + replica.disk
+    state.commit(replica.node, replica.claim, +1, replica.owed)
+    state.index_phase(replica)
+    if replica.silent_at < FOREVER:
+        state.set_timer(replica.silent_at, "silent", replica.id)

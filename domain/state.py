@@ -1,0 +1,329 @@
+"""The cluster's state: the fold of the events, and nothing else.
+
+Entities are frozen and replaced; the containers here are what a fork copies. Beside the entities stand indexes, all
+derived from them, that answer the questions of routing without scanning the cluster. Only :mod:`interlock.domain.apply`
+writes here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from heapq import heappop, heappush
+
+from .entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus, Stray
+from .selector import Selector, matches
+from .settings import Settings
+
+OpenKey = tuple[int, str]
+"""A node's place in :attr:`CandidateSet.open`: most free memory in one pool first, then by name."""
+WarmKey = tuple[int, int, str]
+"""A replica's place in a :class:`WarmSet` bucket: least recently used first, then oldest."""
+Timer = tuple[int, str, str]
+"""An instant, the kind of timer, and the id of what it belongs to."""
+
+
+class CandidateSet:
+    """The approved nodes that one selector matches, and those of them that take work, roomiest first."""
+
+    __slots__ = ("keys", "nodes", "open")
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, None] = {}
+        self.open: list[OpenKey] = []
+        self.keys: dict[str, OpenKey] = {}
+
+    def fork(self) -> CandidateSet:
+        """An independent copy."""
+        copy = CandidateSet()
+        copy.nodes, copy.open, copy.keys = self.nodes.copy(), self.open.copy(), self.keys.copy()
+        return copy
+
+    def place(self, node: str, key: OpenKey | None) -> None:
+        """Put the node where ``key`` belongs among the open ones, or take it from there."""
+        old = self.keys.get(node)
+        if old == key:
+            return
+        if old is not None:
+            del self.open[bisect_left(self.open, old)]
+            del self.keys[node]
+        if key is not None:
+            insort(self.open, key)
+            self.keys[node] = key
+
+
+class WarmSet:
+    """One model's replicas that may be locked, by how many locks each holds."""
+
+    __slots__ = ("buckets", "where")
+
+    def __init__(self) -> None:
+        self.buckets: dict[int, list[WarmKey]] = {}
+        self.where: dict[str, tuple[int, WarmKey]] = {}
+
+    def fork(self) -> WarmSet:
+        """An independent copy."""
+        copy = WarmSet()
+        copy.buckets = {locks: keys.copy() for locks, keys in self.buckets.items()}
+        copy.where = self.where.copy()
+        return copy
+
+    def remove(self, replica: str) -> None:
+        """Take the replica out, if it is there."""
+        place = self.where.pop(replica, None)
+        if place is None:
+            return
+        locks, key = place
+        bucket = self.buckets[locks]
+        if len(bucket) == 1:
+            del self.buckets[locks]
+        else:
+            del bucket[bisect_left(bucket, key)]
+
+    def put(self, replica: Replica, locks: int) -> None:
+        """Put the replica in, or move it to where it belongs now."""
+        self.remove(replica.id)
+        key = (replica.used_at, replica.serial, replica.id)
+        bucket = self.buckets.get(locks)
+        if bucket is None:
+            self.buckets[locks] = [key]
+        else:
+            insort(bucket, key)
+        self.where[replica.id] = (locks, key)
+
+
+_FORKED_MAPS = (
+    "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
+    "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
+    "parked", "floored", "frozen",
+)  # fmt: skip
+
+
+class State:
+    """Everything that decisions may depend on, but for the command and ``now``.
+
+    Entities: ``nodes``, ``models``, ``replicas``, ``requests``, ``strays`` by id; ``settings``; ``frozen``.
+    Counters: ``arrivals`` and ``reservations`` give requests and replicas their serial numbers.
+    Indexes (maps used as ordered sets have None as values):
+
+    - ``candidate_sets`` by selector; ``approved`` the approved nodes' names in order
+    - ``by_node``, ``by_model``: replica ids; ``by_slot``: (node, model) to index to replica id
+    - ``loading``: model to the ids of its loads in progress; ``transit``: ids of replicas that an effect is pending for
+    - ``locks``: replica id to request ids; ``queues``: model to its waiting requests in order
+    - ``by_holder``: holder to request ids; ``awaited``: beneficiary to its victims that still hold memory
+    - ``committed``: node to bytes in use or reserved per pool; ``staged``: node to (model, revision) to bytes on disk;
+      ``disk_used``: node to bytes staged or being staged
+    - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``floored``: models with a floor
+    - ``timers``: a heap whose first entry is always live
+    """
+
+    __slots__ = (*_FORKED_MAPS, "approved", "arrivals", "reservations", "settings", "timers")
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.arrivals = 0
+        self.reservations = 0
+        self.nodes: dict[str, Node] = {}
+        self.models: dict[str, Model] = {}
+        self.aliases: dict[str, str] = {}
+        self.replicas: dict[str, Replica] = {}
+        self.requests: dict[str, Request] = {}
+        self.strays: dict[tuple[str, str], Stray] = {}
+        self.frozen: dict[str, None] = {}
+        self.approved: list[str] = []
+        self.candidate_sets: dict[Selector, CandidateSet] = {}
+        self.by_node: dict[str, dict[str, None]] = {}
+        self.by_model: dict[str, dict[str, None]] = {}
+        self.by_slot: dict[tuple[str, str], dict[int, str]] = {}
+        self.loading: dict[str, dict[str, None]] = {}
+        self.transit: dict[str, None] = {}
+        self.locks: dict[str, dict[str, None]] = {}
+        self.queues: dict[str, list[tuple[int, int, str]]] = {}
+        self.by_holder: dict[str, dict[str, None]] = {}
+        self.awaited: dict[str, dict[str, None]] = {}
+        self.committed: dict[str, tuple[int, ...]] = {}
+        self.staged: dict[str, dict[tuple[str, int], int]] = {}
+        self.disk_used: dict[str, int] = {}
+        self.warm: dict[str, WarmSet] = {}
+        self.parked: dict[str, None] = {}
+        self.floored: dict[str, None] = {}
+        self.timers: list[Timer] = []
+
+    def fork(self) -> State:
+        """An independent state; entities are shared, containers copied."""
+        copy = State.__new__(State)
+        copy.settings, copy.arrivals, copy.reservations = self.settings, self.arrivals, self.reservations
+        copy.approved, copy.timers = self.approved.copy(), self.timers.copy()
+        for name in _FORKED_MAPS:
+            setattr(copy, name, getattr(self, name).copy())
+        for name in ("by_node", "by_model", "by_slot", "loading", "locks", "queues", "by_holder", "awaited", "staged"):
+            mapping = getattr(copy, name)
+            for key, value in mapping.items():
+                mapping[key] = value.copy()
+        copy.candidate_sets = {key: value.fork() for key, value in self.candidate_sets.items()}
+        copy.warm = {key: value.fork() for key, value in self.warm.items()}
+        return copy
+
+    # --- questions that several rules ask -------------------------------------------------------------------------
+
+    def candidates(self, model: Model) -> CandidateSet:
+        """The model's candidate set: the one that lookup, placement, eviction and floors all use."""
+        return self.candidate_sets[model.scheduling.selector]
+
+    def lock_count(self, replica: str) -> int:
+        """Requests in flight on the replica: its live locks."""
+        return len(self.locks.get(replica, ()))
+
+    def free_in_pools(self, node: Node) -> tuple[int, ...]:
+        """Bytes per pool that a new load could reserve: budget less what is committed, and less what others use.
+
+        What others use counts against the pool's total first: memory outside the budget is theirs anyway.
+        """
+        return tuple(
+            max(0, min(budget, total - foreign) - used)
+            for budget, total, foreign, used in zip(
+                node.budgets, node.pools, node.foreign, self.committed[node.name], strict=True
+            )
+        )
+
+    def disk_free(self, node: Node) -> int | None:
+        """Bytes that staging may still take; None when unknown."""
+        return None if node.disk is None else node.disk - self.disk_used.get(node.name, 0)
+
+    def free_index(self, node: Node, model: str) -> int | None:
+        """The lowest free slot of this model on the node; None when the node holds as many as it may."""
+        taken = self.by_slot.get((node.name, model), {})
+        if len(taken) >= node.max_replicas_per_model:
+            return None
+        return next(index for index in range(len(taken) + 1) if index not in taken)
+
+    def takes_locks(self, replica: Replica) -> bool:
+        """Whether the replica may be locked: loaded, of the serving revision, on a healthy candidate of its model."""
+        model = self.models.get(replica.model)
+        return (
+            model is not None
+            and replica.phase is Phase.LOADED
+            and replica.revision == model.serving
+            and replica.node in self.candidates(model).nodes
+            and self.nodes[replica.node].takes_work
+        )
+
+    def waiting(self, model: str) -> list[tuple[int, int, str]]:
+        """The model's queue, first to be served first; the request id is each entry's last item."""
+        return self.queues.get(model, [])
+
+    def find_model(self, name: str) -> Model | None:
+        """The model of that name or alias."""
+        return self.models.get(name) or self.models.get(self.aliases.get(name, ""))
+
+    # --- index upkeep, for apply only -----------------------------------------------------------------------------
+
+    def index_node(self, node: Node) -> None:
+        """Bring the candidate sets and the warm sets up to date with the node."""
+        takes_work = node.takes_work
+        key = (-max(self.free_in_pools(node), default=0), node.name) if takes_work else None
+        labels = node.labels
+        for selector, candidates in self.candidate_sets.items():
+            if node.approved and matches(selector, labels):
+                candidates.nodes[node.name] = None
+                candidates.place(node.name, key)
+            else:
+                candidates.nodes.pop(node.name, None)
+                candidates.place(node.name, None)
+        for replica in self.by_node.get(node.name, ()):
+            self.index_warm(self.replicas[replica])
+
+    def index_free(self, node_name: str) -> None:
+        """Bring the candidate sets up to date with the node's free memory alone."""
+        node = self.nodes.get(node_name)
+        if node is None or not node.takes_work:
+            return
+        key = (-max(self.free_in_pools(node), default=0), node_name)
+        for candidates in self.candidate_sets.values():
+            if node_name in candidates.nodes:
+                candidates.place(node_name, key)
+
+    def index_selector(self, selector: Selector) -> None:
+        """Make sure that the selector has its candidate set."""
+        if selector in self.candidate_sets:
+            return
+        candidates = self.candidate_sets[selector] = CandidateSet()
+        for node in self.nodes.values():
+            if node.approved and matches(selector, node.labels):
+                candidates.nodes[node.name] = None
+                if node.takes_work:
+                    candidates.place(node.name, (-max(self.free_in_pools(node), default=0), node.name))
+
+    def drop_unused_selectors(self) -> None:
+        """Forget the candidate sets that no model uses any more."""
+        used = {model.scheduling.selector for model in self.models.values()}
+        for selector in [known for known in self.candidate_sets if known not in used]:
+            del self.candidate_sets[selector]
+
+    def index_warm(self, replica: Replica) -> None:
+        """Put the replica into its model's warm set, or take it out, as the rule says."""
+        if self.takes_locks(replica):
+            self.warm.setdefault(replica.model, WarmSet()).put(replica, self.lock_count(replica.id))
+        else:
+            self.unindex_warm(replica)
+
+    def unindex_warm(self, replica: Replica) -> None:
+        """Take the replica out of its model's warm set."""
+        warm = self.warm.get(replica.model)
+        if warm is not None:
+            warm.remove(replica.id)
+            if not warm.where:
+                del self.warm[replica.model]
+
+    def index_phase(self, replica: Replica) -> None:
+        """Bring ``loading`` and ``transit`` up to date with the replica's phase."""
+        loads = self.loading.get(replica.model)
+        if replica.phase in LOADING_PHASES:
+            self.loading.setdefault(replica.model, {})[replica.id] = None
+        elif loads is not None and loads.pop(replica.id, 0) is None and not loads:
+            del self.loading[replica.model]
+        if replica.phase in (Phase.LOADED, Phase.RESERVED):
+            self.transit.pop(replica.id, None)
+        else:
+            self.transit[replica.id] = None
+
+    def commit(self, node: str, claim: tuple[tuple[int, int], ...], sign: int, owed: int = 0) -> None:
+        """Count a claim (less what is still owed to it) in or out of the node's pools.
+
+        A claim on several pools never owes: eviction for those waits until each victim is gone.
+        """
+        pools = self.committed.get(node)
+        if pools is None or not claim:
+            return
+        figures = list(pools)
+        for pool, size in claim:
+            if pool < len(figures):
+                figures[pool] += sign * (size - owed)
+        self.committed[node] = tuple(figures)
+
+    def set_timer(self, instant: int, kind: str, owner: str) -> None:
+        """Remember an instant at which something must be looked at."""
+        heappush(self.timers, (instant, kind, owner))
+
+    def prune_timers(self) -> None:
+        """Drop timers from the front whose owner no longer means them."""
+        timers = self.timers
+        while timers and not self._is_live(timers[0]):
+            heappop(timers)
+
+    def _is_live(self, timer: Timer) -> bool:
+        instant, kind, owner = timer
+        if kind == "silent":
+            replica = self.replicas.get(owner)
+            return replica is not None and replica.silent_at == instant
+        if kind == "unpark":
+            model = self.models.get(owner)
+            return model is not None and model.parked is not None and model.parked.until == instant
+        if kind == "offline":
+            node = self.nodes.get(owner)
+            return node is not None and node.status is NodeStatus.UNREACHABLE and node.offline_at == instant
+        request = self.requests.get(owner)
+        if request is None or request.status is not RequestStatus.QUEUED:
+            return False
+        if kind == "deadline":
+            return request.deadline == instant
+        return request.wait is not None and request.wait.until == instant

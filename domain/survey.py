@@ -1,0 +1,130 @@
+"""Surveys: what a decision writes down about the nodes that it considered.
+
+The verdict on each node is the first filter that fails, in the pipeline's order: approval, selector, health, then what
+the step asks. Small clusters list every node; large ones count, and list the best and the nearest misses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from .entities import Model, Node, NodeStatus, Phase
+from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
+from .selector import first_failing_term
+from .state import State
+from .units import GIB, format_size
+
+Verdict = Callable[[Node], Considered]
+
+
+def common_filter(state: State, model: Model, node: Node) -> Considered | None:
+    """The verdict of the filters that all steps share; None when the node passes them."""
+    if not node.approved:
+        return Considered(node.name, "rejected", "approval", "waits for an operator's approval")
+    if node.name not in state.candidates(model).nodes:
+        return Considered(
+            node.name, "rejected", "selector", first_failing_term(model.scheduling.selector, node.labels)
+        )
+    if node.status is NodeStatus.DRAINING:
+        return Considered(node.name, "rejected", "drain", "is draining")
+    if not node.takes_work:
+        return Considered(node.name, "rejected", "health", f"is {node.status.value}")
+    return None
+
+
+def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
+    """Judges nodes by the model's loaded replicas there; ``chosen`` is the replica taken, or empty."""
+    warm = state.warm.get(model.name)
+    where = warm.where if warm is not None else {}
+    parallel = model.scheduling.parallel
+
+    def verdict(node: Node) -> Considered:
+        common = common_filter(state, model, node)
+        if common is not None:
+            return common
+        slots = state.by_slot.get((node.name, model.name))
+        if not slots:
+            return Considered(node.name, "rejected", "replica", "has no replica of it")
+        best = -1
+        for replica in slots.values():
+            place = where.get(replica)
+            if replica == chosen:
+                return Considered(node.name, "chosen", "", replica, -float(place[0]) if place else 0.0)
+            if place is not None and (best < 0 or place[0] < best):
+                best = place[0]
+        if best < 0:
+            return Considered(node.name, "rejected", "replica", _phases(state, slots.values()))
+        if parallel and best >= parallel:
+            return Considered(node.name, "rejected", "parallel", f"{best} of {parallel} in flight")
+        return Considered(node.name, "eligible", "", f"{best} in flight", -float(best))
+
+    return verdict
+
+
+def _phases(state: State, replicas: Iterable[str]) -> str:
+    return ", ".join(f"{replica} is {state.replicas[replica].phase.value}" for replica in replicas)
+
+
+def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
+    """Judges nodes by room for one more replica: a slot, memory in one pool, disk; ``chosen`` is the node taken."""
+    spec = model.declared_spec
+
+    def verdict(node: Node) -> Considered:
+        common = common_filter(state, model, node)
+        if common is not None:
+            return common
+        room = max(state.free_in_pools(node), default=0)
+        if node.name == chosen:
+            return Considered(node.name, "chosen", "", f"{format_size(room)} free", room / GIB)
+        if state.free_index(node, model.name) is None:
+            held = state.by_slot.get((node.name, model.name), {}).values()
+            return Considered(node.name, "rejected", "slots", _phases(state, held) or "no slot for it")
+        if spec.vram > room:
+            return Considered(
+                node.name, "rejected", "memory", f"needs {format_size(spec.vram)}, {format_size(room)} free"
+            )
+        disk = state.disk_free(node)
+        if disk is not None and spec.disk > disk and (model.name, model.declared) not in state.staged.get(node.name, {}):
+            return Considered(node.name, "rejected", "disk", f"needs {format_size(spec.disk)}, {format_size(disk)} free")
+        return Considered(node.name, "eligible", "", f"{format_size(room)} free", room / GIB)
+
+    return verdict
+
+
+def survey(
+    state: State, model: Model, step: str, verdict: Verdict, *, chosen: str = "", node: str = "", cure: str = ""
+) -> Explanation:
+    """The explanation of one decision. ``node`` is the chosen node's name, ``chosen`` what was chosen there."""
+    nodes = state.nodes
+    if len(nodes) <= FULL_SURVEY_LIMIT:
+        return Explanation(step, tuple(map(verdict, nodes.values())), {}, chosen, cure)
+    candidates = state.candidates(model)
+    rejected = {
+        "approval": len(nodes) - len(state.approved),
+        "selector": len(state.approved) - len(candidates.nodes),
+        "health": len(candidates.nodes) - len(candidates.open),
+    }
+    listed = [node] if node else []
+    best = [name for _, name in candidates.open[: TOP_SCORES + NEAREST_MISSES] if name != node]
+    warm = state.warm.get(model.name)
+    if warm is not None and step == "warm":
+        bucket = warm.buckets[min(warm.buckets)]
+        best = [state.replicas[key[2]].node for key in bucket[: TOP_SCORES + 1]]
+        rejected["replica"] = max(0, len(candidates.open) - len(warm.where))
+        best = [name for name in best if name != node]
+        listed += best[: TOP_SCORES - 1]
+    else:
+        listed += best[: TOP_SCORES + NEAREST_MISSES - 1]
+    rows = tuple(verdict(nodes[name]) for name in dict.fromkeys(listed))
+    return Explanation(step, rows, {name: count for name, count in rejected.items() if count > 0}, chosen, cure)
+
+
+def loads_in_progress(state: State, model: str) -> list[str]:
+    """What a waiter may be told of the model's loads: replica, node and phase, in order of age."""
+    replicas = (state.replicas[replica] for replica in state.loading.get(model, ()))
+    return [f"{replica.id} on {replica.node} is {replica.phase.value}" for replica in replicas]
+
+
+def is_moving(phase: Phase) -> bool:
+    """Whether the worker is busy with a replica in this phase."""
+    return phase not in (Phase.RESERVED, Phase.LOADED)
