@@ -1,0 +1,64 @@
+"""How the gateway is configured. Lengths in microseconds, sizes in bytes, as everywhere; checked when it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import msgspec
+
+from interlock.domain.errors import InvalidSetting
+from interlock.domain.units import HOUR, MIB, SECOND
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting of the gateway. An empty token leaves its paths open, which only loopback allows."""
+
+    registration_token: str = ""
+    """Opens ``/api/node/...`` to workers."""
+    client_token: str = ""
+    """Opens ``/v1/...`` to clients."""
+    admin_token: str = ""
+    """Opens every other path of ``/api``, ``/metrics`` and ``/events`` to operators."""
+    insecure: bool = False
+    """Listen anywhere without tokens."""
+    auto_approve: bool = False
+    """Let workers that register take work without an operator's approval."""
+    show_node: bool = False
+    """Say in ``X-Interlock-Node`` which node served a request."""
+    body_limit: int = 8 * MIB
+    """The largest request body that is read."""
+    holder_lease: int = 30 * SECOND
+    """The cluster's setting of that name; the gateway renews three times in its length."""
+    wait_limit: int = HOUR
+    """The longest that a client may wait for a lock, whatever deadline it names: a last resort beyond the core's."""
+    writer_patience: int = 10 * SECOND
+    """How long a new request waits for a writer while none leads; longer than a takeover takes."""
+    release_patience: int = 2 * SECOND
+    """How long a request that is over waits for its release to be durable; the release itself goes on."""
+    drain_limit: int = 5 * SECOND
+    """How long a gateway that stops lets running requests end and releases be confirmed."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as one binds to it or as a client names it, is this machine alone."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_bind(config: GatewayConfig, host: str) -> None:
+    """Refuse to listen beyond loopback without tokens; raises InvalidSetting naming what is not set."""
+    if config.insecure or is_loopback(host):
+        return
+    tokens = ("registration_token", "client_token", "admin_token")
+    missing = [name for name in tokens if not getattr(config, name)]
+    if missing:
+        raise InvalidSetting(
+            f"{', '.join(missing)}: not set, and {host} can be reached from other machines.",
+            cure="Set "
+            + ", ".join(f"INTERLOCK_{name.upper()}" for name in missing)
+            + ", or listen on 127.0.0.1, or pass --insecure.",
+        )

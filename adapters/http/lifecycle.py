@@ -1,0 +1,255 @@
+"""A request's life between its arrival and its release: one :class:`Claim` owns the lock, and ends it once.
+
+By construction: only ``Claim`` sends the command that ends a request, in one place, guarded by one flag; the sending
+runs in a task of its own, so that no cancellation reaches it, and repeats the same command id until a writer has
+answered, so that a repeat changes nothing. A gateway that dies stops renewing its holder's lease; the core releases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TypeVar
+
+from interlock.domain.commands import (
+    AcquireLock,
+    CancelRequest,
+    Command,
+    Envelope,
+    Locked,
+    Rejected,
+    ReleaseLock,
+    ReportBackendGone,
+)
+from interlock.domain.errors import NoWriter
+from interlock.domain.ports import CommandPort
+from interlock.domain.units import SECOND
+
+from .config import GatewayConfig
+from .ids import Ids, RequestIds
+from .metrics import GatewayMetrics
+from .ports import BackendGone, QueryPort
+from .problems import RequestRefused, rejection
+
+log = logging.getLogger("interlock.gateway")
+
+_T = TypeVar("_T")
+_MOST_ROUTES = 64
+"""The core's attempt budget ends a request long before; this bounds a core that does not."""
+_GRACE = 5 * SECOND
+"""How much later than the core the gateway gives up a wait, so that the core's own refusal comes first."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
+_LOADING_CODES = frozenset({"loading", "capacity_exhausted"})
+
+
+class Claims:
+    """All claims of one gateway run, under one holder id whose lease it renews."""
+
+    def __init__(
+        self, commands: CommandPort, queries: QueryPort, config: GatewayConfig, ids: RequestIds, metrics: GatewayMetrics
+    ) -> None:
+        self.commands, self.queries, self.config, self.ids, self.metrics = commands, queries, config, ids, metrics
+        self.holder = f"gw-{ids.run}"
+        self._serial = itertools.count(1)
+        self._unsettled: set[asyncio.Task[None]] = set()
+
+    @property
+    def unsettled(self) -> int:
+        """How many requests are over without a confirmed release."""
+        return len(self._unsettled)
+
+    def envelope(self, command: Command, ids: Ids, actor: str = "client") -> Envelope:
+        """``command`` under a fresh command id."""
+        return Envelope(
+            command_id=f"{self.holder}.{next(self._serial)}",
+            command=command,
+            actor=actor,
+            correlation_id=ids.correlation,
+            request_id=ids.request,
+        )
+
+    def claim(self, model: str, ids: Ids, wait: int | None = None) -> Claim:
+        """A claim on ``model``, to be entered with ``async with``. ``wait`` in µs bounds the wait for a lock."""
+        return Claim(self, model, ids, wait)
+
+    def settle(self, envelope: Envelope) -> asyncio.Task[None]:
+        """Have ``envelope`` decided, however long that takes, whoever is cancelled meanwhile."""
+        task = asyncio.create_task(self._settle(envelope))
+        self._unsettled.add(task)
+        task.add_done_callback(self._unsettled.discard)
+        return task
+
+    async def _settle(self, envelope: Envelope) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await self.commands.send(envelope)
+                return
+            except Exception as error:
+                # Any error leaves open whether it was decided; the same command id makes asking again harmless. It ends
+                # with the gateway at the latest, and then the holder's lease releases.
+                if pause >= _LONGEST_PAUSE_SECONDS or not isinstance(error, NoWriter):
+                    log.warning("release %s of %s is sent again: %s", envelope.command_id, envelope.request_id, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def renew_forever(self) -> None:
+        """Keep the holder's lease; runs as long as the gateway."""
+        while True:
+            pause = self.config.holder_lease / SECOND / 3
+            try:
+                await self.commands.renew_lease(self.holder)
+            except Exception as error:
+                log.warning("the lease of holder %s was not renewed: %s", self.holder, error)
+                pause = min(pause, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
+
+    async def drain(self) -> None:
+        """Let the releases under way be confirmed, within ``drain_limit``; what is left falls to the lease."""
+        if self._unsettled:
+            await asyncio.wait(set(self._unsettled), timeout=self.config.drain_limit / SECOND)
+        for task in self._unsettled:
+            task.cancel()
+            log.warning("stopped before a release was confirmed; the lease of holder %s ends it", self.holder)
+
+
+class Claim:
+    """One request's claim: ``async with claim`` waits for its lock, and ends the request when the block is left.
+
+    Entering raises RequestRefused (the core's no, or a wait too long) or NoWriter. The block reports how it went:
+    normal end is served, an exception is failed, cancellation or a broken connection is cancelled.
+    """
+
+    def __init__(self, claims: Claims, model: str, ids: Ids, wait: int | None) -> None:
+        self._claims = claims
+        self._model = model
+        self._wait = wait
+        self._open = False
+        """Whether the core may know this request as alive."""
+        self._lock: Locked | None = None
+        self._since = time.perf_counter()
+        self.ids = ids
+
+    @property
+    def lock(self) -> Locked:
+        """The lock held now."""
+        if self._lock is None:
+            raise RuntimeError("a claim has no lock outside its block")
+        return self._lock
+
+    async def __aenter__(self) -> Claim:
+        wall = time.time_ns() // 1000
+        deadline = wall + self._wait if self._wait is not None else 0
+        holder = self._claims.holder
+        while True:
+            acquire = AcquireLock(request=self.ids.request, model=self._model, holder=holder, deadline=deadline)
+            try:
+                await self._obtain(acquire)
+                return self
+            except RequestTaken:
+                self.ids = self._claims.ids.again(self.ids)
+
+    async def reroute(self, gone: BackendGone) -> None:
+        """Give back a lock whose backend is gone, and wait for the next one; raises as entering does."""
+        lost = self.lock
+        self._claims.metrics.reroutes.add()
+        await self._obtain(ReportBackendGone(request=self.ids.request, replica=lost.replica, detail=gone.message))
+
+    async def run(self, call: Callable[[Locked], Awaitable[_T]]) -> _T:
+        """``call`` with the lock, and again with the next one as long as the backend turns out to be gone."""
+        for _ in range(_MOST_ROUTES):
+            try:
+                return await call(self.lock)
+            except BackendGone as gone:
+                await self.reroute(gone)
+        raise BackendGone(f"{_MOST_ROUTES} backends in a row were gone.")
+
+    async def _obtain(self, command: AcquireLock | ReportBackendGone) -> None:
+        self._lock, self._open = None, True
+        claims = self._claims
+        limit = min(claims.config.wait_limit, self._wait + _GRACE if self._wait is not None else 2**62)
+        envelope = claims.envelope(command, self.ids)
+        try:
+            async with asyncio.timeout(limit / SECOND):
+                reply = await self._ask(envelope)
+        except TimeoutError:
+            self._end(CancelRequest(request=self.ids.request, reason="waited too long"))
+            raise await self._refusal(
+                RequestRefused("capacity_exhausted", "No replica became free in time.", cure="Try again later.")
+            ) from None
+        except BaseException:
+            # Cancelled, or no writer: it may have been decided, so the request must be ended there.
+            self._end(CancelRequest(request=self.ids.request))
+            raise
+        if isinstance(reply, Locked):
+            self._lock = reply
+            now = time.perf_counter()
+            claims.metrics.lock_seconds.observe(now - self._since)
+            self._since = now
+            return
+        self._open = False
+        if reply.code == "conflict" and isinstance(command, AcquireLock):
+            raise RequestTaken(reply.message)
+        claims.metrics.outcomes.add("refused")
+        error = rejection(reply)
+        raise await self._refusal(error) if isinstance(error, RequestRefused) else error
+
+    async def _ask(self, envelope: Envelope) -> Locked | Rejected:
+        """The envelope's end, asked again while no writer leads, for ``writer_patience`` at a stretch."""
+        patience = self._claims.config.writer_patience / SECOND
+        pause, started = _FIRST_PAUSE_SECONDS, time.monotonic()
+        while True:
+            asked = time.monotonic()
+            try:
+                return await self._claims.commands.acquire(envelope)
+            except NoWriter:
+                now = time.monotonic()
+                if now - asked > patience:
+                    started = now  # the writer was there and left during a long wait
+                elif now - started > patience:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _refusal(self, error: RequestRefused) -> RequestRefused:
+        """The refusal, told with the load in progress where there is one."""
+        if error.code in _LOADING_CODES:
+            with contextlib.suppress(Exception):  # the refusal must reach the client even when the detail cannot
+                error.loading = await self._claims.queries.load_status(self._model)
+        return error
+
+    def _end(self, command: ReleaseLock | CancelRequest) -> asyncio.Task[None] | None:
+        """End the request in the core: the one place that does, and it does so once."""
+        if not self._open:
+            return None
+        self._open = False
+        outcome = command.outcome if isinstance(command, ReleaseLock) else "cancelled"
+        self._claims.metrics.outcomes.add(outcome)
+        return self._claims.settle(self._claims.envelope(command, self.ids))
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        request = self.ids.request
+        if error is None:
+            command = ReleaseLock(request=request)
+        elif isinstance(error, asyncio.CancelledError | ConnectionError | GeneratorExit):
+            command = ReleaseLock(request=request, outcome="cancelled", detail="client left")
+        else:
+            command = ReleaseLock(request=request, outcome="failed", detail=str(error)[:1000])
+        now = time.perf_counter()
+        metrics = self._claims.metrics
+        metrics.backend_seconds.observe(now - self._since)
+        if (ending := self._end(command)) is not None:
+            # wait() leaves the task alone when this is cancelled, or when patience runs out.
+            await asyncio.wait((ending,), timeout=self._claims.config.release_patience / SECOND)
+            metrics.release_seconds.observe(time.perf_counter() - now)
+
+
+class RequestTaken(Exception):
+    """The log knows a live request of this id already."""

@@ -1,0 +1,447 @@
+"""OpenAI's shapes over replicas: chat completions, completions, embeddings, models.
+
+Fields that are not known are ignored, as their servers do; one that is known and cannot be honoured is refused by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from sys import byteorder
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from interlock.domain.commands import Locked
+from interlock.domain.errors import InterlockError, InvalidField, NotFound
+from interlock.domain.units import parse_duration
+
+from .ids import Ids
+from .kit import IDS, Gateway, Route, fields, json_response, query, read
+from .lifecycle import Claim
+from .ports import ChatMessage, Completion, Prompt
+from .problems import describe
+from .security import Audience
+
+log = logging.getLogger("interlock.gateway")
+
+_MOST_INPUTS = 2048
+_LONGEST_MODEL_NAME = 256
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One part of a message's content."""
+
+    type: str
+    text: str | None = None
+
+
+class InMessage(msgspec.Struct, frozen=True):
+    """One message as a client sends it."""
+
+    role: str
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: msgspec.Raw | None = None
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """What a stream tells besides its text."""
+
+    include_usage: bool | None = False
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """What completions and chat completions have in common."""
+
+    model: str
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop: str | list[str] | None = None
+    n: int | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens that the answer may have."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class ChatRequest(Sampling, frozen=True, kw_only=True):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[InMessage]
+
+
+class CompletionRequest(Sampling, frozen=True, kw_only=True):
+    """``POST /v1/completions``."""
+
+    prompt: str | list[str]
+    echo: bool | None = False
+
+
+class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """``POST /v1/embeddings``."""
+
+    model: str
+    input: str | list[str]
+    encoding_format: Literal["float", "base64"] | None = "float"
+    dimensions: int | None = None
+
+
+class _StreamBroken(Exception):
+    """The stream ended with an error event; the client has been told."""
+
+
+class OpenAI:
+    """The handlers of ``/v1``."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._chat_decoder = msgspec.json.Decoder(ChatRequest)
+        self._completion_decoder = msgspec.json.Decoder(CompletionRequest)
+        self._embeddings_decoder = msgspec.json.Decoder(EmbeddingsRequest)
+
+    def routes(self) -> list[Route]:
+        """What is served, for the application and for OpenAPI."""
+        client = Audience.CLIENT
+        return [
+            Route("POST", "/v1/chat/completions", self.chat, client, "Complete a conversation", ChatRequest),
+            Route("POST", "/v1/completions", self.complete, client, "Complete a text", CompletionRequest),
+            Route("POST", "/v1/embeddings", self.embed, client, "Embed texts", EmbeddingsRequest),
+            Route("GET", "/v1/models", self.models, client, "The models that can be asked for"),
+            Route("GET", "/v1/models/{name}", self.model, client, "One model"),
+        ]
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Complete a conversation, whole or as a stream."""
+        asked = await read(request, self._chat_decoder)
+        if not asked.messages:
+            raise InvalidField("messages", "empty", cure="Send at least one message.")
+        messages = tuple(_message(message, place) for place, message in enumerate(asked.messages))
+        text = "\n".join(f"{message.role}: {message.content}" for message in messages)
+        return await self._generate(request, asked, [text], messages, _CHAT)
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """Complete one text, or several in one answer."""
+        asked = await read(request, self._completion_decoder)
+        if asked.echo:
+            raise InvalidField("echo", "not supported", cure="Leave it out.")
+        return await self._generate(request, asked, _texts("prompt", asked.prompt), (), _TEXT)
+
+    async def _generate(
+        self,
+        request: web.Request,
+        asked: Sampling,
+        texts: Sequence[str],
+        messages: tuple[ChatMessage, ...],
+        shape: _Shape,
+    ) -> web.StreamResponse:
+        if asked.n not in (None, 1):
+            raise InvalidField("n", f"{asked.n} answers at once are not supported", cure="Ask for 1.")
+        if asked.limit is not None and asked.limit < 1:
+            raise InvalidField("max_tokens", f"{asked.limit} is not a number of tokens", cure="Give 1 or more.")
+        claim = self._claim(request, asked.model)
+        prompts = [_prompt(asked, text, messages, claim.ids) for text in texts]
+        if asked.stream:
+            usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
+            return await self._stream(request, claim, prompts, shape, usage)
+        predict = self._gateway.backends.predict
+        done: list[Completion] = []
+        async with claim:
+            for prompt in prompts:
+
+                async def call(lock: Locked, prompt: Prompt = prompt) -> Completion:
+                    return await predict(lock.address, lock.model, prompt)
+
+                done.append(await claim.run(call))
+            return await self._finish(request, claim, shape.whole(claim, done, asked.limit))
+
+    async def embed(self, request: web.Request) -> web.StreamResponse:
+        """Embed one text or several, in order."""
+        asked = await read(request, self._embeddings_decoder)
+        texts = _texts("input", asked.input)
+        claim = self._claim(request, asked.model)
+        embedding = self._gateway.backends.embedding
+        data = []
+        async with claim:
+            for index, text in enumerate(texts):
+
+                async def call(lock: Locked, text: str = text) -> Sequence[float]:
+                    prompt = Prompt(text=text, correlation_id=claim.ids.request)
+                    return await embedding(lock.address, lock.model, prompt)
+
+                vector = await claim.run(call)
+                if asked.dimensions not in (None, len(vector)):
+                    raise InvalidField("dimensions", f"this model's embeddings have {len(vector)}")
+                written = _base64(vector) if asked.encoding_format == "base64" else list(vector)
+                data.append({"object": "embedding", "index": index, "embedding": written})
+            body = {
+                "object": "list",
+                "model": claim.lock.model,
+                "data": data,
+                "usage": {"prompt_tokens": 0, "total_tokens": 0},
+            }
+            return await self._finish(request, claim, body)
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """All models and their aliases."""
+        query(request)
+        found = [_listed(name) for view in await self._gateway.queries.models() for name in _names(fields(view))]
+        return json_response({"object": "list", "data": found})
+
+    async def model(self, request: web.Request) -> web.StreamResponse:
+        """One model, by its name or an alias."""
+        name = request.match_info["name"]
+        if await self._gateway.queries.model(name) is None:
+            raise NotFound("model", name)
+        return json_response(_listed(name))
+
+    def _claim(self, request: web.Request, model: str) -> Claim:
+        if not 0 < len(model) <= _LONGEST_MODEL_NAME:
+            raise InvalidField("model", f"has {len(model)} characters", cure=f"Use 1 to {_LONGEST_MODEL_NAME}.")
+        deadline = request.headers.get("X-Interlock-Deadline")
+        wait = None if deadline is None else parse_duration(deadline, "X-Interlock-Deadline")
+        ids = self._gateway.ids.take(request.headers.get("X-Request-Id"))
+        request[IDS] = ids
+        return self._gateway.claims.claim(model, ids, wait)
+
+    def _headers(self, request: web.Request, claim: Claim) -> dict[str, str]:
+        request[IDS] = claim.ids
+        return {"X-Interlock-Node": claim.lock.node} if self._gateway.config.show_node else {}
+
+    async def _finish(self, request: web.Request, claim: Claim, body: object) -> web.Response:
+        """Send the answer before the lock is given back: the client need not wait for that to be durable.
+
+        The connection takes its next request only afterwards, so a client in sequence never meets its own lock.
+        """
+        response = json_response(body, headers=self._headers(request, claim))
+        await response.prepare(request)
+        await response.write_eof()
+        return response
+
+    async def _stream(
+        self, request: web.Request, claim: Claim, prompts: list[Prompt], shape: _Shape, usage: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        response.content_type = "text/event-stream"
+        try:
+            async with claim:
+                counts = [0, 0]
+                for index, prompt in enumerate(prompts):
+                    stream, first = await self._begin(request, claim, prompt, response)
+                    async with aclosing(stream):
+                        await self._pump(response, stream, first, shape.pieces(claim, index, prompt, usage), counts)
+                if usage:
+                    await response.write(shape.usage_event(claim, counts))
+                await response.write(b"data: [DONE]\n\n")
+                await response.write_eof()
+        except _StreamBroken:
+            await response.write_eof()
+        return response
+
+    async def _begin(
+        self, request: web.Request, claim: Claim, prompt: Prompt, response: web.StreamResponse
+    ) -> tuple[Any, Completion | None]:
+        """Open the backend's stream up to its first piece: until then another replica may serve, and status is free."""
+        predict_stream = self._gateway.backends.predict_stream
+
+        async def call(lock: Locked) -> tuple[AsyncIterator[Completion], Completion | None]:
+            stream = predict_stream(lock.address, lock.model, prompt)
+            return stream, await anext(stream, None)
+
+        if response.prepared:
+            try:
+                return await call(claim.lock)
+            except InterlockError as error:
+                raise await _tell(response, error) from error
+        stream, first = await claim.run(call)
+        response.headers.update(self._headers(request, claim))
+        await response.prepare(request)
+        return stream, first
+
+    async def _pump(
+        self,
+        response: web.StreamResponse,
+        stream: AsyncIterator[Completion],
+        first: Completion | None,
+        pieces: _Pieces,
+        counts: list[int],
+    ) -> None:
+        """Send a stream's pieces on; raises _StreamBroken once the client was told of an error."""
+        piece = first
+        tokens = prompt_tokens = 0
+        try:
+            if piece is not None:
+                await response.write(pieces.first())
+            while piece is not None:
+                tokens, prompt_tokens = max(tokens, piece.tokens), max(prompt_tokens, piece.prompt_tokens)
+                if piece.text:
+                    await response.write(pieces.text(piece.text))
+                piece = await anext(stream, None)
+        except ConnectionError:
+            raise  # the client is gone; nobody is left to be told
+        except InterlockError as error:
+            raise await _tell(response, error) from error
+        except Exception as error:
+            log.exception("a stream broke for a reason of our own")
+            raise await _tell(response, InterlockError("Interlock failed while it streamed this answer.")) from error
+        counts[0] += tokens
+        counts[1] += prompt_tokens
+        await response.write(pieces.last(tokens))
+
+
+async def _tell(response: web.StreamResponse, error: InterlockError) -> _StreamBroken:
+    """Write the error into a stream that has begun; it ends without ``[DONE]``."""
+    _, body, _ = describe(error)
+    await response.write(b"data: " + msgspec.json.encode({"error": body}) + b"\n\n")
+    return _StreamBroken(error.message)
+
+
+class _Pieces:
+    """The events of one streamed choice, their constant part encoded once."""
+
+    def __init__(self, shape: _Shape, head: dict[str, object], index: int, prompt: Prompt) -> None:
+        self._shape, self._head, self._index, self._limit = shape, head, index, prompt.max_tokens
+
+    def _event(self, choice: dict[str, object]) -> bytes:
+        self._head["choices"] = [{"index": self._index, **choice, "logprobs": None}]
+        return b"data: " + msgspec.json.encode(self._head) + b"\n\n"
+
+    def first(self) -> bytes:
+        """What opens the choice; nothing for plain completions."""
+        if not self._shape.chat:
+            return b""
+        return self._event({"delta": {"role": "assistant", "content": ""}, "finish_reason": None})
+
+    def text(self, text: str) -> bytes:
+        """One piece of text."""
+        said = {"delta": {"content": text}} if self._shape.chat else {"text": text}
+        return self._event({**said, "finish_reason": None})
+
+    def last(self, tokens: int) -> bytes:
+        """The end of the choice, with the reason."""
+        said: dict[str, object] = {"delta": {}} if self._shape.chat else {"text": ""}
+        return self._event({**said, "finish_reason": _finish_reason(tokens, self._limit)})
+
+
+class _Shape:
+    """Chat completions, or completions: the same answer in two dresses."""
+
+    def __init__(self, *, chat: bool) -> None:
+        self.chat = chat
+        self._prefix = "chatcmpl-" if chat else "cmpl-"
+        self._whole = "chat.completion" if chat else "text_completion"
+        self._piece = "chat.completion.chunk" if chat else "text_completion"
+
+    def _head(self, claim: Claim, kind: str) -> dict[str, object]:
+        return {
+            "id": self._prefix + claim.ids.request,
+            "object": kind,
+            "created": int(time.time()),
+            "model": claim.lock.model,
+        }
+
+    def whole(self, claim: Claim, done: Sequence[Completion], limit: int | None) -> dict[str, object]:
+        """A whole answer, one choice per prompt."""
+        choices = []
+        for index, completion in enumerate(done):
+            said: dict[str, object] = {"text": completion.text}
+            if self.chat:
+                said = {"message": {"role": "assistant", "content": completion.text}}
+            reason = _finish_reason(completion.tokens, limit)
+            choices.append({"index": index, **said, "logprobs": None, "finish_reason": reason})
+        usage = _usage([sum(one.tokens for one in done), sum(one.prompt_tokens for one in done)])
+        return {**self._head(claim, self._whole), "choices": choices, "usage": usage}
+
+    def pieces(self, claim: Claim, index: int, prompt: Prompt, usage: bool) -> _Pieces:
+        """The writer of one streamed choice; with ``usage`` every piece but the last names it as null."""
+        head = self._head(claim, self._piece)
+        return _Pieces(self, {**head, "usage": None} if usage else head, index, prompt)
+
+    def usage_event(self, claim: Claim, counts: list[int]) -> bytes:
+        """The event that closes a stream whose client asked for usage."""
+        head = {**self._head(claim, self._piece), "choices": [], "usage": _usage(counts)}
+        return b"data: " + msgspec.json.encode(head) + b"\n\n"
+
+
+_CHAT, _TEXT = _Shape(chat=True), _Shape(chat=False)
+
+
+def _usage(counts: list[int]) -> dict[str, int]:
+    tokens, prompt_tokens = counts
+    return {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": tokens + prompt_tokens}
+
+
+def _finish_reason(tokens: int, limit: int | None) -> str:
+    return "length" if limit is not None and tokens >= limit else "stop"
+
+
+def _message(message: InMessage, place: int) -> ChatMessage:
+    content = message.content
+    if isinstance(content, list):
+        for number, part in enumerate(content):
+            if part.type != "text" or part.text is None:
+                raise InvalidField(f"messages[{place}].content[{number}].type", f"{part.type!r} is not supported")
+        content = "".join(part.text or "" for part in content)
+    calls = bytes(message.tool_calls).decode() if message.tool_calls is not None else ""
+    return ChatMessage(
+        role=message.role,
+        content=content or "",
+        name=message.name or "",
+        tool_call_id=message.tool_call_id or "",
+        tool_calls="" if calls == "null" else json.dumps(json.loads(calls)) if calls else "",
+    )
+
+
+def _prompt(asked: Sampling, text: str, messages: tuple[ChatMessage, ...], ids: Ids) -> Prompt:
+    stop = asked.stop or ()
+    return Prompt(
+        text=text,
+        messages=messages,
+        max_tokens=asked.limit,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        top_k=asked.top_k,
+        seed=asked.seed,
+        frequency_penalty=asked.frequency_penalty,
+        presence_penalty=asked.presence_penalty,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        correlation_id=ids.request,
+    )
+
+
+def _texts(field: str, given: str | list[str]) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not 0 < len(texts) <= _MOST_INPUTS:
+        raise InvalidField(field, f"holds {len(texts)} texts", cure=f"Send 1 to {_MOST_INPUTS}.")
+    return texts
+
+
+def _base64(vector: Sequence[float]) -> str:
+    packed = array("f", vector)
+    if byteorder != "little":
+        packed.byteswap()
+    return base64.b64encode(packed.tobytes()).decode()
+
+
+def _names(model: dict[str, Any]) -> list[str]:
+    return [model["name"], *model.get("aliases", ())]
+
+
+def _listed(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "interlock"}

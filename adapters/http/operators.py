@@ -1,0 +1,227 @@
+"""Operators' paths in our own format: models, replicas, locks, requests, freezing, settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from interlock.adapters.modelfile import parse_model
+from interlock.domain.commands import (
+    ChangeSettings,
+    DeclareModel,
+    EvictReplica,
+    Freeze,
+    ReleaseLock,
+    RemoveModel,
+    RequestLoad,
+    RequestUnload,
+    Thaw,
+)
+from interlock.domain.errors import InvalidField, NotFound
+from interlock.domain.settings import parse_setting
+
+from .kit import Gateway, Message, Route, fields, json_response, query, read
+from .ports import View
+from .security import Audience
+
+
+class ModelTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model as a file or a request writes it; the schema of what ``modelfile.parse_model`` reads."""
+
+    name: str = ""
+    backend: str = ""
+    options: dict[str, str | int | float | bool] = {}
+    vram: str | int = 0
+    disk: str | int = 0
+    node_selector: dict[str, str | list[str]] = {}
+    min_replicas: int = 0
+    max_replicas: int = 0
+    replicas: Literal["all"] | msgspec.UnsetType = msgspec.UNSET
+    parallel: int = 1
+    priority: int = 0
+    pinned: bool = False
+    aliases: list[str] = []
+
+
+class FreezeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to freeze or thaw; without ``what``, freezing means evictions and thawing means everything."""
+
+    what: Literal["evictions", "reconciler"] | None = None
+
+
+class LoadStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a model is: ``loaded``, ``absent``, or the state of the load in progress."""
+
+    model: str
+    state: str
+    node: str = ""
+    progress: float | None = None
+    replicas: int = 0
+
+
+class Operators:
+    """The handlers of ``/api/models``, ``/api/replicas``, ``/api/locks``, ``/api/requests`` and the switches."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._table = msgspec.json.Decoder(dict[str, Any])
+        self._freeze = msgspec.json.Decoder(FreezeBody)
+        self._settings = msgspec.json.Decoder(dict[str, Any])
+
+    def routes(self) -> list[Route]:
+        """What is served, for the application and for OpenAPI."""
+        admin, model = Audience.ADMIN, "/api/models/{name}"
+        return [
+            Route("GET", "/api/models", self.models, admin, "All models"),
+            Route("POST", "/api/models", self.declare, admin, "Declare or edit a model", ModelTable),
+            Route("GET", model, self.model, admin, "One model"),
+            Route("PUT", model, self.declare, admin, "Declare or edit a model", ModelTable),
+            Route("POST", model, self.declare, admin, "Declare or edit a model", ModelTable),
+            Route("DELETE", model, self.remove, admin, "Take a model out", None, Message),
+            Route("POST", f"{model}/load", self.load, admin, "Load one more replica now", None, LoadStatus, 202),
+            Route("POST", f"{model}/unload", self.unload, admin, "Unload the idle replicas now", None, LoadStatus, 202),
+            Route("GET", f"{model}/load-status", self.load_status, admin, "How far a load is", None, LoadStatus),
+            Route("GET", "/api/replicas", self.replicas, admin, "All replicas"),
+            Route("GET", "/api/replicas/{id}", self.replica, admin, "One replica"),
+            Route("POST", "/api/replicas/{id}/evict", self.evict, admin, "Unload one idle replica", None, Message, 202),
+            Route("POST", "/api/locks/{id}/release", self.release, admin, "End a request's claim", None, Message),
+            Route("GET", "/api/requests", self.requests, admin, "The requests that wait or run"),
+            Route("GET", "/api/requests/{id}", self.request, admin, "One request, also when it has ended"),
+            Route("GET", "/api/freeze", self.frozen, admin, "What is frozen"),
+            Route("POST", "/api/freeze", self.freeze, admin, "Stop evictions or the reconciler", FreezeBody),
+            Route("POST", "/api/thaw", self.thaw, admin, "Let them go on", FreezeBody),
+            Route("GET", "/api/settings", self.settings, admin, "Every setting", None, dict[str, str]),
+            Route("PATCH", "/api/settings", self.change, admin, "Change settings", dict[str, str | int]),
+            Route("PUT", "/api/settings", self.change, admin, "Change settings", dict[str, str | int]),
+            Route("POST", "/api/settings", self.change, admin, "Change settings", dict[str, str | int]),
+        ]
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """All models."""
+        query(request)
+        return json_response(await self._gateway.queries.models())
+
+    async def model(self, request: web.Request) -> web.StreamResponse:
+        """One model."""
+        return json_response(await self._model(request.match_info["name"]))
+
+    async def declare(self, request: web.Request) -> web.StreamResponse:
+        """Make a model be as the table says."""
+        table = await read(request, self._table)
+        named = request.match_info.get("name")
+        if named is not None and table.setdefault("name", named) != named:
+            raise InvalidField("name", f"{table['name']!r} is not the name in the path, {named!r}")
+        command: DeclareModel = parse_model(table)
+        await self._gateway.send(request, command)
+        return json_response(await self._model(command.model))
+
+    async def remove(self, request: web.Request) -> web.StreamResponse:
+        """Take a model out; its replicas leave when idle."""
+        await self._gateway.send(request, RemoveModel(model=request.match_info["name"]))
+        return json_response(Message("model removed"))
+
+    async def load(self, request: web.Request) -> web.StreamResponse:
+        """Begin one more load."""
+        name = await self._name(request)
+        await self._gateway.send(request, RequestLoad(model=name))
+        return json_response(await self._status(name), 202)
+
+    async def unload(self, request: web.Request) -> web.StreamResponse:
+        """Begin to unload the idle replicas."""
+        name = await self._name(request)
+        await self._gateway.send(request, RequestUnload(model=name))
+        return json_response(await self._status(name), 202)
+
+    async def load_status(self, request: web.Request) -> web.StreamResponse:
+        """How far the model's load is."""
+        return json_response(await self._status(await self._name(request)))
+
+    async def replicas(self, request: web.Request) -> web.StreamResponse:
+        """All replicas."""
+        query(request)
+        return json_response(await self._gateway.queries.replicas())
+
+    async def replica(self, request: web.Request) -> web.StreamResponse:
+        """One replica."""
+        wanted = request.match_info["id"]
+        for view in await self._gateway.queries.replicas():
+            if fields(view)["id"] == wanted:
+                return json_response(view)
+        raise NotFound("replica", wanted, cure="GET /api/replicas lists those that exist.")
+
+    async def evict(self, request: web.Request) -> web.StreamResponse:
+        """Unload one replica; refused while it is locked."""
+        await self._gateway.send(request, EvictReplica(replica=request.match_info["id"]))
+        return json_response(Message("replica unloads"), 202)
+
+    async def release(self, request: web.Request) -> web.StreamResponse:
+        """End a request's claim by hand."""
+        command = ReleaseLock(request=request.match_info["id"], outcome="cancelled", detail="released by an operator")
+        await self._gateway.send(request, command)
+        return json_response(Message("lock released"))
+
+    async def requests(self, request: web.Request) -> web.StreamResponse:
+        """The requests that wait or run."""
+        query(request)
+        return json_response(await self._gateway.queries.requests())
+
+    async def request(self, request: web.Request) -> web.StreamResponse:
+        """One request."""
+        wanted = request.match_info["id"]
+        view = await self._gateway.queries.request(wanted)
+        if view is None:
+            raise NotFound("request", wanted)
+        return json_response(view)
+
+    async def frozen(self, request: web.Request) -> web.StreamResponse:
+        """What is frozen now."""
+        return json_response({"frozen": await self._gateway.queries.frozen()})
+
+    async def freeze(self, request: web.Request) -> web.StreamResponse:
+        """Stop evictions, unless the reconciler is named."""
+        what = (await read(request, self._freeze, empty=b"{}")).what or "evictions"
+        await self._gateway.send(request, Freeze(what=what))
+        return await self.frozen(request)
+
+    async def thaw(self, request: web.Request) -> web.StreamResponse:
+        """Let what is frozen go on: all of it, unless one thing is named."""
+        what = (await read(request, self._freeze, empty=b"{}")).what
+        for one in (what,) if what else tuple(await self._gateway.queries.frozen()):
+            await self._gateway.send(request, Thaw(what=one))
+        return await self.frozen(request)
+
+    async def settings(self, request: web.Request) -> web.StreamResponse:
+        """Every setting, as people write it."""
+        query(request)
+        return json_response(await self._gateway.queries.settings())
+
+    async def change(self, request: web.Request) -> web.StreamResponse:
+        """Change the settings that are named."""
+        given = await read(request, self._settings)
+        if not given:
+            raise InvalidField("body", "names no setting", cure="GET /api/settings lists them.")
+        values = {name: parse_setting(name, value) for name, value in given.items()}
+        await self._gateway.send(request, ChangeSettings(values=values))
+        return json_response(await self._gateway.queries.settings())
+
+    async def _model(self, name: str) -> View:
+        view = await self._gateway.queries.model(name)
+        if view is None:
+            raise NotFound("model", name, cure="GET /api/models lists those that are declared.")
+        return view
+
+    async def _name(self, request: web.Request) -> str:
+        """The model's own name, also when the path has an alias."""
+        found: str = fields(await self._model(request.match_info["name"]))["name"]
+        return found
+
+    async def _status(self, name: str) -> LoadStatus:
+        own = [replica for replica in map(fields, await self._gateway.queries.replicas()) if replica["model"] == name]
+        loaded = sum(replica.get("phase") == "loaded" for replica in own)
+        loading = await self._gateway.queries.load_status(name)
+        if loading is None:
+            return LoadStatus(name, "loaded" if loaded else "absent", replicas=loaded)
+        told = fields(loading)
+        return LoadStatus(name, told.get("state", "loading"), told.get("node", ""), told.get("progress"), loaded)

@@ -1,0 +1,210 @@
+"""What the gateway needs from the rest of Interlock, as protocols. Commands go through ``domain.ports.CommandPort``.
+
+A *view* is whatever describes one thing as JSON: a mapping or a msgspec struct. The gateway passes views on as they
+are; where it must look inside (LocalAI's shapes), it reads the fields named here and leaves out what a view lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from interlock.domain.errors import InterlockError
+
+View = Mapping[str, object] | msgspec.Struct
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One figure for Prometheus. ``kind`` is ``gauge`` or ``counter``; samples of one name share kind and help."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = {}
+    kind: str = "gauge"
+    help: str = ""
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether the cluster can serve, and if not, one plain sentence per thing that is missing."""
+
+    ready: bool
+    reasons: tuple[str, ...] = ()
+
+
+class QueryPort(Protocol):
+    """Read-only questions about the live state. Raises ``Unavailable`` when it cannot be reached.
+
+    Fields that the gateway looks for, all optional but ``name`` and ``id``:
+
+    - a node: ``name, address, status, labels, pools [{total, budget, used, reserved}], ram, disk, gpu_vendor,
+      max_replicas_per_model, last_heard`` (instants in µs);
+    - a model: ``name, aliases, backend, node_selector, min_replicas, max_replicas, everywhere, parallel, priority,
+      pinned``;
+    - a replica: ``id, model, node, index, address, phase, in_flight, used_at, loaded_at``.
+    """
+
+    async def nodes(self) -> Sequence[View]:
+        """All nodes, by name."""
+        ...
+
+    async def node(self, name: str) -> View | None:
+        """One node, or None."""
+        ...
+
+    async def models(self) -> Sequence[View]:
+        """All models, by name."""
+        ...
+
+    async def model(self, name: str) -> View | None:
+        """One model by name or alias, or None."""
+        ...
+
+    async def replicas(self) -> Sequence[View]:
+        """All replicas that exist."""
+        ...
+
+    async def requests(self) -> Sequence[View]:
+        """The requests that wait or run."""
+        ...
+
+    async def request(self, request: str) -> View | None:
+        """One request, also when it has ended, or None when the log knows none."""
+        ...
+
+    async def load_status(self, model: str) -> View | None:
+        """The load of a model in progress: ``state, node, progress`` (0 to 1, left out when unknown); None without."""
+        ...
+
+    async def settings(self) -> Mapping[str, str]:
+        """Every setting as people write it."""
+        ...
+
+    async def frozen(self) -> Sequence[str]:
+        """What is frozen: ``evictions``, ``reconciler``, both or nothing."""
+        ...
+
+    async def ready(self) -> Readiness:
+        """Whether there is a writer, the log is reconciled with the workers, and the expected workers are there."""
+        ...
+
+    async def metrics(self) -> Sequence[Sample]:
+        """The scheduler's own figures."""
+        ...
+
+
+class LivenessPort(Protocol):
+    """Where heartbeats are heard; silence and recovery become commands there."""
+
+    async def heard(self, node: str, boot: str) -> bool:
+        """Note a sign of life; False when no such node is registered, so that the worker registers again."""
+        ...
+
+
+class AuditPort(Protocol):
+    """Questions about the log. Ids, times and positions are as users write them; errors are ``InterlockError``s."""
+
+    async def log(self, filters: Mapping[str, str]) -> View:
+        """Rows that match, with a stable cursor."""
+        ...
+
+    async def why(self, subject: str, *, full: bool = False) -> View:
+        """The chain of causes of a request, replica, node, model or position."""
+        ...
+
+    async def state(self, at: str) -> View:
+        """The cluster as it was at a time or position."""
+        ...
+
+    async def diff(self, start: str, end: str) -> View:
+        """What changed between two times or positions."""
+        ...
+
+    async def verify(self) -> View:
+        """Whether the hash chain holds."""
+        ...
+
+
+class EventRow(msgspec.Struct, frozen=True):
+    """One event as it leaves on ``/events``: ``data`` is its JSON."""
+
+    position: int
+    event: str
+    data: View
+
+
+class EventsPort(Protocol):
+    """The live feed of events."""
+
+    def follow(self, after: int | None) -> AsyncIterator[EventRow]:
+        """Events after a position, then those to come; None begins with a recent few. Ends with the iterator."""
+        ...
+
+
+# --- Model backends ---------------------------------------------------------------------------------------------------
+
+
+class BackendGone(InterlockError):
+    """The backend is not there, or does not hold the model (UNAVAILABLE, FAILED_PRECONDITION): another may serve."""
+
+
+class BackendFailed(InterlockError):
+    """The backend answered with an error of its own; the message is in its words. Another would say the same."""
+
+
+class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One message of a conversation; ``tool_calls`` is JSON text."""
+
+    role: str
+    content: str = ""
+    name: str = ""
+    tool_call_id: str = ""
+    tool_calls: str = ""
+
+
+class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a backend is asked to complete or embed. None means the backend's own default.
+
+    A conversation comes as ``messages``, and as one plain ``text`` for backends without a chat template.
+    """
+
+    text: str
+    messages: tuple[ChatMessage, ...] = ()
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    correlation_id: str = ""
+
+
+class Completion(msgspec.Struct, frozen=True):
+    """A whole answer, or one piece of a streamed one; token counts are totals so far, 0 when not told."""
+
+    text: str
+    tokens: int = 0
+    prompt_tokens: int = 0
+
+
+class BackendPort(Protocol):
+    """How the gateway calls a model backend at an address that a lock named. Raises BackendGone or BackendFailed.
+
+    A call carries the model's name, so that a recycled port cannot answer for another model. Cancelling a call stops
+    the work at the backend.
+    """
+
+    async def predict(self, address: str, model: str, prompt: Prompt) -> Completion:
+        """Complete the prompt."""
+        ...
+
+    def predict_stream(self, address: str, model: str, prompt: Prompt) -> AsyncIterator[Completion]:
+        """Complete the prompt piece by piece."""
+        ...
+
+    async def embedding(self, address: str, model: str, prompt: Prompt) -> Sequence[float]:
+        """Embed the text."""
+        ...

@@ -1,0 +1,190 @@
+"""Model tables, as a scenario's ``[[models]]``, a file for ``interlock models apply`` and ``/api/models`` write them.
+
+``name``, ``backend``, ``options``, ``vram``, ``disk``, ``node_selector``, ``min_replicas``, ``max_replicas`` or
+``replicas = "all"``, ``parallel``, ``priority``, ``pinned``, ``aliases``. Anything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from interlock.domain.commands import DeclareModel
+from interlock.domain.entities import Budget, LoadSpec, Scheduling
+from interlock.domain.errors import InvalidField, UnreadableFile
+from interlock.domain.selector import parse_selector
+from interlock.domain.units import parse_size
+
+SPEC_KEYS = ("backend", "options", "vram", "disk")
+SCHEDULING_KEYS = (
+    "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
+)  # fmt: skip
+MODEL_KEYS = ("name", *SPEC_KEYS, *SCHEDULING_KEYS, "aliases")
+_NAME = re.compile(r"[^\s\x00-\x1f\x7f*>]{1,256}")
+
+
+def parse_model(table: Mapping[str, object], field: str = "") -> DeclareModel:
+    """The command that makes a model be as the table says.
+
+    ``field`` is where the table stands, put before each key in errors. Raises InvalidField that names the key.
+    """
+    at = f"{field}." if field else ""
+    refuse_unknown(table, MODEL_KEYS, field)
+    return DeclareModel(
+        model=parse_name(table.get("name"), f"{at}name"),
+        spec=parse_spec({key: table[key] for key in SPEC_KEYS if key in table}, field),
+        scheduling=parse_scheduling({key: table[key] for key in SCHEDULING_KEYS if key in table}, field),
+        aliases=tuple(
+            parse_name(alias, f"{at}aliases[{place}]")
+            for place, alias in enumerate(_list(table.get("aliases", []), f"{at}aliases"))
+        ),
+    )
+
+
+def parse_spec(table: Mapping[str, object], field: str = "") -> LoadSpec:
+    """How a model is loaded, from the keys ``backend``, ``options``, ``vram`` and ``disk``."""
+    at = f"{field}." if field else ""
+    backend = table.get("backend", "")
+    if not isinstance(backend, str) or ("backend" in table and not backend.strip()):
+        cure = "Name a backend, or leave the key out when none is known."
+        raise InvalidField(f"{at}backend", f"{backend!r} is not a backend's name", cure=cure)
+    options = table.get("options", {})
+    if not isinstance(options, Mapping):
+        raise InvalidField(f"{at}options", f"{options!r} is not a table")
+    for key, value in options.items():
+        if not isinstance(value, str | int | float | bool):
+            raise InvalidField(f"{at}options.{key}", f"{value!r} is not text, a number, true or false")
+    return LoadSpec(
+        backend=backend,
+        options=dict(options),
+        vram=_size(table.get("vram", 0), f"{at}vram"),
+        disk=_size(table.get("disk", 0), f"{at}disk"),
+    )
+
+
+def parse_scheduling(table: Mapping[str, object], field: str = "") -> Scheduling:
+    """Where and how often a model may run; keys that are left out have their defaults."""
+    at = f"{field}." if field else ""
+    refuse_unknown(table, SCHEDULING_KEYS, field)
+    selector = table.get("node_selector", {})
+    if not isinstance(selector, Mapping):
+        raise InvalidField(f"{at}node_selector", f"{selector!r} is not a table", cure='Write { label = "value" }.')
+    everywhere = "replicas" in table
+    if everywhere and table["replicas"] != "all":
+        cure = 'Write replicas = "all", or min_replicas and max_replicas.'
+        raise InvalidField(f"{at}replicas", f'{table["replicas"]!r} is not "all"', cure=cure)
+    least = _count(table.get("min_replicas", 0), f"{at}min_replicas")
+    most = _count(table.get("max_replicas", 0), f"{at}max_replicas")
+    if everywhere and (least or most):
+        raise InvalidField(f"{at}replicas", "stands instead of min_replicas and max_replicas", cure="Keep one of them.")
+    if 0 < most < least:
+        raise InvalidField(f"{at}max_replicas", f"{most} is less than min_replicas", cure="0 means no ceiling.")
+    pinned = table.get("pinned", False)
+    if not isinstance(pinned, bool):
+        raise InvalidField(f"{at}pinned", f"{pinned!r} is not true or false")
+    return Scheduling(
+        selector=parse_selector(selector, f"{at}node_selector"),
+        min_replicas=least,
+        max_replicas=most,
+        everywhere=everywhere,
+        parallel=_count(table.get("parallel", 1), f"{at}parallel"),
+        priority=_whole(table.get("priority", 0), f"{at}priority"),
+        pinned=pinned,
+    )
+
+
+def parse_budget(value: object, field: str) -> Budget:
+    """A limit on a node's memory: ``"80%"`` or ``"100GiB"``; empty text is no limit."""
+    if value == "":
+        return Budget()
+    if isinstance(value, str) and value.strip().endswith("%"):
+        digits = value.strip()[:-1].strip()
+        if not digits.isascii() or not digits.isdigit() or not 1 <= int(digits) <= 100:
+            raise InvalidField(field, f"{value!r} is not a share", cure='Use "1%" to "100%".')
+        return Budget(percent=int(digits))
+    size = _size(value, field)
+    if size == 0:
+        raise InvalidField(field, "no memory at all", cure='Use a share, "80%", or a size, "100GiB".')
+    return Budget(size=size)
+
+
+def parse_name(value: object, field: str) -> str:
+    """A model's name: 1 to 256 characters, none of them a space, a control, ``*`` or ``>``."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        problem = "missing" if value is None else f"{value!r} is not a name"
+        raise InvalidField(field, problem, cure="Use 1 to 256 characters without spaces, * and >.")
+    return value
+
+
+def refuse_unknown(table: Mapping[str, object], known: Sequence[str], field: str = "") -> None:
+    """Raise InvalidField for the first key that is not known."""
+    for key in table:
+        if key not in known:
+            at = f"{field}." if field else ""
+            raise InvalidField(f"{at}{key}", "no such key", cure=f"The keys are: {', '.join(known)}.")
+
+
+def read_models(path: Path) -> list[DeclareModel]:
+    """The models that a file declares: TOML with ``[[models]]``, or JSON with a ``models`` list.
+
+    Raises UnreadableFile that names the file, and the key and the line where they are known.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableFile(f"{path}: {error}.", cure="Give a TOML file with [[models]] tables.") from None
+    tables = document.get("models") if isinstance(document, dict) else None
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UnreadableFile(f"{path}: it has no [[models]] tables.", cure="Write one [[models]] table per model.")
+    for key in document:
+        if key != "models":
+            line = _line_of(text, rf"(\[+\s*)?\"?{re.escape(key)}\"?\s*[=\].]")
+            raise UnreadableFile(f"{path}{line}: {key}: no such key.", cure="It holds [[models]] tables only.")
+    models = []
+    for place, table in enumerate(tables):
+        try:
+            models.append(parse_model(table, f"models[{place}]"))
+        except InvalidField as error:
+            key = error.field.split(".")[1].split("[")[0] if "." in error.field else ""
+            line = _line_of(text, rf"\"?{re.escape(key)}\"?\s*[=.:]", place) if key in table else ""
+            raise UnreadableFile(f"{path}{line}: {error.message}.", cure=error.cure) from None
+    return models
+
+
+def _line_of(text: str, pattern: str, place: int = -1) -> str:
+    """``:LINE`` of the first line that begins with ``pattern``, within the ``place``-th table; empty if not found."""
+    table = -1
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(r"\s*\[\[\s*models\s*\]\]", line):
+            table += 1
+        if table >= place and re.match(rf"\s*{pattern}", line):
+            return f":{number}"
+    return ""
+
+
+def _size(value: object, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidField(field, f"{value!r} is not a size", cure='Use a number and a unit: "64GiB".')
+    return parse_size(value, field)
+
+
+def _whole(value: object, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
+        raise InvalidField(field, f"{value!r} is not a whole number")
+    return value
+
+
+def _count(value: object, field: str) -> int:
+    if (count := _whole(value, field)) < 0:
+        raise InvalidField(field, f"{count} is less than 0")
+    return count
+
+
+def _list(value: object, field: str) -> list[object]:
+    if not isinstance(value, list):
+        raise InvalidField(field, f"{value!r} is not a list")
+    return value
