@@ -18,7 +18,7 @@ from .consequences import review_after
 from .decide import decide, next_wakeup
 from .effects import Effect
 from .errors import Conflict, InterlockError, InvariantBroken, NotFound, Refused, UsageError
-from .ledger import Ledger
+from .ledger import Ledger, asked_for
 from .loads import pending_effect, stop_stray
 from .recording import Recorded
 from .state import State
@@ -145,7 +145,7 @@ class _Breath:
         reply = engine.ledger.enter(recorded, event, engine.state)
         if reply is not None:
             request: str = event.request  # type: ignore[attr-defined]  # events with a reply have a request
-            if request == getattr(self.envelope.command, "request", None):
+            if request == asked_for(self.envelope.command):
                 self.reply = reply
             elif not isinstance(reply, Waiting):
                 self.answers[request] = reply

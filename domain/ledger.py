@@ -9,7 +9,7 @@ import msgspec
 
 from . import events as ev
 from .codec import TOPICS, encode_state
-from .commands import AnyReply, Done, Envelope, Locked, Rejected, Waiting
+from .commands import AcquireLock, AnyReply, Command, Done, Envelope, Locked, Rejected, ReportBackendGone, Waiting
 from .recording import Recorded
 from .state import State
 
@@ -82,7 +82,12 @@ class Ledger:
         replies = self.replies.get(envelope.command_id)
         if replies is None:
             return None
-        return replies.get(getattr(envelope.command, "request", ""), Done())
+        return replies.get(asked_for(envelope.command), Done())
+
+
+def asked_for(command: Command) -> str:
+    """The request whose fate is the command's reply; empty for commands that are just done."""
+    return command.request if isinstance(command, AcquireLock | ReportBackendGone) else ""
 
 
 def reply_of(event: ev.Event, state: State) -> AnyReply | None:
