@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from interlock.domain.entities import LoadSpec
-from interlock.domain.errors import BackendFailed, BackendGone
+from interlock.domain.errors import BackendFailed, BackendGone, Fenced, InterlockError
 
 from . import backend_pb2 as pb
 from . import calls
@@ -77,7 +77,10 @@ class BackendClient:
     async def load(
         self, address: str, model: str, spec: LoadSpec, *, replica: str = "", epoch: int = 0, timeout_s: float
     ) -> None:
-        """Load the model. A model that is loaded already, or is being loaded, is the same load."""
+        """Load the model. A model that is loaded already, or is being loaded, is the same load.
+
+        Raises :class:`~interlock.domain.errors.Fenced` when that process has seen a newer ``epoch``.
+        """
         identity = (*_identity(model, replica), *(((m.EPOCH_KEY, str(epoch)),) if epoch else ()))
         answer = await self._unary(address, m.LOAD_MODEL, calls.spec_to_wire(model, spec), identity, timeout_s)
         if not answer.success:
@@ -178,11 +181,13 @@ def _identity(model: str, replica: str) -> tuple[tuple[str, str], ...]:
     return tuple((key, m.quoted(value)) for key, value in pairs if value)
 
 
-def _translated(address: str, error: grpc.aio.AioRpcError, *, begun: bool) -> BackendGone | BackendFailed:
+def _translated(address: str, error: grpc.aio.AioRpcError, *, begun: bool) -> InterlockError:
     """Our error for gRPC's. ``begun``: the caller has had a part of the answer, so it must not be asked again."""
     words = error.details() or error.code().name.lower().replace("_", " ")
     if error.code() in _GONE and not begun:
         return BackendGone(address, words)
+    if error.code() is grpc.StatusCode.ABORTED:
+        return Fenced(words)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         words = f"no answer in time ({words})"
     return BackendFailed(words)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from urllib.parse import unquote, urlsplit, urlunsplit
+from weakref import WeakSet
 
 import msgspec
 import nats
@@ -15,6 +16,9 @@ from nats.aio.client import Client
 from interlock.domain.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
+
+_closing: WeakSet[Client] = WeakSet()
+"""Connections that we end ourselves, which is no loss."""
 
 
 class NatsConfig(msgspec.Struct, frozen=True):
@@ -57,7 +61,8 @@ async def connect(config: NatsConfig, name: str, *, timeout_s: float = 5.0) -> C
         log.warning("NATS (%s): %s", name, _words(error))
 
     async def on_lost() -> None:
-        log.warning("NATS (%s): connection lost", name)
+        if client not in _closing:
+            log.warning("NATS (%s): connection lost", name)
 
     async def on_back() -> None:
         log.info("NATS (%s): connected again", name)
@@ -94,6 +99,7 @@ async def connect(config: NatsConfig, name: str, *, timeout_s: float = 5.0) -> C
 
 async def close(client: Client) -> None:
     """Close, sending what is still to be sent when the broker takes it within a second."""
+    _closing.add(client)
     try:
         if client.is_connected:
             await client.flush(timeout=1)

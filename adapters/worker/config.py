@@ -1,0 +1,128 @@
+"""A worker's settings: flags first, then ``INTERLOCK_*``, then defaults. Secrets come from the environment alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from pathlib import Path
+
+import msgspec
+
+from interlock.adapters.nats.connection import NatsConfig
+from interlock.domain.errors import InvalidField
+from interlock.domain.units import SECOND, parse_duration, parse_size
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker. Lengths are seconds, sizes bytes. ``pools`` and ``disk`` replace what would be measured.
+
+    ``host`` is where backends listen, and ``advertise`` how the control plane reaches them; ``ports`` is the range that
+    they get (None: whatever the system gives).
+    """
+
+    name: str
+    url: str
+    nats: NatsConfig
+    data: Path
+    token: str = ""
+    labels: dict[str, str] = {}
+    host: str = "127.0.0.1"
+    advertise: str = ""
+    ports: tuple[int, int] | None = None
+    pools: tuple[int, ...] = ()
+    disk: int | None = None
+    max_replicas_per_model: int = 1
+    vram_budget: str = ""
+    heartbeat_s: float = 10.0
+    port_hold_s: float = 60.0
+    start_timeout_s: float = 60.0
+    stop_grace_s: float = 5.0
+
+    def __repr__(self) -> str:
+        return f"WorkerConfig(name={self.name!r}, url={self.url!r}, data={str(self.data)!r})"
+
+    @property
+    def reached_at(self) -> str:
+        """The host under which the control plane reaches this node's backends."""
+        return self.advertise or self.host
+
+
+def parse(arguments: list[str] | None = None) -> WorkerConfig:
+    """Settings from a command line; raises InvalidField, and SystemExit for flags that argparse refuses."""
+    given = parser().parse_args(arguments)
+    if not given.name:
+        raise InvalidField("--name", "is empty")
+    if not given.nats:
+        raise InvalidField("--nats", "no broker is named", cure="Give --nats URL, or set INTERLOCK_NATS.")
+    return WorkerConfig(
+        name=given.name,
+        url=given.url.rstrip("/"),
+        nats=NatsConfig.parse(given.nats),
+        data=Path(given.data).absolute(),
+        token=os.environ.get("INTERLOCK_REGISTRATION_TOKEN", ""),
+        labels=dict(_pair(text) for text in given.label),
+        host=given.host,
+        advertise=given.advertise,
+        ports=_ports(given.ports),
+        pools=tuple(parse_size(text, "--vram") for text in given.vram.split(",") if text),
+        disk=parse_size(given.disk, "--disk") if given.disk else None,
+        max_replicas_per_model=max(1, given.slots),
+        vram_budget=given.vram_budget,
+        heartbeat_s=_seconds(given.heartbeat_interval, "--heartbeat-interval"),
+        port_hold_s=_seconds(given.port_hold, "--port-hold"),
+        stop_grace_s=_seconds(given.stop_grace, "--stop-grace"),
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The worker's flags."""
+
+    def setting(name: str, default: str = "") -> str:
+        return os.environ.get(f"INTERLOCK_{name}", default)
+
+    made = argparse.ArgumentParser(
+        prog="interlock worker",
+        description="Run model backends on this machine for an Interlock control plane.",
+        epilog="example: interlock worker --name orin --url http://10.0.0.1:8700 --nats nats://10.0.0.1:4222 "
+        "--data /var/lib/interlock --label tier=slow. Secrets: INTERLOCK_REGISTRATION_TOKEN, INTERLOCK_NATS_USER, "
+        "INTERLOCK_NATS_PASSWORD, INTERLOCK_NATS_CREDENTIALS.",
+    )
+    made.add_argument("--name", default=setting("NODE_NAME", platform.node()), help="the node's name")
+    made.add_argument("--url", default=setting("URL", "http://127.0.0.1:8700"), help="the control plane")
+    made.add_argument("--nats", default=setting("NATS"), help="the broker: nats://host:port")
+    made.add_argument("--data", default=setting("DATA", "./.interlock/worker"), help="the worker's own folder")
+    made.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="a label; may be repeated")
+    made.add_argument("--host", default=setting("WORKER_HOST", "127.0.0.1"), help="where backends listen")
+    made.add_argument("--advertise", default=setting("ADVERTISE"), help="the host under which they are reached")
+    made.add_argument("--ports", default=setting("PORTS"), metavar="LOW-HIGH", help="their ports (default: any)")
+    made.add_argument("--vram", default=setting("VRAM"), help="memory pools instead of measured ones: 24GiB,24GiB")
+    made.add_argument("--disk", default=setting("DISK"), help="disk for models instead of the measured one: 900GiB")
+    made.add_argument("--vram-budget", default=setting("VRAM_BUDGET"), help="what models may use: 80%% or 100GiB")
+    made.add_argument(
+        "--slots", type=int, default=int(setting("MAX_REPLICAS_PER_MODEL", "1")), help="replicas of one model"
+    )
+    made.add_argument("--heartbeat-interval", default=setting("HEARTBEAT_INTERVAL", "10s"))
+    made.add_argument("--port-hold", default=setting("PORT_HOLD", "60s"), help="how long a used port is not used again")
+    made.add_argument("--stop-grace", default=setting("STOP_GRACE", "5s"), help="from asking a process to killing it")
+    return made
+
+
+def _seconds(text: str, field: str) -> float:
+    return parse_duration(text, field) / SECOND
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found or not key:
+        raise InvalidField("--label", f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def _ports(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    low, _, high = text.partition("-")
+    if not (low.isdigit() and high.isdigit() and 0 < int(low) <= int(high) < 65536):
+        raise InvalidField("--ports", f"{text!r} is not LOW-HIGH")
+    return int(low), int(high)

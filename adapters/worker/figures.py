@@ -1,0 +1,136 @@
+"""What a node has and what is in use: memory from NVIDIA's driver where there is one, else from the system."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+
+log = logging.getLogger(__name__)
+
+_STAGED_AGE_S = 60.0
+"""How old the figure of the staged models' size may be: it takes a walk over their files."""
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """A node's figures in bytes. ``pools`` and ``used`` pair up; ``disk`` is what staged models may take in all."""
+
+    pools: tuple[int, ...]
+    used: tuple[int, ...]
+    gpu_vendor: str
+    ram: int
+    ram_available: int
+    disk: int
+    disk_total: int
+    disk_available: int
+    cpus: int
+
+    @property
+    def vram_total(self) -> int:
+        """All pools together."""
+        return sum(self.pools)
+
+    @property
+    def vram_available(self) -> int:
+        """What is free in all pools together."""
+        return max(0, sum(self.pools) - sum(self.used))
+
+
+class Meter:
+    """Takes figures. ``pools`` and ``disk``, when given, stand for a share of the machine and are not measured.
+
+    A board whose GPU shares the system's memory has one pool: the system's memory. So has a machine without a GPU.
+    """
+
+    def __init__(self, models: Path, *, pools: tuple[int, ...] = (), disk: int | None = None) -> None:
+        self._models = models
+        self._given_pools = pools
+        self._given_disk = disk
+        self._nvml = None if pools else _open_nvml()
+        self._staged = (float("-inf"), 0)
+
+    def read(self, own_pids: tuple[int, ...] = ()) -> Figures:
+        """The figures now. ``own_pids`` are counted as users where the pools were given, not measured."""
+        memory = psutil.virtual_memory()
+        pools, used, vendor = self._pools(memory.total, memory.total - memory.available, own_pids)
+        self._models.mkdir(parents=True, exist_ok=True)
+        usage = shutil.disk_usage(self._models)
+        disk = usage.free + self._staged_bytes() if self._given_disk is None else self._given_disk
+        return Figures(
+            pools=pools,
+            used=used,
+            gpu_vendor=vendor,
+            ram=memory.total,
+            ram_available=memory.available,
+            disk=disk,
+            disk_total=usage.total,
+            disk_available=usage.free,
+            cpus=psutil.cpu_count() or 1,
+        )
+
+    def _pools(
+        self, ram: int, ram_used: int, own_pids: tuple[int, ...]
+    ) -> tuple[tuple[int, ...], tuple[int, ...], str]:
+        if self._given_pools:
+            used = min(self._given_pools[0], sum(_resident(pid) for pid in own_pids))
+            return self._given_pools, (used, *(0 for _ in self._given_pools[1:])), ""
+        if self._nvml is None:
+            return (ram,), (ram_used,), ""
+        measured = _gpu_memory(self._nvml)
+        if not measured:
+            return (ram,), (ram_used,), "nvidia"
+        return tuple(total for total, _ in measured), tuple(used for _, used in measured), "nvidia"
+
+    def _staged_bytes(self) -> int:
+        taken_at, size = self._staged
+        if time.monotonic() - taken_at > _STAGED_AGE_S:
+            size = sum(_size(Path(folder, name)) for folder, _, names in os.walk(self._models) for name in names)
+            self._staged = (time.monotonic(), size)
+        return size
+
+
+def _open_nvml() -> Any:
+    """NVIDIA's library when it is there and finds a GPU, else None."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        return pynvml if pynvml.nvmlDeviceGetCount() > 0 else None
+    except pynvml.NVMLError as error:
+        log.debug("no NVIDIA GPU: %s", error)
+        return None
+
+
+def _gpu_memory(nvml: Any) -> list[tuple[int, int]]:
+    """Total and used bytes per GPU; empty when a GPU has no memory of its own to tell of."""
+    measured: list[tuple[int, int]] = []
+    try:
+        for index in range(nvml.nvmlDeviceGetCount()):
+            memory = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index))
+            measured.append((int(memory.total), int(memory.used)))
+    except nvml.NVMLError as error:  # "not supported" is what boards with unified memory say
+        log.debug("the GPU tells nothing of its memory: %s", error)
+        return []
+    return [] if any(total == 0 for total, _ in measured) else measured
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,175 @@
+"""Registering with the control plane and beating, over HTTP; the JSON is described in this package's README."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from importlib import metadata
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from .config import WorkerConfig
+from .figures import Figures, Meter
+from .supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+_CALL_TIMEOUT_S = 10.0
+_GOODBYE_TIMEOUT_S = 3.0
+_QUOTED_CHARS = 512
+
+
+class _Unregistered(Exception):
+    """The control plane does not know this boot of this node."""
+
+
+class Registration:
+    """Keeps this node known to the control plane. ``node_id`` is what it is called there, once registered."""
+
+    def __init__(self, config: WorkerConfig, supervisor: Supervisor, meter: Meter) -> None:
+        self._config = config
+        self._supervisor = supervisor
+        self._meter = meter
+        self._session: aiohttp.ClientSession | None = None
+        self._nudged = asyncio.Event()
+        self.node_id = ""
+
+    async def register(self) -> str:
+        """Register, trying again with longer and longer pauses for ever; returns the node's id there."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                answer = await self._post("/api/node/register", await self._registration())
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                log.warning("not registered at %s (%s); again in %.0f s", self._config.url, _words(error), pause_s)
+                # Jitter, so that a cluster's workers do not all come back at the same moment.
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                continue
+            self.node_id = str(answer.get("id") or self._config.name)
+            log.info("registered as %s (%s)", self.node_id, answer.get("status", ""))
+            return self.node_id
+
+    async def beat(self) -> None:
+        """Send one heartbeat; registers again when the control plane does not know us. A failure is only logged."""
+        try:
+            await self._post(self._heartbeat_path, await self._heartbeat())
+        except _Unregistered:
+            log.warning("the control plane does not know this node any more: registering again")
+            await self.register()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            log.warning("heartbeat failed: %s", _words(error))
+
+    async def beat_for_ever(self) -> None:
+        """A heartbeat at each interval, and at once after a nudge."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), self._config.heartbeat_s)
+            self._nudged.clear()
+            await self.beat()
+
+    def nudge(self) -> None:
+        """Something changed that the control plane should hear of now."""
+        self._nudged.set()
+
+    async def say_goodbye(self) -> None:
+        """Tell that all is stopped and nothing follows; a control plane that does not answer finds out by itself."""
+        if not self.node_id:
+            return
+        try:
+            body = await self._heartbeat(leaving=True)
+            await self._post(self._heartbeat_path, body, timeout_s=_GOODBYE_TIMEOUT_S)
+        except (_Unregistered, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            log.warning("could not say goodbye: %s", _words(error))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def _heartbeat_path(self) -> str:
+        return f"/api/node/{quote(self.node_id, safe='')}/heartbeat"
+
+    async def _post(self, path: str, body: dict[str, Any], *, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, Any]:
+        if self._session is None:
+            headers = {"Authorization": f"Bearer {self._config.token}"} if self._config.token else {}
+            self._session = aiohttp.ClientSession(headers=headers)
+        async with self._session.post(
+            self._config.url + path,
+            data=msgspec.json.encode(body),
+            headers={"Content-Type": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+        ) as response:
+            content = await response.content.read(1 << 20)
+            if response.status in (404, 409) and path.endswith("/heartbeat"):
+                raise _Unregistered
+            if response.status >= 300:
+                words = " ".join(content[:_QUOTED_CHARS].decode(errors="replace").split())
+                raise ValueError(f"HTTP status {response.status}: {words}")
+        answer = msgspec.json.decode(content or b"{}")
+        return answer if isinstance(answer, dict) else {}
+
+    async def _registration(self) -> dict[str, Any]:
+        config = self._config
+        figures = await self._figures()
+        body: dict[str, Any] = {
+            "name": config.name,
+            "node_type": "backend",
+            "address": config.reached_at,
+            "total_ram": figures.ram,
+            "cpu_logical_cores": figures.cpus,
+            "labels": config.labels,
+            "max_replicas_per_model": config.max_replicas_per_model,
+            "version": metadata.version("interlock"),
+            **self._both(figures),
+        }
+        if config.vram_budget:
+            body["vram_budget"] = config.vram_budget
+        if config.token:
+            body["token"] = config.token
+        return body
+
+    async def _heartbeat(self, *, leaving: bool = False) -> dict[str, Any]:
+        return self._both(await self._figures()) | {"leaving": leaving}
+
+    def _both(self, figures: Figures) -> dict[str, Any]:
+        """What registration and heartbeat have in common. ``running`` is taken last: it must not be older than sent."""
+        return {
+            "total_vram": figures.vram_total,
+            "available_vram": figures.vram_available,
+            "available_ram": figures.ram_available,
+            "total_disk": figures.disk_total,
+            "available_disk": figures.disk_available,
+            "gpu_vendor": figures.gpu_vendor,
+            "boot": self._supervisor.boot,
+            "pools": list(figures.pools),
+            "used": list(figures.used),
+            "ram": figures.ram,
+            "disk": figures.disk,
+            "running": [
+                {
+                    "process": running.process,
+                    "replica": running.replica,
+                    "model": running.model,
+                    "index": running.index,
+                    "address": running.address,
+                }
+                for running in self._supervisor.running()
+            ],
+        }
+
+    async def _figures(self) -> Figures:
+        # In a thread: a driver may take its time, and orders are to be answered meanwhile.
+        return await asyncio.to_thread(self._meter.read, self._supervisor.pids())
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
