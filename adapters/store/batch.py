@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import astuple
 
-from interlock.domain.errors import EventConflict, InvalidField
+from interlock.domain.errors import ChainBroken, EventConflict, InvalidField
 from interlock.domain.recording import Head, Recorded
 
 from . import chain
@@ -67,7 +67,12 @@ def remainder(
     overlap = min(end.position - first + 1, len(batch))
     if overlap <= 0:
         return batch
-    for event, row in zip(batch, stored(first, first + overlap - 1), strict=True):
+    rows = stored(first, first + overlap - 1)
+    if len(rows) != overlap:
+        raise ChainBroken(
+            f"positions {first} to {first + overlap - 1} hold {len(rows)} events.", cure="Run `interlock audit verify`."
+        )
+    for event, row in zip(batch, rows, strict=False):
         if not same_content(event, row):
             raise EventConflict(
                 f"position {event.position} holds event {row[_EVENT_ID]!r} of {row[1]} version {row[2]}, "

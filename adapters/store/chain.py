@@ -184,10 +184,10 @@ def read_anchor(path: Path) -> Anchor:
     try:
         document = json.loads(path.read_bytes())
         if document["format"] != _ANCHOR_FORMAT:
-            raise ValueError(f"its format is {document['format']!r}")
+            raise ValueError(f"its format is {document['format']!r}")  # this module imports no errors
         anchor = Anchor(int(document["position"]), str(document["digest"]))
         if anchor.position < 0 or len(bytes.fromhex(anchor.digest)) != len(GENESIS):
-            raise ValueError("its position or digest is out of range")
+            raise ValueError("its position or digest is out of range")  # this module imports no errors
     except (KeyError, TypeError, ValueError) as problem:
-        raise ValueError(f"{path} is not an anchor file of Interlock: {problem}") from problem
+        raise ValueError(f"{path} is not an anchor file of Interlock: {problem}") from problem  # as above
     return anchor

@@ -110,8 +110,8 @@ class Link:
             [
                 f"{int(timeouts.statement_s * 1000)}ms",
                 f"{int(timeouts.lock_s * 1000)}ms",
-                # A client that sleeps inside a transaction must not hold up a takeover for longer than a lock may.
-                f"{int(timeouts.lock_s * 1000)}ms",
+                # A client that sleeps inside a transaction is ended before a takeover that waits for it gives up.
+                f"{int(timeouts.lock_s * 500)}ms",
                 "on" if read_only else "off",
             ],
         )

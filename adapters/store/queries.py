@@ -143,10 +143,11 @@ class LogReader(ABC):
         Raises ``UsageError`` when it is no query, does not parse, or would write; ``StoreUnavailable`` when it takes
         longer than ``timeout_s``. The view ``events`` has the log under plain names.
         """
-        if not statement.strip():
+        statement = statement.strip().rstrip(";").rstrip()
+        if not statement:
             raise UsageError("the query is empty.", cure="Try: SELECT * FROM events ORDER BY position DESC LIMIT 5")
         with self.question(timeout_s) as ask:
-            columns, rows = ask(statement.strip().rstrip(";"))
+            columns, rows = ask(statement)
             kept = list(islice(rows, limit + 1))
         return SqlAnswer(columns, kept[:limit], len(kept) > limit)
 

@@ -90,11 +90,11 @@ def _library_errors() -> Iterator[None]:
     try:
         yield
     except EventConflict as problem:
-        raise IntegrityError(str(problem)) from problem
+        raise IntegrityError(str(problem)) from problem  # what the library's callers catch
     except UsageError as problem:
-        raise DataError(str(problem)) from problem
+        raise DataError(str(problem)) from problem  # what the library's callers catch
     except InterlockError as problem:
-        raise OperationalError(str(problem)) from problem
+        raise OperationalError(str(problem)) from problem  # what the library's callers catch
 
 
 class LogAggregateRecorder(AggregateRecorder):
@@ -279,10 +279,14 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         super().__init__(env)
         url = self.env.get(self.STORE)
         if not url:
-            raise OSError(f"no event store is named: set {' or '.join(self.env.create_keys(self.STORE))}")
+            raise OSError(
+                f"no event store is named: set {' or '.join(self.env.create_keys(self.STORE))}"
+            )  # as the library does
         self._ids = (self.env.get(self.ORIGINATOR_ID_TYPE) or "uuid").lower()
         if self._ids not in ("uuid", "text"):
-            raise OSError(f"{self.ORIGINATOR_ID_TYPE} is {self._ids!r}; it must be 'uuid' or 'text'")
+            raise OSError(
+                f"{self.ORIGINATOR_ID_TYPE} is {self._ids!r}; it must be 'uuid' or 'text'"
+            )  # as the library does
         with _library_errors():
             if strtobool(self.env.get(self.CREATE_TABLE) or "yes"):
                 migrate(url)
@@ -292,7 +296,7 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
         """See the library; ``purpose`` is ``events`` or ``snapshots``."""
         table = f"stored_{purpose}"
         if table not in (EVENTS, SNAPSHOTS):
-            raise ProgrammingError(f"there is no table for {purpose!r}")
+            raise ProgrammingError(f"there is no table for {purpose!r}")  # as the library does
         return LogAggregateRecorder(self.store, table=table, originator_id_type=self._ids)
 
     def application_recorder(self) -> LogApplicationRecorder:
@@ -318,7 +322,7 @@ class LogFactory(InfrastructureFactory[LogTrackingRecorder]):
             return default
         found = resolve_topic(topic)
         if not (isinstance(found, type) and issubclass(found, default)):
-            raise ProgrammingError(f"{key} names {topic!r}, which is no {default.__name__}")
+            raise ProgrammingError(f"{key} names {topic!r}, which is no {default.__name__}")  # as the library does
         return found
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from interlock.adapters.store.recorders import (
     LogTrackingRecorder,
 )
 from interlock.domain.errors import Fenced
-from tests.store import contract
+from tests.store import library_suites
 from tests.store.support import LEASE_US, batch
 
 
@@ -59,67 +59,67 @@ class OnPostgres:
 # --- The library's suites ---------------------------------------------------------------------------------------------
 
 
-class TestAggregateOnSqlite(OnSqlite, contract.AggregateSuite):
+class TestAggregateOnSqlite(OnSqlite, library_suites.AggregateSuite):
     pass
 
 
-class TestAggregateOnPostgres(OnPostgres, contract.AggregateSuite):
+class TestAggregateOnPostgres(OnPostgres, library_suites.AggregateSuite):
     pass
 
 
-class TestSnapshotsOnSqlite(OnSqlite, contract.SnapshotSuite):
+class TestSnapshotsOnSqlite(OnSqlite, library_suites.SnapshotSuite):
     pass
 
 
-class TestSnapshotsOnPostgres(OnPostgres, contract.SnapshotSuite):
+class TestSnapshotsOnPostgres(OnPostgres, library_suites.SnapshotSuite):
     pass
 
 
-class TestApplicationOnSqlite(OnSqlite, contract.ApplicationSuite):
+class TestApplicationOnSqlite(OnSqlite, library_suites.ApplicationSuite):
     pass
 
 
-class TestApplicationOnPostgres(OnPostgres, contract.ApplicationSuite):
+class TestApplicationOnPostgres(OnPostgres, library_suites.ApplicationSuite):
     pass
 
 
-class TestTextIdsOnSqlite(OnSqlite, contract.TextSuite):
+class TestTextIdsOnSqlite(OnSqlite, library_suites.TextSuite):
     pass
 
 
-class TestTextIdsOnPostgres(OnPostgres, contract.TextSuite):
+class TestTextIdsOnPostgres(OnPostgres, library_suites.TextSuite):
     pass
 
 
-class TestInterleavingOnSqlite(OnSqlite, contract.InterleavingSuite):
+class TestInterleavingOnSqlite(OnSqlite, library_suites.InterleavingSuite):
     pass
 
 
-class TestInterleavingOnPostgres(OnPostgres, contract.InterleavingSuite):
+class TestInterleavingOnPostgres(OnPostgres, library_suites.InterleavingSuite):
     pass
 
 
-class TestTrackingOnSqlite(OnSqlite, contract.TrackingSuite):
+class TestTrackingOnSqlite(OnSqlite, library_suites.TrackingSuite):
     pass
 
 
-class TestTrackingOnPostgres(OnPostgres, contract.TrackingSuite):
+class TestTrackingOnPostgres(OnPostgres, library_suites.TrackingSuite):
     pass
 
 
-class TestProcessOnSqlite(OnSqlite, contract.ProcessSuite):
+class TestProcessOnSqlite(OnSqlite, library_suites.ProcessSuite):
     pass
 
 
-class TestProcessOnPostgres(OnPostgres, contract.ProcessSuite):
+class TestProcessOnPostgres(OnPostgres, library_suites.ProcessSuite):
     pass
 
 
-class TestFactoryOnSqlite(OnSqlite, contract.FactorySuite):
+class TestFactoryOnSqlite(OnSqlite, library_suites.FactorySuite):
     pass
 
 
-class TestFactoryOnPostgres(OnPostgres, contract.FactorySuite):
+class TestFactoryOnPostgres(OnPostgres, library_suites.FactorySuite):
     pass
 
 
