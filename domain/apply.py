@@ -12,7 +12,19 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from . import events as ev
-from .entities import Model, Node, NodeStatus, Parked, Phase, Replica, Request, RequestStatus, Stray, Wait, merged_labels
+from .entities import (
+    Model,
+    Node,
+    NodeStatus,
+    Parked,
+    Phase,
+    Replica,
+    Request,
+    RequestStatus,
+    Stray,
+    Wait,
+    merged_labels,
+)
 from .state import State
 from .units import FOREVER
 
@@ -255,7 +267,7 @@ def _node_removed(state: State, event: ev.NodeRemoved) -> None:
         candidates.nodes.pop(node.name, None)
         candidates.place(node.name, None)
     for index in (state.committed, state.staged, state.disk_used):
-        index.pop(node.name, None)  # type: ignore[attr-defined]  # three dicts of unlike values
+        index.pop(node.name, None)
     for key in [key for key in state.strays if key[0] == node.name]:
         del state.strays[key]
 
@@ -580,9 +592,13 @@ def _replica_lost(state: State, event: ev.ReplicaLost) -> None:
 
 
 @_applies(ev.EpochStarted)
+def _epoch_started(state: State, event: ev.EpochStarted) -> None:
+    """The ledger keeps the epoch."""
+
+
 @_applies(ev.HolderLost)
-def _says_only(state: State, event: ev.Event) -> None:
-    """The ledger keeps the epoch; a lost holder's requests end by events of their own."""
+def _holder_lost(state: State, event: ev.HolderLost) -> None:
+    """Its requests end by events of their own, which follow."""
 
 
 @_applies(ev.SettingsChanged)

@@ -26,9 +26,7 @@ def topic_of(cls: type[Event]) -> str:
 
 
 TOPICS: dict[type[Event], str] = {cls: topic_of(cls) for cls in EVENT_TYPES.values()}
-_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
-    topic: msgspec.json.Decoder(cls) for cls, topic in TOPICS.items()
-}
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {topic: msgspec.json.Decoder(cls) for cls, topic in TOPICS.items()}
 for _cls, _topic in TOPICS.items():
     register_topic(_topic, _cls)
 

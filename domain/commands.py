@@ -33,7 +33,7 @@ class AcquireLock(Command, frozen=True, kw_only=True):
 
 
 class ReleaseLock(Command, frozen=True, kw_only=True):
-    """The request is over: ``served``, ``failed`` (``detail`` in the backend's words) or ``cancelled``; replies Done."""
+    """The request is over: ``served``, ``failed`` (``detail``: the backend's words) or ``cancelled``; replies Done."""
 
     request: str
     outcome: str = "served"
@@ -48,7 +48,7 @@ class CancelRequest(Command, frozen=True, kw_only=True):
 
 
 class ReportBackendGone(Command, frozen=True, kw_only=True):
-    """The locked replica answered UNAVAILABLE or FAILED_PRECONDITION before its first byte; routes the request again."""
+    """The locked replica was UNAVAILABLE or FAILED_PRECONDITION before its first byte: routes the request again."""
 
     request: str
     replica: str
@@ -361,7 +361,7 @@ class Waiting(Reply, frozen=True, kw_only=True):
 
 
 class Rejected(Reply, frozen=True, kw_only=True):
-    """The answer is no. ``code`` is a refusal code, or ``not_found``, ``conflict`` or ``invalid``; retry_after in µs."""
+    """The answer is no: a refusal code, or ``not_found``, ``conflict``, ``invalid``, ``cancelled``."""
 
     code: str
     message: str

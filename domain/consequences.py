@@ -76,7 +76,9 @@ def _node_gone(words: str) -> _Rule:
     """Whoever waits there must look elsewhere, and floors may have to be kept elsewhere."""
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
-        return _review("node", words.format(event=event), (*_in_fair_order(state, state.queues), *sorted(state.floored)))
+        return _review(
+            "node", words.format(event=event), (*_in_fair_order(state, state.queues), *sorted(state.floored))
+        )
 
     return rule
 

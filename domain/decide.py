@@ -143,4 +143,4 @@ _RULES: dict[type[cmd.Command], _Rule] = {
     cmd.Tick: _tick,
     cmd.Review: _review,
 }
-"""Every command and the rule that decides it. Looked up at each call, so that a rule can be replaced in an experiment."""
+"""Every command and the rule that decides it; looked up at each call, so that an experiment can replace a rule."""

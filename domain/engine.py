@@ -26,13 +26,20 @@ from .state import State
 DECISIONS_IN_A_BREATH = 100_000
 """Follow-ups of one command may not be more than this: settling is bounded, and more is a defect."""
 
-_WITH_EFFECT = (
-    ev.BackendInstallRequested, ev.StagingStarted, ev.LoadStarted, ev.UnloadRequested, ev.ReplicaEvicted,
-    ev.ReplicaLoadFailed, ev.ReplicaLost,
-)  # fmt: skip
+_WITH_EFFECT: frozenset[type[ev.Event]] = frozenset(
+    {
+        ev.BackendInstallRequested,
+        ev.StagingStarted,
+        ev.LoadStarted,
+        ev.UnloadRequested,
+        ev.ReplicaEvicted,
+        ev.ReplicaLoadFailed,
+        ev.ReplicaLost,
+    }
+)
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What deciding one command, with all its follow-ups, has brought.
 
     ``recorded[i]`` is the stored form of ``events[i]``. ``effects`` may leave, and ``reply`` may be given, once they
@@ -135,7 +142,8 @@ class _Breath:
                 review = review_after(state, event)
                 if review is not None:
                     todo.append((review, event_id))
-            todo.extend((follow_up, cause) for follow_up in decision.follow_ups)
+            for follow_up in decision.follow_ups:
+                todo.append((follow_up, cause))
         raise InvariantBroken(f"Command {self.envelope.command_id} did not settle: {type(command).__name__} repeats.")
 
     def _take(self, event: ev.Event, cause: str) -> str:
@@ -149,8 +157,8 @@ class _Breath:
                 self.reply = reply
             elif not isinstance(reply, Waiting):
                 self.answers[request] = reply
-        if isinstance(event, _WITH_EFFECT):
-            self.touched[event.replica] = None
+        if type(event) in _WITH_EFFECT:
+            self.touched[event.replica] = None  # type: ignore[attr-defined]  # events with an effect have a replica
         self.events.append(event)
         self.recorded.append(recorded)
         return recorded.event_id
@@ -164,8 +172,9 @@ class _Breath:
             effect = pending_effect(state, replica) if replica is not None else None
             if effect is not None:
                 effects.append(effect)
-        strays = (event for event in self.events if isinstance(event, ev.StrayFound))
-        effects += [stop_stray(event.node, event.process) for event in strays]
+        for event in self.events:
+            if type(event) is ev.StrayFound:
+                effects.append(stop_stray(event.node, event.process))
         return Outcome(tuple(self.recorded), tuple(self.events), self.reply, tuple(effects), self.answers)
 
 

@@ -51,7 +51,7 @@ class Budget(msgspec.Struct, frozen=True, gc=False):
         return min(total, self.size) if self.size else total * self.percent // 100
 
 
-class Node(msgspec.Struct, frozen=True):
+class Node(msgspec.Struct, frozen=True, gc=False):
     """A worker machine. ``pools`` are its memory pools' totals; ``foreign`` what others use in each, as reported."""
 
     name: str
@@ -98,7 +98,7 @@ def merged_labels(node: Node) -> dict[str, str]:
     return {key: value for key, value in merged.items() if value}
 
 
-class LoadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+class LoadSpec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How a model is loaded, and what that takes. No ``backend`` means that no load info is known."""
 
     backend: str = ""
@@ -107,7 +107,7 @@ class LoadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     disk: int = 0
 
 
-class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True):
+class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Where a model may run and how often. ``max_replicas`` 0 means no ceiling; ``everywhere`` is one per candidate."""
 
     selector: Selector = ()
@@ -136,7 +136,7 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
     until: int = FOREVER
 
 
-class Model(msgspec.Struct, frozen=True):
+class Model(msgspec.Struct, frozen=True, gc=False):
     """What is served. ``declared`` is the newest revision, ``serving`` the one whose replicas take locks."""
 
     name: str
@@ -161,7 +161,7 @@ class Model(msgspec.Struct, frozen=True):
         return bool(self.declared_spec.backend)
 
 
-class Replica(msgspec.Struct, frozen=True):
+class Replica(msgspec.Struct, frozen=True, gc=False):
     """One copy of a model on a node, in one incarnation."""
 
     id: str
@@ -215,7 +215,7 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     until: int = FOREVER
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request's claim on the cluster, from its arrival to its release."""
 
     id: str
@@ -234,7 +234,7 @@ class Request(msgspec.Struct, frozen=True):
     """Its own steps so far: loads begun for it, and routes after a backend was gone."""
 
 
-class Stray(msgspec.Struct, frozen=True):
+class Stray(msgspec.Struct, frozen=True, gc=False):
     """A process that a worker runs and the log does not know; it is stopped."""
 
     node: str

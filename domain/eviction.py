@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from itertools import combinations
 
 import msgspec
@@ -102,9 +103,7 @@ def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search
         _weigh_sets(state, model, node, possible, disk, search)
 
 
-def _weigh_sets(
-    state: State, model: Model, node: Node, possible: list[Replica], disk: int, search: Search
-) -> None:
+def _weigh_sets(state: State, model: Model, node: Node, possible: list[Replica], disk: int, search: Search) -> None:
     """Try sets of growing size; the first size that makes room on this node is its smallest."""
     possible.sort(key=lambda replica: (reload_cost(replica), replica.used_at, replica.serial))
     if len(possible) > EXACT_REPLICAS:
@@ -121,9 +120,7 @@ def _weigh_sets(
             return
 
 
-def _weigh_set(
-    state: State, model: Model, node: Node, victims: tuple[Replica, ...], disk: int, search: Search
-) -> bool:
+def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, ...], disk: int, search: Search) -> bool:
     slots = state.by_slot.get((node.name, model.name), {})
     leaving = sum(1 for replica in victims if replica.model == model.name)
     if len(slots) - leaving >= node.max_replicas_per_model or not _floors_hold(state, victims):
@@ -174,13 +171,8 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
     need = model.declared_spec.vram
     open_nodes = state.candidates(model).keys
     roomiest = -state.candidates(model).open[0][0]
-    by_cost = sorted(
-        (other.serving_spec.vram, name)
-        for name, other in state.models.items()
-        if name in state.warm and 0 in state.warm[name].buckets and other.serving_spec.vram + roomiest >= need
-    )
-    for cost, name in by_cost:
-        for _, _, replica_id in state.warm[name].buckets[0]:
+    for cost, name in state.warm_by_size[bisect_left(state.warm_by_size, (need - roomiest, "")) :]:
+        for _, _, replica_id in state.warm[name].buckets.get(0, ()):
             replica = state.replicas[replica_id]
             free = -open_nodes[replica.node][0] if replica.node in open_nodes else -cost
             if free + cost < need or why_not_victim(state, replica, model, now, strictly=strictly):

@@ -1,9 +1,13 @@
 """The ledger: what the writer keeps beside the state — positions, stream versions, the epoch, recent replies.
 
-It is a fold of the log as well, but no decision depends on it, and the explorer leaves it out of its picture of a state.
+It is a fold of the log as well, but no decision depends on it, and the explorer leaves it out of its picture.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -20,21 +24,25 @@ KEPT_REPLIES = 8192
 class Ledger:
     """Where the log stands. ``time`` is the last event's instant, below which the writer's clock may not fall."""
 
-    __slots__ = ("epoch", "position", "replies", "time", "versions")
+    __slots__ = ("decided", "epoch", "position", "replies", "time", "versions")
 
     def __init__(self) -> None:
         self.position = 0
         self.epoch = 0
         self.time = 0
         self.versions: dict[str, int] = {}
-        self.replies: dict[str, dict[str, AnyReply]] = {}
+        self.replies: dict[str, dict[str, AnyReply] | None] = {}
+        """For each recent command: the fate of the requests in it; None when it was about none."""
+        self.decided: deque[str] = deque()
+        """The same commands, oldest first."""
 
     def fork(self) -> Ledger:
         """An independent copy."""
         copy = Ledger()
         copy.position, copy.epoch, copy.time = self.position, self.epoch, self.time
         copy.versions = self.versions.copy()
-        copy.replies = {command: dict(replies) for command, replies in self.replies.items()}
+        copy.replies = {command: dict(fates) if fates else None for command, fates in self.replies.items()}
+        copy.decided = self.decided.copy()
         return copy
 
     def record(self, event: ev.Event, envelope: Envelope, ordinal: int, cause: str) -> Recorded:
@@ -67,46 +75,69 @@ class Ledger:
             self.versions.pop(recorded.stream, None)
         else:
             self.versions[recorded.stream] = recorded.version
-        replies = self.replies.get(recorded.command_id)
-        if replies is None:
-            replies = self.replies[recorded.command_id] = {}
-            if len(self.replies) > KEPT_REPLIES:
-                del self.replies[next(iter(self.replies))]
-        reply = reply_of(event, state)
-        if reply is not None:
-            replies[event.request] = reply  # type: ignore[attr-defined]  # events with a reply have a request
+        command_id = recorded.command_id
+        if command_id not in self.replies:
+            self.replies[command_id] = None
+            self.decided.append(command_id)
+            if len(self.decided) > KEPT_REPLIES:
+                del self.replies[self.decided.popleft()]
+        answer = _REPLIES.get(type(event))
+        if answer is None:
+            return None
+        reply = answer(event, state)
+        fates = self.replies[command_id]
+        if fates is None:
+            fates = self.replies[command_id] = {}
+        fates[event.request] = reply  # type: ignore[attr-defined]  # events with a reply have a request
         return reply
 
     def recall(self, envelope: Envelope) -> AnyReply | None:
         """The recorded reply to a command that was decided before; None when it was not, or too long ago."""
-        replies = self.replies.get(envelope.command_id)
-        if replies is None:
+        if envelope.command_id not in self.replies:
             return None
-        return replies.get(asked_for(envelope.command), Done())
+        fates = self.replies[envelope.command_id]
+        return fates.get(asked_for(envelope.command), Done()) if fates else Done()
 
 
 def asked_for(command: Command) -> str:
     """The request whose fate is the command's reply; empty for commands that are just done."""
-    return command.request if isinstance(command, AcquireLock | ReportBackendGone) else ""
+    return command.request if isinstance(command, _ASKING) else ""
 
 
-def reply_of(event: ev.Event, state: State) -> AnyReply | None:
-    """What an event answers to its request; None when it answers nothing."""
-    if isinstance(event, ev.ReplicaLocked):
-        replica = state.replicas.get(event.replica)
-        address = replica.address if replica is not None else ""
-        return Locked(
-            request=event.request, replica=event.replica, node=event.node, model=event.model, address=address
-        )
-    if isinstance(event, ev.RequestQueued):
-        return Waiting(request=event.request, kind=event.wait.kind, on=event.wait.on)
-    if isinstance(event, ev.RequestRefused):
-        cure = event.explanation.cure if event.explanation is not None else ""
-        return Rejected(code=event.code, message=event.message, cure=cure, retry_after=event.retry_after)
-    if isinstance(event, ev.RequestCancelled):
-        return Rejected(code="cancelled", message=event.reason)
-    return None
+_ASKING = (AcquireLock, ReportBackendGone)
 
+
+def _locked(event: ev.ReplicaLocked, state: State) -> AnyReply:
+    replica = state.replicas.get(event.replica)
+    return Locked(
+        request=event.request,
+        replica=event.replica,
+        node=event.node,
+        model=event.model,
+        address=replica.address if replica is not None else "",
+    )
+
+
+def _queued(event: ev.RequestQueued, state: State) -> AnyReply:
+    return Waiting(request=event.request, kind=event.wait.kind, on=event.wait.on)
+
+
+def _refused(event: ev.RequestRefused, state: State) -> AnyReply:
+    cure = event.explanation.cure if event.explanation is not None else ""
+    return Rejected(code=event.code, message=event.message, cure=cure, retry_after=event.retry_after)
+
+
+def _cancelled(event: ev.RequestCancelled, state: State) -> AnyReply:
+    return Rejected(code="cancelled", message=event.reason)
+
+
+_REPLIES: dict[type[ev.Event], Callable[[Any, State], AnyReply]] = {
+    ev.ReplicaLocked: _locked,
+    ev.RequestQueued: _queued,
+    ev.RequestRefused: _refused,
+    ev.RequestCancelled: _cancelled,
+}
+"""What an event answers to its request."""
 
 
 class LedgerImage(msgspec.Struct, frozen=True):
@@ -116,17 +147,19 @@ class LedgerImage(msgspec.Struct, frozen=True):
     epoch: int
     time: int
     versions: dict[str, int]
-    replies: dict[str, dict[str, Done | Locked | Waiting | Rejected]]
+    decided: list[tuple[str, dict[str, Done | Locked | Waiting | Rejected] | None]]
 
 
 def image_of(ledger: Ledger) -> LedgerImage:
     """What a snapshot keeps of the ledger."""
-    return LedgerImage(ledger.position, ledger.epoch, ledger.time, ledger.versions, ledger.replies)
+    decided = [(command, ledger.replies[command]) for command in ledger.decided]
+    return LedgerImage(ledger.position, ledger.epoch, ledger.time, ledger.versions, decided)
 
 
 def ledger_from(image: LedgerImage) -> Ledger:
     """The ledger that a snapshot kept."""
     ledger = Ledger()
     ledger.position, ledger.epoch, ledger.time = image.position, image.epoch, image.time
-    ledger.versions, ledger.replies = image.versions, image.replies
+    ledger.versions, ledger.replies = image.versions, {**dict(image.decided)}
+    ledger.decided = deque(ledger.replies)
     return ledger

@@ -234,7 +234,7 @@ def fail(state: State, replica: Replica, reason: str, now: int) -> list[ev.Event
 
 
 def unloaded(state: State, command: ReportUnloaded, now: int) -> list[ev.Event]:
-    """The worker has let go: free what it held, and install the load that it made room for once all victims are gone."""
+    """The worker has let go: free what it held; once all its victims are gone, the load they made room for goes on."""
     replica = _awaiting(state, command.replica, command.op, Phase.UNLOADING)
     return confirm_unload(state, replica, now) if replica is not None else []
 

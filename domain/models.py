@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from . import events as ev
-from . import loads, routing
+from . import loads, placement, routing
 from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
 from .entities import LOADING_PHASES, LoadSpec, Model, Phase, Scheduling
 from .errors import Conflict, InvalidField, NotFound, Refused
@@ -39,9 +39,7 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
     events = []
     if (model.scheduling, model.aliases) != (command.scheduling, command.aliases):
         events.append(
-            ev.ModelSchedulingChanged(
-                at=now, model=model.name, scheduling=command.scheduling, aliases=command.aliases
-            )
+            ev.ModelSchedulingChanged(at=now, model=model.name, scheduling=command.scheduling, aliases=command.aliases)
         )
     if command.spec != model.declared_spec:
         events += edit(state, model, command.spec, now, "declared")
@@ -91,7 +89,7 @@ def edit(state: State, model: Model, spec: LoadSpec, now: int, source: str) -> l
 def _both_fit(state: State, model: Model, spec: LoadSpec) -> bool:
     """Whether a replica of the new revision finds room beside those of the old one."""
     edited = replace(model, declared=model.declared + 1, declared_spec=spec, failed_nodes=())
-    return routing.placement.find_room(state, edited) is not None
+    return placement.find_room(state, edited) is not None
 
 
 def set_scheduling(state: State, command: SetScheduling, now: int) -> list[ev.Event]:
@@ -100,9 +98,7 @@ def set_scheduling(state: State, command: SetScheduling, now: int) -> list[ev.Ev
     _check(state, model.name, model.declared_spec, command.scheduling, model.aliases)
     if model.scheduling == command.scheduling:
         return []
-    return [
-        ev.ModelSchedulingChanged(at=now, model=model.name, scheduling=command.scheduling, aliases=model.aliases)
-    ]
+    return [ev.ModelSchedulingChanged(at=now, model=model.name, scheduling=command.scheduling, aliases=model.aliases)]
 
 
 def store_load_info(state: State, command: StoreLoadInfo, now: int) -> list[ev.Event]:

@@ -155,7 +155,7 @@ def worker_left(state: State, command: WorkerLeft, now: int) -> list[ev.Event]:
 
 
 def _lose_all(state: State, node: str, reason: str, now: int, but: Iterable[str] = ()) -> list[ev.Event]:
-    """Every replica on the node is gone, but for those named. Victims go first: nothing is installed for a lost load."""
+    """Every replica on the node is gone, but for those named. Loads are lost first: no victim may install one then."""
     kept = set(but)
     replicas = [state.replicas[replica] for replica in state.by_node.get(node, ()) if replica not in kept]
     leaving = [replica for replica in replicas if replica.phase is Phase.UNLOADING]
@@ -174,7 +174,7 @@ def _confirmed(replica: Replica, now: int) -> ev.UnloadConfirmed:
 
 
 def report_running(state: State, command: ReportRunning, now: int) -> list[ev.Event]:
-    """Compare what the worker runs with the log: what is missing is lost, or its unload confirmed; what is unknown is stopped.
+    """Compare what the worker runs with the log: what is missing is lost or unloaded, what is unknown is stopped.
 
     Replicas that changed after the question was asked are not judged by its answer.
     """

@@ -61,7 +61,7 @@ def fit(free: tuple[int, ...], need: int) -> Claim | None:
 
 
 def staging_need(state: State, model: Model, node: Node) -> int | None:
-    """Bytes of disk that staging the model on the node takes: 0 when it is staged there; None when they are not free."""
+    """Bytes of disk that staging the model there takes: 0 when it is staged already; None when they are not free."""
     need = model.declared_spec.disk
     if need == 0 or (model.name, model.declared) in state.staged.get(node.name, {}):
         return 0

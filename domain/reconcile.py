@@ -10,7 +10,7 @@ from . import events as ev
 from . import loads, placement, requests, routing
 from .commands import Review
 from .entities import Model, Wait
-from .leaving import leaving_now
+from .leaving import leaving_now, why_leaving
 from .routing import Evict, Hold, Place, Plan, Refuse
 from .state import State
 from .units import FOREVER
@@ -45,7 +45,7 @@ def review_model(state: State, name: str, command: Review, now: int) -> list[ev.
     if reconciling:
         leaving = leaving_now(state, name)
         if leaving is not None:
-            reason = requests.why_leaving(state, leaving)
+            reason = why_leaving(state, leaving)
             return [loads.unload(state, leaving, reason, now)]
     if model is None:
         return []

@@ -58,9 +58,7 @@ def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
     deadline = command.deadline or now + state.settings.request_deadline
     model = state.find_model(command.model)
     name = model.name if model else command.model
-    request = Asking(
-        command.request, name, command.holder, command.tenant, command.priority, now, deadline, 0
-    )
+    request = Asking(command.request, name, command.holder, command.tenant, command.priority, now, deadline, 0)
     if model is None:
         return [_refused(request, routing.no_such_model(command.model), now)]
     return settle(state, model, request, _plan(state, model, request, now), now)
@@ -281,7 +279,7 @@ def retry_after(state: State, now: int) -> int:
 
 
 def wake(state: State, request: Request, now: int) -> list[ev.Event]:
-    """The instant that a waiting request named has come: look again, and if there is still no way, wait for the next."""
+    """The instant that a waiting request named has come: look again; if there is still no way, wait for a change."""
     model = state.models[request.model]
     head = state.waiting(model.name)[0][2]
     if request.id != head:

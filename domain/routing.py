@@ -17,8 +17,7 @@ from .refusals import RefusalCode
 from .state import State
 from .survey import room_verdict, survey, warm_verdict
 
-
-TIE_SCAN = 16
+TIE_SCAN = 8
 """So many replicas that tie on locks and recency are compared by free memory."""
 
 
@@ -95,13 +94,9 @@ def pick_warm(state: State, model: Model) -> str | None:
     used_at = bucket[0][0]
     if len(bucket) == 1 or bucket[1][0] != used_at:
         return bucket[0][2]
-    tied = [key[2] for key in bucket[:TIE_SCAN] if key[0] == used_at]
-    return min(tied, key=lambda replica: _roomiest(state, state.replicas[replica]))
-
-
-def _roomiest(state: State, replica: Replica) -> tuple[int, str, int]:
-    free = max(state.free_in_pools(state.nodes[replica.node]), default=0)
-    return (-free, replica.node, replica.index)
+    replicas, room = state.replicas, state.candidates(model).keys
+    tied = [replicas[key[2]] for key in bucket[:TIE_SCAN] if key[0] == used_at]
+    return min((room[replica.node], replica.index, replica.id) for replica in tied)[2]
 
 
 def route_cold(state: State, model: Model, now: int) -> Plan:
@@ -119,7 +114,11 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
         if room is not None:
             return Place(room, explain_room(state, model, "place", room.node))
     explanation = survey(
-        state, model, "queue", warm_verdict(state, model, ""), cure="A release, or a higher `parallel` or `max_replicas`."
+        state,
+        model,
+        "queue",
+        warm_verdict(state, model, ""),
+        cure="A release, or a higher `parallel` or `max_replicas`.",
     )
     return Hold(Wait("busy"), explanation)
 
@@ -148,7 +147,9 @@ def may_grow(state: State, model: Model) -> bool:
 def copies(state: State, model: Model) -> int:
     """The model's copies that count against its ceiling and for its floor: loaded or to be, on its candidates."""
     candidates = state.candidates(model).nodes
-    return sum(1 for replica in state.by_model.get(model.name, ()) if counts(state, state.replicas[replica], candidates))
+    return sum(
+        1 for replica in state.by_model.get(model.name, ()) if counts(state, state.replicas[replica], candidates)
+    )
 
 
 def counts(state: State, replica: Replica, candidates: dict[str, None]) -> bool:
@@ -198,9 +199,7 @@ def _what_to_wait_for(state: State, model: Model, safe_until: int) -> Wait:
     return Wait("capacity", until=safe_until)
 
 
-def explain_room(
-    state: State, model: Model, step: str, node: str, *, chosen: str = "", cure: str = ""
-) -> Explanation:
+def explain_room(state: State, model: Model, step: str, node: str, *, chosen: str = "", cure: str = "") -> Explanation:
     """The survey of room for one more replica; ``node`` is the one taken, or empty."""
     return survey(state, model, step, room_verdict(state, model, node), chosen=chosen or node, node=node, cure=cure)
 
@@ -271,5 +270,3 @@ def no_such_model(name: str) -> Refuse:
     """Step 1: the name is neither a model's nor an alias."""
     explanation = Explanation("model", cure=f"Declare it: `interlock models apply FILE` with a model named {name!r}.")
     return Refuse(RefusalCode.UNKNOWN_MODEL, f"No model or alias is named {name!r}.", explanation)
-
-

@@ -54,15 +54,17 @@ class CandidateSet:
 class WarmSet:
     """One model's replicas that may be locked, by how many locks each holds."""
 
-    __slots__ = ("buckets", "where")
+    __slots__ = ("buckets", "size", "where")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size
+        """Bytes that one of them takes: what loading it again would move."""
         self.buckets: dict[int, list[WarmKey]] = {}
         self.where: dict[str, tuple[int, WarmKey]] = {}
 
     def fork(self) -> WarmSet:
         """An independent copy."""
-        copy = WarmSet()
+        copy = WarmSet(self.size)
         copy.buckets = {locks: keys.copy() for locks, keys in self.buckets.items()}
         copy.where = self.where.copy()
         return copy
@@ -113,10 +115,11 @@ class State:
     - ``committed``: node to bytes in use or reserved per pool; ``staged``: node to (model, revision) to bytes on disk;
       ``disk_used``: node to bytes staged or being staged
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``floored``: models with a floor
+    - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
     - ``timers``: a heap whose first entry is always live
     """
 
-    __slots__ = (*_FORKED_MAPS, "approved", "arrivals", "reservations", "settings", "timers")
+    __slots__ = (*_FORKED_MAPS, "approved", "arrivals", "reservations", "settings", "timers", "warm_by_size")
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -147,12 +150,14 @@ class State:
         self.parked: dict[str, None] = {}
         self.floored: dict[str, None] = {}
         self.timers: list[Timer] = []
+        self.warm_by_size: list[tuple[int, str]] = []
 
     def fork(self) -> State:
         """An independent state; entities are shared, containers copied."""
         copy = State.__new__(State)
         copy.settings, copy.arrivals, copy.reservations = self.settings, self.arrivals, self.reservations
         copy.approved, copy.timers = self.approved.copy(), self.timers.copy()
+        copy.warm_by_size = self.warm_by_size.copy()
         for name in _FORKED_MAPS:
             setattr(copy, name, getattr(self, name).copy())
         for name in ("by_node", "by_model", "by_slot", "loading", "locks", "queues", "by_holder", "awaited", "staged"):
@@ -262,7 +267,12 @@ class State:
     def index_warm(self, replica: Replica) -> None:
         """Put the replica into its model's warm set, or take it out, as the rule says."""
         if self.takes_locks(replica):
-            self.warm.setdefault(replica.model, WarmSet()).put(replica, self.lock_count(replica.id))
+            warm = self.warm.get(replica.model)
+            if warm is None:
+                size = self.models[replica.model].serving_spec.vram
+                warm = self.warm[replica.model] = WarmSet(size)
+                insort(self.warm_by_size, (size, replica.model))
+            warm.put(replica, self.lock_count(replica.id))
         else:
             self.unindex_warm(replica)
 
@@ -273,6 +283,7 @@ class State:
             warm.remove(replica.id)
             if not warm.where:
                 del self.warm[replica.model]
+                del self.warm_by_size[bisect_left(self.warm_by_size, (warm.size, replica.model))]
 
     def index_phase(self, replica: Replica) -> None:
         """Bring ``loading`` and ``transit`` up to date with the replica's phase."""

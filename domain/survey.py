@@ -7,6 +7,7 @@ the step asks. Small clusters list every node; large ones count, and list the be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from .entities import Model, Node, NodeStatus, Phase
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
@@ -22,9 +23,7 @@ def common_filter(state: State, model: Model, node: Node) -> Considered | None:
     if not node.approved:
         return Considered(node.name, "rejected", "approval", "waits for an operator's approval")
     if node.name not in state.candidates(model).nodes:
-        return Considered(
-            node.name, "rejected", "selector", first_failing_term(model.scheduling.selector, node.labels)
-        )
+        return Considered(node.name, "rejected", "selector", first_failing_term(model.scheduling.selector, node.labels))
     if node.status is NodeStatus.DRAINING:
         return Considered(node.name, "rejected", "drain", "is draining")
     if not node.takes_work:
@@ -37,14 +36,17 @@ def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
     warm = state.warm.get(model.name)
     where = warm.where if warm is not None else {}
     parallel = model.scheduling.parallel
+    open_nodes = state.candidates(model).keys
+    by_slot, model_name = state.by_slot, model.name
 
     def verdict(node: Node) -> Considered:
-        common = common_filter(state, model, node)
-        if common is not None:
-            return common
-        slots = state.by_slot.get((node.name, model.name))
+        if node.name not in open_nodes:
+            common = common_filter(state, model, node)
+            if common is not None:
+                return common
+        slots = by_slot.get((node.name, model_name))
         if not slots:
-            return Considered(node.name, "rejected", "replica", "has no replica of it")
+            return _without_replica(node.name)
         best = -1
         for replica in slots.values():
             place = where.get(replica)
@@ -59,6 +61,12 @@ def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
         return Considered(node.name, "eligible", "", f"{best} in flight", -float(best))
 
     return verdict
+
+
+@lru_cache(4096)
+def _without_replica(node: str) -> Considered:
+    """The commonest verdict of all: kept, since a warm decision makes one for nearly every node."""
+    return Considered(node, "rejected", "replica", "has no replica of it")
 
 
 def _phases(state: State, replicas: Iterable[str]) -> str:
@@ -84,8 +92,14 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
                 node.name, "rejected", "memory", f"needs {format_size(spec.vram)}, {format_size(room)} free"
             )
         disk = state.disk_free(node)
-        if disk is not None and spec.disk > disk and (model.name, model.declared) not in state.staged.get(node.name, {}):
-            return Considered(node.name, "rejected", "disk", f"needs {format_size(spec.disk)}, {format_size(disk)} free")
+        if (
+            disk is not None
+            and spec.disk > disk
+            and (model.name, model.declared) not in state.staged.get(node.name, {})
+        ):
+            return Considered(
+                node.name, "rejected", "disk", f"needs {format_size(spec.disk)}, {format_size(disk)} free"
+            )
         return Considered(node.name, "eligible", "", f"{format_size(room)} free", room / GIB)
 
     return verdict
@@ -99,24 +113,25 @@ def survey(
     if len(nodes) <= FULL_SURVEY_LIMIT:
         return Explanation(step, tuple(map(verdict, nodes.values())), {}, chosen, cure)
     candidates = state.candidates(model)
-    rejected = {
-        "approval": len(nodes) - len(state.approved),
-        "selector": len(state.approved) - len(candidates.nodes),
-        "health": len(candidates.nodes) - len(candidates.open),
-    }
-    listed = [node] if node else []
-    best = [name for _, name in candidates.open[: TOP_SCORES + NEAREST_MISSES] if name != node]
+    rejected: dict[str, int] = {}
+    if len(nodes) > len(state.approved):
+        rejected["approval"] = len(nodes) - len(state.approved)
+    if len(state.approved) > len(candidates.nodes):
+        rejected["selector"] = len(state.approved) - len(candidates.nodes)
+    if len(candidates.nodes) > len(candidates.open):
+        rejected["health"] = len(candidates.nodes) - len(candidates.open)
     warm = state.warm.get(model.name)
-    if warm is not None and step == "warm":
+    if warm is not None and step in ("warm", "granted", "queue"):
         bucket = warm.buckets[min(warm.buckets)]
-        best = [state.replicas[key[2]].node for key in bucket[: TOP_SCORES + 1]]
-        rejected["replica"] = max(0, len(candidates.open) - len(warm.where))
-        best = [name for name in best if name != node]
-        listed += best[: TOP_SCORES - 1]
+        best = [state.replicas[key[2]].node for key in bucket[:TOP_SCORES]]
+        if len(candidates.open) > len(warm.where):
+            rejected["replica"] = len(candidates.open) - len(warm.where)
+        listed = dict.fromkeys([node, *best][:TOP_SCORES] if node else best)
     else:
-        listed += best[: TOP_SCORES + NEAREST_MISSES - 1]
-    rows = tuple(verdict(nodes[name]) for name in dict.fromkeys(listed))
-    return Explanation(step, rows, {name: count for name, count in rejected.items() if count > 0}, chosen, cure)
+        listed = dict.fromkeys([node] if node else [])
+        listed.update(dict.fromkeys(name for _, name in candidates.open[: TOP_SCORES + NEAREST_MISSES]))
+    rows = tuple([verdict(nodes[name]) for name in listed])
+    return Explanation(step, rows, rejected, chosen, cure)
 
 
 def loads_in_progress(state: State, model: str) -> list[str]:

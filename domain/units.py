@@ -1,6 +1,6 @@
 """Durations, sizes and instants as people write them, and as the core counts them.
 
-The core counts time in whole microseconds and memory in whole bytes: integers compare exactly and hash alike everywhere.
+The core counts time in whole microseconds and memory in whole bytes: integers compare exactly everywhere.
 """
 
 from __future__ import annotations
