@@ -23,7 +23,7 @@ SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
 )  # fmt: skip
 MODEL_KEYS = ("name", *SPEC_KEYS, *SCHEDULING_KEYS, "aliases")
-_NAME = re.compile(r"[^\s\x00-\x1f\x7f*>]{1,256}")
+_NAME = re.compile(r"[^\s\x00-\x1f\x7f*>]{1,200}")
 
 
 def parse_model(table: Mapping[str, object], field: str = "") -> DeclareModel:
@@ -112,10 +112,10 @@ def parse_budget(value: object, field: str) -> Budget:
 
 
 def parse_name(value: object, field: str) -> str:
-    """A model's name: 1 to 256 characters, none of them a space, a control, ``*`` or ``>``."""
+    """A model's name: 1 to 200 characters, none of them a space, a control, ``*`` or ``>``."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         problem = "missing" if value is None else f"{value!r} is not a name"
-        raise InvalidField(field, problem, cure="Use 1 to 256 characters without spaces, * and >.")
+        raise InvalidField(field, problem, cure="Use 1 to 200 characters without spaces, * and >.")
     return value
 
 

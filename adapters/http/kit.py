@@ -87,6 +87,8 @@ async def read(request: web.Request, decoder: msgspec.json.Decoder[_T], *, empty
         return decoder.decode(body)
     except msgspec.MsgspecError as error:
         raise decode_problem(error) from None
+    except UnicodeDecodeError:
+        raise InvalidField("body", "not JSON: a text in it is not UTF-8") from None
     except RecursionError:
         raise InvalidField("body", "nested too deeply") from None
 

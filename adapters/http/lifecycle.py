@@ -18,22 +18,24 @@ from typing import TypeVar
 
 from interlock.domain.commands import (
     AcquireLock,
+    AnyReply,
     CancelRequest,
     Command,
+    Done,
     Envelope,
     Locked,
-    Rejected,
     ReleaseLock,
     ReportBackendGone,
+    Waiting,
 )
-from interlock.domain.errors import NoWriter
+from interlock.domain.errors import BackendFailed, BackendGone, InvariantBroken, NoWriter
 from interlock.domain.ports import CommandPort
 from interlock.domain.units import SECOND
 
 from .config import GatewayConfig
 from .ids import Ids, RequestIds
 from .metrics import GatewayMetrics
-from .ports import BackendGone, QueryPort
+from .ports import QueryPort
 from .problems import RequestRefused, rejection
 
 log = logging.getLogger("interlock.gateway")
@@ -139,7 +141,7 @@ class Claim:
     def lock(self) -> Locked:
         """The lock held now."""
         if self._lock is None:
-            raise RuntimeError("a claim has no lock outside its block")
+            raise InvariantBroken("a claim has no lock outside its block")
         return self._lock
 
     async def __aenter__(self) -> Claim:
@@ -158,7 +160,7 @@ class Claim:
         """Give back a lock whose backend is gone, and wait for the next one; raises as entering does."""
         lost = self.lock
         self._claims.metrics.reroutes.add()
-        await self._obtain(ReportBackendGone(request=self.ids.request, replica=lost.replica, detail=gone.message))
+        await self._obtain(ReportBackendGone(request=self.ids.request, replica=lost.replica, detail=gone.detail))
 
     async def run(self, call: Callable[[Locked], Awaitable[_T]]) -> _T:
         """``call`` with the lock, and again with the next one as long as the backend turns out to be gone."""
@@ -167,7 +169,7 @@ class Claim:
                 return await call(self.lock)
             except BackendGone as gone:
                 await self.reroute(gone)
-        raise BackendGone(f"{_MOST_ROUTES} backends in a row were gone.")
+        raise BackendFailed(f"{_MOST_ROUTES} backends in a row were gone.")
 
     async def _obtain(self, command: AcquireLock | ReportBackendGone) -> None:
         self._lock, self._open = None, True
@@ -192,14 +194,17 @@ class Claim:
             claims.metrics.lock_seconds.observe(now - self._since)
             self._since = now
             return
+        if isinstance(reply, Done | Waiting):
+            # The core has nothing to route: this request was ended there, or its replica is on its way out.
+            raise BackendFailed("The backend is gone, and the request was ended meanwhile.")
         self._open = False
         if reply.code == "conflict" and isinstance(command, AcquireLock):
-            raise RequestTaken(reply.message)
+            raise RequestTaken(reply.message)  # caught where the claim is entered: it asks under another id
         claims.metrics.outcomes.add("refused")
         error = rejection(reply)
         raise await self._refusal(error) if isinstance(error, RequestRefused) else error
 
-    async def _ask(self, envelope: Envelope) -> Locked | Rejected:
+    async def _ask(self, envelope: Envelope) -> AnyReply:
         """The envelope's end, asked again while no writer leads, for ``writer_patience`` at a stretch."""
         patience = self._claims.config.writer_patience / SECOND
         pause, started = _FIRST_PAUSE_SECONDS, time.monotonic()

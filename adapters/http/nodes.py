@@ -30,7 +30,7 @@ from interlock.domain.commands import (
 )
 from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import MILLISECOND, format_instant
+from interlock.domain.units import SECOND, format_instant
 
 from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import LivenessPort, View
@@ -40,6 +40,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _TAKEN = frozenset({"models", "scheduling", "register"})
 """Words that stand in paths where a node's name may stand."""
 _AUTOMATIC = ("node.name", "node.replica-slots", "gpu.vendor", "gpu.vram")
+_LONGEST_TRANSIT = 10 * SECOND
+"""What a heartbeat says of processes may be this old when it arrives; what changed since is not judged by it."""
 _STATES = {"loaded": "loaded", "unloading": "unloading"}
 
 
@@ -52,6 +54,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     total_vram: int = 0
     available_vram: int | None = None
     total_ram: int = 0
+    ram: int | None = None
     available_disk: int | None = None
     gpu_vendor: str = ""
     labels: dict[str, str] | None = None
@@ -66,18 +69,19 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
-    """``POST /api/node/{id}/heartbeat``: every field optional; ``running_age_ms`` is how long ago ``running`` was."""
+    """``POST /api/node/{id}/heartbeat``: every field optional; ``leaving`` is the worker's goodbye."""
 
     total_vram: int | None = None
     available_vram: int | None = None
     total_ram: int | None = None
+    ram: int | None = None
     worker_incarnation: str = ""
     boot: str = ""
     pools: tuple[int, ...] | None = None
     used: tuple[int, ...] | None = None
     disk: int | None = None
     running: tuple[Running, ...] | None = None
-    running_age_ms: int = 0
+    leaving: bool = False
 
 
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,7 +169,9 @@ class Nodes:
             raise InvalidField("node_type", f"{asked.node_type!r} does not serve models", cure='Use "backend".')
         if not asked.address:
             raise InvalidField("address", "missing", cure="Say where the node's backends listen.")
-        pools, used = _memory(asked.pools, asked.used, asked.total_vram, asked.available_vram)
+        # A node without a GPU serves from its main memory.
+        total = asked.total_vram or asked.total_ram
+        pools, used = _memory(asked.pools, asked.used, total, asked.available_vram if asked.total_vram else None)
         command = RegisterNode(
             node=asked.name,
             address=asked.address,
@@ -173,7 +179,7 @@ class Nodes:
             labels=asked.labels or {},
             pools=pools,
             used=used,
-            ram=_positive(asked.total_ram, "total_ram"),
+            ram=_positive(asked.total_ram if asked.ram is None else asked.ram, "ram"),
             disk=asked.available_disk if asked.disk is None else asked.disk,
             max_replicas_per_model=max(1, asked.max_replicas_per_model),
             budget=parse_budget(asked.vram_budget, "vram_budget") if asked.vram_budget else None,
@@ -196,17 +202,19 @@ class Nodes:
         if not await self._liveness.heard(name, boot):
             raise NotFound("node", name, cure="Register it first.")
         actor = f"worker:{name}"
-        if beat.pools is not None or beat.total_vram is not None or beat.available_vram is not None:
-            total = beat.total_vram
-            if total is None and beat.pools is None:
-                total = fields(await self._node(name)).get("total_vram") or _total(await self._node(name))
-            pools, used = _memory(beat.pools, beat.used, total or 0, beat.available_vram)
-            report = ReportCapacity(node=name, pools=pools, used=used, disk=beat.disk, ram=beat.total_ram or 0)
+        if beat.leaving:
+            await self._gateway.send(request, WorkerLeft(node=name), actor)
+            return json_response(Message("goodbye"))
+        if beat.pools is not None or beat.available_vram is not None:
+            total = beat.total_vram or _total(await self._node(name))
+            pools, used = _memory(beat.pools, beat.used, total, beat.available_vram)
+            ram = beat.total_ram if beat.ram is None else beat.ram
+            report = ReportCapacity(node=name, pools=pools, used=used, disk=beat.disk, ram=ram or 0)
             await self._gateway.send(request, report, actor)
         if beat.running is not None:
-            asked_at = arrived - _positive(beat.running_age_ms, "running_age_ms") * MILLISECOND
-            report_running = ReportRunning(node=name, boot=boot, asked_at=asked_at, running=beat.running)
-            await self._gateway.send(request, report_running, actor)
+            sent_at = arrived - _LONGEST_TRANSIT
+            running = ReportRunning(node=name, boot=boot, asked_at=sent_at, running=beat.running)
+            await self._gateway.send(request, running, actor)
         return json_response(Message("heartbeat received"))
 
     async def leave(self, request: web.Request) -> web.StreamResponse:

@@ -6,33 +6,36 @@ Fields that are not known are ignored, as their servers do; one that is known an
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import time
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from sys import byteorder
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
 
+from interlock.adapters.grpc.calls import ChatMessage, Generation, Piece, Vector
 from interlock.domain.commands import Locked
 from interlock.domain.errors import InterlockError, InvalidField, NotFound
 from interlock.domain.units import parse_duration
 
-from .ids import Ids
 from .kit import IDS, Gateway, Route, fields, json_response, query, read
 from .lifecycle import Claim
-from .ports import ChatMessage, Completion, Prompt
 from .problems import describe
 from .security import Audience
 
 log = logging.getLogger("interlock.gateway")
 
 _MOST_INPUTS = 2048
-_LONGEST_MODEL_NAME = 256
+_LONGEST_MODEL_NAME = 200
+
+
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+"""What the backends' messages hold."""
+Tokens = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -64,12 +67,12 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
+    top_k: Int32 | None = None
+    seed: Int32 | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     stop: str | list[str] | None = None
@@ -85,6 +88,8 @@ class ChatRequest(Sampling, frozen=True, kw_only=True):
     """``POST /v1/chat/completions``."""
 
     messages: list[InMessage]
+    tools: msgspec.Raw | None = None
+    tool_choice: msgspec.Raw | None = None
 
 
 class CompletionRequest(Sampling, frozen=True, kw_only=True):
@@ -133,40 +138,38 @@ class OpenAI:
         if not asked.messages:
             raise InvalidField("messages", "empty", cure="Send at least one message.")
         messages = tuple(_message(message, place) for place, message in enumerate(asked.messages))
-        text = "\n".join(f"{message.role}: {message.content}" for message in messages)
-        return await self._generate(request, asked, [text], messages, _CHAT)
+        wanted = _generation(asked, messages=messages, tools=_raw(asked.tools), tool_choice=_raw(asked.tool_choice))
+        return await self._generate(request, asked, [wanted], _CHAT)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Complete one text, or several in one answer."""
         asked = await read(request, self._completion_decoder)
         if asked.echo:
             raise InvalidField("echo", "not supported", cure="Leave it out.")
-        return await self._generate(request, asked, _texts("prompt", asked.prompt), (), _TEXT)
+        wanted = [_generation(asked, prompt=text) for text in _texts("prompt", asked.prompt)]
+        return await self._generate(request, asked, wanted, _TEXT)
 
     async def _generate(
         self,
         request: web.Request,
         asked: Sampling,
-        texts: Sequence[str],
-        messages: tuple[ChatMessage, ...],
+        prompts: Sequence[Generation],
         shape: _Shape,
     ) -> web.StreamResponse:
         if asked.n not in (None, 1):
             raise InvalidField("n", f"{asked.n} answers at once are not supported", cure="Ask for 1.")
-        if asked.limit is not None and asked.limit < 1:
-            raise InvalidField("max_tokens", f"{asked.limit} is not a number of tokens", cure="Give 1 or more.")
         claim = self._claim(request, asked.model)
-        prompts = [_prompt(asked, text, messages, claim.ids) for text in texts]
+        prompts = [msgspec.structs.replace(prompt, correlation_id=claim.ids.request) for prompt in prompts]
         if asked.stream:
             usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
             return await self._stream(request, claim, prompts, shape, usage)
         predict = self._gateway.backends.predict
-        done: list[Completion] = []
+        done: list[Piece] = []
         async with claim:
             for prompt in prompts:
 
-                async def call(lock: Locked, prompt: Prompt = prompt) -> Completion:
-                    return await predict(lock.address, lock.model, prompt)
+                async def call(lock: Locked, prompt: Generation = prompt) -> Piece:
+                    return await predict(lock.address, lock.model, prompt, replica=lock.replica)
 
                 done.append(await claim.run(call))
             return await self._finish(request, claim, shape.whole(claim, done, asked.limit))
@@ -177,15 +180,15 @@ class OpenAI:
         texts = _texts("input", asked.input)
         claim = self._claim(request, asked.model)
         embedding = self._gateway.backends.embedding
-        data = []
+        data, tokens = [], 0
         async with claim:
             for index, text in enumerate(texts):
 
-                async def call(lock: Locked, text: str = text) -> Sequence[float]:
-                    prompt = Prompt(text=text, correlation_id=claim.ids.request)
-                    return await embedding(lock.address, lock.model, prompt)
+                async def call(lock: Locked, text: str = text) -> Vector:
+                    return await embedding(lock.address, lock.model, text, replica=lock.replica)
 
-                vector = await claim.run(call)
+                vector, told = msgspec.structs.astuple(await claim.run(call))
+                tokens += told
                 if asked.dimensions not in (None, len(vector)):
                     raise InvalidField("dimensions", f"this model's embeddings have {len(vector)}")
                 written = _base64(vector) if asked.encoding_format == "base64" else list(vector)
@@ -194,7 +197,7 @@ class OpenAI:
                 "object": "list",
                 "model": claim.lock.model,
                 "data": data,
-                "usage": {"prompt_tokens": 0, "total_tokens": 0},
+                "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }
             return await self._finish(request, claim, body)
 
@@ -214,6 +217,8 @@ class OpenAI:
     def _claim(self, request: web.Request, model: str) -> Claim:
         if not 0 < len(model) <= _LONGEST_MODEL_NAME:
             raise InvalidField("model", f"has {len(model)} characters", cure=f"Use 1 to {_LONGEST_MODEL_NAME}.")
+        if not model.isprintable():
+            raise InvalidField("model", "holds a character that no name has")
         deadline = request.headers.get("X-Interlock-Deadline")
         wait = None if deadline is None else parse_duration(deadline, "X-Interlock-Deadline")
         ids = self._gateway.ids.take(request.headers.get("X-Request-Id"))
@@ -235,7 +240,7 @@ class OpenAI:
         return response
 
     async def _stream(
-        self, request: web.Request, claim: Claim, prompts: list[Prompt], shape: _Shape, usage: bool
+        self, request: web.Request, claim: Claim, prompts: list[Generation], shape: _Shape, usage: bool
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
@@ -255,13 +260,13 @@ class OpenAI:
         return response
 
     async def _begin(
-        self, request: web.Request, claim: Claim, prompt: Prompt, response: web.StreamResponse
-    ) -> tuple[Any, Completion | None]:
+        self, request: web.Request, claim: Claim, prompt: Generation, response: web.StreamResponse
+    ) -> tuple[Any, Piece | None]:
         """Open the backend's stream up to its first piece: until then another replica may serve, and status is free."""
         predict_stream = self._gateway.backends.predict_stream
 
-        async def call(lock: Locked) -> tuple[AsyncIterator[Completion], Completion | None]:
-            stream = predict_stream(lock.address, lock.model, prompt)
+        async def call(lock: Locked) -> tuple[AsyncIterator[Piece], Piece | None]:
+            stream = predict_stream(lock.address, lock.model, prompt, replica=lock.replica)
             return stream, await anext(stream, None)
 
         if response.prepared:
@@ -277,8 +282,8 @@ class OpenAI:
     async def _pump(
         self,
         response: web.StreamResponse,
-        stream: AsyncIterator[Completion],
-        first: Completion | None,
+        stream: AsyncIterator[Piece],
+        first: Piece | None,
         pieces: _Pieces,
         counts: list[int],
     ) -> None:
@@ -315,8 +320,8 @@ async def _tell(response: web.StreamResponse, error: InterlockError) -> _StreamB
 class _Pieces:
     """The events of one streamed choice, their constant part encoded once."""
 
-    def __init__(self, shape: _Shape, head: dict[str, object], index: int, prompt: Prompt) -> None:
-        self._shape, self._head, self._index, self._limit = shape, head, index, prompt.max_tokens
+    def __init__(self, shape: _Shape, head: dict[str, object], index: int, prompt: Generation) -> None:
+        self._shape, self._head, self._index, self._limit = shape, head, index, prompt.max_tokens or None
 
     def _event(self, choice: dict[str, object]) -> bytes:
         self._head["choices"] = [{"index": self._index, **choice, "logprobs": None}]
@@ -356,7 +361,7 @@ class _Shape:
             "model": claim.lock.model,
         }
 
-    def whole(self, claim: Claim, done: Sequence[Completion], limit: int | None) -> dict[str, object]:
+    def whole(self, claim: Claim, done: Sequence[Piece], limit: int | None) -> dict[str, object]:
         """A whole answer, one choice per prompt."""
         choices = []
         for index, completion in enumerate(done):
@@ -368,7 +373,7 @@ class _Shape:
         usage = _usage([sum(one.tokens for one in done), sum(one.prompt_tokens for one in done)])
         return {**self._head(claim, self._whole), "choices": choices, "usage": usage}
 
-    def pieces(self, claim: Claim, index: int, prompt: Prompt, usage: bool) -> _Pieces:
+    def pieces(self, claim: Claim, index: int, prompt: Generation, usage: bool) -> _Pieces:
         """The writer of one streamed choice; with ``usage`` every piece but the last names it as null."""
         head = self._head(claim, self._piece)
         return _Pieces(self, {**head, "usage": None} if usage else head, index, prompt)
@@ -398,31 +403,44 @@ def _message(message: InMessage, place: int) -> ChatMessage:
             if part.type != "text" or part.text is None:
                 raise InvalidField(f"messages[{place}].content[{number}].type", f"{part.type!r} is not supported")
         content = "".join(part.text or "" for part in content)
-    calls = bytes(message.tool_calls).decode() if message.tool_calls is not None else ""
     return ChatMessage(
         role=message.role,
         content=content or "",
         name=message.name or "",
         tool_call_id=message.tool_call_id or "",
-        tool_calls="" if calls == "null" else json.dumps(json.loads(calls)) if calls else "",
+        tool_calls=_raw(message.tool_calls),
     )
 
 
-def _prompt(asked: Sampling, text: str, messages: tuple[ChatMessage, ...], ids: Ids) -> Prompt:
+def _generation(
+    asked: Sampling,
+    *,
+    prompt: str = "",
+    messages: tuple[ChatMessage, ...] = (),
+    tools: str = "",
+    tool_choice: str = "",
+) -> Generation:
     stop = asked.stop or ()
-    return Prompt(
-        text=text,
+    return Generation(
+        prompt=prompt,
         messages=messages,
-        max_tokens=asked.limit,
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=asked.top_k,
-        seed=asked.seed,
-        frequency_penalty=asked.frequency_penalty,
-        presence_penalty=asked.presence_penalty,
+        max_tokens=asked.limit or 0,
+        temperature=1.0 if asked.temperature is None else asked.temperature,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        top_k=asked.top_k or 0,
+        seed=asked.seed or 0,
+        frequency_penalty=asked.frequency_penalty or 0.0,
+        presence_penalty=asked.presence_penalty or 0.0,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        correlation_id=ids.request,
+        tools=tools,
+        tool_choice=tool_choice,
     )
+
+
+def _raw(value: msgspec.Raw | None) -> str:
+    """JSON that goes on as it came; empty for null."""
+    text = "" if value is None else bytes(value).decode()
+    return "" if text == "null" else text
 
 
 def _texts(field: str, given: str | list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from interlock.domain.errors import InterlockError
+from interlock.adapters.grpc.calls import Generation, Piece, Vector
 
 View = Mapping[str, object] | msgspec.Struct
 
@@ -142,69 +142,24 @@ class EventsPort(Protocol):
         ...
 
 
-# --- Model backends ---------------------------------------------------------------------------------------------------
-
-
-class BackendGone(InterlockError):
-    """The backend is not there, or does not hold the model (UNAVAILABLE, FAILED_PRECONDITION): another may serve."""
-
-
-class BackendFailed(InterlockError):
-    """The backend answered with an error of its own; the message is in its words. Another would say the same."""
-
-
-class ChatMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message of a conversation; ``tool_calls`` is JSON text."""
-
-    role: str
-    content: str = ""
-    name: str = ""
-    tool_call_id: str = ""
-    tool_calls: str = ""
-
-
-class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a backend is asked to complete or embed. None means the backend's own default.
-
-    A conversation comes as ``messages``, and as one plain ``text`` for backends without a chat template.
-    """
-
-    text: str
-    messages: tuple[ChatMessage, ...] = ()
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    stop: tuple[str, ...] = ()
-    correlation_id: str = ""
-
-
-class Completion(msgspec.Struct, frozen=True):
-    """A whole answer, or one piece of a streamed one; token counts are totals so far, 0 when not told."""
-
-    text: str
-    tokens: int = 0
-    prompt_tokens: int = 0
-
-
 class BackendPort(Protocol):
-    """How the gateway calls a model backend at an address that a lock named. Raises BackendGone or BackendFailed.
+    """How the gateway calls a model backend at an address that a lock named.
 
-    A call carries the model's name, so that a recycled port cannot answer for another model. Cancelling a call stops
-    the work at the backend.
+    Raises :class:`~interlock.domain.errors.BackendGone` when nothing there has the model and no byte came, and
+    :class:`~interlock.domain.errors.BackendFailed` for everything else. A call carries the model's name and the
+    replica's id, so that a recycled port cannot answer for another. Cancelling a call stops the work at the backend.
     """
 
-    async def predict(self, address: str, model: str, prompt: Prompt) -> Completion:
-        """Complete the prompt."""
+    async def predict(self, address: str, model: str, wanted: Generation, *, replica: str = "") -> Piece:
+        """Make the whole text."""
         ...
 
-    def predict_stream(self, address: str, model: str, prompt: Prompt) -> AsyncIterator[Completion]:
-        """Complete the prompt piece by piece."""
+    def predict_stream(
+        self, address: str, model: str, wanted: Generation, *, replica: str = ""
+    ) -> AsyncIterator[Piece]:
+        """Make the text piece by piece."""
         ...
 
-    async def embedding(self, address: str, model: str, prompt: Prompt) -> Sequence[float]:
-        """Embed the text."""
+    async def embedding(self, address: str, model: str, text: str, *, replica: str = "") -> Vector:
+        """The text's vector."""
         ...

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from interlock.domain.errors import InvalidField
+from interlock.domain.errors import InvalidField, InvariantBroken
 
 from .kit import Gateway, Route, json_response, query
 from .ports import EventRow, EventsPort, Readiness
@@ -68,7 +68,7 @@ class Probes:
         if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
             raise InvalidField("after", f"{after!r} is not a position")
         if self._events is None:
-            raise RuntimeError("the route exists with an events port only")
+            raise InvariantBroken("the route exists with an events port only")
         rows = self._events.follow(None if after is None else int(after))
         first = asyncio.ensure_future(_next(rows))
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})

@@ -16,6 +16,8 @@ from aiohttp import web
 
 from interlock.domain.commands import Rejected
 from interlock.domain.errors import (
+    BackendFailed,
+    BackendGone,
     Conflict,
     InterlockError,
     InvalidField,
@@ -31,7 +33,7 @@ from interlock.domain.errors import (
 from interlock.domain.refusals import HTTP_STATUS
 from interlock.domain.units import SECOND
 
-from .ports import BackendFailed, BackendGone, View
+from .ports import View
 
 _STATUS: dict[str, int] = {code.value: status for code, status in HTTP_STATUS.items()}
 _MISCONFIGURED = frozenset({"unknown_model", "no_node_matches", "never_fits", "load_info_missing"})
@@ -80,8 +82,17 @@ def rejection(reply: Rejected) -> InterlockError:
     """The error that a rejected command means."""
     if reply.code in _STATUS:
         return RequestRefused(reply.code, reply.message, cure=reply.cure, retry_after=reply.retry_after)
-    kinds: dict[str, type[InterlockError]] = {"not_found": _Missing, "conflict": Conflict, "invalid": UsageError}
+    kinds: dict[str, type[InterlockError]] = {
+        "not_found": _Missing,
+        "conflict": Conflict,
+        "invalid": UsageError,
+        "cancelled": Cancelled,
+    }
     return kinds.get(reply.code, InterlockError)(reply.message, cure=reply.cure)
+
+
+class Cancelled(InterlockError):
+    """The request was ended by somebody else: an operator released it, or its holder counted as lost."""
 
 
 class _Missing(InterlockError):
@@ -114,6 +125,7 @@ _TABLE: tuple[tuple[type[InterlockError], int, str, str], ...] = (
     (Forbidden, 403, "authentication_error", "forbidden"),
     (NotFound, 404, "not_found_error", "not_found"),
     (_Missing, 404, "not_found_error", "not_found"),
+    (Cancelled, 409, "conflict_error", "cancelled"),
     (Conflict, 409, "conflict_error", "conflict"),
     (BackendGone, 502, "failed", "backend_failed"),
     (BackendFailed, 502, "failed", "backend_failed"),
@@ -133,7 +145,7 @@ def describe(error: InterlockError) -> tuple[int, dict[str, object], dict[str, s
     body: dict[str, object] = {"message": str(error), "type": type_name, "code": code}
     if isinstance(error, InvalidField):
         body["param"] = error.field
-    if isinstance(error, Unavailable):
+    if status == 503:
         headers["Retry-After"] = "1"
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"

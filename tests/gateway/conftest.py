@@ -61,6 +61,11 @@ class Cluster:
             body = await response.read()
             return response.status, await response.json() if body else None, response.headers
 
+    async def ask_raw(self, body: object) -> bytes:
+        """One chat request, whatever its answer."""
+        async with self.http.post("/v1/chat/completions", json=body) as response:
+            return await response.read()
+
     async def chat(self, model: str = "m", text: str = "hello there", **arguments: Any) -> tuple[int, Any, Any]:
         """One chat request, not streamed."""
         body = {"model": model, "messages": [{"role": "user", "content": text}]}

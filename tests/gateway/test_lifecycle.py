@@ -1,0 +1,321 @@
+"""The lock is released exactly once, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from interlock.domain import commands as c
+from interlock.domain.errors import BackendFailed, BackendGone
+from tests.gateway.conftest import Cluster
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "one two three four"}]}
+STREAM = {**BODY, "stream": True}
+
+
+def check_nothing_is_held(cluster: Cluster) -> None:
+    """No lock, nobody waiting, and every request that got a lock was ended once."""
+    scheduler = cluster.scheduler
+    assert scheduler.locks == {}
+    assert scheduler.waiting == {}
+    ended = [request for request, _ in scheduler.ended]
+    assert len(ended) == len(set(ended))
+    assert scheduler.acquired - scheduler.released == 0
+
+
+async def read_events(response: aiohttp.ClientResponse) -> list[Any]:
+    text = (await response.read()).decode()
+    events = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    return [event if event == "[DONE]" else json.loads(event) for event in events]
+
+
+async def test_a_request_that_is_served_is_released_as_served(cluster: Cluster) -> None:
+    status, _, _ = await cluster.chat()
+    assert status == 200
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    assert cluster.scheduler.kinds() == ["AcquireLock", "ReleaseLock"]
+    assert cluster.scheduler.of(c.AcquireLock)[0].holder == cluster.holder
+    assert [outcome for _, outcome in cluster.scheduler.ended] == ["served"]
+
+
+async def test_the_next_request_of_a_connection_never_meets_the_lock_of_the_last(cluster: Cluster) -> None:
+    cluster.scheduler.serve("one", "r9", parallel=1)
+    for _ in range(20):
+        status, _, _ = await cluster.chat("one")
+        assert status == 200
+    assert all(not isinstance(reply, c.Waiting) for reply in cluster.scheduler.replies.values())
+
+
+async def test_a_backends_own_error_reaches_the_client_in_its_words(cluster: Cluster) -> None:
+    cluster.backends.fails["r1:1"] = BackendFailed("out of paper")
+    status, answer, _ = await cluster.chat()
+    assert status == 502
+    assert answer["error"] == {"message": "out of paper", "type": "failed", "code": "backend_failed"}
+    assert [outcome for _, outcome in cluster.scheduler.ended] == ["failed"]
+    assert cluster.scheduler.of(c.ReleaseLock)[0].detail == "out of paper"
+
+
+async def test_a_backend_that_is_gone_is_reported_and_the_request_served_elsewhere(cluster: Cluster) -> None:
+    cluster.backends.gone.add("r1:1")
+    status, answer, _ = await cluster.chat()
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == "m: hello there"
+    assert cluster.backends.calls == ["r1:1", "r2:1"]
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    assert cluster.scheduler.kinds() == ["AcquireLock", "ReportBackendGone", "ReleaseLock"]
+    assert cluster.scheduler.of(c.ReportBackendGone)[0].replica == "r1"
+    check_nothing_is_held(cluster)
+
+
+async def test_a_stream_whose_backend_is_gone_before_its_first_byte_is_served_elsewhere(cluster: Cluster) -> None:
+    cluster.backends.gone.add("r1:1")
+    async with cluster.http.post("/v1/chat/completions", json=STREAM) as response:
+        assert response.status == 200
+        assert (await read_events(response))[-1] == "[DONE]"
+    assert cluster.backends.calls == ["r1:1", "r2:1"]
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    check_nothing_is_held(cluster)
+
+
+async def test_when_no_backend_is_left_the_cores_refusal_is_the_answer_and_nothing_is_released(
+    cluster: Cluster,
+) -> None:
+    cluster.backends.gone |= {"r1:1", "r2:1"}
+    status, answer, headers = await cluster.chat()
+    assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "capacity_exhausted", "3")
+    assert cluster.scheduler.kinds() == ["AcquireLock", "ReportBackendGone", "ReportBackendGone"]
+    check_nothing_is_held(cluster)
+
+
+async def test_a_request_that_was_ended_while_its_backend_was_gone_fails_and_is_released(cluster: Cluster) -> None:
+    cluster.backends.gone.add("r1:1")
+    decide = cluster.scheduler._decide
+    cluster.scheduler._decide = lambda command: (  # type: ignore[method-assign]  # the core's answer to a stale report
+        c.Done() if isinstance(command, c.ReportBackendGone) else decide(command)
+    )
+    status, answer, _ = await cluster.chat()
+    assert (status, answer["error"]["code"]) == (502, "backend_failed")
+    check_nothing_is_held(cluster)
+
+
+@pytest.mark.parametrize("error", [BackendFailed("ran dry"), BackendGone("r1:1", "died"), KeyError("a defect")])
+async def test_an_error_after_the_first_byte_ends_the_stream_visibly(cluster: Cluster, error: Exception) -> None:
+    cluster.backends.breaks["r1:1"] = (2, error)
+    async with cluster.http.post("/v1/chat/completions", json=STREAM) as response:
+        assert response.status == 200
+        events = await read_events(response)
+    assert "error" in events[-1]
+    assert "KeyError" not in json.dumps(events[-1])
+    assert cluster.scheduler.of(c.ReportBackendGone) == []
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    assert [outcome for _, outcome in cluster.scheduler.ended] == ["failed"]
+    check_nothing_is_held(cluster)
+
+
+async def test_the_official_client_raises_when_a_stream_breaks(cluster: Cluster) -> None:
+    cluster.backends.breaks["r1:1"] = (2, BackendFailed("ran dry"))
+    stream = await cluster.openai().completions.create(model="m", prompt="a b c", stream=True)
+    with pytest.raises(openai.APIError, match="ran dry"):
+        async for _ in stream:
+            pass
+
+
+async def test_an_error_before_the_first_byte_of_a_stream_has_a_status(cluster: Cluster) -> None:
+    cluster.backends.fails["r1:1"] = BackendFailed("no such voice")
+    status, answer, _ = await cluster.ask("POST", "/v1/chat/completions", json=STREAM)
+    assert (status, answer["error"]["message"]) == (502, "no such voice")
+
+
+async def test_a_client_that_leaves_while_it_waits_is_cancelled(cluster: Cluster) -> None:
+    cluster.scheduler.hold = True
+    asking = asyncio.create_task(cluster.chat())
+    await cluster.scheduler.until(lambda: len(cluster.scheduler.waiting) == 1)
+    asking.cancel()
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    assert cluster.scheduler.kinds() == ["AcquireLock", "CancelRequest"]
+    assert cluster.backends.calls == []
+    check_nothing_is_held(cluster)
+
+
+async def test_a_client_that_leaves_while_the_backend_works_stops_it_and_is_released(cluster: Cluster) -> None:
+    cluster.backends.stalls["r1:1"] = 0
+    asking = asyncio.create_task(cluster.chat())
+    await cluster.backends.stalled.wait()
+    asking.cancel()
+    await asyncio.wait_for(cluster.backends.left.wait(), 10)
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    assert [outcome for _, outcome in cluster.scheduler.ended] == ["cancelled"]
+    check_nothing_is_held(cluster)
+
+
+async def test_a_client_that_leaves_mid_stream_stops_the_backend_and_is_released(cluster: Cluster) -> None:
+    cluster.backends.stalls["r1:1"] = 2
+    response = await cluster.http.post("/v1/chat/completions", json=STREAM)
+    await response.content.readuntil(b"\n\n")
+    await cluster.backends.stalled.wait()
+    response.close()
+    await asyncio.wait_for(cluster.backends.left.wait(), 10)
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    assert [outcome for _, outcome in cluster.scheduler.ended] == ["cancelled"]
+    check_nothing_is_held(cluster)
+
+
+async def test_a_release_is_sent_again_under_the_same_id_until_a_writer_is_back(cluster: Cluster) -> None:
+    decide = cluster.scheduler._decide
+
+    def leave_after_the_lock(command: c.Command) -> c.AnyReply:
+        if isinstance(command, c.AcquireLock):
+            cluster.scheduler.away = 3
+        return decide(command)
+
+    cluster.scheduler._decide = leave_after_the_lock  # type: ignore[method-assign]  # the writer dies at this moment
+    status, _, _ = await cluster.chat()
+    assert status == 200
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    sent = [envelope.command_id for envelope in cluster.scheduler.sent if isinstance(envelope.command, c.ReleaseLock)]
+    assert len(sent) >= 3
+    assert len(set(sent)) == 1
+    check_nothing_is_held(cluster)
+
+
+async def test_a_release_whose_answer_was_lost_is_decided_once(cluster: Cluster) -> None:
+    decide = cluster.scheduler._decide
+
+    def lose_the_answer(command: c.Command) -> c.AnyReply:
+        if isinstance(command, c.ReleaseLock):
+            cluster.scheduler.lost_answers = 2
+        return decide(command)
+
+    cluster.scheduler._decide = lose_the_answer  # type: ignore[method-assign]  # the answer gets lost at this moment
+    await cluster.chat()
+    await cluster.scheduler.until(lambda: len(cluster.scheduler.sent) >= 4)
+    assert cluster.scheduler.kinds() == ["AcquireLock", "ReleaseLock"]
+    check_nothing_is_held(cluster)
+
+
+async def test_a_lock_whose_answer_was_lost_is_found_again(cluster: Cluster) -> None:
+    cluster.scheduler.lost_answers = 2
+    status, _, _ = await cluster.chat()
+    assert status == 200
+    assert cluster.scheduler.acquired == 1
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    check_nothing_is_held(cluster)
+
+
+async def test_without_a_writer_the_client_is_told_and_the_request_ended_once_one_is_back(bare: Cluster) -> None:
+    await bare.start(writer_patience=50_000)
+    bare.scheduler.away = 10**6
+    status, answer, headers = await bare.chat()
+    assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "no_writer", "1")
+    bare.scheduler.away = 0
+    await bare.scheduler.until(lambda: "CancelRequest" in bare.scheduler.kinds())
+    assert bare.scheduler.of(c.AcquireLock) == []
+    check_nothing_is_held(bare)
+
+
+async def test_a_wait_beyond_the_last_resort_is_given_up(bare: Cluster) -> None:
+    await bare.start(wait_limit=50_000)
+    bare.scheduler.hold = True
+    status, answer, _ = await bare.chat()
+    assert (status, answer["error"]["code"]) == (503, "capacity_exhausted")
+    await bare.scheduler.until(lambda: bool(bare.scheduler.ended))
+    check_nothing_is_held(bare)
+
+
+async def test_a_deadline_of_the_clients_own_reaches_the_core(cluster: Cluster) -> None:
+    await cluster.chat(headers={"X-Interlock-Deadline": "30s"})
+    await cluster.chat()
+    given, default = cluster.scheduler.of(c.AcquireLock)
+    assert given.deadline > 10**15
+    assert default.deadline == 0
+    status, answer, _ = await cluster.chat(headers={"X-Interlock-Deadline": "soon"})
+    assert (status, answer["error"]["param"]) == (400, "X-Interlock-Deadline")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("unknown_model", 404, "misconfigured"), ("no_node_matches", 422, "misconfigured"),
+        ("never_fits", 422, "misconfigured"), ("load_info_missing", 422, "misconfigured"),
+        ("capacity_exhausted", 503, "waiting"), ("loading", 503, "waiting"), ("draining", 503, "waiting"),
+        ("frozen", 503, "waiting"), ("queue_full", 429, "waiting"), ("rate_limited", 429, "waiting"),
+        ("load_failed", 502, "failed"), ("backend_failed", 502, "failed"), ("cancelled", 409, "conflict_error"),
+    ],
+)  # fmt: skip
+async def test_a_refusal_has_its_status_its_class_and_its_cure(
+    cluster: Cluster, code: str, status: int, kind: str
+) -> None:
+    cluster.scheduler.refuse["m"] = c.Rejected(code=code, message="No.", cure="Do this.", retry_after=1_200_000)
+    got, answer, headers = await cluster.chat()
+    assert (got, answer["error"]["code"], answer["error"]["type"]) == (status, code, kind)
+    assert answer["error"]["message"] == "No. Do this."
+    assert headers.get("Retry-After") == ("2" if kind == "waiting" else None)
+    check_nothing_is_held(cluster)
+
+
+async def test_a_wait_too_long_for_a_load_tells_how_far_the_load_is(cluster: Cluster) -> None:
+    cluster.scheduler.refuse["m"] = c.Rejected(code="loading", message="It loads.", retry_after=5_000_000)
+    cluster.scheduler.loading["m"] = {"state": "staging", "node": "thor", "progress": 0.25}
+    status, answer, headers = await cluster.chat()
+    assert (status, headers["Retry-After"]) == (503, "5")
+    assert answer["error"]["loading"] == {"state": "staging", "node": "thor", "progress": 0.25}
+
+
+async def test_the_holders_lease_is_renewed_also_after_a_failure(bare: Cluster) -> None:
+    await bare.start(holder_lease=60_000)
+    await bare.scheduler.until(lambda: len(bare.scheduler.renewals) >= 2)
+    bare.scheduler.away = 1
+    seen = len(bare.scheduler.renewals)
+    await bare.scheduler.until(lambda: len(bare.scheduler.renewals) >= seen + 2)
+    assert set(bare.scheduler.renewals) == {bare.holder}
+
+
+async def test_a_gateway_that_stops_ends_what_it_holds(bare: Cluster) -> None:
+    await bare.start(drain_limit=100_000)
+    bare.backends.stalls["r1:1"] = 0
+    asking = asyncio.create_task(bare.chat())
+    await bare.backends.stalled.wait()
+    await bare.server.close()
+    with pytest.raises(aiohttp.ClientError):
+        await asking
+    assert [outcome for _, outcome in bare.scheduler.ended] == ["cancelled"]
+    check_nothing_is_held(bare)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_after_any_mix_of_outcomes_every_lock_is_back(cluster: Cluster, seed: int) -> None:
+    chance = random.Random(seed)
+    cluster.scheduler.serve("m", *(f"r{n}" for n in range(1, 9)), parallel=2)
+    cluster.backends.gone.add("r2:1")
+    cluster.backends.fails["r3:1"] = BackendFailed("no")
+    cluster.backends.breaks["r4:1"] = (1, BackendFailed("midway"))
+    cluster.backends.breaks["r5:1"] = (2, BackendGone("r5:1", "died"))
+    cluster.backends.stalls["r6:1"] = 1
+
+    async def one() -> None:
+        body = {**BODY, "model": chance.choice(["m", "m", "m", "nobody"]), "stream": chance.random() < 0.5}
+        request = asyncio.create_task(cluster.ask_raw(body))
+        if chance.random() < 0.3:
+            for _ in range(chance.randrange(40)):
+                await asyncio.sleep(0)
+            request.cancel()
+        if chance.random() < 0.2:
+            cluster.scheduler.away += chance.randrange(3)
+        if chance.random() < 0.2:
+            cluster.scheduler.lost_answers += 1
+        await asyncio.wait((request,), timeout=chance.choice([0.05, 0.5]))
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+
+    await asyncio.gather(*(one() for _ in range(60)))
+    cluster.scheduler.away = cluster.scheduler.lost_answers = 0
+    await cluster.scheduler.until(lambda: not cluster.scheduler.locks and not cluster.scheduler.waiting)
+    check_nothing_is_held(cluster)
+    assert cluster.scheduler.acquired >= 10
+    assert all(count == 2 for replica, count in cluster.scheduler.free.items() if replica != "r2")

@@ -1,0 +1,57 @@
+"""Model files: read whole, and every mistake named with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interlock.adapters.modelfile import read_models
+from interlock.domain.errors import UnreadableFile
+from interlock.domain.units import GIB
+
+GOOD = """
+[[models]]
+name = "a"
+backend = "echo"
+vram = "1GiB"
+
+[[models]]
+name = "b"
+replicas = "all"
+node_selector = { tier = "fast" }
+"""
+
+
+def test_a_file_declares_its_models_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(GOOD)
+    first, second = read_models(path)
+    assert (first.model, first.spec.backend, first.spec.vram) == ("a", "echo", GIB)
+    assert (second.model, second.spec.backend, second.scheduling.everywhere) == ("b", "", True)
+    (tmp_path / "models.json").write_text('{"models": [{"name": "c"}]}')
+    assert [model.model for model in read_models(tmp_path / "models.json")] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (GOOD + "vramm = 1\n", r"models\.toml:11: models\[1\]\.vramm: no such key"),
+        (GOOD.replace('"1GiB"', '"1 lot"'), r"models\.toml:5: models\[0\]\.vram: '1 lot' is not a size"),
+        (GOOD.replace('{ tier = "fast" }', "{ tier = 7 }"), r"models\.toml:10: models\[1\]\.node_selector\.tier"),
+        ('[[models]]\nbackend = "echo"\n', r"models\[0\]\.name: missing"),
+        (GOOD + "[other]\nx = 1\n", r"models\.toml:11: other: no such key"),
+        ("name = \nx = 1", r"models\.toml: .*line 1"),
+        ("x = 1", r"no \[\[models\]\] tables"),
+    ],
+)
+def test_a_mistake_is_named_with_key_and_line(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    with pytest.raises(UnreadableFile, match=told):
+        read_models(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableFile, match=r"nothing\.toml"):
+        read_models(tmp_path / "nothing.toml")
