@@ -52,5 +52,8 @@ def event(stream: str, topic: str) -> str:
 
 
 def event_name(topic: str) -> str:
-    """The event's class in a topic: what follows the last ``:`` or ``.``."""
-    return topic.replace(":", ".").rpartition(".")[2]
+    """The event's class in a topic: ``NodeRegistered`` in ``interlock.NodeRegistered.v1``."""
+    parts = topic.split(".")
+    if len(parts) > 1 and parts[-1][:1] == "v" and parts[-1][1:].isdigit():
+        parts.pop()
+    return parts[-1]
