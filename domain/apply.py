@@ -445,7 +445,10 @@ def _staging_started(state: State, event: ev.StagingStarted) -> None:
 def _load_started(state: State, event: ev.LoadStarted) -> None:
     replica = state.replicas[event.replica]
     if replica.disk:
-        state.staged.setdefault(replica.node, {})[replica.model, replica.revision] = replica.disk
+        staged = state.staged.setdefault(replica.node, {})
+        if (replica.model, replica.revision) in staged:
+            _unstage(state, replica)  # a second copy beside one that staged the same files meanwhile
+        staged[replica.model, replica.revision] = replica.disk
     _put_replica(state, replace(replica, phase=Phase.LOADING, op=event.op, silent_at=event.silent_at))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from itertools import combinations
+from itertools import combinations, islice
 
 import msgspec
 
@@ -79,10 +79,10 @@ def loaded_on_candidates(state: State, model: Model) -> int:
 def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:
     """The smallest victim set on one of the model's open candidates, cheapest to reload, then least recently used."""
     search = Search()
-    nodes = [name for _, name in state.candidates(model).open]
+    nodes = state.candidates(model).open
     if len(nodes) > EXACT_NODES and _search_by_cost(state, model, now, search, strictly=strictly):
         return search
-    for name in nodes:
+    for _, name in nodes:
         _weigh_node(state, model, state.nodes[name], now, search, strictly=strictly)
     return search
 
@@ -106,15 +106,13 @@ def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search
 def _weigh_sets(state: State, model: Model, node: Node, possible: list[Replica], disk: int, search: Search) -> None:
     """Try sets of growing size; the first size that makes room on this node is its smallest."""
     possible.sort(key=lambda replica: (reload_cost(replica), replica.used_at, replica.serial))
-    if len(possible) > EXACT_REPLICAS:
+    exact = len(possible) <= EXACT_REPLICAS
+    if not exact:
         possible.sort(key=lambda replica: -reload_cost(replica))
-        sets = [[tuple(possible[:size])] for size in range(1, len(possible) + 1)]
-    else:
-        sets = [list(combinations(possible, size)) for size in range(1, len(possible) + 1)]
     largest = len(search.best.victims) if search.best else len(possible)
-    for of_size in sets[:largest]:
+    for size in range(1, min(largest, len(possible)) + 1):
         found = False
-        for victims in of_size:
+        for victims in combinations(possible, size) if exact else (tuple(possible[:size]),):
             found |= _weigh_set(state, model, node, victims, disk, search)
         if found:
             return
@@ -165,13 +163,18 @@ def reload_cost(replica: Replica) -> int:
 def _search_by_cost(state: State, model: Model, now: int, search: Search, *, strictly: bool) -> bool:
     """In a large cluster: the cheapest single victim, models by reload cost and each model's idle replicas by recency.
 
-    Looks at idle replicas in the order in which :func:`find_victims` prefers them, so its first find is the best
-    single victim. Returns False when no single replica makes room, and the exact search has to look for sets.
+    The first find is the cheapest; models of the same cost are compared with it by recency, up to a bound. Returns
+    False when no single replica makes room, and the exact search has to look for sets.
     """
     need = model.declared_spec.vram
     open_nodes = state.candidates(model).keys
     roomiest = -state.candidates(model).open[0][0]
-    for cost, name in state.warm_by_size[bisect_left(state.warm_by_size, (need - roomiest, "")) :]:
+    start = bisect_left(state.warm_by_size, (need - roomiest, ""))
+    compared = 0
+    for cost, name in islice(state.warm_by_size, start, None):
+        if search.best is not None and (cost > search.cost[1] or compared >= EXACT_NODES):
+            break
+        compared += search.best is not None
         for _, _, replica_id in state.warm[name].buckets.get(0, ()):
             replica = state.replicas[replica_id]
             free = -open_nodes[replica.node][0] if replica.node in open_nodes else -cost
@@ -180,5 +183,5 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
             node = state.nodes[replica.node]
             disk = staging_need(state, model, node)
             if disk is not None and _weigh_set(state, model, node, (replica,), disk, search):
-                return True
-    return False
+                break
+    return search.best is not None

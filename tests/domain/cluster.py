@@ -1,0 +1,174 @@
+"""A small cluster in memory for tests of the core: an engine, its log, and workers that answer when told to."""
+
+from __future__ import annotations
+
+from interlock.domain import commands as cmd
+from interlock.domain.effects import Effect, InstallBackend, LoadModel, StageModel, StopStray, UnloadModel
+from interlock.domain.engine import Engine, Outcome
+from interlock.domain.entities import LoadSpec, Phase, RequestStatus, Scheduling
+from interlock.domain.events import Event
+from interlock.domain.recording import Recorded
+from interlock.domain.selector import parse_selector
+from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
+from interlock.domain.units import GIB, SECOND
+
+
+class Cluster:
+    """Sends commands, keeps the log and the effects not yet answered, and moves a clock by hand."""
+
+    def __init__(self) -> None:
+        self.engine = Engine()
+        self.now = 1_000_000 * SECOND
+        self.log: list[Recorded] = []
+        self.events: list[Event] = []
+        self.effects: list[Effect] = []
+        self.answers: dict[str, object] = {}
+        self.sent = 0
+
+    @property
+    def state(self):
+        return self.engine.state
+
+    def send(self, command: cmd.Command, command_id: str = "") -> Outcome:
+        self.sent += 1
+        envelope = cmd.Envelope(command_id=command_id or f"c{self.sent}", command=command)
+        return self._keep(self.engine.handle(envelope, self.now))
+
+    def _keep(self, outcome: Outcome) -> Outcome:
+        self.log += outcome.recorded
+        self.events += outcome.events
+        self.effects += outcome.effects
+        self.answers |= outcome.answers
+        return outcome
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, ticking at every instant that is due."""
+        end = self.now + int(seconds * SECOND)
+        while (due := self.engine.next_wakeup()) is not None and due <= end:
+            self.now = max(self.now, due)
+            before = len(self.log)
+            self._keep(self.engine.tick(self.now))
+            assert len(self.log) > before, f"the timer {self.state.timers[:1]} made no event"
+        self.now = end
+
+    # --- setting up ---------------------------------------------------------------------------------------------
+
+    def node(self, name: str, vram: int = 24, **facts: object) -> None:
+        slots = facts.pop("slots", 1)
+        labels = facts.pop("labels", {})
+        self.send(
+            cmd.RegisterNode(
+                node=name, pools=(vram * GIB,), labels=labels, max_replicas_per_model=slots, approve=True,
+                boot=facts.pop("boot", "boot-1"), **facts,
+            )
+        )  # fmt: skip
+
+    def model(self, name: str, vram: int = 9, backend: str = "echo", disk: int = 0, **scheduling: object) -> Outcome:
+        selector = parse_selector(scheduling.pop("selector", {}))
+        spec = LoadSpec(backend=backend, vram=vram * GIB, disk=disk * GIB)
+        return self.send(
+            cmd.DeclareModel(model=name, spec=spec, scheduling=Scheduling(selector=selector, **scheduling))
+        )
+
+    def loaded(self, name: str) -> str:
+        """Load one replica of the model by hand; returns its id."""
+        self.send(cmd.RequestLoad(model=name))
+        self.settle()
+        return max(self.state.by_model[name], key=lambda replica: self.state.replicas[replica].serial)
+
+    # --- clients and workers ------------------------------------------------------------------------------------
+
+    def request(self, request: str, model: str, holder: str = "gateway", **more: object) -> object:
+        return self.send(cmd.AcquireLock(request=request, model=model, holder=holder, **more)).reply
+
+    def release(self, request: str) -> Outcome:
+        return self.send(cmd.ReleaseLock(request=request))
+
+    def answer(self, effect: Effect) -> Outcome:
+        """The worker does what it was asked."""
+        if effect in self.effects:
+            self.effects.remove(effect)
+        if isinstance(effect, InstallBackend):
+            return self.send(cmd.ReportInstalled(replica=effect.replica, op=effect.op, address=f"{effect.node}:1"))
+        if isinstance(effect, StageModel):
+            return self.send(cmd.ReportStaged(replica=effect.replica, op=effect.op))
+        if isinstance(effect, LoadModel):
+            return self.send(cmd.ReportLoaded(replica=effect.replica, op=effect.op))
+        if isinstance(effect, UnloadModel):
+            return self.send(cmd.ReportUnloaded(replica=effect.replica, op=effect.op))
+        assert isinstance(effect, StopStray)
+        return self.send(cmd.ReportStrayStopped(node=effect.node, process=effect.process))
+
+    def fail(self, effect: Effect, reason: str = "out of memory") -> Outcome:
+        self.effects.remove(effect)
+        return self.send(cmd.ReportLoadFailed(replica=effect.replica, op=effect.op, reason=reason))
+
+    def settle(self) -> None:
+        """Workers do all that they were asked, until nothing is asked any more."""
+        for _ in range(1000):
+            if not self.effects:
+                return
+            self.answer(self.effects[0])
+        raise AssertionError("the workers are asked for ever")
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def names(self, *, of: type[Event] | None = None) -> list[str]:
+        return [type(event).__name__ for event in self.events if of is None or isinstance(event, of)]
+
+    def count(self, name: str) -> int:
+        return self.names().count(name)
+
+    def forget(self) -> None:
+        """Start counting events anew."""
+        self.events.clear()
+
+
+def check_invariants(cluster: Cluster) -> None:
+    """The invariants of the design, in full, from the entities alone."""
+    state = cluster.state
+    locked: dict[str, int] = {}
+    for request in state.requests.values():
+        if request.status is RequestStatus.LOCKED:
+            replica = state.replicas[request.replica]
+            assert replica.phase is Phase.LOADED, f"{request.id} holds a lock on {replica}"
+            locked[request.replica] = locked.get(request.replica, 0) + 1
+    assert {name: len(held) for name, held in state.locks.items()} == locked, "in flight is not the live locks"
+    slots = [(r.node, r.model, r.index) for r in state.replicas.values()]
+    assert len(slots) == len(set(slots)), "two replicas in one slot"
+    for node in state.nodes.values():
+        used = [0] * len(node.pools)
+        for replica in state.replicas.values():
+            if replica.node == node.name:
+                for pool, size in replica.claim:
+                    used[pool] += size - replica.owed
+        assert tuple(used) == state.committed[node.name], f"{node.name}: {used} is not {state.committed[node.name]}"
+    for model, queue in state.queues.items():
+        assert queue and queue == sorted(queue), f"the queue of {model} is out of order"
+        m = state.models[model]
+        warm = state.warm.get(model)
+        room = warm and (not m.scheduling.parallel or min(warm.buckets) < m.scheduling.parallel)
+        assert not room, f"{model} has requests waiting and a warm replica with room"
+    for name, warm in state.warm.items():
+        for replica_id, (locks, _) in warm.where.items():
+            assert state.takes_locks(state.replicas[replica_id])
+            assert locks == state.lock_count(replica_id), f"{name}: {replica_id} is in the wrong bucket"
+    for replica in state.replicas.values():
+        inside = replica.model in state.warm and replica.id in state.warm[replica.model].where
+        assert inside == state.takes_locks(replica)
+
+
+def check_replay(cluster: Cluster) -> None:
+    """Replaying the log, and restoring a snapshot, give the live state byte for byte."""
+    live = encode_cluster(cluster.state)
+    assert encode_cluster(Engine().replay(cluster.log).state) == live
+    restored = restore(take_snapshot(cluster.engine))
+    assert encode_cluster(restored.state) == live
+    assert restored.state.timers[:1] == cluster.state.timers[:1]
+    for name in ("committed", "disk_used", "queues", "locks", "approved", "by_slot", "warm_by_size", "transit"):
+        mine, theirs = getattr(cluster.state, name), getattr(restored.state, name)
+        assert (sorted(mine) if name == "transit" else mine) == (sorted(theirs) if name == "transit" else theirs), name
+    for name, warm in cluster.state.warm.items():
+        assert restored.state.warm[name].buckets == warm.buckets
+    for selector, candidates in cluster.state.candidate_sets.items():
+        assert restored.state.candidate_sets[selector].open == candidates.open
