@@ -1,0 +1,163 @@
+"""The log in other people's formats: JSON lines, CSV, CloudEvents, Parquet; with fields blacked out where asked."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from interlock.domain.errors import UsageError
+from interlock.domain.recording import Recorded
+from interlock.domain.units import format_instant
+
+from .rows import event_name, payload
+
+REDACTED = "[redacted]"
+FORMATS = ("jsonl", "csv", "parquet", "cloudevents")
+COLUMNS = (
+    "position", "time", "stream", "version", "event", "topic", "event_id", "epoch", "actor", "command_id",
+    "correlation_id", "causation_id", "request_id", "data",
+)  # fmt: skip
+_PARQUET_ROWS = 10_000
+
+
+def records(log: Iterable[Recorded], redact: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Events as plain records; ``redact`` names columns, and fields at any depth of ``data``, to black out."""
+    hidden = frozenset(redact)
+    for recorded in log:
+        record = msgspec.structs.asdict(recorded)
+        del record["state"]
+        record["time"] = format_instant(recorded.time)
+        record["event"] = event_name(recorded.topic)
+        record["data"] = payload(recorded)
+        yield {
+            name: REDACTED if name in hidden else _blacken(record[name], hidden) if name == "data" else record[name]
+            for name in COLUMNS
+        }
+
+
+def _blacken(data: Any, hidden: frozenset[str]) -> Any:
+    if not hidden:
+        return data
+    if isinstance(data, dict):
+        return {key: REDACTED if key in hidden else _blacken(value, hidden) for key, value in data.items()}
+    return [_blacken(item, hidden) for item in data] if isinstance(data, list) else data
+
+
+def write(form: str, rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
+    """Write records in one of FORMATS; returns how many. Raises UsageError when a library that it takes is missing."""
+    return _WRITERS[form](rows, out)
+
+
+def check(form: str, path: Path | None) -> None:
+    """Raise UsageError when this format cannot be written there, before anything is read."""
+    if form == "parquet":
+        _parquet()
+        if path is None:
+            raise UsageError("Parquet goes into a file.", cure="Add --output FILE.")
+
+
+def _jsonl(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
+    count = 0
+    for row in rows:
+        out.write(msgspec.json.encode(row) + b"\n")
+        count += 1
+    return count
+
+
+def _cloudevents(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
+    return _jsonl(map(_cloudevent, rows), out)
+
+
+def _cloudevent(row: dict[str, Any]) -> dict[str, Any]:
+    """CloudEvents 1.0, structured JSON; extension attributes have no underscores."""
+    aggregate = str(row["stream"]).partition(":")[0]
+    optional = {
+        "correlationid": row["correlation_id"],
+        "causationid": row["causation_id"],
+        "requestid": row["request_id"],
+        "actor": row["actor"],
+    }
+    return {
+        "specversion": "1.0",
+        "id": row["event_id"],
+        "source": "/interlock",
+        "type": f"interlock.events.{aggregate}.{row['event']}",
+        "subject": row["stream"],
+        "time": row["time"],
+        "datacontenttype": "application/json",
+        "sequence": str(row["position"]).zfill(20) if isinstance(row["position"], int) else row["position"],
+        **{name: value for name, value in optional.items() if value},
+        "data": row["data"],
+    }
+
+
+def _csv(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
+    try:
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        count = 0
+        for row in rows:
+            writer.writerow([*(row[name] for name in COLUMNS[:-1]), _text(row["data"])])
+            count += 1
+        return count
+    finally:
+        # The stream below is the caller's to close.
+        text.detach()
+
+
+def _text(data: Any) -> str:
+    return data if isinstance(data, str) else msgspec.json.encode(data).decode()
+
+
+def _parquet() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        cure = "Install it: pip install pyarrow; or choose jsonl, csv or cloudevents."
+        raise UsageError("Parquet needs the library pyarrow, which is not installed.", cure=cure) from None
+    return pyarrow, pyarrow.parquet
+
+
+def _parquet_file(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
+    arrow, parquet = _parquet()
+    numbers = ("position", "version", "epoch")
+    redacted_numbers: set[str] = set()
+    batch: list[dict[str, Any]] = []
+    writer: Any = None
+    count = 0
+
+    def flush() -> None:
+        nonlocal writer
+        if writer is None:
+            redacted_numbers.update(name for name in numbers if batch and batch[0][name] == REDACTED)
+            kinds = {
+                n: arrow.int64() if n in numbers and n not in redacted_numbers else arrow.string() for n in COLUMNS
+            }
+            writer = parquet.ParquetWriter(out, arrow.schema(kinds.items()))
+        writer.write_table(arrow.Table.from_pylist(batch, schema=writer.schema))
+        batch.clear()
+
+    for row in rows:
+        count += 1
+        batch.append({**row, "data": _text(row["data"])})
+        if len(batch) == _PARQUET_ROWS:
+            flush()
+    flush()
+    assert writer is not None
+    writer.close()
+    return count
+
+
+_WRITERS: dict[str, Callable[[Iterable[dict[str, Any]], IO[bytes]], int]] = {
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "parquet": _parquet_file,
+    "cloudevents": _cloudevents,
+}

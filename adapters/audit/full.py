@@ -1,0 +1,115 @@
+"""Surveys in full: a decision's survey over every node, made again on the state in which it was decided."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from interlock.domain import events as ev
+from interlock.domain.commands import AcquireLock
+from interlock.domain.decide import decide
+from interlock.domain.engine import Engine
+from interlock.domain.errors import InterlockError
+from interlock.domain.explanation import Considered, Explanation
+from interlock.domain.recording import Recorded
+from interlock.domain.survey import Verdict, room_verdict, warm_verdict
+
+from .rebuild import engine_at
+
+if TYPE_CHECKING:
+    from .rows import Log
+
+_LONGEST_BREATH = 10_000
+
+
+class Again(msgspec.Struct, frozen=True):
+    """The survey made again; without rows when it cannot be, and ``note`` says why."""
+
+    rows: list[Considered]
+    note: str
+
+
+def recompute(log: Log, recorded: Recorded, event: ev.Event, explanation: Explanation) -> Again:
+    """Every node's verdict in one decision.
+
+    The state is rebuilt up to where the decision's command began, and then event by event until a survey there says of
+    the recorded nodes what the record says. Where ``decide`` can be asked again, it has to give the same event.
+    """
+    name = getattr(event, "beneficiary_model", "") or getattr(event, "model", "")
+    breath = [one for one in log.find_command(recorded.command_id) if one.position <= recorded.position]
+    if not name or not breath or len(breath) > _LONGEST_BREATH:
+        return Again([], "The survey cannot be made again: the log does not tell for which model it was.")
+    try:
+        engine = engine_at(log, breath[0].position - 1)
+        for state_before in _boundaries(engine, breath):
+            rows = _survey(state_before, name, explanation)
+            if rows is not None:
+                return Again(rows, _confirm(state_before, event, recorded))
+    except InterlockError as error:
+        return Again([], f"The survey cannot be made again: {error.message}")
+    note = "The survey cannot be made again: on the rebuilt state this program judges the recorded nodes differently."
+    return Again([], note)
+
+
+def _boundaries(engine: Engine, breath: list[Recorded]) -> Iterator[Engine]:
+    """The state before each event of the breath, one after the other, in one engine."""
+    for recorded in breath:
+        yield engine
+        engine.fold(recorded)
+
+
+def _survey(engine: Engine, name: str, explanation: Explanation) -> list[Considered] | None:
+    """The full survey, when it agrees with all that was recorded of it."""
+    model = engine.state.find_model(name)
+    if model is None:
+        return None
+    chosen_node = next((row.node for row in explanation.considered if row.outcome == "chosen"), "")
+    verdicts: list[Verdict] = []
+    if explanation.step in ("warm", "granted", "queue"):
+        verdicts.append(warm_verdict(engine.state, model, explanation.chosen))
+    if explanation.step not in ("warm", "granted"):
+        verdicts.append(room_verdict(engine.state, model, chosen_node))
+    for verdict in verdicts:
+        rows = {node.name: verdict(node) for node in engine.state.nodes.values()}
+        if _agrees(rows, explanation):
+            listed = {row.node: row for row in explanation.considered}
+            return [listed.get(name, row) for name, row in rows.items()]
+    return None
+
+
+def _agrees(rows: dict[str, Considered], explanation: Explanation) -> bool:
+    counts = Counter("health" if row.filter == "drain" else row.filter for row in rows.values())
+    for kind in ("approval", "selector", "health"):
+        if counts[kind] != explanation.rejected.get(kind, 0):
+            return False
+    for said in explanation.considered:
+        row = rows.get(said.node)
+        if row is None or (row.outcome, row.filter) != (said.outcome, said.filter):
+            return False
+        # Evictions write down more behind the same words.
+        if not said.detail.startswith(row.detail):
+            return False
+    return True
+
+
+def _confirm(engine: Engine, event: ev.Event, recorded: Recorded) -> str:
+    """Ask ``decide`` again where the log holds all of the command: an arriving request's."""
+    told = "Surveyed again on the state before the decision."
+    arrived = isinstance(event, ev.ReplicaLocked | ev.RequestQueued) and event.arrival == event.at
+    if not arrived or not recorded.event_id.endswith("/0"):
+        return told
+    assert isinstance(event, ev.ReplicaLocked | ev.RequestQueued)
+    command = AcquireLock(
+        request=event.request,
+        model=event.model,
+        holder=event.holder,
+        tenant=event.tenant,
+        priority=event.priority,
+        deadline=event.deadline,
+    )
+    if event in decide(engine.state, command, event.at).events:
+        return "Surveyed again on the state before the decision, and decided again with the same outcome."
+    return f"{told} This program would decide it differently."

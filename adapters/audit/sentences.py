@@ -1,0 +1,235 @@
+"""One plain sentence for each event: what happened and why, for somebody who is tired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from interlock.domain import events as ev
+from interlock.domain.entities import Wait
+from interlock.domain.settings import Settings, format_setting
+from interlock.domain.units import FOREVER, format_duration, format_instant, format_size
+
+_WAITS = {
+    "load": "for a copy to load",
+    "busy": "because every loaded copy is at its limit of requests",
+    "capacity": "because there is no room, and nothing may be evicted now",
+    "nodes_down": "because every node that it may use is down",
+    "draining": "because the nodes that it may use are being drained",
+    "frozen": "because evictions are frozen",
+    "backoff": "because its last load failed and the next try is due later",
+}
+_LACKS = {
+    "load info": "somebody says how to load it",
+    "node": "a node joins or changes that could hold it",
+    "capacity": "room comes free",
+    "edit": "the model is edited",
+    "time": "the time for it has come",
+}
+
+
+def sentence(event: ev.Event) -> str:
+    """What the event says, in one sentence."""
+    return _SENTENCES[type(event)](event)
+
+
+def clock(instant: int) -> str:
+    """The time of day of an instant, to the second, in UTC."""
+    return format_instant(instant)[11:19] if 0 <= instant < FOREVER else "never"
+
+
+def _because(words: str, text: str) -> str:
+    return f"{words}: {text}" if text else words
+
+
+def _wait(wait: Wait) -> str:
+    words = _WAITS.get(wait.kind, f"for {wait.kind}")
+    if wait.kind == "load" and wait.on:
+        words = f"for {wait.on} to load"
+    return words if wait.until >= FOREVER else f"{words}; it looks again at {clock(wait.until)}"
+
+
+def _pools(sizes: tuple[int, ...]) -> str:
+    return " + ".join(map(format_size, sizes)) or "no memory of its own"
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return ", ".join(f"{key}={value}" if value else f"no {key}" for key, value in sorted(labels.items())) or "none"
+
+
+# --- Nodes ----------------------------------------------------------------------------------------------------------
+
+
+def _registered(e: ev.NodeRegistered) -> str:
+    where = f" from {e.address}" if e.address else ""
+    return f"Node {e.node} registered{where} with {_pools(e.pools)}."
+
+
+def _capacity(e: ev.NodeCapacityChanged) -> str:
+    others = f", {_pools(e.foreign)} of it used by others" if any(e.foreign) else ""
+    return f"Node {e.node} reports {_pools(e.pools)}{others}."
+
+
+def _budget(e: ev.NodeBudgetSet) -> str:
+    share = f"{format_size(e.budget.size)} per pool" if e.budget.size else f"{e.budget.percent}%"
+    return f"Models may use {share} of the memory of node {e.node}."
+
+
+def _slots(e: ev.NodeReplicaSlotsSet) -> str:
+    return f"Node {e.node} may hold {e.max_replicas_per_model} replicas of one model."
+
+
+def _unreachable(e: ev.NodeBecameUnreachable) -> str:
+    return f"Node {e.node} fell silent; what it runs counts as lost at {clock(e.offline_at)} unless it speaks before."
+
+
+def _offline(e: ev.NodeWentOffline) -> str:
+    return _because(f"Node {e.node} went offline and all that ran there is lost", e.reason) + "."
+
+
+def _stray(e: ev.StrayFound) -> str:
+    what = f" with {e.model}" if e.model else ""
+    return f"Node {e.node} runs a process {e.process}{what} that the log does not know; it is being stopped."
+
+
+# --- Models and their requests --------------------------------------------------------------------------------------
+
+
+def _declared(e: ev.ModelDeclared) -> str:
+    how = f"for the backend {e.spec.backend}" if e.spec.backend else "without saying how to load it"
+    return f"Model {e.model} was declared {how}, needing {format_size(e.spec.vram)} of memory."
+
+
+def _scheduling(e: ev.ModelSchedulingChanged) -> str:
+    copies = "one copy per node" if e.scheduling.everywhere else f"at least {e.scheduling.min_replicas} copies"
+    ceiling = f", at most {e.scheduling.max_replicas}" if e.scheduling.max_replicas else ""
+    pinned = ", pinned" if e.scheduling.pinned else ""
+    return f"The scheduling of {e.model} changed: {copies}{ceiling}, priority {e.scheduling.priority}{pinned}."
+
+
+def _load_info(e: ev.LoadInfoStored) -> str:
+    return f"It is known how to load {e.model}: with {e.spec.backend} (from: {e.source})."
+
+
+def _parked(e: ev.ModelParked) -> str:
+    until = f" at {clock(e.until)}" if e.until < FOREVER else ""
+    return f"The wish for {e.model} is parked ({e.reason}) until {_LACKS.get(e.lacks, e.lacks)}{until}."
+
+
+def _queued(e: ev.RequestQueued) -> str:
+    return f"Request {e.request} waits {_wait(e.wait)}, until {clock(e.deadline)} at the latest."
+
+
+def _refused(e: ev.RequestRefused) -> str:
+    again = f" Trying again may help in {format_duration(e.retry_after)}." if e.retry_after else ""
+    return f"Request {e.request} was refused ({e.code}): {e.message.rstrip('.')}.{again}"
+
+
+# --- Replicas -------------------------------------------------------------------------------------------------------
+
+
+def _reserved(e: ev.ReplicaReserved) -> str:
+    room = format_size(sum(size for _, size in e.claim))
+    victims = f", once {', '.join(e.victims)} made room" if e.victims else ""
+    return _because(f"{room} on node {e.node} were reserved for {e.model} as {e.replica}{victims}", e.cause) + "."
+
+
+def _staging(e: ev.StagingStarted) -> str:
+    return f"Node {e.node} was asked to bring the files of {e.model} onto its disk for {e.replica}."
+
+
+def _progressed(e: ev.LoadProgressed) -> str:
+    done = f" ({e.done * 100 // e.total}%)" if e.total else ""
+    return f"The load of {e.model} as {e.replica} moves on{done}."
+
+
+def _load_failed(e: ev.ReplicaLoadFailed) -> str:
+    return f"The load of {e.model} as {e.replica} on node {e.node} ended without a copy: {e.reason}."
+
+
+def _locked(e: ev.ReplicaLocked) -> str:
+    return _because(f"Request {e.request} got {e.replica} of {e.model} on node {e.node}", e.cause) + "."
+
+
+def _released(e: ev.ReplicaReleased) -> str:
+    detail = f" ({e.detail})" if e.detail else ""
+    return f"Request {e.request} let go of {e.replica}: {e.outcome}{detail}."
+
+
+def _evicted(e: ev.ReplicaEvicted) -> str:
+    beneficiary = f"{e.beneficiary_model} ({e.beneficiary})"
+    return f"{e.replica} of {e.model} on node {e.node} was evicted to make room for {beneficiary}."
+
+
+def _unload(e: ev.UnloadRequested) -> str:
+    tries = f", for the {e.tries}th time" if e.tries > 1 else ""
+    return f"Node {e.node} was asked to unload {e.replica} of {e.model}{tries}: {e.reason}."
+
+
+def _lost(e: ev.ReplicaLost) -> str:
+    rest = "" if e.gone else "; its node is asked to clean up"
+    return f"{e.replica} of {e.model} on node {e.node} no longer serves: {e.reason}{rest}."
+
+
+# --- Scheduler ------------------------------------------------------------------------------------------------------
+
+
+def _settings(e: ev.SettingsChanged) -> str:
+    known = Settings.__struct_fields__
+    told = (f"{name} = {format_setting(name, v) if name in known else v}" for name, v in sorted(e.values.items()))
+    return f"Settings changed: {', '.join(told)}."
+
+
+def _holder(e: ev.HolderLost) -> str:
+    return f"Gateway run {e.holder} fell silent; its {e.requests} requests end now."
+
+
+_SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
+    ev.NodeRegistered: _registered,
+    ev.NodeApproved: lambda e: f"Node {e.node} was approved and may take work.",
+    ev.NodeLabelsChanged: lambda e: f"The operator's labels of node {e.node} are now: {_labels(e.labels)}.",
+    ev.NodeCapacityChanged: _capacity,
+    ev.NodeBudgetSet: _budget,
+    ev.NodeReplicaSlotsSet: _slots,
+    ev.NodeBecameUnreachable: _unreachable,
+    ev.NodeRecovered: lambda e: f"Node {e.node} speaks again.",
+    ev.NodeDrainStarted: lambda e: f"Node {e.node} is being drained: no new work, and what is idle leaves.",
+    ev.NodeResumed: lambda e: f"The drain of node {e.node} is over.",
+    ev.NodeWentOffline: _offline,
+    ev.NodeRemoved: lambda e: f"Node {e.node} was taken out of the cluster.",
+    ev.StrayFound: _stray,
+    ev.StrayStopped: lambda e: f"The unknown process {e.process} on node {e.node} is gone.",
+    ev.ModelDeclared: _declared,
+    ev.ModelSchedulingChanged: _scheduling,
+    ev.RevisionDeclared: lambda e: f"Model {e.model} was edited: revision {e.revision} is to be brought up.",
+    ev.RevisionServing: lambda e: f"Revision {e.revision} of {e.model} serves from now on.",
+    ev.LoadInfoStored: _load_info,
+    ev.ModelParked: _parked,
+    ev.ModelUnparked: lambda e: f"The wish for {e.model} is no longer parked: {e.cause}.",
+    ev.ModelRemoved: lambda e: f"Model {e.model} was taken out; its copies leave when idle.",
+    ev.RequestQueued: _queued,
+    ev.RequestWoken: lambda e: f"Request {e.request} is looked at again: {e.cause}.",
+    ev.RequestCancelled: lambda e: f"Request {e.request} ended before it was served: {e.reason}.",
+    ev.RequestRefused: _refused,
+    ev.ReplicaReserved: _reserved,
+    ev.BackendInstallRequested: lambda e: f"Node {e.node} was asked to start a backend for {e.replica} of {e.model}.",
+    ev.BackendInstalled: lambda e: f"The backend of {e.replica} runs on node {e.node} and answers at {e.address}.",
+    ev.StagingStarted: _staging,
+    ev.LoadStarted: lambda e: f"The backend of {e.replica} was asked to load {e.model}.",
+    ev.LoadProgressed: _progressed,
+    ev.ReplicaLoaded: lambda e: f"{e.replica} of {e.model} is loaded on node {e.node} and can serve.",
+    ev.ReplicaLoadFailed: _load_failed,
+    ev.ReplicaLocked: _locked,
+    ev.ReplicaReleased: _released,
+    ev.ReplicaEvicted: _evicted,
+    ev.HoldReleased: lambda e: f"What was held free for {e.replica} is held no longer: {e.reason}.",
+    ev.UnloadRequested: _unload,
+    ev.UnloadConfirmed: lambda e: f"{e.replica} of {e.model} is gone from node {e.node}: its memory is free.",
+    ev.ReplicaLost: _lost,
+    ev.EpochStarted: lambda e: f"Writer {e.writer} took over as epoch {e.epoch}.",
+    ev.HolderLost: _holder,
+    ev.SettingsChanged: _settings,
+    ev.Frozen: lambda e: f"An operator froze {e.what}.",
+    ev.Thawed: lambda e: f"An operator thawed {e.what}.",
+}
+"""Every event class and its sentence; a test proves that none is missing."""

@@ -1,0 +1,428 @@
+"""Why: the chain of causes of one thing, in the order of the log, and what each decision in it considered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from interlock.domain import events as ev
+from interlock.domain.codec import TOPICS, decode_event
+from interlock.domain.errors import InvalidField, NotFound, UnknownEvent
+from interlock.domain.explanation import Considered, Explanation
+from interlock.domain.recording import Recorded
+from interlock.domain.units import format_duration, format_instant
+
+from .full import recompute
+from .rows import event_name
+from .sentences import sentence
+
+if TYPE_CHECKING:
+    from .rows import Log
+
+LONGEST_CHAIN = 200
+"""So many events of one thing are told, the newest; what lies before is left to ``audit log``."""
+KINDS = ("node", "model", "replica", "request", "position", "correlation")
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What one decision considered. ``rejected`` counts nodes per filter when not every node is listed.
+
+    ``full`` says whether every node is in ``considered``, and ``note`` what became of surveying them all again.
+    """
+
+    step: str
+    considered: list[Considered]
+    rejected: dict[str, int]
+    chosen: str
+    cure: str
+    full: bool
+    note: str = ""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One event in the chain, as one sentence, with the decision behind it if it was one."""
+
+    position: int
+    time: str
+    event: str
+    stream: str
+    event_id: str
+    causation_id: str
+    actor: str
+    summary: str
+    decision: Decision | None = None
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A replica beside a victim, and why it stayed."""
+
+    replica: str
+    model: str
+    why: str
+
+
+class EvictionStory(msgspec.Struct, frozen=True, kw_only=True):
+    """For an evicted replica: for whom it left, with whom, and why nobody else did."""
+
+    for_replica: str
+    for_model: str
+    for_cause: str
+    victims: list[str]
+    others: list[Kept]
+    sentence: str
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What was asked about."""
+
+    kind: str
+    id: str
+
+
+class Why(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer. ``considered``, ``chosen`` and ``cure`` are those of the decision that settled it."""
+
+    subject: Subject
+    sentence: str
+    considered: list[Considered]
+    chosen: str
+    cure: str
+    chain: list[Step]
+    eviction: EvictionStory | None
+    truncated: bool
+
+
+class _Link(msgspec.Struct, frozen=True):
+    """A stored event with its decoded form; None when this program does not know it."""
+
+    recorded: Recorded
+    event: ev.Event | None
+
+
+def explain(log: Log, subject: str, *, full: bool = False) -> Why:
+    """The chain of causes of ``subject``: an id of a request, replica, node, model or event, or KIND:NAME.
+
+    ``full`` rebuilds the state before each decision whose survey was cut, and surveys every node. Raises NotFound.
+    """
+    known = find_subject(log, subject)
+    gatherer = _Gatherer(log)
+    _GATHER[known.kind](gatherer, known.id)
+    links, truncated = gatherer.chain()
+    eviction = _eviction(links) if known.kind == "replica" else None
+    steps = [_step(log, link, full=full) for link in links]
+    settled = _settled(links, steps, known)
+    return Why(
+        subject=known,
+        sentence=eviction.sentence if eviction else _answer(links, known, settled),
+        considered=settled.considered if settled else [],
+        chosen=settled.chosen if settled else "",
+        cure=settled.cure if settled else "",
+        chain=steps,
+        eviction=eviction,
+        truncated=truncated,
+    )
+
+
+# --- Which thing ----------------------------------------------------------------------------------------------------
+
+
+def find_subject(log: Log, text: str) -> Subject:
+    """What an id means; raises NotFound, or InvalidField for a position that is no number."""
+    kind, colon, name = text.partition(":")
+    if colon and kind in KINDS:
+        if kind == "position" and not (name.isascii() and name.isdigit()):
+            raise InvalidField("position", f"{name!r} is not a position", cure="Use position:17.")
+        if not _exists(log, kind, name):
+            raise NotFound(kind, name, cure=_LISTS.get(kind, "`interlock audit log` shows what there is."))
+        return Subject(kind, name)
+    for kind in ("request", "replica", "node", "model"):
+        if _exists(log, kind, text):
+            return Subject(kind, text)
+    found = log.event(text)
+    if found is not None:
+        return Subject("position", str(found.position))
+    if _exists(log, "correlation", text):
+        return Subject("correlation", text)
+    cure = "`interlock audit log` shows ids; or use node:NAME, model:NAME, position:N, correlation:ID."
+    raise NotFound("request, replica, node, model or event", text, cure=cure)
+
+
+_LISTS = {
+    "node": "`interlock nodes` lists them.",
+    "model": "`interlock models` lists them.",
+    "replica": "`interlock replicas` lists those that exist; the log knows older ones.",
+    "position": "`interlock audit log` shows which there are.",
+}
+
+
+def _exists(log: Log, kind: str, name: str) -> bool:
+    if kind == "position":
+        return log.at(int(name)) is not None
+    column = {"request": "request_id", "correlation": "correlation_id"}.get(kind)
+    if column:
+        return bool(name) and bool(log.select(f"{column} = ? AND {column} <> ''", (name,), limit=1))
+    return bool(log.select("originator_id = ?", (f"{kind}:{name}",), limit=1))
+
+
+# --- Gathering ------------------------------------------------------------------------------------------------------
+
+_LOCKS = tuple(TOPICS[cls] for cls in (ev.ReplicaLocked, ev.ReplicaReleased))
+_PROGRESS = (*_LOCKS, TOPICS[ev.LoadProgressed])
+_OF_REQUESTS = tuple(TOPICS[c] for c in (ev.RequestQueued, ev.RequestWoken, ev.RequestCancelled, ev.RequestRefused))
+
+
+class _Gatherer:
+    """Collects the events of a chain; by position, so that an event that comes twice is told once."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._links: dict[int, _Link] = {}
+        self._replicas: set[str] = set()
+        self._truncated = False
+
+    def take(self, found: Iterable[Recorded]) -> list[_Link]:
+        """Add events; returns them decoded."""
+        links = [_Link(recorded, _decoded(recorded)) for recorded in found]
+        for link in links:
+            self._links.setdefault(link.recorded.position, link)
+        return links
+
+    def newest(self, condition: str, params: Sequence[object]) -> list[_Link]:
+        """Add the newest LONGEST_CHAIN events that satisfy the condition."""
+        column = self._log.position_column
+        statement = f"SELECT {column} FROM stored_events WHERE {condition} ORDER BY {column} DESC LIMIT ?"
+        positions = [int(row[0]) for row in self._log.fetch(statement, [*params, LONGEST_CHAIN + 1])]
+        if not positions:
+            return []
+        self._truncated |= len(positions) > LONGEST_CHAIN
+        first = positions[:LONGEST_CHAIN][-1]
+        return self.take(self._log.select(f"{condition} AND {column} >= ?", [*params, first]))
+
+    def request(self, name: str) -> None:
+        """A request's own events, and the loads of the replicas that it waited for or was given."""
+        links = self.newest("request_id = ? AND request_id <> ''", (name,))
+        last = max((link.recorded.position for link in links), default=0)
+        for link in links:
+            match link.event:
+                case ev.RequestQueued(wait=wait) if wait.kind == "load" and wait.on:
+                    self.load(wait.on, last)
+                case ev.ReplicaLocked(replica=replica):
+                    self.load(replica, last)
+                case _:
+                    pass
+
+    def load(self, replica: str, upto: int) -> None:
+        """How a replica came to be, and who made room for it, up to a position."""
+        if replica in self._replicas:
+            return
+        self._replicas.add(replica)
+        column = self._log.position_column
+        marks = ", ".join("?" * len(_PROGRESS))
+        condition = f"originator_id = ? AND topic NOT IN ({marks}) AND {column} <= ?"
+        for link in self.newest(condition, (f"replica:{replica}", *_PROGRESS, upto)):
+            if isinstance(link.event, ev.ReplicaReserved):
+                for victim in link.event.victims:
+                    self.departure(victim, upto)
+
+    def departure(self, victim: str, upto: int) -> None:
+        """How a victim left."""
+        topics = [TOPICS[cls] for cls in (ev.ReplicaEvicted, ev.UnloadConfirmed, ev.ReplicaLost)]
+        column = self._log.position_column
+        condition = f"originator_id = ? AND topic IN (?, ?, ?) AND {column} <= ?"
+        self.newest(condition, (f"replica:{victim}", *topics, upto))
+
+    def replica(self, name: str) -> None:
+        """A replica's life; for a victim, the reservation that it left for as well."""
+        self.load(name, self._log.head().position)
+        for link in list(self._links.values()):
+            if isinstance(link.event, ev.ReplicaEvicted) and link.event.replica == name:
+                reserved = (f"replica:{link.event.beneficiary}", TOPICS[ev.ReplicaReserved])
+                self.newest("originator_id = ? AND topic = ?", reserved)
+
+    def node(self, name: str) -> None:
+        """What happened to a node."""
+        self.newest("originator_id = ?", (f"node:{name}",))
+
+    def model(self, name: str) -> None:
+        """What happened to a model, its requests apart, and its loads."""
+        marks = ", ".join("?" * len(_OF_REQUESTS))
+        self.newest(f"originator_id = ? AND topic NOT IN ({marks})", (f"model:{name}", *_OF_REQUESTS))
+        for link in list(self._links.values()):
+            if isinstance(link.event, ev.ModelParked):
+                self.take(self._log.find_command(link.recorded.command_id)[:LONGEST_CHAIN])
+
+    def position(self, text: str) -> None:
+        """One event, and all that its command brought in the same breath."""
+        found = self._log.at(int(text))
+        if found is not None:
+            self.take([found])
+            same = self._log.find_command(found.command_id)
+            self._truncated |= len(same) > LONGEST_CHAIN
+            self.take(same[:LONGEST_CHAIN])
+
+    def correlation(self, name: str) -> None:
+        """All that hangs together."""
+        self.newest("correlation_id = ? AND correlation_id <> ''", (name,))
+
+    def chain(self) -> tuple[list[_Link], bool]:
+        """Everything, with the causes of each, in order; and whether something was left out."""
+        todo = [link.recorded.causation_id for link in self._links.values()]
+        known = {link.recorded.event_id for link in self._links.values()}
+        while todo and len(self._links) < 2 * LONGEST_CHAIN:
+            cause = todo.pop()
+            # An event's id is its command's with a number; a command's own id names no event.
+            if cause in known or "/" not in cause:
+                continue
+            known.add(cause)
+            found = self._log.event(cause)
+            if found is not None:
+                self.take([found])
+                todo.append(found.causation_id)
+        return [self._links[position] for position in sorted(self._links)], self._truncated or bool(todo)
+
+
+_GATHER = {
+    "request": _Gatherer.request,
+    "replica": _Gatherer.replica,
+    "node": _Gatherer.node,
+    "model": _Gatherer.model,
+    "position": _Gatherer.position,
+    "correlation": _Gatherer.correlation,
+}
+
+
+def _decoded(recorded: Recorded) -> ev.Event | None:
+    try:
+        return decode_event(recorded.topic, recorded.state)
+    except (UnknownEvent, msgspec.MsgspecError):
+        return None
+
+
+# --- Telling --------------------------------------------------------------------------------------------------------
+
+
+def _step(log: Log, link: _Link, *, full: bool) -> Step:
+    recorded, event = link.recorded, link.event
+    return Step(
+        position=recorded.position,
+        time=format_instant(recorded.time),
+        event=event_name(recorded.topic),
+        stream=recorded.stream,
+        event_id=recorded.event_id,
+        causation_id=recorded.causation_id,
+        actor=recorded.actor,
+        summary=sentence(event) if event is not None else f"An event that this program cannot read: {recorded.topic}.",
+        decision=_decision(log, link, full=full),
+    )
+
+
+def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
+    explanation: Explanation | None = getattr(link.event, "explanation", None)
+    if explanation is None:
+        return None
+    rows, complete, note = list(explanation.considered), not explanation.rejected, ""
+    if full and not complete and link.event is not None:
+        again = recompute(log, link.recorded, link.event, explanation)
+        note = again.note
+        if again.rows:
+            rows, complete = again.rows, True
+    return Decision(
+        step=explanation.step,
+        considered=rows,
+        rejected={} if complete else explanation.rejected,
+        chosen=explanation.chosen,
+        cure=explanation.cure,
+        full=complete,
+        note=note,
+    )
+
+
+def _settled(links: list[_Link], steps: list[Step], subject: Subject) -> Decision | None:
+    """The decision that settled the matter: the last one about the subject itself."""
+    for link, step in zip(reversed(links), reversed(steps), strict=True):
+        if step.decision is not None and _is_about(link, subject):
+            return step.decision
+    return None
+
+
+def _is_about(link: _Link, subject: Subject) -> bool:
+    if subject.kind == "correlation":
+        return True
+    if subject.kind == "position":
+        return link.recorded.position == int(subject.id)
+    return bool(getattr(link.event, subject.kind, "") == subject.id)
+
+
+def _answer(links: list[_Link], subject: Subject, settled: Decision | None) -> str:
+    """One plain sentence or two: what came of it, and what stood in the way of the others."""
+    own = [link for link in links if _is_about(link, subject)]
+    if not own:
+        return "The log says nothing about it."
+    if subject.kind == "request":
+        told = _request_story(own)
+    else:
+        last = own[-1].event
+        told = sentence(last) if last is not None else "The last event is one that this program cannot read."
+    if settled is None:
+        return told
+    against = [f"{row.node} ({row.filter}: {row.detail})" for row in settled.considered if row.outcome == "rejected"]
+    if settled.chosen and against:
+        told += f" Not on {'; '.join(against[:3])}{' and others' if len(against) > 3 else ''}."
+    elif settled.cure and not settled.chosen:
+        told += f" What would help: {settled.cure}"
+    return told
+
+
+def _request_story(own: list[_Link]) -> str:
+    """A request's way in one sentence: how long it waited, where it was served, how it ended."""
+    events = [link.event for link in own if link.event is not None]
+    locked = [event for event in events if isinstance(event, ev.ReplicaLocked)]
+    released = [event for event in events if isinstance(event, ev.ReplicaReleased)]
+    if not events:
+        return "Its events are of a kind that this program cannot read."
+    if not locked or not isinstance(events[-1], ev.ReplicaLocked | ev.ReplicaReleased):
+        return sentence(events[-1])
+    lock = locked[-1]
+    waited = lock.at - lock.arrival
+    how = f"after waiting {format_duration(waited)}" if waited else "at once"
+    tries = f", its {len(locked)} replicas one after the other" if len(locked) > 1 else ""
+    end = f"ended after {format_duration(released[-1].at - lock.at)}: {released[-1].outcome}" if released else "runs"
+    cause = f" ({lock.cause})" if lock.cause else ""
+    return f"Request {lock.request} got {lock.replica} on node {lock.node} {how}{cause}{tries}, and {end}."
+
+
+_NOTE = re.compile(r"(keeps|evicts) (.+) \(([^()]+)\)(?:: (.*))?")
+
+
+def _eviction(links: list[_Link]) -> EvictionStory | None:
+    evictions = [link.event for link in links if isinstance(link.event, ev.ReplicaEvicted)]
+    reservations = {link.event.replica: link.event for link in links if isinstance(link.event, ev.ReplicaReserved)}
+    if not evictions:
+        return None
+    event = evictions[-1]
+    reserved = reservations.get(event.beneficiary)
+    if reserved is None:
+        return None
+    kept = _kept(event.explanation, event.node)
+    others = f" Kept: {'; '.join(f'{one.replica} of {one.model} ({one.why})' for one in kept)}." if kept else ""
+    cause = reserved.cause or "the reconciler"
+    return EvictionStory(
+        for_replica=event.beneficiary,
+        for_model=event.beneficiary_model,
+        for_cause=cause,
+        victims=list(reserved.victims),
+        others=kept,
+        sentence=f"{event.replica} of {event.model} left node {event.node} to make room for {event.beneficiary} of "
+        f"{event.beneficiary_model}, which {cause} needed.{others}",
+    )
+
+
+def _kept(explanation: Explanation | None, node: str) -> list[Kept]:
+    """Who stayed on the node, from the words of the chosen node's row."""
+    rows = explanation.considered if explanation is not None else ()
+    notes = (note for row in rows if row.node == node for note in row.detail.split("; "))
+    found = filter(None, map(_NOTE.fullmatch, notes))
+    return [Kept(match[3], match[2], match[4] or "") for match in found if match[1] == "keeps"]
