@@ -28,7 +28,7 @@ from interlock.domain.commands import (
     ReportBackendGone,
     Waiting,
 )
-from interlock.domain.errors import BackendFailed, BackendGone, InvariantBroken, NoWriter
+from interlock.domain.errors import BackendFailed, BackendGone, Conflict, InvariantBroken, NoWriter
 from interlock.domain.ports import CommandPort
 from interlock.domain.units import SECOND
 
@@ -43,6 +43,7 @@ log = logging.getLogger("interlock.gateway")
 _T = TypeVar("_T")
 _MOST_ROUTES = 64
 """The core's attempt budget ends a request long before; this bounds a core that does not."""
+_MOST_NAMES = 3
 _GRACE = 5 * SECOND
 """How much later than the core the gateway gives up a wait, so that the core's own refusal comes first."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
@@ -148,13 +149,14 @@ class Claim:
         wall = time.time_ns() // 1000
         deadline = wall + self._wait if self._wait is not None else 0
         holder = self._claims.holder
-        while True:
+        for _ in range(_MOST_NAMES):
             acquire = AcquireLock(request=self.ids.request, model=self._model, holder=holder, deadline=deadline)
             try:
                 await self._obtain(acquire)
                 return self
             except RequestTaken:
                 self.ids = self._claims.ids.again(self.ids)
+        raise Conflict("No request id was free.", cure="Send another X-Request-Id.")
 
     async def reroute(self, gone: BackendGone) -> None:
         """Give back a lock whose backend is gone, and wait for the next one; raises as entering does."""

@@ -265,7 +265,7 @@ class OpenAI:
         """Open the backend's stream up to its first piece: until then another replica may serve, and status is free."""
         predict_stream = self._gateway.backends.predict_stream
 
-        async def call(lock: Locked) -> tuple[AsyncIterator[Piece], Piece | None]:
+        async def call(lock: Locked) -> tuple[Any, Piece | None]:
             stream = predict_stream(lock.address, lock.model, prompt, replica=lock.replica)
             return stream, await anext(stream, None)
 
@@ -275,8 +275,12 @@ class OpenAI:
             except InterlockError as error:
                 raise await _tell(response, error) from error
         stream, first = await claim.run(call)
-        response.headers.update(self._headers(request, claim))
-        await response.prepare(request)
+        try:
+            response.headers.update(self._headers(request, claim))
+            await response.prepare(request)
+        except BaseException:
+            await stream.aclose()
+            raise
         return stream, first
 
     async def _pump(

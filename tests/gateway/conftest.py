@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import openai
 import pytest
+from aiohttp import web
 
 from interlock.adapters.http.app import GATEWAY, Server, build_app, serve_http
 from interlock.adapters.http.config import GatewayConfig
@@ -20,6 +21,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.scheduler, self.backends = FakeScheduler(), FakeBackends()
+        self.app: web.Application
         self.server: Server
         self.http: aiohttp.ClientSession
 
@@ -37,8 +39,12 @@ class Cluster:
             events=events,
         )
         self.server = await serve_http(self.app, "127.0.0.1", 0)
-        self.http = aiohttp.ClientSession(self.server.url)
+        self.connect()
         return self
+
+    def connect(self) -> None:
+        """Make the client of the server."""
+        self.http = aiohttp.ClientSession(self.server.url)
 
     async def stop(self) -> None:
         """Close the client and the server."""

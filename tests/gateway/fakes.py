@@ -10,6 +10,7 @@ from typing import Any
 from interlock.adapters.grpc.calls import Generation, Piece, Vector
 from interlock.adapters.http.ports import EventRow, Readiness, Sample, View
 from interlock.domain import commands as c
+from interlock.domain.entities import LoadSpec
 from interlock.domain.errors import BackendGone, InterlockError, NotFound, NoWriter
 from interlock.domain.selector import format_selector
 from interlock.domain.settings import Settings, format_setting
@@ -52,7 +53,7 @@ class FakeScheduler:
         """``model`` is loaded as these replicas, on nodes of their own."""
         self.replica_of[model] = list(replicas)
         self.free.update(dict.fromkeys(replicas, parallel))
-        self.declared.setdefault(model, c.DeclareModel(model=model, spec=c.LoadSpec(backend="echo")))
+        self.declared.setdefault(model, c.DeclareModel(model=model, spec=LoadSpec(backend="echo")))
 
     def kinds(self) -> list[str]:
         """The decided commands, by name."""

@@ -319,3 +319,22 @@ async def test_after_any_mix_of_outcomes_every_lock_is_back(cluster: Cluster, se
     check_nothing_is_held(cluster)
     assert cluster.scheduler.acquired >= 10
     assert all(count == 2 for replica, count in cluster.scheduler.free.items() if replica != "r2")
+
+
+async def test_a_client_that_leaves_while_it_is_routed_again_is_ended_once(cluster: Cluster) -> None:
+    cluster.backends.gone.add("r1:1")
+    decide = cluster.scheduler._decide
+
+    def hold_from_now_on(command: c.Command) -> c.AnyReply:
+        cluster.scheduler.hold = isinstance(command, c.ReportBackendGone)
+        return decide(command)
+
+    cluster.scheduler._decide = hold_from_now_on  # type: ignore[method-assign]  # room runs out at this moment
+    asking = asyncio.create_task(cluster.chat())
+    await cluster.scheduler.until(lambda: len(cluster.scheduler.waiting) == 1)
+    asking.cancel()
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    await cluster.chat("nobody")  # whatever else was on its way has arrived by the time this is answered
+    assert cluster.scheduler.kinds()[:3] == ["AcquireLock", "ReportBackendGone", "CancelRequest"]
+    assert cluster.scheduler.of(c.ReleaseLock) == []
+    check_nothing_is_held(cluster)

@@ -7,14 +7,16 @@ import struct
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
+from interlock.domain.commands import AcquireLock
 from tests.gateway.conftest import Cluster
 
-USER = [{"role": "user", "content": "one two three"}]
+USER: list[ChatCompletionMessageParam] = [{"role": "user", "content": "one two three"}]
 
 
 async def test_a_chat_is_answered_with_text_usage_and_the_models_name(cluster: Cluster) -> None:
-    answer = await cluster.openai().chat.completions.create(model="m", messages=USER)  # type: ignore[arg-type]
+    answer = await cluster.openai().chat.completions.create(model="m", messages=USER)
     assert answer.object == "chat.completion"
     assert answer.model == "m"
     assert answer.choices[0].message.content == "m: one two three"
@@ -25,7 +27,7 @@ async def test_a_chat_is_answered_with_text_usage_and_the_models_name(cluster: C
 
 async def test_a_streamed_chat_arrives_in_pieces_with_usage_at_the_end(cluster: Cluster) -> None:
     stream = await cluster.openai().chat.completions.create(
-        model="m", messages=USER, stream=True, stream_options={"include_usage": True}  # type: ignore[arg-type]
+        model="m", messages=USER, stream=True, stream_options={"include_usage": True}
     )  # fmt: skip
     chunks = [chunk async for chunk in stream]
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -148,7 +150,7 @@ async def test_a_clients_id_that_comes_twice_is_told_apart_in_the_log(cluster: C
     _, _, headers = await cluster.chat(headers={"X-Request-Id": "twice"})
     assert headers["X-Request-Id"] == "twice"
     assert headers["X-Interlock-Request-Id"].startswith("twice~")
-    requests = [command.request for command in cluster.scheduler.decided if hasattr(command, "model")]
+    requests = [command.request for command in cluster.scheduler.of(AcquireLock)]
     assert len(set(requests)) == 2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from interlock.adapters.http.app import AddressInUse, build_app, serve_http
@@ -10,7 +12,7 @@ from interlock.domain.errors import InvalidSetting
 from tests.gateway.conftest import Cluster
 from tests.gateway.fakes import FakeBackends, FakeScheduler
 
-TOKENS = {"registration_token": "join", "client_token": "ask", "admin_token": "rule"}
+TOKENS: dict[str, Any] = {"registration_token": "join", "client_token": "ask", "admin_token": "rule"}
 PATHS = {"ask": ("GET", "/v1/models"), "join": ("GET", "/api/node/thor/models"), "rule": ("GET", "/api/models")}
 
 
