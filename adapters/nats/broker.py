@@ -181,11 +181,13 @@ def _bindable(port: int) -> bool:
 async def _greets(port: int) -> bool:
     """Whether a NATS server says hello at this port."""
     try:
-        reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 1)
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except (OSError, TimeoutError):
         return False
     try:
-        return (await asyncio.wait_for(reader.readline(), 1)).startswith(b"INFO ")
+        async with asyncio.timeout(1):
+            return (await reader.readline()).startswith(b"INFO ")
     except (OSError, TimeoutError):
         return False
     finally:

@@ -69,8 +69,8 @@ async def connect(config: NatsConfig, name: str, *, timeout_s: float = 5.0) -> C
 
     client = Client()
     try:
-        await asyncio.wait_for(
-            client.connect(
+        async with asyncio.timeout(timeout_s):
+            await client.connect(
                 servers=[config.url],
                 name=name,
                 user=config.user or None,
@@ -85,9 +85,7 @@ async def connect(config: NatsConfig, name: str, *, timeout_s: float = 5.0) -> C
                 error_cb=on_error,
                 disconnected_cb=on_lost,
                 reconnected_cb=on_back,
-            ),
-            timeout_s,
-        )
+            )
     except (OSError, TimeoutError, nats.errors.Error) as error:
         await close(client)
         raise BrokerUnavailable(

@@ -114,7 +114,8 @@ class EventPublisher:
                     )
                     for recorded in part
                 ]
-                await asyncio.wait_for(asyncio.gather(*answers), _ACK_TIMEOUT_S)
+                async with asyncio.timeout(_ACK_TIMEOUT_S):
+                    await asyncio.gather(*answers)
             except (nats.errors.Error, TimeoutError, OSError) as error:
                 words = str(error) or type(error).__name__
                 raise BrokerUnavailable(f"events from position {part[0].position} were not taken: {words}.") from None

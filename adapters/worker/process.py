@@ -198,7 +198,8 @@ async def _first_line(receive: int, timeout_s: float) -> bytes | None:
 
     loop.add_reader(receive, on_readable)
     try:
-        return await asyncio.wait_for(told, timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await told
     except TimeoutError:
         return None
     finally:

@@ -70,8 +70,10 @@ class Registration:
     async def beat_for_ever(self) -> None:
         """A heartbeat at each interval, and at once after a nudge."""
         while True:
+            # Not wait_for: before Python 3.12 it forgets a cancellation that comes with a nudge.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudged.wait(), self._config.heartbeat_s)
+                async with asyncio.timeout(self._config.heartbeat_s):
+                    await self._nudged.wait()
             self._nudged.clear()
             await self.beat()
 
