@@ -1,0 +1,489 @@
+"""Reading scenarios: every table of the file, with each key's kind, default and meaning checked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from interlock.domain.effects import EFFECT_TYPES
+from interlock.domain.entities import LoadSpec, Scheduling
+from interlock.domain.errors import InvalidField
+from interlock.domain.refusals import RefusalCode
+from interlock.domain.selector import Selector, parse_selector
+from interlock.domain.units import FOREVER, MINUTE, SECOND, parse_duration, parse_size
+
+from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole
+from .scenario import (
+    FAULT_KINDS,
+    INSTANT_FAULTS,
+    NODE_FAULTS,
+    PROPERTIES,
+    REPLICA_FAULTS,
+    AdminSpec,
+    Bound,
+    Expect,
+    FaultSpec,
+    ModelSpec,
+    NodeSpec,
+    RandomFaults,
+    ReplicaSpec,
+    RequestSpec,
+    Scenario,
+    ScopeSpec,
+    WorkloadSpec,
+)
+from .traces import FORMATS
+
+EXPECTED_NUMBERS = ("served", "refused", "failed", "waiting_at_end", "loads", "evictions")
+EXPECTED_GROUPS = ("refused_as", "replicas_at_end", "effects", "served_on", "events")
+SCHEDULING_KEYS = (
+    "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
+)  # fmt: skip
+
+
+def parse_scenario(data: dict[str, Any], text: str, name: str, folder: Path) -> Scenario:
+    """The scenario of a parsed file; raises UnreadableFile that names key and line."""
+    top = Table(Source(name, text), data)
+    schema = top.integer("schema", 1)
+    if schema != 1:
+        raise top.error("schema", f"{schema} is not known", "This program reads schema = 1.")
+    duration = top.duration("duration", 30 * MINUTE)
+    if not 0 < duration < FOREVER:
+        raise top.error("duration", "must be longer than nothing, and end", 'Use "30m".')
+    reader = _Reader(top, duration, folder)
+    scheduler = top.table("scheduler")
+    scenario = Scenario(
+        name=top.text("name", Path(name).stem),
+        description=top.text("description", ""),
+        seed=top.integer("seed", 1),
+        duration=duration,
+        settings=_all_settings(scheduler) if scheduler else {},
+        nodes=tuple(reader.node(table) for table in top.tables("nodes")),
+        models=tuple(reader.model(table) for table in top.tables("models")),
+        replicas=tuple(reader.replica(table) for table in top.tables("replicas")),
+        requests=tuple(reader.request(table) for table in top.tables("requests")),
+        workloads=tuple(reader.workload(table) for table in top.tables("workloads")),
+        admin=tuple(reader.admin(table) for table in top.tables("admin")),
+        faults=tuple(reader.fault(table) for table in top.tables("faults")),
+        random_faults=reader.random_faults(top.table("random_faults")),
+        scope=_scope(top.table("scope")),
+        expect=reader.expect(top.table("expect")),
+        raw=data,
+        folder=str(folder),
+    )
+    top.done()
+    return scenario
+
+
+def _all_settings(table: Table) -> dict[str, int]:
+    settings = table.settings()
+    table.done()
+    return settings
+
+
+def _scope(table: Table | None) -> ScopeSpec:
+    if table is None:
+        return ScopeSpec()
+    scope = ScopeSpec(
+        requests=table.integer("requests", 3),
+        admin=table.boolean("admin", False),
+        crashes=table.integer("crashes", 0),
+        completions_fair=table.boolean("completions_fair", False),
+    )
+    table.done()
+    return scope
+
+
+class _Reader:
+    """Reads tables that refer to each other: it knows the nodes and models named so far."""
+
+    def __init__(self, top: Table, duration: int, folder: Path) -> None:
+        self.top = top
+        self.duration = duration
+        self.folder = folder
+        self.nodes: list[str] = []
+        self.models: list[str] = []
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    def node(self, table: Table) -> NodeSpec:
+        name = table.text("name")
+        if name in self.nodes or not name:
+            raise table.error("name", f"{name!r} is taken or empty", "Give each node its own name.")
+        self.nodes.append(name)
+        one = table.size("vram", 0)
+        pools = table.take("pools", (), lambda value: _sizes(value, "pools"))
+        if pools and "vram" in table:
+            raise table.error("pools", "stands beside vram", "Give one of them: vram is short for one pool.")
+        spec = NodeSpec(
+            name=name,
+            labels=table.mapping("labels", {}, _label),
+            pools=pools or ((one,) if one else ()),
+            budget=table.take("vram_budget", None, lambda value: parse_budget(value, "vram_budget")),
+            ram=table.size("ram", 0),
+            disk=table.size("disk", None),
+            max_replicas_per_model=table.integer("max_replicas_per_model", 1, least=1),
+            load_rate=table.take("load_rate", 2**30, lambda value: parse_byte_rate(value, "load_rate")),
+            stage_rate=table.take("stage_rate", 0, lambda value: parse_byte_rate(value, "stage_rate")),
+            install_time=_finite(table, "install_time"),
+            unload_time=_finite(table, "unload_time"),
+            approved=table.boolean("approved", True),
+            up=table.boolean("up", True),
+        )
+        table.done()
+        return spec
+
+    def model(self, table: Table, base: ModelSpec | None = None, *, named: str = "") -> ModelSpec:
+        """A model; keys that are not given keep the value of ``base``."""
+        name = named or table.text("name")
+        if base is None and not named and (name in self.models or not name):
+            raise table.error("name", f"{name!r} is taken or empty", "Give each model its own name.")
+        self.models.append(name)
+        old = base or ModelSpec(name=name)
+        spec = LoadSpec(
+            backend=table.text("backend", old.spec.backend),
+            options=table.mapping("options", old.spec.options, _option),
+            vram=table.size("vram", old.spec.vram),
+            disk=table.size("disk", old.spec.disk),
+        )
+        model = ModelSpec(
+            name=name,
+            spec=spec,
+            scheduling=scheduling(table, old.scheduling),
+            aliases=table.texts("aliases", old.aliases),
+            service_time=table.distribution("service_time", old.service_time),
+        )
+        table.done()
+        return model
+
+    def replica(self, table: Table) -> ReplicaSpec:
+        spec = ReplicaSpec(
+            model=self._known(table, "model", self.models),
+            node=self._known(table, "node", self.nodes),
+            in_flight=table.integer("in_flight", 0),
+            busy_for=table.duration("busy_for", FOREVER),
+        )
+        if "busy_for" in table and not spec.in_flight:
+            raise table.error("busy_for", "has no locks to keep", "Give in_flight = 1 or more, or leave it out.")
+        table.done()
+        return spec
+
+    # --- what is asked ----------------------------------------------------------------------------------------------
+
+    def request(self, table: Table) -> RequestSpec:
+        spec = RequestSpec(
+            model=table.text("model"),
+            at=self._moment(table, "at", 0),
+            count=table.integer("count", 1, least=1),
+            every=table.duration("every", SECOND),
+            service_time=table.distribution("service_time", None),
+            deadline=table.duration("deadline", 0),
+            priority=table.integer("priority", 0, least=None),
+        )
+        table.done()
+        return spec
+
+    def workload(self, table: Table) -> WorkloadSpec:
+        kind = table.choice("kind", ("poisson", "trace"))
+        trace = kind == "trace"
+        models = self._weights(table, needed=not trace)
+        path, form, rate = "", "", 0.0
+        if trace:
+            form = table.choice("format", FORMATS)
+            path = str(self.folder / table.text("path"))
+            if not Path(path).is_file():
+                raise table.error("path", f"{path!r} is no file", "Name a trace, relative to the scenario's folder.")
+            if not models and form != "jsonl":
+                cure = "Name a model, models or zipf: these traces name none."
+                raise table.error("", "a trace without a model", cure)
+        else:
+            rate = table.take("rate", _REQUIRED_RATE, lambda value: parse_rate(value, "rate"))
+            if rate is _REQUIRED_RATE:
+                raise table.error("rate", "is missing", 'Add rate = "2/s".')
+        start, until = self._moment(table, "from", 0), table.duration("until", FOREVER)
+        if until <= start:
+            raise table.error("until", "is not after from", "Give a later moment.")
+        spec = WorkloadSpec(
+            kind=kind, models=models, rate=rate, path=path, format=form, start=start, until=until,
+            service_time=table.distribution("service_time", None), deadline=table.duration("deadline", 0),
+            priority=table.integer("priority", 0, least=None),
+        )  # fmt: skip
+        table.done()
+        return spec
+
+    def _weights(self, table: Table, *, needed: bool) -> tuple[tuple[str, float], ...]:
+        given = [key for key in ("model", "models", "zipf") if key in table]
+        if len(given) > 1 or (needed and not given):
+            cure = 'Give one of: model = "a", models = { a = 0.7, b = 0.3 }, zipf = { models = 50, s = 1.1 }.'
+            raise table.error(given[-1] if given else "", "needs exactly one choice of models", cure)
+        one = table.text("model", "")
+        if one:
+            return ((one, 1.0),)
+        many = table.mapping("models", {}, lambda value, name: real(value, name))
+        if many and not sum(many.values()):
+            raise table.error("models", "all weights are 0", "Give one of them a weight.")
+        zipf = table.take("zipf", None, lambda value: Table(table.source, value, table.header, table.ordinal))
+        if zipf is None:
+            return tuple(many.items())
+        count, exponent = zipf.integer("models", least=1), zipf.number("s")
+        zipf.done()
+        if count > len(self.models):
+            cure = f"Declare more [[models]], or ask for {len(self.models)}."
+            raise table.error("zipf", f"wants {count} models and {len(self.models)} are declared", cure)
+        return tuple((name, 1 / rank**exponent) for rank, name in enumerate(self.models[:count], 1))
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    def fault(self, table: Table) -> FaultSpec:
+        kind = table.choice("kind", FAULT_KINDS)
+        target = model = ""
+        if kind in NODE_FAULTS:
+            target = self._known(table, "target", self.nodes)
+        elif kind in REPLICA_FAULTS:
+            target = self._known(table, "target", self.nodes, optional=True)
+            model = self._known(table, "model", self.models, optional=True)
+            if not target and not model:
+                raise table.error("target", "is missing", "Name a node as target, a model, or both.")
+        extra: dict[str, Any] = {}
+        if kind not in INSTANT_FAULTS:
+            extra["length"] = table.duration("for", 30 * SECOND)
+        if kind == "slow-load":
+            extra["factor"] = table.number("factor", 10.0)
+        if kind in ("drop-messages", "duplicate-messages", "delay-messages"):
+            extra["p"] = table.number("p", 0.3)
+            if extra["p"] > 1:
+                raise table.error("p", "is above 1", "Give a probability from 0 to 1.")
+        if kind == "delay-messages":
+            extra["delay"] = table.distribution("delay", Distribution("exp", 2 * SECOND))
+        if kind == "clock-jump":
+            extra["by"] = table.take("by", 3600 * SECOND, lambda value: _signed_duration(value, "by"))
+        spec = FaultSpec(kind=kind, at=self._moment(table, "at"), target=target, model=model, **extra)
+        table.done()
+        return spec
+
+    def random_faults(self, table: Table | None) -> RandomFaults | None:
+        if table is None:
+            return None
+        rates = {kind: table.number(kind) for kind in FAULT_KINDS if kind in table}
+        table.known += FAULT_KINDS
+        spec = RandomFaults(
+            rates=rates,
+            length=table.distribution("length", Distribution("exp", 30 * SECOND)),
+            stop_at=self._moment(table, "stop_at", self.duration),
+        )
+        table.done()
+        return spec
+
+    def admin(self, table: Table) -> AdminSpec:
+        action = table.choice("action", ACTIONS)
+        at = self._moment(table, "at")
+        spec = ACTIONS[action](self, table, action, at)
+        table.done()
+        return spec
+
+    def _of_node(self, table: Table, action: str, at: int) -> AdminSpec:
+        values: dict[str, Any] = {}
+        node = self._known(table, "node", self.nodes)
+        if action == "set-labels":
+            values["labels"] = table.mapping("labels", None, _label)
+            if values["labels"] is None:
+                raise table.error("labels", "is missing", 'Add labels = { key = "value" }; "" removes one.')
+        elif action == "set-budget":
+            values["budget"] = table.take("value", None, lambda value: parse_budget(value, "value"))
+            if values["budget"] is None:
+                raise table.error("value", "is missing", 'Add value = "80%".')
+        elif action == "set-max-replicas":
+            values["slots"] = table.integer("value", least=1)
+        return AdminSpec(action=action, at=at, node=node, values=values)
+
+    def _of_model(self, table: Table, action: str, at: int) -> AdminSpec:
+        key = "name" if "name" in table else "model"
+        name = table.text(key)
+        if action != "declare-model" and name not in self.models:
+            cure = f"Declare it; there are: {', '.join(self.models) or 'none'}."
+            raise table.error(key, f"no model is named {name!r}", cure)
+        values: dict[str, Any] = {}
+        if action in ("declare-model", "edit-model"):
+            # Read for its errors now, and again over the model as it is when the time comes.
+            given = dict(table.data)
+            rest = Table(table.source, {k: v for k, v in given.items() if k not in _ADMIN_KEYS}, table.header,
+                         table.ordinal, table.label)  # fmt: skip
+            values["edit"] = lambda base: self.model(_again(rest), base, named=name)
+            values["edit"](None)
+            table.known += list(given)
+        elif action == "set-scheduling":
+            rest = Table(table.source, dict(table.data), table.header, table.ordinal, table.label)
+            scheduling(table, Scheduling())
+            values["merge"] = lambda base: scheduling(_again(rest), base)
+        elif action == "load-info":
+            values["spec"] = LoadSpec(
+                backend=table.text("backend"), options=table.mapping("options", {}, _option),
+                vram=table.size("vram", 0), disk=table.size("disk", 0),
+            )  # fmt: skip
+        return AdminSpec(action=action, at=at, model=name, values=values)
+
+    def _freeze(self, table: Table, action: str, at: int) -> AdminSpec:
+        return AdminSpec(action=action, at=at, values={"what": table.choice("what", ("evictions", "reconciler"))})
+
+    def _set(self, table: Table, action: str, at: int) -> AdminSpec:
+        values = table.settings(skip=("at", "action"))
+        if not values:
+            raise table.error("", "sets nothing", 'Name a setting: min_residency = "1m".')
+        return AdminSpec(action=action, at=at, values={"settings": values})
+
+    # --- what is expected -------------------------------------------------------------------------------------------
+
+    def expect(self, table: Table | None) -> Expect:
+        if table is None:
+            return Expect()
+        numbers: dict[str, Bound] = {}
+        for name in [name for name in EXPECTED_NUMBERS if name in table]:
+            numbers[name] = table.take(name, Bound(), functools.partial(parse_bound, key=name))
+        table.known += EXPECTED_NUMBERS
+        groups = {
+            name: table.mapping(name, {}, lambda value, key: parse_bound(value, key))
+            for name in EXPECTED_GROUPS
+            if name in table
+        }
+        table.known += EXPECTED_GROUPS
+        known = {
+            "refused_as": [str(code) for code in RefusalCode],
+            "replicas_at_end": self.models,
+            "effects": [effect.name for effect in EFFECT_TYPES],
+            "served_on": self.nodes,
+        }
+        for group, bounds in groups.items():
+            for key in bounds:
+                if group in known and key not in known[group]:
+                    raise table.error(group, f"{key!r} is not known", f"There are: {', '.join(known[group])}.")
+        properties = table.texts("properties", PROPERTIES)
+        if unknown := [name for name in properties if name not in PROPERTIES]:
+            raise table.error("properties", f"{unknown[0]!r} is none", f"Choose from: {', '.join(PROPERTIES)}.")
+        spec = Expect(
+            numbers=numbers, groups=groups, quiet_after=table.duration("quiet_after", None), properties=properties
+        )
+        table.done()
+        return spec
+
+    # --- shared -----------------------------------------------------------------------------------------------------
+
+    def _known(self, table: Table, key: str, names: list[str], *, optional: bool = False) -> str:
+        if optional and key not in table:
+            table.known.append(key)
+            return ""
+        name = table.text(key)
+        if name not in names:
+            raise table.error(key, f"{name!r} is not declared", f"There are: {', '.join(names) or 'none'}.")
+        return name
+
+    def _moment(self, table: Table, key: str, default: int | None = None) -> int:
+        """An instant within the run."""
+        at = table.duration(key) if default is None else table.duration(key, default)
+        if at > self.duration:
+            raise table.error(key, "is after the end of the run", "Give an earlier moment, or a longer duration.")
+        return at
+
+
+_REQUIRED_RATE = -1.0
+_ADMIN_KEYS = ("at", "action", "model", "name")
+
+ACTIONS: dict[str, Callable[[_Reader, Table, str, int], AdminSpec]] = {
+    **dict.fromkeys(
+        ("set-labels", "drain", "resume", "approve", "remove-node", "set-budget", "set-max-replicas"),
+        _Reader._of_node,
+    ),
+    **dict.fromkeys(("set-scheduling", "declare-model", "edit-model", "remove-model", "load-info"), _Reader._of_model),
+    **dict.fromkeys(("freeze", "thaw"), _Reader._freeze),
+    "set": _Reader._set,
+}
+
+
+def _again(table: Table) -> Table:
+    return Table(table.source, table.data, table.header, table.ordinal, table.label)
+
+
+def scheduling(table: Table, old: Scheduling) -> Scheduling:
+    """Where and how often a model may run: the keys that are given, over those that were."""
+    everywhere = old.everywhere
+    bounds = "min_replicas" in table or "max_replicas" in table
+    if "replicas" in table:
+        table.choice("replicas", ("all",))
+        if bounds:
+            raise table.error("replicas", "stands beside min_replicas or max_replicas", "Give one or the other.")
+        everywhere = True
+    elif bounds:
+        everywhere = False
+    table.known.append("replicas")
+    least = table.integer("min_replicas", 0 if everywhere else old.min_replicas)
+    most = table.integer("max_replicas", 0 if everywhere else old.max_replicas)
+    if most and least > most:
+        raise table.error("min_replicas", f"{least} is above max_replicas", "Raise max_replicas, or 0 for no ceiling.")
+    return Scheduling(
+        selector=_selector(table, old),
+        min_replicas=least,
+        max_replicas=most,
+        everywhere=everywhere,
+        parallel=table.integer("parallel", old.parallel),
+        priority=table.integer("priority", old.priority, least=None),
+        pinned=table.boolean("pinned", old.pinned),
+    )
+
+
+def _selector(table: Table, old: Scheduling) -> Selector:
+    if "node_selector" not in table:
+        table.known.append("node_selector")
+        return old.selector
+
+    def read(value: Any) -> Selector:
+        if not isinstance(value, dict):
+            raise InvalidField("node_selector", f"{value!r} is not a table", cure='Use { tier = "fast" }.')
+        return parse_selector(value)
+
+    return table.take("node_selector", (), read)
+
+
+def parse_bound(value: object, key: str) -> Bound:
+    """A number, or ``{ min = , max = }``; raises InvalidField."""
+    if isinstance(value, dict):
+        if not value or set(value) - {"min", "max"}:
+            raise InvalidField(key, f"{value!r} is no bound", cure="Give { min = 1 }, { max = 2 } or both.")
+        ends = {name: real(end, f"{key}.{name}") for name, end in value.items()}
+        return Bound(ends.get("min"), ends.get("max"))
+    number = real(value, key)
+    return Bound(number, number)
+
+
+def _sizes(value: object, key: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        raise InvalidField(key, f"{value!r} is no list of sizes", cure='Use ["24GiB", "24GiB"].')
+    return tuple(parse_size(item, key) for item in value)
+
+
+def _label(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidField(key, f"{value!r} is not text", cure='Labels are text: { tier = "fast" }.')
+    return value
+
+
+def _option(value: object, key: str) -> str | int | float | bool:
+    if not isinstance(value, str | int | float | bool):
+        raise InvalidField(key, f"{value!r} is no option", cure="Give text, a number, true or false.")
+    return value
+
+
+def _signed_duration(value: object, key: str) -> int:
+    if isinstance(value, str) and value.startswith("-"):
+        return -parse_duration(value[1:], key)
+    return parse_duration(value, key)  # type: ignore[arg-type]  # parse_duration names what is not text
+
+
+def _finite(table: Table, key: str) -> int:
+    length = table.duration(key, 0)
+    if length >= FOREVER:
+        raise table.error(key, "never ends", 'Use "5s"; the fault load-hangs is for what never answers.')
+    return length
+
+
+__all__ = ["parse_bound", "parse_scenario", "scheduling", "whole"]

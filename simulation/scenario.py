@@ -1,0 +1,215 @@
+"""Scenarios: what a run is made of, as frozen values. :mod:`interlock.simulation.parse` reads them from TOML.
+
+Lengths and instants are microseconds from the start of the run, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from interlock.domain.entities import Budget, LoadSpec, Scheduling
+from interlock.domain.errors import UnreadableFile
+from interlock.domain.units import FOREVER, MINUTE, SECOND
+
+from .fields import Distribution
+
+BUNDLED = Path(__file__).parent / "scenarios"
+PROPERTIES = ("T", "U", "S", "Q", "W")
+NODE_FAULTS = (
+    "node-crash", "node-recover", "partition", "heal", "probe-timeout", "drop-messages", "duplicate-messages",
+    "delay-messages", "clock-jump",
+)  # fmt: skip
+REPLICA_FAULTS = ("process-kill", "load-fails", "load-hangs", "slow-load")
+WRITER_FAULTS = ("writer-crash", "store-stall", "store-error", "holder-crash")
+FAULT_KINDS = NODE_FAULTS + REPLICA_FAULTS + WRITER_FAULTS
+INSTANT_FAULTS = frozenset({"node-recover", "heal", "process-kill", "writer-crash", "holder-crash"})
+"""Faults that happen at a moment and have no length."""
+
+
+class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A node. Rates are bytes per second; a ``stage_rate`` of 0 means that staging takes no time."""
+
+    name: str
+    labels: dict[str, str] = {}
+    pools: tuple[int, ...] = ()
+    budget: Budget | None = None
+    ram: int = 0
+    disk: int | None = None
+    max_replicas_per_model: int = 1
+    load_rate: int = 2**30
+    stage_rate: int = 0
+    install_time: int = 0
+    unload_time: int = 0
+    approved: bool = True
+    up: bool = True
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A model: how it is loaded, where it may run, and how long one request takes."""
+
+    name: str
+    spec: LoadSpec = LoadSpec()
+    scheduling: Scheduling = Scheduling()
+    aliases: tuple[str, ...] = ()
+    service_time: Distribution = Distribution("exp", 2 * SECOND)
+
+
+class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that is loaded at time 0, with locks that a background holder keeps until ``busy_for`` is over."""
+
+    model: str
+    node: str
+    in_flight: int = 0
+    busy_for: int = FOREVER
+
+
+class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests at fixed moments. ``deadline`` bounds the wait for a lock; 0 means the setting."""
+
+    model: str
+    at: int = 0
+    count: int = 1
+    every: int = SECOND
+    service_time: Distribution | None = None
+    deadline: int = 0
+    priority: int = 0
+
+
+class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream of requests: ``poisson`` at ``rate`` per second over weighted ``models``, or the arrivals of a trace."""
+
+    kind: str
+    models: tuple[tuple[str, float], ...]
+    rate: float = 0.0
+    path: str = ""
+    format: str = ""
+    start: int = 0
+    until: int = FOREVER
+    service_time: Distribution | None = None
+    deadline: int = 0
+    priority: int = 0
+
+
+class FaultSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that goes wrong. ``target`` is a node; ``by`` may be negative."""
+
+    kind: str
+    at: int
+    target: str = ""
+    model: str = ""
+    length: int = 30 * SECOND
+    factor: float = 10.0
+    p: float = 0.3
+    delay: Distribution = Distribution("exp", 2 * SECOND)
+    by: int = 3600 * SECOND
+
+
+class AdminSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator does. ``values`` are the action's own keys, read and checked."""
+
+    action: str
+    at: int
+    node: str = ""
+    model: str = ""
+    values: dict[str, Any] = {}
+
+
+class RandomFaults(msgspec.Struct, frozen=True, kw_only=True):
+    """Faults at random: rate per virtual hour by kind, until ``stop_at``; then all heals."""
+
+    rates: dict[str, float]
+    length: Distribution = Distribution("exp", 30 * SECOND)
+    stop_at: int = FOREVER
+
+
+class ScopeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``prove`` explores of this scenario."""
+
+    requests: int = 3
+    admin: bool = False
+    crashes: int = 0
+    completions_fair: bool = False
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """A number that is expected: exact when both ends are equal."""
+
+    least: float | None = None
+    most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is within."""
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return f"{self.least:g}"
+        ends = [("min", self.least), ("max", self.most)]
+        return " ".join(f"{name} {end:g}" for name, end in ends if end is not None)
+
+
+class Expect(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run must bring. ``numbers`` by name; ``groups`` by name, then by key."""
+
+    numbers: dict[str, Bound] = {}
+    groups: dict[str, dict[str, Bound]] = {}
+    quiet_after: int | None = None
+    properties: tuple[str, ...] = PROPERTIES
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """One run's world and what happens in it. ``raw`` is the file as parsed, for shrinking and writing it again."""
+
+    name: str
+    description: str = ""
+    seed: int = 1
+    duration: int = 30 * MINUTE
+    settings: dict[str, int] = {}
+    nodes: tuple[NodeSpec, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    replicas: tuple[ReplicaSpec, ...] = ()
+    requests: tuple[RequestSpec, ...] = ()
+    workloads: tuple[WorkloadSpec, ...] = ()
+    faults: tuple[FaultSpec, ...] = ()
+    admin: tuple[AdminSpec, ...] = ()
+    random_faults: RandomFaults | None = None
+    scope: ScopeSpec = ScopeSpec()
+    expect: Expect = Expect()
+    raw: dict[str, Any] = {}
+    folder: str = "."
+
+    @classmethod
+    def parse(cls, text: str, name: str = "scenario", folder: Path | None = None) -> Scenario:
+        """The scenario in a TOML text; raises UnreadableFile with key and line. Traces are looked for in ``folder``."""
+        from .parse import parse_scenario  # here, because that module needs this one's classes
+
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            cure = "See https://toml.io for how TOML is written."
+            raise UnreadableFile(f"{name}: {error}.", cure=cure) from None
+        return parse_scenario(data, text, name, folder or Path())
+
+    @classmethod
+    def load(cls, name: str | Path) -> Scenario:
+        """The scenario in a file, or the bundled one of that name; raises UnreadableFile."""
+        path = Path(name)
+        if not path.suffix and not path.exists():
+            path = BUNDLED / f"{name}.toml"
+            if not path.exists():
+                known = ", ".join(bundled_names())
+                raise UnreadableFile(f"no scenario is named {str(name)!r}.", cure=f"Give a file, or one of: {known}.")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnreadableFile(f"{name}: {error}.", cure="Give a scenario file that can be read.") from None
+        return cls.parse(text, str(name), path.parent)
+
+
+def bundled_names() -> list[str]:
+    """The bundled scenarios."""
+    return sorted(path.stem for path in BUNDLED.glob("*.toml"))
