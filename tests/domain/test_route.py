@@ -37,7 +37,8 @@ def incident(parallel: int) -> Cluster:
     cluster.settle()
     scheduling = Scheduling(selector=parse_selector({"tier": "fast"}), parallel=parallel)
     thor = next(r for r in cluster.state.replicas.values() if r.node == "nvidia-thor")
-    assert cluster.request("held-1", "qwen3-8b").node and cluster.request("held-2", "qwen3-8b").node
+    assert cluster.request("held-1", "qwen3-8b").node
+    assert cluster.request("held-2", "qwen3-8b").node
     idle = next(r for r in cluster.state.requests.values() if r.replica != thor.id)
     cluster.release(idle.id)
     cluster.send(cmd.SetScheduling(model="qwen3-8b", scheduling=scheduling))
@@ -49,7 +50,8 @@ def incident(parallel: int) -> Cluster:
 def test_the_incident_is_served_by_thor_at_the_first_try_when_its_replica_has_room() -> None:
     cluster = incident(parallel=2)
     reply = cluster.request("r1", "qwen3-8b")
-    assert isinstance(reply, Locked) and reply.node == "nvidia-thor"
+    assert isinstance(reply, Locked)
+    assert reply.node == "nvidia-thor"
     assert cluster.names() == ["ReplicaLocked"]
 
 
@@ -72,7 +74,8 @@ def test_the_incident_waits_for_thor_when_its_replica_is_full_and_is_served_by_i
 def test_an_unknown_model_is_refused_and_the_cure_is_named() -> None:
     cluster = two_boards()
     reply = cluster.request("r1", "nobody")
-    assert isinstance(reply, Rejected) and reply.code == "unknown_model"
+    assert isinstance(reply, Rejected)
+    assert reply.code == "unknown_model"
     assert "models apply" in reply.cure
 
 
@@ -410,7 +413,8 @@ def test_a_full_queue_refuses_with_a_retry_after() -> None:
     cluster.request("r0", "old")
     cluster.request("r1", "new")
     reply = cluster.request("r2", "new")
-    assert reply.code == "queue_full" and reply.retry_after > 0
+    assert reply.code == "queue_full"
+    assert reply.retry_after > 0
 
 
 def test_a_wait_past_its_deadline_is_refused_by_what_it_waited_for() -> None:

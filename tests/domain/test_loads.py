@@ -1,0 +1,264 @@
+"""The load workflow, releases and re-routing: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+from interlock.domain import commands as cmd
+from interlock.domain.commands import Locked, Rejected
+from interlock.domain.effects import InstallBackend, LoadModel, UnloadModel
+from interlock.domain.entities import LoadSpec, Scheduling
+from interlock.domain.loads import pending_effects
+from interlock.domain.variant import passes_allowed
+from tests.domain.cluster import Cluster, check_invariants, check_replay
+
+
+def cluster_with(*models: str, nodes: int = 1, **scheduling: object) -> Cluster:
+    cluster = Cluster()
+    for n in range(nodes):
+        cluster.node(f"n{n}", disk=None)
+    for name in models:
+        cluster.model(name, **scheduling)
+    return cluster
+
+
+def test_a_load_goes_through_install_stage_and_load_and_stages_once_per_node() -> None:
+    cluster = cluster_with()
+    cluster.model("m", disk=8)
+    cluster.loaded("m")
+    asked = [name for name in cluster.names() if name in ("BackendInstallRequested", "StagingStarted", "LoadStarted")]
+    assert asked == ["BackendInstallRequested", "StagingStarted", "LoadStarted"]
+    cluster.send(cmd.RequestUnload(model="m"))
+    cluster.settle()
+    cluster.loaded("m")
+    assert cluster.count("StagingStarted") == 1
+
+
+def test_a_failed_load_is_tried_on_another_node_and_the_backends_words_are_kept() -> None:
+    cluster = cluster_with("m", nodes=2)
+    cluster.request("r1", "m")
+    cluster.fail(cluster.effects[0], "CUDA error: out of memory")
+    assert cluster.state.models["m"].failure == "CUDA error: out of memory"
+    cluster.settle()
+    cluster.wait(2)
+    cluster.settle()
+    assert cluster.answers["r1"].node == "n1"
+
+
+def test_a_load_that_fails_as_often_as_it_may_refuses_its_waiters_in_the_backends_own_words() -> None:
+    cluster = cluster_with("m")
+    cluster.request("r1", "m")
+    cluster.request("r2", "m")
+    for _ in range(3):
+        cluster.wait(10)
+        install = next(effect for effect in cluster.effects if isinstance(effect, InstallBackend))
+        cluster.fail(install, "no such file: m.gguf")
+        for unload in [effect for effect in cluster.effects if isinstance(effect, UnloadModel)]:
+            cluster.answer(unload)
+    for request in ("r1", "r2"):
+        assert cluster.answers[request].code == "load_failed"
+        assert "no such file: m.gguf" in cluster.answers[request].message
+    assert not cluster.state.replicas
+    assert cluster.request("too soon", "m").code == "load_failed"
+    cluster.wait(10)
+    assert cluster.request("later", "m").kind == "load"
+
+
+def test_a_silent_load_fails_and_progress_extends_its_window() -> None:
+    cluster = cluster_with("m")
+    cluster.request("r1", "m", deadline=cluster.now + 10**12)
+    cluster.answer(cluster.effects[0])
+    load = cluster.effects[0]
+    for _ in range(3):
+        cluster.wait(200)
+        cluster.send(cmd.ReportProgress(replica=load.replica, op=load.op, done=1, total=9))
+    assert cluster.count("ReplicaLoadFailed") == 0
+    assert cluster.count("LoadProgressed") == 3
+    cluster.wait(301)
+    assert "no progress" in next(e.reason for e in cluster.events if type(e).__name__ == "ReplicaLoadFailed")
+
+
+def test_a_load_that_was_given_up_is_stopped_on_its_worker_and_its_late_success_changes_nothing() -> None:
+    cluster = cluster_with("m")
+    cluster.request("r1", "m")
+    cluster.answer(cluster.effects[0])
+    load = cluster.effects.pop()
+    assert isinstance(load, LoadModel)
+    cluster.wait(301)
+    assert [type(effect) for effect in cluster.effects] == [UnloadModel]
+    before = len(cluster.log)
+    cluster.send(cmd.ReportLoaded(replica=load.replica, op=load.op))
+    assert len(cluster.log) == before
+    assert cluster.state.committed["n0"][0] > 0, "memory counts as used until its release is confirmed"
+    cluster.answer(cluster.effects[0])
+    check_invariants(cluster)
+
+
+def test_a_caller_that_gives_up_does_not_end_the_load() -> None:
+    cluster = cluster_with("m")
+    cluster.request("r1", "m")
+    cluster.send(cmd.CancelRequest(request="r1"))
+    cluster.settle()
+    assert cluster.count("ReplicaLoaded") == 1
+    assert not cluster.state.requests
+
+
+def test_what_victims_freed_is_released_when_the_load_they_made_room_for_fails() -> None:
+    cluster = cluster_with("old", "new", nodes=1)
+    cluster.model("old", vram=20)
+    cluster.loaded("old")
+    cluster.wait(60)
+    cluster.model("new", vram=20)
+    cluster.request("r1", "new")
+    cluster.answer(cluster.effects[0])
+    assert isinstance(cluster.effects[0], InstallBackend)
+    cluster.fail(cluster.effects[0])
+    cluster.answer(cluster.effects[0])
+    assert cluster.count("HoldReleased") == 1
+    assert cluster.state.committed["n0"] == (0,)
+    check_replay(cluster)
+
+
+def test_an_unload_that_is_never_answered_is_asked_three_times_and_then_settled_by_what_the_worker_runs() -> None:
+    cluster = cluster_with("m")
+    replica = cluster.loaded("m")
+    cluster.send(cmd.EvictReplica(replica=replica))
+    cluster.wait(10_000)
+    assert cluster.count("UnloadRequested") == 3
+    cluster.send(cmd.ReportRunning(node="n0", boot="boot-1", asked_at=cluster.now, running=()))
+    assert replica not in cluster.state.replicas
+
+
+def test_a_backend_that_is_gone_loses_the_replica_and_the_same_request_routes_again() -> None:
+    cluster = cluster_with("m", nodes=2, min_replicas=2)
+    cluster.settle()
+    first = cluster.request("r1", "m")
+    again = cluster.send(cmd.ReportBackendGone(request="r1", replica=first.replica, detail="UNAVAILABLE")).reply
+    assert isinstance(again, Locked)
+    assert again.node != first.node
+    assert cluster.state.requests["r1"].passes == 1
+    assert cluster.count("ReplicaLost") == 1
+
+
+def test_re_routing_ends_with_the_budget_that_the_ranking_argument_gives() -> None:
+    cluster = cluster_with("m")
+    cluster.loaded("m")
+    reply = cluster.request("r1", "m")
+    for _ in range(passes_allowed(3) + 1):
+        if isinstance(reply, Rejected):
+            break
+        cluster.settle()
+        locked = cluster.state.requests.get("r1")
+        if locked is None:
+            break
+        reply = cluster.send(
+            cmd.ReportBackendGone(request="r1", replica=locked.replica, detail="UNAVAILABLE: gone")
+        ).reply
+    assert "r1" not in cluster.state.requests
+    refused = [e for e in cluster.events if type(e).__name__ == "RequestRefused"]
+    assert len(refused) == 1
+    assert refused[0].code in ("backend_failed", "capacity_exhausted")
+
+
+def test_releasing_twice_changes_nothing_the_second_time() -> None:
+    cluster = cluster_with("m")
+    cluster.loaded("m")
+    cluster.request("r1", "m")
+    cluster.release("r1")
+    before = len(cluster.log)
+    assert cluster.release("r1").reply == cmd.Done()
+    assert len(cluster.log) == before
+
+
+def test_a_repeated_command_gets_its_recorded_reply_also_after_a_replay() -> None:
+    cluster = cluster_with("m")
+    cluster.loaded("m")
+    acquire = cmd.AcquireLock(request="r1", model="m", holder="g")
+    first = cluster.send(acquire, "command-1").reply
+    for engine in (cluster.engine, type(cluster.engine)().replay(cluster.log)):
+        repeated = engine.handle(cmd.Envelope(command_id="command-1", command=acquire), cluster.now)
+        assert repeated.reply == first
+        assert not repeated.events
+
+
+def test_a_lost_holder_releases_all_that_it_held_and_the_next_in_line_are_served() -> None:
+    cluster = cluster_with("m")
+    cluster.loaded("m")
+    cluster.request("r1", "m", holder="dead")
+    cluster.request("r2", "m", holder="dead")
+    cluster.request("r3", "m", holder="alive")
+    cluster.send(cmd.LoseHolder(holder="dead"))
+    assert cluster.answers["r3"].model == "m"
+    assert set(cluster.state.requests) == {"r3"}
+    lost = next(e for e in cluster.events if type(e).__name__ == "HolderLost")
+    assert (lost.holder, lost.requests) == ("dead", 2)
+
+
+def test_a_process_that_dies_loses_its_replica_at_once_and_the_load_that_waited_for_its_memory_goes_on() -> None:
+    cluster = cluster_with()
+    cluster.model("old", vram=20)
+    replica = cluster.loaded("old")
+    cluster.wait(60)
+    cluster.model("new", vram=20)
+    cluster.request("r1", "new")
+    cluster.effects.clear()
+    cluster.send(cmd.ReportReplicaDied(replica=replica, reason="killed"))
+    cluster.settle()
+    assert cluster.answers["r1"].model == "new"
+
+
+def test_pending_effects_are_what_a_new_writer_sends_again() -> None:
+    cluster = cluster_with("a", "b")
+    cluster.request("r1", "a")
+    cluster.request("r2", "b")
+    assert pending_effects(cluster.state) == cluster.effects
+    cluster.answer(cluster.effects[0])
+    assert {effect.op for effect in pending_effects(cluster.state)} == {effect.op for effect in cluster.effects}
+
+
+def test_a_new_revision_serves_when_its_first_replica_has_loaded_and_the_old_one_leaves_when_idle() -> None:
+    cluster = cluster_with("m", nodes=2)
+    old = cluster.loaded("m")
+    cluster.request("r1", "m")
+    cluster.send(cmd.DeclareModel(model="m", spec=LoadSpec(backend="echo", vram=9 * 2**30, options={"ctx": 2})))
+    assert cluster.state.models["m"].serving == 1
+    cluster.settle()
+    assert cluster.state.models["m"].serving == 2
+    assert cluster.request("r2", "m").replica != old
+    assert old in cluster.state.replicas, "busy"
+    cluster.release("r1")
+    cluster.settle()
+    assert old not in cluster.state.replicas
+
+
+def test_a_new_revision_serves_at_once_when_both_cannot_fit() -> None:
+    cluster = cluster_with("m")
+    cluster.loaded("m")
+    cluster.send(cmd.DeclareModel(model="m", spec=LoadSpec(backend="echo", vram=9 * 2**30, options={"ctx": 2})))
+    assert cluster.state.models["m"].serving == 2
+    cluster.request("r1", "m")
+    cluster.settle()
+    assert cluster.state.replicas[cluster.answers["r1"].replica].revision == 2
+
+
+def test_declaring_the_same_again_makes_no_event() -> None:
+    cluster = cluster_with("m")
+    before = len(cluster.log)
+    cluster.model("m")
+    assert len(cluster.log) == before
+
+
+def test_bad_input_is_rejected_with_the_field_and_leaves_no_event() -> None:
+    cluster = cluster_with("m")
+    before = len(cluster.log)
+    for command, word in (
+        (cmd.AcquireLock(request="", model="m", holder="g"), "request"),
+        (cmd.DeclareModel(model="x", spec=LoadSpec(), scheduling=Scheduling(parallel=-1)), "parallel"),
+        (cmd.DeclareModel(model="x", spec=LoadSpec(), scheduling=Scheduling(min_replicas=3, max_replicas=2)), "min_"),
+        (cmd.Freeze(what="time"), "what"),
+        (cmd.ChangeSettings(values={"speed": 1}), "speed"),
+        (cmd.DrainNode(node="nowhere"), "nowhere"),
+        (cmd.EvictReplica(replica="r-999999"), "r-999999"),
+    ):
+        reply = cluster.send(command).reply
+        assert isinstance(reply, Rejected)
+        assert word in reply.message
+    assert len(cluster.log) == before
