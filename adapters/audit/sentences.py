@@ -27,6 +27,14 @@ _LACKS = {
     "time": "the time for it has come",
 }
 
+_LEAVES = {
+    "removed": "its model was removed",
+    "revision": "a newer revision serves",
+    "selector": "its model's selector no longer matches the node",
+    "drain": "the node is being drained",
+    "operator": "an operator asked for it",
+}
+
 
 def sentence(event: ev.Event) -> str:
     """What the event says, in one sentence."""
@@ -162,8 +170,8 @@ def _evicted(e: ev.ReplicaEvicted) -> str:
 
 
 def _unload(e: ev.UnloadRequested) -> str:
-    tries = f", for the {e.tries}th time" if e.tries > 1 else ""
-    return f"Node {e.node} was asked to unload {e.replica} of {e.model}{tries}: {e.reason}."
+    tries = f", attempt {e.tries}" if e.tries > 1 else ""
+    return f"Node {e.node} was asked to unload {e.replica} of {e.model}{tries}: {_LEAVES.get(e.reason, e.reason)}."
 
 
 def _lost(e: ev.ReplicaLost) -> str:
