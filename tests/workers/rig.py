@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, TypeVar
@@ -122,3 +123,11 @@ def backend_pids(word: str) -> list[int]:
         if word in words and "interlock.adapters.backends.server" in words:
             found.append(process.pid)
     return found
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
