@@ -19,7 +19,7 @@ from aiohttp import web
 
 from interlock.adapters.grpc.calls import ChatMessage, Generation, Piece, Vector
 from interlock.domain.commands import Locked
-from interlock.domain.errors import InterlockError, InvalidField, NotFound
+from interlock.domain.errors import InterlockError, InvalidField, InvariantBroken, NotFound
 from interlock.domain.units import parse_duration
 
 from .kit import IDS, Gateway, Route, fields, json_response, query, read
@@ -246,18 +246,36 @@ class OpenAI:
         response.content_type = "text/event-stream"
         try:
             async with claim:
-                counts = [0, 0]
-                for index, prompt in enumerate(prompts):
-                    stream, first = await self._begin(request, claim, prompt, response)
-                    async with aclosing(stream):
-                        await self._pump(response, stream, first, shape.pieces(claim, index, prompt, usage), counts)
-                if usage:
-                    await response.write(shape.usage_event(claim, counts))
-                await response.write(b"data: [DONE]\n\n")
-                await response.write_eof()
+                try:
+                    await self._send_pieces(request, claim, prompts, shape, usage, response)
+                except ConnectionError:
+                    raise  # the client is gone; nobody is left to be told
+                except Exception as error:
+                    if not response.prepared:
+                        raise  # nothing was sent yet: it can still be told with a status
+                    raise await _tell(response, error) from error
         except _StreamBroken:
             await response.write_eof()
         return response
+
+    async def _send_pieces(
+        self,
+        request: web.Request,
+        claim: Claim,
+        prompts: list[Generation],
+        shape: _Shape,
+        usage: bool,
+        response: web.StreamResponse,
+    ) -> None:
+        counts = [0, 0]
+        for index, prompt in enumerate(prompts):
+            stream, first = await self._begin(request, claim, prompt, response)
+            async with aclosing(stream):
+                await _pump(response, stream, first, shape.pieces(claim, index, prompt, usage), counts)
+        if usage:
+            await response.write(shape.usage_event(claim, counts))
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
 
     async def _begin(
         self, request: web.Request, claim: Claim, prompt: Generation, response: web.StreamResponse
@@ -270,10 +288,7 @@ class OpenAI:
             return stream, await anext(stream, None)
 
         if response.prepared:
-            try:
-                return await call(claim.lock)
-            except InterlockError as error:
-                raise await _tell(response, error) from error
+            return await call(claim.lock)
         stream, first = await claim.run(call)
         try:
             response.headers.update(self._headers(request, claim))
@@ -283,42 +298,39 @@ class OpenAI:
             raise
         return stream, first
 
-    async def _pump(
-        self,
-        response: web.StreamResponse,
-        stream: AsyncIterator[Piece],
-        first: Piece | None,
-        pieces: _Pieces,
-        counts: list[int],
-    ) -> None:
-        """Send a stream's pieces on; raises _StreamBroken once the client was told of an error."""
-        piece = first
-        tokens = prompt_tokens = 0
-        try:
-            if piece is not None:
-                await response.write(pieces.first())
-            while piece is not None:
-                tokens, prompt_tokens = max(tokens, piece.tokens), max(prompt_tokens, piece.prompt_tokens)
-                if piece.text:
-                    await response.write(pieces.text(piece.text))
-                piece = await anext(stream, None)
-        except ConnectionError:
-            raise  # the client is gone; nobody is left to be told
-        except InterlockError as error:
-            raise await _tell(response, error) from error
-        except Exception as error:
-            log.exception("a stream broke for a reason of our own")
-            raise await _tell(response, InterlockError("Interlock failed while it streamed this answer.")) from error
-        counts[0] += tokens
-        counts[1] += prompt_tokens
-        await response.write(pieces.last(tokens))
+
+async def _pump(
+    response: web.StreamResponse,
+    stream: AsyncIterator[Piece],
+    first: Piece | None,
+    pieces: _Pieces,
+    counts: list[int],
+) -> None:
+    """Send a stream's pieces on, and add what it took to ``counts``: tokens, and tokens of the prompt."""
+    piece = first
+    tokens = prompt_tokens = 0
+    if opening := pieces.first():
+        await response.write(opening)
+    while piece is not None:
+        tokens, prompt_tokens = max(tokens, piece.tokens), max(prompt_tokens, piece.prompt_tokens)
+        if piece.text:
+            await response.write(pieces.text(piece.text))
+        piece = await anext(stream, None)
+    counts[0] += tokens
+    counts[1] += prompt_tokens
+    await response.write(pieces.last(tokens))
 
 
-async def _tell(response: web.StreamResponse, error: InterlockError) -> _StreamBroken:
+async def _tell(response: web.StreamResponse, error: Exception) -> _StreamBroken:
     """Write the error into a stream that has begun; it ends without ``[DONE]``."""
-    _, body, _ = describe(error)
+    if isinstance(error, InterlockError) and not isinstance(error, InvariantBroken):
+        told = error
+    else:
+        log.error("a stream broke for a reason of our own", exc_info=error)
+        told = InterlockError("Interlock failed while it streamed this answer; its log has the details.")
+    _, body, _ = describe(told)
     await response.write(b"data: " + msgspec.json.encode({"error": body}) + b"\n\n")
-    return _StreamBroken(error.message)
+    return _StreamBroken(str(error))
 
 
 class _Pieces:

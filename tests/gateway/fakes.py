@@ -264,13 +264,15 @@ def _model_view(model: c.DeclareModel) -> dict[str, Any]:
 
 class FakeBackends:
     """BackendPort that echoes. Per address: ``gone`` is not there, ``fails`` answers an error, before any byte;
-    ``breaks`` raises after so many pieces; ``stalls`` waits for ever after so many pieces."""
+    ``breaks`` raises after so many pieces; ``stalls`` waits for ever after so many pieces.
+    ``only``: calls after so many raise."""
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
         self.fails: dict[str, Exception] = {}
         self.breaks: dict[str, tuple[int, Exception]] = {}
         self.stalls: dict[str, int] = {}
+        self.only: tuple[int, Exception] | None = None
         self.prompts: list[Generation] = []
         self.calls: list[str] = []
         self.stalled = asyncio.Event()
@@ -278,6 +280,8 @@ class FakeBackends:
 
     def _arrive(self, address: str, prompt: Generation) -> None:
         self.calls.append(address)
+        if self.only is not None and len(self.calls) > self.only[0]:
+            raise self.only[1]
         self.prompts.append(prompt)
         if address in self.gone:
             raise BackendGone(address, "connection refused")

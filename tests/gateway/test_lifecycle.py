@@ -118,6 +118,22 @@ async def test_an_error_after_the_first_byte_ends_the_stream_visibly(cluster: Cl
     check_nothing_is_held(cluster)
 
 
+@pytest.mark.parametrize("error", [BackendFailed("no"), BackendGone("r1:1", "died"), KeyError("a defect")])
+async def test_an_error_of_the_second_prompt_of_a_stream_comes_after_the_first_byte(
+    cluster: Cluster, error: Exception
+) -> None:
+    cluster.backends.only = (1, error)
+    body = {"model": "m", "prompt": ["a b", "c"], "stream": True}
+    async with cluster.http.post("/v1/completions", json=body) as response:
+        assert response.status == 200
+        events = await read_events(response)
+    assert [event.get("choices", [{}])[0].get("text") for event in events] == ["a ", "b ", "", None]
+    assert "error" in events[-1]
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    assert [outcome for _, outcome in cluster.scheduler.ended] == ["failed"]
+    check_nothing_is_held(cluster)
+
+
 async def test_the_official_client_raises_when_a_stream_breaks(cluster: Cluster) -> None:
     cluster.backends.breaks["r1:1"] = (2, BackendFailed("ran dry"))
     stream = await cluster.openai().completions.create(model="m", prompt="a b c", stream=True)
