@@ -199,10 +199,13 @@ class Claim:
         if isinstance(reply, Done | Waiting):
             # The core has nothing to route: this request was ended there, or its replica is on its way out.
             raise BackendFailed("The backend is gone, and the request was ended meanwhile.")
-        self._open = False
-        if reply.code == "conflict" and isinstance(command, AcquireLock):
-            raise RequestTaken(reply.message)  # caught where the claim is entered: it asks under another id
-        claims.metrics.outcomes.add("refused")
+        if isinstance(command, AcquireLock):
+            self._open = False
+            if reply.code == "conflict":
+                raise RequestTaken(reply.message)  # caught where the claim is entered: it asks under another id
+            claims.metrics.outcomes.add("refused")
+        # A refused report stays open, and is ended as failed: a no may also mean that the core had nothing to route
+        # and the lock still stands. Releasing what is not held changes nothing.
         error = rejection(reply)
         raise await self._refusal(error) if isinstance(error, RequestRefused) else error
 

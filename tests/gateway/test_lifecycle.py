@@ -83,21 +83,22 @@ async def test_a_stream_whose_backend_is_gone_before_its_first_byte_is_served_el
     check_nothing_is_held(cluster)
 
 
-async def test_when_no_backend_is_left_the_cores_refusal_is_the_answer_and_nothing_is_released(
+async def test_when_no_backend_is_left_the_cores_refusal_is_the_answer(
     cluster: Cluster,
 ) -> None:
     cluster.backends.gone |= {"r1:1", "r2:1"}
     status, answer, headers = await cluster.chat()
     assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "capacity_exhausted", "3")
-    assert cluster.scheduler.kinds() == ["AcquireLock", "ReportBackendGone", "ReportBackendGone"]
+    assert cluster.scheduler.kinds() == ["AcquireLock", "ReportBackendGone", "ReportBackendGone", "ReleaseLock"]
     check_nothing_is_held(cluster)
 
 
-async def test_a_request_that_was_ended_while_its_backend_was_gone_fails_and_is_released(cluster: Cluster) -> None:
+@pytest.mark.parametrize("said", [c.Done(), c.Rejected(code="backend_failed", message="It was ended.")])
+async def test_a_lock_that_outlives_the_report_of_its_backend_is_released(cluster: Cluster, said: c.AnyReply) -> None:
     cluster.backends.gone.add("r1:1")
     decide = cluster.scheduler._decide
     cluster.scheduler._decide = lambda command: (  # type: ignore[method-assign]  # the core's answer to a stale report
-        c.Done() if isinstance(command, c.ReportBackendGone) else decide(command)
+        said if isinstance(command, c.ReportBackendGone) else decide(command)
     )
     status, answer, _ = await cluster.chat()
     assert (status, answer["error"]["code"]) == (502, "backend_failed")
