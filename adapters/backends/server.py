@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from interlock.adapters.grpc import methods as m
+from interlock.adapters.worker.lifeline import die_with
 from interlock.domain.errors import BackendFailed
 
 from . import registry
@@ -27,14 +26,13 @@ from .service import BackendService
 
 PORT_TAKEN = 98
 NO_BACKEND = 78
-_PR_SET_PDEATHSIG = 1
 _STOP_GRACE_S = 1.0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until told to stop; returns the exit status."""
     given = _parser().parse_args(arguments)
-    if given.parent and not _die_with(given.parent):
+    if given.parent and not die_with(given.parent, signal.SIGKILL):
         return 0
     try:
         backend = registry.make(given.backend)
@@ -90,26 +88,6 @@ async def _serve(given: argparse.Namespace, backend: Backend) -> int:
     await stop.wait()
     await server.stop(_STOP_GRACE_S)
     return 0
-
-
-def _die_with(parent: int) -> bool:
-    """Arrange that this process ends with its parent; false when the parent has gone already.
-
-    Where the kernel offers it, it kills us. Everywhere the parent holds the other end of our standard input, which ends
-    with it.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        return False
-    threading.Thread(target=_await_end_of_input, name="lifeline", daemon=True).start()
-    return True
-
-
-def _await_end_of_input() -> None:
-    while os.read(0, 1024):
-        pass
-    os._exit(0)  # from a thread, and whatever the main thread is busy with
 
 
 if __name__ == "__main__":

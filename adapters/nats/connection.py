@@ -57,7 +57,10 @@ class NatsConfig(msgspec.Struct, frozen=True):
 async def connect(config: NatsConfig, name: str, *, timeout_s: float = 5.0) -> Client:
     """A connection that comes back by itself; raises BrokerUnavailable when there is none within ``timeout_s``."""
 
+    heard: list[Exception] = []
+
     async def on_error(error: Exception) -> None:
+        heard[:] = [error]
         log.warning("NATS (%s): %s", name, _words(error))
 
     async def on_lost() -> None:
@@ -89,7 +92,7 @@ async def connect(config: NatsConfig, name: str, *, timeout_s: float = 5.0) -> C
     except (OSError, TimeoutError, nats.errors.Error) as error:
         await close(client)
         raise BrokerUnavailable(
-            f"no NATS broker answers at {config.url}: {_words(error)}.",
+            f"no NATS broker answers at {config.url}: {_words(heard[0] if heard else error)}.",
             cure="Check --nats and its credentials (INTERLOCK_NATS_USER, INTERLOCK_NATS_PASSWORD).",
         ) from None
     return client

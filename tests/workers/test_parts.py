@@ -1,0 +1,217 @@
+"""The worker's parts by themselves: ports, figures, staging, settings, the twin's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from interlock.adapters.memory.clock import ManualClock
+from interlock.adapters.memory.workers import InMemoryWorkers
+from interlock.adapters.nats.connection import NatsConfig
+from interlock.adapters.worker import figures, staging
+from interlock.adapters.worker.config import WorkerConfig, arguments, environment, parse
+from interlock.adapters.worker.figures import Meter
+from interlock.adapters.worker.ports import Ports
+from interlock.domain import commands as c
+from interlock.domain import effects as e
+from interlock.domain.errors import Conflict, InvalidField, WorkerUnavailable
+from tests.workers.rig import ECHO, MemoryRig, Reports, free_port
+
+
+def test_a_port_is_not_handed_out_again_before_its_time() -> None:
+    now = [0.0]
+    port = free_port()
+    ports = Ports("127.0.0.1", (port, port), 60.0, clock=lambda: now[0])
+    assert ports.take() == port
+    with pytest.raises(Conflict, match="in use"):
+        ports.take()
+    ports.give_back(port)
+    now[0] = 59.9
+    with pytest.raises(Conflict, match="--port-hold"):
+        ports.take()
+    now[0] = 60.1
+    assert ports.take() == port
+
+
+def test_a_port_where_somebody_listens_is_not_handed_out() -> None:
+    import socket
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(Conflict):
+            Ports("127.0.0.1", (port, port), 0).take()
+
+
+def test_without_a_gpu_the_pool_is_the_systems_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_open_nvml", lambda: None)
+    read = Meter(tmp_path / "models").read()
+    assert read.pools == (psutil.virtual_memory().total,)
+    assert 0 < read.used[0] < read.pools[0]
+    assert read.gpu_vendor == ""
+    assert 0 < read.disk_available <= read.disk_total
+
+
+def gpus(*memory: tuple[int, int] | None) -> Any:
+    """NVIDIA's library on a machine with these GPUs: total and used bytes, or None for unified memory."""
+
+    class NVMLError(Exception):
+        pass
+
+    def memory_of(index: int) -> SimpleNamespace:
+        found = memory[index]
+        if found is None:
+            raise NVMLError("Not Supported")
+        return SimpleNamespace(total=found[0], used=found[1])
+
+    return SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlDeviceGetCount=lambda: len(memory),
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetMemoryInfo=memory_of,
+    )
+
+
+def test_each_gpu_is_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_open_nvml", lambda: gpus((24, 3), (48, 5)))
+    read = Meter(tmp_path / "models").read()
+    assert (read.pools, read.used, read.gpu_vendor) == ((24, 48), (3, 5), "nvidia")
+    assert (read.vram_total, read.vram_available) == (72, 64)
+
+
+def test_a_board_with_unified_memory_reports_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_open_nvml", lambda: gpus(None))
+    read = Meter(tmp_path / "models").read()
+    assert read.pools == (psutil.virtual_memory().total,)
+    assert read.gpu_vendor == "nvidia"
+
+
+def test_disk_counts_what_models_take_already(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "weights").write_bytes(b"x" * 5_000_000)
+    read = Meter(models, pools=(1,)).read()
+    assert read.disk == read.disk_available + 5_000_000
+
+
+def test_staging_brings_a_folder_once_and_tells_its_bytes(tmp_path: Path) -> None:
+    source, models = tmp_path / "source", tmp_path / "models"
+    (source / "sub").mkdir(parents=True)
+    (source / "a.bin").write_bytes(b"a" * 9_000_000)
+    (source / "sub" / "b.bin").write_bytes(b"b" * 10)
+    told: list[tuple[int, int]] = []
+    for _ in range(2):
+        size = staging.stage(models, "org/m", source.as_uri(), lambda *now: told.append(now), threading.Event())
+        assert size == 9_000_010
+    assert told == [(4_194_304, 9_000_010), (8_388_608, 9_000_010), (9_000_000, 9_000_010), (9_000_010, 9_000_010)]
+    assert (models / "org%2Fm" / "sub" / "b.bin").read_bytes() == b"b" * 10
+    staging.remove(models, "org/m")
+    assert list(models.iterdir()) == []
+
+
+def test_staging_looks_at_the_room_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "big").write_bytes(b"x" * 100)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda path: SimpleNamespace(free=99))
+    with pytest.raises(staging.StagingFailed, match="too full"):
+        staging.stage(tmp_path / "models", "m", str(tmp_path / "big"), lambda *now: None, threading.Event())
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_staging_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(b"x" * 9_000_000)
+    stop = threading.Event()
+    with pytest.raises(staging.StagingFailed, match="stopped"):
+        staging.stage(tmp_path / "models", "m", str(tmp_path / "big"), lambda *now: stop.set(), stop)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.parametrize("source", ["/no/such/file", "https://example.org/model"])
+def test_staging_what_cannot_be_had_says_so(source: str, tmp_path: Path) -> None:
+    with pytest.raises(staging.StagingFailed, match=source):
+        staging.stage(tmp_path, "m", source, lambda *now: None, threading.Event())
+
+
+def test_settings_come_from_flags_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERLOCK_NATS", "nats://broker:4222")
+    monkeypatch.setenv("INTERLOCK_REGISTRATION_TOKEN", "s3cret")
+    monkeypatch.setenv("INTERLOCK_HEARTBEAT_INTERVAL", "3s")
+    config, _ = parse(["--name", "orin", "--label", "tier=slow", "--vram", "64GiB", "--heartbeat-interval", "2s"])
+    assert (config.nats.url, config.token, config.heartbeat_s) == ("nats://broker:4222", "s3cret", 2.0)
+    assert (config.labels, config.pools) == ({"tier": "slow"}, (64 * 2**30,))
+    assert "s3cret" not in repr(config)
+
+
+def test_a_worker_can_be_started_with_the_very_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = WorkerConfig(
+        name="-orin",
+        url="http://127.0.0.1:9",
+        nats=NatsConfig("nats://127.0.0.1:4222", "ann", "p@ss"),
+        data=tmp_path,
+        token="s3cret",
+        labels={"tier": "a=b"},
+        host="127.0.0.2",
+        advertise="10.0.0.1",
+        ports=(5000, 5010),
+        pools=(10, 20),
+        disk=30,
+        max_replicas_per_model=2,
+        vram_budget="80%",
+        heartbeat_s=0.2,
+        port_hold_s=0,
+        start_timeout_s=7,
+        stop_grace_s=1.5,
+    )
+    monkeypatch.setenv("INTERLOCK_VRAM", "1GiB")
+    for name, value in environment(config).items():
+        monkeypatch.setenv(name, value)
+    assert parse([*arguments(config), "--parent=3"]) == (config, 3)
+
+
+@pytest.mark.parametrize(
+    "words", [["--label", "tier"], ["--ports", "9-1"], ["--vram", "lots"], ["--heartbeat-interval", "soon"]]
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(words: list[str]) -> None:
+    with pytest.raises(InvalidField, match=words[0]):
+        parse(["--name", "orin", "--nats", "nats://127.0.0.1:4222", *words])
+
+
+async def test_the_twin_takes_the_time_that_it_is_given() -> None:
+    clock = ManualClock()
+    twin = InMemoryWorkers(["orin"], clock=clock, delay=lambda effect: 500)
+    rig = MemoryRig(twin, "orin", Reports())
+    work = asyncio.create_task(rig.do(e.InstallBackend, "r-1"))
+    await clock.advance(499)
+    assert not work.done()
+    await clock.advance(1)
+    assert isinstance(work.result(), c.ReportInstalled)
+
+
+async def test_the_twin_fails_as_often_as_it_is_told() -> None:
+    twin = InMemoryWorkers(["orin"])
+    rig = MemoryRig(twin, "orin", Reports())
+    twin.fail("backend.install", "no room", model="m")
+    assert isinstance(await rig.do(e.InstallBackend, "r-1"), c.ReportLoadFailed)
+    assert isinstance(await rig.do(e.InstallBackend, "r-1"), c.ReportInstalled)
+    assert [effect.op for effect in twin.performed] == ["op-1", "op-2"]
+
+
+async def test_the_twin_can_fall_silent_and_come_back_without_its_processes() -> None:
+    twin = InMemoryWorkers(["orin"])
+    rig = MemoryRig(twin, "orin", Reports())
+    await rig.installed("r-1")
+    boot = (await twin.running("orin")).boot
+    twin.silence("orin")
+    with pytest.raises(WorkerUnavailable):
+        await rig.do(e.LoadModel, "r-1", spec=ECHO)
+    twin.heal("orin")
+    assert len(await rig.running()) == 1
+    twin.restart("orin")
+    assert await rig.running() == ()
+    assert (await twin.running("orin")).boot != boot
