@@ -48,6 +48,8 @@ class Ledger:
     def record(self, event: ev.Event, envelope: Envelope, ordinal: int, cause: str) -> Recorded:
         """The stored form of a decided event: the next position, and the next version of its stream."""
         stream = event.stream
+        # The event that begins an epoch belongs to it already: the store takes nothing stamped with the one before.
+        epoch = event.epoch if isinstance(event, ev.EpochStarted) else self.epoch
         request = getattr(event, "request", "") or envelope.request_id
         return Recorded(
             self.position + 1,
@@ -57,7 +59,7 @@ class Ledger:
             encode_state(event),
             f"{envelope.command_id}/{ordinal}",
             event.at,
-            self.epoch,
+            epoch,
             envelope.actor,
             envelope.command_id,
             envelope.correlation_id or request or envelope.command_id,
