@@ -142,6 +142,12 @@ _REPLIES: dict[type[ev.Event], Callable[[Any, State], AnyReply]] = {
 """What an event answers to its request."""
 
 
+def reply_of(event: ev.Event, state: State) -> AnyReply | None:
+    """What an event answers to its request, read on the state right after it; None when it answers nothing."""
+    answer = _REPLIES.get(type(event))
+    return answer(event, state) if answer is not None else None
+
+
 class LedgerImage(msgspec.Struct, frozen=True):
     """The ledger as a snapshot keeps it."""
 

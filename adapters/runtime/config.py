@@ -1,0 +1,198 @@
+"""Every setting with its value and where that comes from: flags, then ``INTERLOCK_*``, then ``interlock.toml``, then
+defaults.
+
+The file holds settings by name, at its top or, as one likes, under ``[scheduler]`` and ``[gateway]``. ``config show``
+prints what :meth:`Configuration.shown` lists.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from interlock.adapters.http.config import GatewayConfig
+from interlock.domain.errors import InvalidSetting, UnreadableFile
+from interlock.domain.settings import Settings, format_setting, parse_setting
+from interlock.domain.units import format_duration, format_size, parse_duration, parse_size
+
+FILE_NAME = "interlock.toml"
+_PREFIX = "INTERLOCK_"
+_TABLES = ("scheduler", "gateway")
+_SECRETS = frozenset({"registration_token", "client_token", "admin_token"})
+_FLAGS = frozenset({"insecure", "auto_approve", "show_node"})
+_SIZES = frozenset({"body_limit"})
+_LENGTHS = frozenset({"wait_limit", "writer_patience", "release_patience", "drain_limit"})
+_PLACES = {
+    "data": "./.interlock",
+    "store": "",
+    "nats": "",
+    "http": "127.0.0.1:8700",
+    "workers": "2",
+    "snapshot_events": "10000",
+}
+"""What else can be set, with defaults. An empty ``store`` is SQLite in ``data``, an empty ``nats`` our own broker."""
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A value as somebody wrote it. ``origin`` is ``flag``, ``environment``, a file's path or ``default``."""
+
+    value: object
+    origin: str
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """One line of ``config show``; secrets are not shown, only whether they are set."""
+
+    name: str
+    value: str
+    origin: str
+
+
+class Configuration:
+    """All settings of a process; reading a wrong one raises InvalidSetting that names it and where it was set."""
+
+    def __init__(self, given: Mapping[str, Given]) -> None:
+        self._given = given
+
+    def text(self, name: str) -> str:
+        """One of the places: ``data``, ``store``, ``nats``, ``http``, ``workers``, ``snapshot_events``."""
+        return str(self._given[name].value) if name in self._given else _PLACES[name]
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return Path(self.text("data"))
+
+    @property
+    def store(self) -> str:
+        """The event store's address."""
+        return self.text("store") or str(self.data)
+
+    @property
+    def snapshot_events(self) -> int:
+        """A snapshot is taken after so many events."""
+        text = self.text("snapshot_events")
+        if not text.isdigit() or int(text) < 1:
+            raise self._wrong("snapshot_events", "is not 1 or more")
+        return int(text)
+
+    def scheduler(self) -> dict[str, int]:
+        """The scheduler's settings that somebody set, as the core counts them."""
+        return {name: self._scheduler(name) for name in Settings.__struct_fields__ if name in self._given}
+
+    def settings(self) -> Settings:
+        """The scheduler's settings with defaults for the rest."""
+        return msgspec.structs.replace(Settings(), **self.scheduler())
+
+    def gateway(self, **defaults: object) -> GatewayConfig:
+        """The gateway's settings; ``defaults`` stand in for what nobody set."""
+        values = {name: self._gateway(name) for name in GatewayConfig.__struct_fields__ if name in self._given}
+        values["holder_lease"] = self.settings().holder_lease
+        return GatewayConfig(**{**defaults, **values})  # type: ignore[arg-type]  # each was parsed for its field
+
+    def address(self) -> tuple[str, int]:
+        """Where to listen: host and port."""
+        host, found, port = self.text("http").rpartition(":")
+        if not found or not port.isdigit() or int(port) > 65535 or not host:
+            raise self._wrong("http", "is not HOST:PORT")
+        return host.strip("[]"), int(port)
+
+    def shown(self) -> list[Shown]:
+        """Every setting with its value and origin, by name."""
+        lines = []
+        for name in sorted({*_PLACES, *Settings.__struct_fields__, *GatewayConfig.__struct_fields__}):
+            origin = self._given[name].origin if name in self._given else "default"
+            lines.append(Shown(name, self._show(name), origin))
+        return lines
+
+    def _show(self, name: str) -> str:
+        if name in _PLACES:
+            return self.store if name == "store" else self.text(name)
+        if name in Settings.__struct_fields__:
+            return format_setting(name, getattr(self.settings(), name))
+        value = getattr(self.gateway(), name)
+        if name in _SECRETS:
+            return "set" if value else "not set"
+        if name in _LENGTHS:
+            return format_duration(value)
+        return format_size(value) if name in _SIZES else str(value).lower()
+
+    def _scheduler(self, name: str) -> int:
+        return parse_setting(name, self._given[name].value)
+
+    def _gateway(self, name: str) -> object:
+        value = self._given[name].value
+        if name in _FLAGS:
+            if isinstance(value, bool):
+                return value
+            words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
+            if str(value).lower() not in {*words, "off", ""}:
+                raise self._wrong(name, "is neither true nor false")
+            return words.get(str(value).lower(), False)
+        if name in _SIZES:
+            return parse_size(value if isinstance(value, int) else str(value), name)
+        return parse_duration(str(value), name) if name in _LENGTHS else str(value)
+
+    def _wrong(self, name: str, problem: str) -> InvalidSetting:
+        given = self._given.get(name)
+        where = f" (from {given.origin})" if given is not None else ""
+        value = given.value if given is not None else _PLACES.get(name)
+        return InvalidSetting(
+            f"{name}: {value!r} {problem}{where}.", cure="`interlock config show` lists all settings."
+        )
+
+
+def known_names() -> frozenset[str]:
+    """Every setting's name."""
+    return frozenset({*_PLACES, *Settings.__struct_fields__, *GatewayConfig.__struct_fields__})
+
+
+def load_config(
+    flags: Mapping[str, object] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: str | Path | None = None,
+) -> Configuration:
+    """Put the sources together. ``flags`` that are None count as not given.
+
+    ``file`` None means ``INTERLOCK_CONFIG``, or ``interlock.toml`` in the current folder where there is one. Raises
+    InvalidSetting and UnreadableFile.
+    """
+    environment = os.environ if environment is None else environment
+    named = file or environment.get(f"{_PREFIX}CONFIG")
+    given = _from_file(Path(named)) if named else {}
+    if not named and Path(FILE_NAME).is_file():
+        given = _from_file(Path(FILE_NAME))
+    for name in sorted(known_names()):
+        value = environment.get(_PREFIX + name.upper())
+        if value is not None:
+            given[name] = Given(value, "environment")
+    for name, flag in (flags or {}).items():
+        if name not in known_names():
+            raise InvalidSetting(f"no setting is named {name!r}.", cure=f"Known: {', '.join(sorted(known_names()))}.")
+        if flag is not None:
+            given[name] = Given(flag, "flag")
+    return Configuration(given)
+
+
+def _from_file(path: Path) -> dict[str, Given]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnreadableFile(f"{path}: {error}.", cure="Mend it, or name another with INTERLOCK_CONFIG.") from None
+    given: dict[str, Given] = {}
+    for table, keys in [("", document), *((table, document.get(table, {})) for table in _TABLES)]:
+        if not isinstance(keys, dict):
+            raise UnreadableFile(f"{path}: {table}: it is not a table.", cure=f"Write [{table}].")
+        for key, value in keys.items():
+            if not table and key in _TABLES:
+                continue
+            if key not in known_names():
+                cure = f"The keys are: {', '.join(sorted(known_names()))}."
+                raise UnreadableFile(f"{path}: {f'{table}.' if table else ''}{key}: no such key.", cure=cure)
+            given[key] = Given(value, str(path))
+    return given

@@ -1,0 +1,103 @@
+"""Committed events to NATS, as CloudEvents: a projection that follows the log by itself, at its own pace.
+
+It reads from the store after the position that it has reached, which is tracked in the store; the writer never waits
+for it. An event may be published twice after a crash: the broker drops the repeat by its id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import Protocol
+
+from nats.aio.client import Client
+
+from interlock.adapters.nats.events import EventPublisher
+from interlock.adapters.store.recorders import LogTrackingRecorder
+from interlock.domain.errors import EventConflict, Unavailable
+
+from .events import EventFeed
+from .store_threads import StoreThreads
+
+log = logging.getLogger(__name__)
+
+TRACKING_NAME = "interlock.nats"
+_PAGE_EVENTS = 1_000
+_TRACK_EVERY_S = 1.0
+_PAUSE_S, _LONG_PAUSE_S = 1.0, 30.0
+
+
+class Tracker(Protocol):
+    """Remembers how far a projection has come."""
+
+    def read(self) -> int:
+        """The position that was reached; 0 at first."""
+        ...
+
+    def write(self, position: int) -> None:
+        """Remember a later one."""
+        ...
+
+
+class StoreTracker:
+    """A tracker in the event store's own tables."""
+
+    def __init__(self, recorder: LogTrackingRecorder) -> None:
+        self._recorder = recorder
+
+    def read(self) -> int:
+        """See :class:`Tracker`."""
+        return self._recorder.max_tracking_id(TRACKING_NAME) or 0
+
+    def write(self, position: int) -> None:
+        """See :class:`Tracker`."""
+        try:
+            self._recorder.store.track((TRACKING_NAME, position))
+        except EventConflict:
+            log.debug("position %d was tracked already", position)
+
+
+class Fanout:
+    """Publishes every committed event; run it while this process leads."""
+
+    def __init__(self, client: Client, store: StoreThreads, feed: EventFeed, tracker: Tracker) -> None:
+        self._publisher = EventPublisher(client)
+        self._store, self._feed, self._tracker = store, feed, tracker
+        self.position = 0
+
+    async def run(self) -> None:
+        """Publish for ever; a broker or a store that does not answer is tried again."""
+        started = False
+        while True:
+            try:
+                if not started:
+                    await self._publisher.start()
+                    self.position = max(self.position, await self._store.read(self._tracker.read))
+                    started = True
+                await self._publish_on()
+            except Unavailable as error:
+                log.warning("events wait to be published: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+            except Exception as error:
+                # Whatever goes wrong here must neither reach the writer nor end the projection for good.
+                log.error("events are not published: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(_LONG_PAUSE_S)
+
+    async def _publish_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        tracked_at, tracked = loop.time(), self.position
+        while True:
+            page = []
+            if self.position < self._feed.position:
+                page = await self._store.page(self.position, _PAGE_EVENTS)
+                page = [recorded for recorded in page if recorded.position <= self._feed.position]
+            if page:
+                await self._publisher.publish(page)
+                self.position = page[-1].position
+            if tracked < self.position and (not page or loop.time() - tracked_at > _TRACK_EVERY_S):
+                tracked = self.position
+                tracked_at = loop.time()
+                await self._store.read(partial(self._tracker.write, tracked))
+            if not page:
+                await self._feed.beyond(self.position)

@@ -1,0 +1,172 @@
+"""When each node was last heard, and what it says that it runs: silence, recovery and differences become commands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from interlock.domain import events as ev
+from interlock.domain.commands import (
+    Command,
+    Envelope,
+    RegisterNode,
+    ReportCapacity,
+    ReportHeard,
+    ReportRunning,
+    ReportSilence,
+    WorkerLeft,
+)
+from interlock.domain.entities import Node, NodeStatus
+from interlock.domain.errors import InterlockError, Unavailable
+from interlock.domain.ports import WorkerPort
+from interlock.domain.recording import Recorded
+from interlock.domain.state import State
+from interlock.domain.units import SECOND
+
+from .clock import Clock
+
+log = logging.getLogger(__name__)
+
+_SPEAKING = (RegisterNode, ReportCapacity, ReportRunning, ReportHeard)
+_AT_WORK = (NodeStatus.HEALTHY, NodeStatus.DRAINING)
+_AGAIN_S = 0.5
+"""A node that has not answered since the takeover is asked again after this, and then less and less often."""
+_LONGEST_AGAIN_S = 5.0
+
+
+class Liveness:
+    """The nodes of one term. Every node that is in the state has one whole ``unreachable_after`` from its beginning."""
+
+    def __init__(
+        self,
+        workers: WorkerPort,
+        clock: Clock,
+        *,
+        state: Callable[[], State],
+        report: Callable[[Command, str], None],
+    ) -> None:
+        self._workers, self._clock = workers, clock
+        self._state, self._report = state, report
+        now = clock.monotonic()
+        self._heard_at: dict[str, float] = dict.fromkeys(state().nodes, now)
+        self._wall: dict[str, int] = {}
+        self._answered: set[str] = set()
+        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asked_at = now
+        self._swept_at = now
+        self.registered: set[str] = set()
+        """Nodes that have registered in this term."""
+
+    # --- What is heard ------------------------------------------------------------------------------------------------
+
+    def note(self, node: str) -> None:
+        """A sign of life."""
+        self._heard_at[node] = self._clock.monotonic()
+        self._wall[node] = self._clock.now()
+
+    def last_heard(self, node: str) -> int:
+        """When the node was last heard (µs since 1970); 0 when not in this term."""
+        return self._wall.get(node, 0)
+
+    def on_command(self, envelope: Envelope) -> None:
+        """Commands that workers send are signs of life, whichever gateway they came through."""
+        command = envelope.command
+        if isinstance(command, _SPEAKING):
+            self.note(command.node)
+            if isinstance(command, RegisterNode):
+                self.registered.add(command.node)
+        elif isinstance(command, WorkerLeft):
+            self._answered.discard(command.node)
+            self.registered.discard(command.node)
+
+    def heard(self, name: str, boot: str) -> bool:
+        """A heartbeat; False when the node must register: it is not known, or was known under another boot."""
+        node = self._state().nodes.get(name)
+        if node is None or (boot and boot != node.boot):
+            return False
+        self.note(name)
+        if node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
+            self._report(ReportHeard(node=name, boot=node.boot), name)
+        return True
+
+    def on_committed(self, recorded: Sequence[Recorded], events: Sequence[ev.Event]) -> None:
+        """A node that joins or recovers is asked what it runs."""
+        for event in events:
+            if isinstance(event, ev.NodeRegistered | ev.NodeRecovered | ev.NodeApproved):
+                self.note(event.node)
+                self.ask(event.node)
+            elif isinstance(event, ev.NodeRemoved):
+                self._heard_at.pop(event.node, None)
+                self._wall.pop(event.node, None)
+
+    # --- What is asked ------------------------------------------------------------------------------------------------
+
+    def unanswered(self) -> list[str]:
+        """Nodes at work that have not said what they run since the takeover."""
+        return [node.name for node in self._at_work() if node.name not in self._answered]
+
+    def ask(self, node: str) -> None:
+        """Ask what the node runs, unless that is under way."""
+        if node not in self._asking:
+            task = asyncio.create_task(self._ask(node), name=f"what does {node} run")
+            self._asking[node] = task
+            task.add_done_callback(lambda done: self._asking.pop(node, None))
+
+    async def _ask(self, node: str) -> None:
+        pause_s = _AGAIN_S
+        while node in self._state().nodes:
+            asked_at = self._clock.now()
+            try:
+                answer = await self._workers.running(node)
+            except Unavailable as error:
+                log.debug("%s did not say what it runs: %s", node, error)
+                if node in self._answered:
+                    return  # the next round asks again
+            except InterlockError as error:
+                log.warning("%s did not say what it runs: %s", node, error)
+                return
+            else:
+                known = self._state().nodes.get(node)
+                if known is not None and known.boot == answer.boot:
+                    self._report(
+                        ReportRunning(node=node, boot=answer.boot, asked_at=asked_at, running=answer.running), node
+                    )
+                    self._answered.add(node)
+                    return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_AGAIN_S)
+
+    def sweep(self) -> None:
+        """To be called about once a second: who has been silent for too long, and is it time to ask everybody?
+
+        Time in which nobody looked is not held against the nodes: this process was stopped, and could not hear them.
+        """
+        now = self._clock.monotonic()
+        state = self._state()
+        patience_s = state.settings.unreachable_after / SECOND
+        stopped_s = now - self._swept_at - patience_s / 3
+        self._swept_at = now
+        for node in self._at_work():
+            heard_at = self._heard_at.setdefault(node.name, now)
+            if stopped_s > 0:
+                heard_at = self._heard_at[node.name] = heard_at + stopped_s
+            if now - heard_at > patience_s:
+                self._heard_at[node.name] = now
+                self._report(ReportSilence(node=node.name), node.name)
+            elif node.name not in self._answered:
+                self.ask(node.name)
+        if now - self._asked_at >= state.settings.reconcile_interval / SECOND:
+            self._asked_at = now
+            for node in self._at_work():
+                self.ask(node.name)
+
+    async def close(self) -> None:
+        """Ask no more."""
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _at_work(self) -> list[Node]:
+        return [node for node in self._state().nodes.values() if node.status in _AT_WORK]

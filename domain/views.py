@@ -1,0 +1,322 @@
+"""Views: the state as operators and programs read it. Pure functions of the state; every struct encodes as plain JSON.
+
+Instants are microseconds since 1970, lengths microseconds, memory and disk bytes. An instant of 0 means never.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .entities import LOADING_PHASES, Budget, Model, Node, NodeStatus, Phase, Replica, Request
+from .selector import format_selector
+from .shrinking import copies, floor_of
+from .state import State
+from .units import FOREVER, format_size
+
+
+class PoolView(msgspec.Struct, frozen=True, kw_only=True):
+    """One memory pool of a node.
+
+    ``total`` is what there is, ``budget`` the part that models may use. ``committed`` is what our replicas use
+    (``used`` by loaded and leaving ones) or have ``reserved`` (loads in progress), and ``foreign`` what others use,
+    counted against what lies outside the budget first. ``free`` is what a new load could reserve. Within the budget,
+    ``used + reserved + free = budget``, so ``used`` holds the part of ``foreign`` that reaches into it.
+    """
+
+    total: int
+    budget: int
+    committed: int
+    used: int
+    reserved: int
+    foreign: int
+    free: int
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker machine. ``disk``: what staged models may take in all, None when unknown; ``staged``: what they take."""
+
+    name: str
+    address: str
+    boot: str
+    status: str
+    approved: bool
+    drained: bool
+    labels: dict[str, str]
+    pools: list[PoolView]
+    vram_budget: str
+    ram: int
+    disk: int | None
+    disk_used: int
+    staged: list[str]
+    max_replicas_per_model: int
+    gpu_vendor: str
+    replicas: list[str]
+    in_flight: int
+    strays: list[str]
+    offline_at: int = 0
+    last_heard: int = 0
+
+
+class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
+    """One copy of a model. ``age`` is the time since it loaded, None before; ``locks`` are the requests that hold it.
+
+    ``takes_locks``: loaded, of the serving revision, on a healthy candidate. For a victim, ``beneficiary`` is the load
+    that it makes room for; for that load, ``waits_for`` are the victims that still hold memory.
+    """
+
+    id: str
+    model: str
+    node: str
+    index: int
+    revision: int
+    phase: str
+    address: str
+    memory: int
+    in_flight: int
+    locks: list[str]
+    takes_locks: bool
+    age: int | None
+    loaded_at: int
+    used_at: int
+    evictable_at: int
+    silent_at: int
+    reason: str
+    beneficiary: str
+    waits_for: list[str]
+
+
+class LoadStatusView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model's load in progress; ``progress`` (0 to 1) is left out where it is not known."""
+
+    state: str
+    node: str
+    replica: str
+    progress: float | None = None
+
+
+class ModelView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is served. ``declared`` is the newest revision, ``serving`` the one whose replicas take locks.
+
+    ``parked`` is why its floor cannot be kept now and ``lacks`` what must change; both empty when it is not.
+    """
+
+    name: str
+    aliases: list[str]
+    backend: str
+    options: dict[str, str | int | float | bool]
+    vram: int
+    disk: int
+    node_selector: dict[str, str | list[str]]
+    candidates: list[str]
+    min_replicas: int
+    max_replicas: int
+    everywhere: bool
+    parallel: int
+    priority: int
+    pinned: bool
+    declared: int
+    serving: int
+    load_info_known: bool
+    replicas: list[str]
+    loaded: int
+    copies: int
+    floor: int
+    in_flight: int
+    queue: int
+    parked: str
+    lacks: str
+    parked_until: int
+    failures: int
+    failure: str
+    retry_at: int
+    load_status: LoadStatusView | None
+
+
+class RequestView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request that waits or runs, or, from the log, one that has ended (``outcome`` is set, and ``ended_at``).
+
+    ``status`` is ``queued``, ``locked``, ``adrift`` or ``ended``; ``wait`` is what a queued one waits for, in the words
+    of :class:`~interlock.domain.entities.Wait`, ``place`` its place in its model's queue, from 1.
+    """
+
+    id: str
+    model: str
+    status: str
+    holder: str = ""
+    tenant: str = ""
+    priority: int = 0
+    arrival: int = 0
+    deadline: int = 0
+    replica: str = ""
+    node: str = ""
+    wait: str = ""
+    waits_on: str = ""
+    looks_again_at: int = 0
+    place: int = 0
+    passes: int = 0
+    outcome: str = ""
+    code: str = ""
+    message: str = ""
+    ended_at: int = 0
+
+
+def _instant(instant: int) -> int:
+    return 0 if instant >= FOREVER else instant
+
+
+def node_view(state: State, node: Node, last_heard: int = 0) -> NodeView:
+    """One node; ``last_heard`` comes from whoever listens to it."""
+    replicas = list(state.by_node.get(node.name, ()))
+    return NodeView(
+        name=node.name,
+        address=node.address,
+        boot=node.boot,
+        status=node.status.value,
+        approved=node.approved,
+        drained=node.drained,
+        labels=node.labels,
+        pools=_pools(state, node),
+        vram_budget=_budget(node.budget),
+        ram=node.ram,
+        disk=node.disk,
+        disk_used=state.disk_used.get(node.name, 0),
+        staged=sorted({model for model, _ in state.staged.get(node.name, {})}),
+        max_replicas_per_model=node.max_replicas_per_model,
+        gpu_vendor=node.gpu_vendor,
+        replicas=replicas,
+        in_flight=sum(map(state.lock_count, replicas)),
+        strays=[process for name, process in sorted(state.strays) if name == node.name],
+        offline_at=_instant(node.offline_at) if node.status is NodeStatus.UNREACHABLE else 0,
+        last_heard=last_heard,
+    )
+
+
+def _budget(budget: Budget) -> str:
+    if budget.size:
+        return format_size(budget.size)
+    return "" if budget.percent == 100 else f"{budget.percent}%"
+
+
+def _pools(state: State, node: Node) -> list[PoolView]:
+    reserved = [0] * len(node.pools)
+    for replica_id in state.by_node.get(node.name, ()):
+        replica = state.replicas[replica_id]
+        if replica.phase in LOADING_PHASES:
+            for pool, size in replica.claim:
+                if pool < len(reserved):
+                    reserved[pool] += size - replica.owed
+    views = []
+    committed, free = state.committed[node.name], state.free_in_pools(node)
+    for pool, (total, budget, foreign) in enumerate(zip(node.pools, node.budgets, node.foreign, strict=True)):
+        within = budget - min(budget, max(0, total - foreign))
+        views.append(
+            PoolView(
+                total=total,
+                budget=budget,
+                committed=committed[pool],
+                used=committed[pool] - reserved[pool] + within,
+                reserved=reserved[pool],
+                foreign=foreign,
+                free=free[pool],
+            )
+        )
+    return views
+
+
+def replica_view(state: State, replica: Replica, now: int) -> ReplicaView:
+    """One replica; ``now`` only for its age."""
+    locks = list(state.locks.get(replica.id, ()))
+    return ReplicaView(
+        id=replica.id,
+        model=replica.model,
+        node=replica.node,
+        index=replica.index,
+        revision=replica.revision,
+        phase=replica.phase.value,
+        address=replica.address,
+        memory=sum(size for _, size in replica.claim),
+        in_flight=len(locks),
+        locks=locks,
+        takes_locks=state.takes_locks(replica),
+        age=max(0, now - replica.loaded_at) if replica.loaded_at else None,
+        loaded_at=replica.loaded_at,
+        used_at=replica.used_at,
+        evictable_at=_instant(replica.evictable_at),
+        silent_at=_instant(replica.silent_at),
+        reason=replica.reason,
+        beneficiary=replica.beneficiary,
+        waits_for=list(state.awaited.get(replica.id, ())),
+    )
+
+
+def load_status_view(state: State, model: str) -> LoadStatusView | None:
+    """The oldest load of the model in progress; None without."""
+    found = state.find_model(model)
+    loads = state.loading.get(found.name if found else model)
+    if not loads:
+        return None
+    replica = state.replicas[next(iter(loads))]
+    waits = "evicting" if replica.phase is Phase.RESERVED and state.awaited.get(replica.id) else replica.phase.value
+    return LoadStatusView(state=waits, node=replica.node, replica=replica.id)
+
+
+def model_view(state: State, model: Model) -> ModelView:
+    """One model."""
+    spec, scheduling, parked = model.declared_spec, model.scheduling, model.parked
+    replicas = list(state.by_model.get(model.name, ()))
+    return ModelView(
+        name=model.name,
+        aliases=list(model.aliases),
+        backend=spec.backend,
+        options=dict(spec.options),
+        vram=spec.vram,
+        disk=spec.disk,
+        node_selector=format_selector(scheduling.selector),
+        candidates=sorted(state.candidates(model).nodes),
+        min_replicas=scheduling.min_replicas,
+        max_replicas=scheduling.max_replicas,
+        everywhere=scheduling.everywhere,
+        parallel=scheduling.parallel,
+        priority=scheduling.priority,
+        pinned=scheduling.pinned,
+        declared=model.declared,
+        serving=model.serving,
+        load_info_known=model.load_info_known,
+        replicas=replicas,
+        loaded=sum(1 for replica in replicas if state.replicas[replica].phase is Phase.LOADED),
+        copies=copies(state, model),
+        floor=floor_of(state, model),
+        in_flight=sum(map(state.lock_count, replicas)),
+        queue=len(state.waiting(model.name)),
+        parked=parked.reason if parked else "",
+        lacks=parked.lacks if parked else "",
+        parked_until=_instant(parked.until) if parked else 0,
+        failures=model.failures,
+        failure=model.failure,
+        retry_at=model.retry_at,
+        load_status=load_status_view(state, model.name),
+    )
+
+
+def request_view(state: State, request: Request) -> RequestView:
+    """One request that waits or runs."""
+    wait = request.wait if request.status.value == "queued" else None
+    queue = [entry[2] for entry in state.waiting(request.model)] if wait is not None else []
+    replica = state.replicas.get(request.replica)
+    return RequestView(
+        id=request.id,
+        model=request.model,
+        status=request.status.value,
+        holder=request.holder,
+        tenant=request.tenant,
+        priority=request.priority,
+        arrival=request.arrival,
+        deadline=request.deadline,
+        replica=request.replica,
+        node=replica.node if replica is not None else "",
+        wait=wait.kind if wait is not None else "",
+        waits_on=wait.on if wait is not None else "",
+        looks_again_at=_instant(wait.until) if wait is not None else 0,
+        place=queue.index(request.id) + 1 if request.id in queue else 0,
+        passes=request.passes,
+    )
