@@ -36,7 +36,7 @@ from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import LivenessPort, View
 from .security import Audience
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _TAKEN = frozenset({"models", "scheduling", "register"})
 """Words that stand in paths where a node's name may stand."""
 _AUTOMATIC = ("node.name", "node.replica-slots", "gpu.vendor", "gpu.vram")
@@ -163,7 +163,7 @@ class Nodes:
         """A worker joins, or joins again after a restart."""
         asked = await read(request, self._registration)
         if not _NAME.fullmatch(asked.name) or asked.name in _TAKEN:
-            cure = "Use 1 to 255 letters, digits, dots, dashes and underscores."
+            cure = "Use 1 to 200 letters, digits, dots, dashes and underscores."
             raise InvalidField("name", f"{asked.name!r} cannot be a node's name", cure=cure)
         if asked.node_type != "backend":
             raise InvalidField("node_type", f"{asked.node_type!r} does not serve models", cure='Use "backend".')
@@ -175,7 +175,8 @@ class Nodes:
         command = RegisterNode(
             node=asked.name,
             address=asked.address,
-            boot=asked.boot or asked.worker_incarnation,
+            # A worker that names no boot has just started, and runs nothing of what it ran before.
+            boot=asked.boot or asked.worker_incarnation or f"registered-{time.time_ns() // 1000}",
             labels=asked.labels or {},
             pools=pools,
             used=used,

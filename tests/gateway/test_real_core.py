@@ -1,0 +1,184 @@
+"""The gateway over the real core: what clients, workers and operators do to each other through HTTP alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from interlock.adapters.http.app import build_app, serve_http
+from interlock.adapters.http.config import GatewayConfig
+from interlock.domain.errors import BackendFailed
+from tests.gateway.conftest import Cluster
+from tests.gateway.core import CoreScheduler
+
+GIB = 2**30
+WORKER = {
+    "name": "thor", "address": "h", "boot": "b-1", "pools": [24 * GIB], "used": [0], "ram": 64 * GIB,
+    "disk": 900 * GIB, "labels": {"tier": "fast"}, "running": [],
+}  # fmt: skip
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[tuple[Cluster, CoreScheduler]]:
+    """One worker that has joined, and a model ``m`` that may run anywhere."""
+    one, scheduler = Cluster(), CoreScheduler()
+    config = GatewayConfig(auto_approve=True, show_node=True)
+    one.app = build_app(scheduler, scheduler, one.backends, config, liveness=scheduler)
+    one.server = await serve_http(one.app, "127.0.0.1", 0)
+    one.connect()
+    await one.ask("POST", "/api/node/register", json=WORKER)
+    await one.ask("PUT", "/api/models/m", json={"backend": "echo", "vram": "9GiB", "aliases": ["gpt"]})
+    yield one, scheduler
+    await one.stop()
+
+
+Core = tuple[Cluster, CoreScheduler]
+
+
+async def test_the_first_request_loads_the_model_and_the_next_is_warm(core: Core) -> None:
+    cluster, scheduler = core
+    for _ in range(2):
+        status, answer, headers = await cluster.chat("gpt")
+        assert (status, answer["model"], headers["X-Interlock-Node"]) == (200, "m", "thor")
+    await scheduler.until_idle()
+    assert scheduler.events.count("LoadStarted") == 1
+    assert scheduler.events.count("ReplicaLocked") == scheduler.events.count("ReplicaReleased") == 2
+
+
+async def test_views_of_the_real_state_are_shown(core: Core) -> None:
+    cluster, _ = core
+    await cluster.chat()
+    _, nodes, _ = await cluster.ask("GET", "/api/nodes")
+    thor = nodes[0]
+    assert (thor["id"], thor["status"], thor["model_count"], thor["total_vram"]) == ("thor", "healthy", 1, 24 * GIB)
+    assert thor["available_vram"] == 15 * GIB
+    _, models, _ = await cluster.ask("GET", "/api/nodes/thor/models")
+    assert [(model["model_name"], model["state"]) for model in models] == [("m", "loaded")]
+    _, status, _ = await cluster.ask("GET", "/api/models/gpt/load-status")
+    assert status == {"model": "m", "state": "loaded", "replicas": 1}
+    status_code, _, _ = await cluster.ask("GET", "/api/models")
+    assert status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("table", "status", "code"),
+    [
+        ({"backend": "echo", "vram": "90GiB"}, 422, "never_fits"),
+        ({"backend": "echo", "node_selector": {"tier": "none"}}, 422, "no_node_matches"),
+        ({}, 422, "load_info_missing"),
+    ],
+)
+async def test_what_can_never_be_served_is_refused_at_once(core: Core, table: Any, status: int, code: str) -> None:
+    cluster, scheduler = core
+    await cluster.ask("PUT", "/api/models/q", json=table)
+    got, answer, _ = await cluster.chat("q")
+    assert (got, answer["error"]["code"], answer["error"]["type"]) == (status, code, "misconfigured")
+    assert not scheduler.engine.state.requests
+
+
+async def test_a_model_that_nobody_declared_is_unknown(core: Core) -> None:
+    status, answer, _ = await core[0].chat("nobody")
+    assert (status, answer["error"]["code"]) == (404, "unknown_model")
+
+
+async def test_a_backend_that_is_gone_is_loaded_anew_and_the_request_served(core: Core) -> None:
+    cluster, scheduler = core
+    await cluster.chat()
+    cluster.backends.gone.add(cluster.backends.calls[0])
+    status, _, _ = await cluster.chat()
+    assert status == 200
+    await scheduler.until_idle()
+    assert scheduler.events.count("ReplicaLost") == 1
+    assert scheduler.events.count("LoadStarted") == 2
+
+
+async def test_a_request_whose_every_backend_is_gone_ends(core: Core) -> None:
+    cluster, scheduler = core
+    cluster.backends.gone |= {f"r-{n:06}:1" for n in range(1, 100)}
+    status, answer, _ = await cluster.chat()
+    assert (status, answer["error"]["code"]) in ((502, "backend_failed"), (503, "capacity_exhausted"))
+    assert len(cluster.backends.calls) == scheduler.events.count("ReplicaLost") <= 10
+    await scheduler.until_idle()
+
+
+async def test_a_load_that_fails_is_told_in_the_backends_words(core: Core) -> None:
+    cluster, scheduler = core
+    scheduler.failing.add("m")
+    await cluster.ask("PATCH", "/api/settings", json={"load_attempts": 1})
+    status, answer, _ = await cluster.chat()
+    assert (status, answer["error"]["code"]) == (502, "load_failed")
+    assert "the weights are torn" in answer["error"]["message"]
+    assert not scheduler.engine.state.requests
+
+
+async def test_after_many_clients_of_every_kind_the_core_holds_nothing(core: Core) -> None:
+    cluster, scheduler = core
+    chance = random.Random(5)
+    cluster.backends.breaks["r-000001:1"] = (1, BackendFailed("midway"))
+
+    async def one() -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": "a b c"}], "stream": chance.random() < 0.5}
+        request = asyncio.create_task(cluster.ask_raw(body))
+        if chance.random() < 0.4:
+            await asyncio.wait((request,), timeout=chance.random() / 20)
+            request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+
+    await asyncio.gather(*(one() for _ in range(100)))
+    await scheduler.until_idle()
+    assert scheduler.events.count("ReplicaLocked") == scheduler.events.count("ReplicaReleased") >= 40
+    assert all(not scheduler.engine.state.lock_count(replica) for replica in scheduler.engine.state.replicas)
+
+
+async def test_a_load_that_goes_on_is_told_when_the_clients_deadline_has_passed(core: Core) -> None:
+    cluster, scheduler = core
+    scheduler.deaf.add("m")
+    asking = asyncio.create_task(cluster.chat(headers={"X-Interlock-Deadline": "50ms"}))
+    while not asking.done():
+        await asyncio.sleep(0.01)
+        scheduler.tick()
+    status, answer, headers = asking.result()
+    assert (status, answer["error"]["code"]) == (503, "loading")
+    assert int(headers["Retry-After"]) >= 1
+    assert answer["error"]["loading"]["node"] == "thor"
+    assert "eta" not in answer["error"]["loading"]
+
+
+async def test_an_id_that_lives_already_is_told_apart_by_the_core(core: Core) -> None:
+    cluster, scheduler = core
+    cluster.backends.stalls["r-000001:1"] = 0
+    first = asyncio.create_task(cluster.chat(headers={"X-Request-Id": "one"}))
+    await cluster.backends.stalled.wait()
+    _, shown, _ = await cluster.ask("GET", "/api/requests/one")
+    assert (shown["status"], shown["model"]) == ("locked", "m")
+    first.cancel()
+    await scheduler.until_idle()
+    assert scheduler.events[-1] == "ReplicaReleased"
+
+
+async def test_a_drained_node_takes_no_work_until_it_is_resumed(core: Core) -> None:
+    cluster, scheduler = core
+    await cluster.ask("POST", "/api/nodes/thor/drain")
+    waiting = asyncio.create_task(cluster.chat())
+    while not scheduler.engine.state.requests:
+        await asyncio.sleep(0)
+    status, _, _ = await cluster.ask("POST", "/api/nodes/thor/resume")
+    assert status == 200
+    status, _, _ = await waiting
+    assert status == 200
+    await scheduler.until_idle()
+
+
+async def test_operators_mistakes_come_back_as_the_core_says_them(core: Core) -> None:
+    cluster, _ = core
+    for method, path, code in (
+        ("POST", "/api/nodes/ghost/drain", 404),
+        ("DELETE", "/api/models/nobody", 404),
+        ("POST", "/api/replicas/r-999999/evict", 404),
+    ):
+        status, answer, _ = await cluster.ask(method, path)
+        assert status == code, answer
