@@ -17,11 +17,11 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from interlock.adapters.grpc import methods as m
-from interlock.adapters.worker.lifeline import die_with
 from interlock.domain.errors import BackendFailed
 
 from . import registry
 from .base import Backend
+from .lifeline import die_with
 from .service import BackendService
 
 PORT_TAKEN = 98

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 
 from interlock.domain.errors import InterlockError
 
 from .config import parse
-from .lifeline import die_with
 from .run import run_worker
 
 
@@ -18,10 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a worker until it is told to stop; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        config, parent = parse(arguments)
-        if parent and not die_with(parent, signal.SIGTERM):
-            return 0
-        asyncio.run(run_worker(config))
+        asyncio.run(run_worker(parse(arguments)))
     except InterlockError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -11,7 +11,7 @@ import msgspec
 
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.domain.errors import InvalidField
-from interlock.domain.units import SECOND, format_duration, parse_duration, parse_size
+from interlock.domain.units import SECOND, parse_duration, parse_size
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,17 +48,14 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         return self.advertise or self.host
 
 
-def parse(words: list[str] | None = None) -> tuple[WorkerConfig, int]:
-    """Settings from a command line, and the process to end with (0: none).
-
-    Raises InvalidField, and SystemExit for flags that argparse refuses.
-    """
-    given = parser().parse_args(words)
+def parse(arguments: list[str] | None = None) -> WorkerConfig:
+    """Settings from a command line; raises InvalidField, and SystemExit for flags that argparse refuses."""
+    given = parser().parse_args(arguments)
     if not given.name:
         raise InvalidField("--name", "is empty")
     if not given.nats:
         raise InvalidField("--nats", "no broker is named", cure="Give --nats URL, or set INTERLOCK_NATS.")
-    config = WorkerConfig(
+    return WorkerConfig(
         name=given.name,
         url=given.url.rstrip("/"),
         nats=NatsConfig.parse(given.nats),
@@ -77,38 +74,6 @@ def parse(words: list[str] | None = None) -> tuple[WorkerConfig, int]:
         start_timeout_s=_seconds(given.start_timeout, "--start-timeout"),
         stop_grace_s=_seconds(given.stop_grace, "--stop-grace"),
     )
-    return config, given.parent
-
-
-def arguments(config: WorkerConfig) -> list[str]:
-    """The command line that :func:`parse` reads as ``config``, together with :func:`environment`."""
-    values = {
-        "name": config.name,
-        "url": config.url,
-        "nats": config.nats.url,
-        "data": str(config.data),
-        "host": config.host,
-        "advertise": config.advertise,
-        "ports": f"{config.ports[0]}-{config.ports[1]}" if config.ports else "",
-        "vram": ",".join(f"{size}B" for size in config.pools),
-        "disk": "" if config.disk is None else f"{config.disk}B",
-        "vram-budget": config.vram_budget,
-        "slots": str(config.max_replicas_per_model),
-        "heartbeat-interval": _duration(config.heartbeat_s),
-        "port-hold": _duration(config.port_hold_s),
-        "start-timeout": _duration(config.start_timeout_s),
-        "stop-grace": _duration(config.stop_grace_s),
-    }
-    # All of them, empty ones too: what is in the environment must not fill the gaps.
-    return [f"--{name}={value}" for name, value in values.items()] + [
-        f"--label={key}={value}" for key, value in config.labels.items()
-    ]
-
-
-def environment(config: WorkerConfig) -> dict[str, str]:
-    """The secrets of ``config``, as environment variables; empty ones hide what is set already."""
-    names = ("INTERLOCK_NATS_USER", "INTERLOCK_NATS_PASSWORD", "INTERLOCK_NATS_CREDENTIALS")
-    return dict.fromkeys(names, "") | config.nats.environment() | {"INTERLOCK_REGISTRATION_TOKEN": config.token}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -142,16 +107,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port-hold", default=setting("PORT_HOLD", "60s"), help="how long a used port is not used again")
     made.add_argument("--start-timeout", default=setting("START_TIMEOUT", "60s"), help="for a backend to listen")
     made.add_argument("--stop-grace", default=setting("STOP_GRACE", "5s"), help="from asking a process to killing it")
-    made.add_argument("--parent", type=int, default=0, help="the process to end with; standard input is its lifeline")
     return made
 
 
 def _seconds(text: str, field: str) -> float:
     return parse_duration(text, field) / SECOND
-
-
-def _duration(length_s: float) -> str:
-    return format_duration(round(length_s * SECOND))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -13,9 +13,8 @@ import pytest
 
 from interlock.adapters.memory.clock import ManualClock
 from interlock.adapters.memory.workers import InMemoryWorkers
-from interlock.adapters.nats.connection import NatsConfig
 from interlock.adapters.worker import figures, staging
-from interlock.adapters.worker.config import WorkerConfig, arguments, environment, parse
+from interlock.adapters.worker.config import parse
 from interlock.adapters.worker.figures import Meter
 from interlock.adapters.worker.ports import Ports
 from interlock.domain import commands as c
@@ -142,36 +141,10 @@ def test_settings_come_from_flags_then_the_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv("INTERLOCK_NATS", "nats://broker:4222")
     monkeypatch.setenv("INTERLOCK_REGISTRATION_TOKEN", "s3cret")
     monkeypatch.setenv("INTERLOCK_HEARTBEAT_INTERVAL", "3s")
-    config, _ = parse(["--name", "orin", "--label", "tier=slow", "--vram", "64GiB", "--heartbeat-interval", "2s"])
+    config = parse(["--name", "orin", "--label", "tier=slow", "--vram", "64GiB", "--heartbeat-interval", "2s"])
     assert (config.nats.url, config.token, config.heartbeat_s) == ("nats://broker:4222", "s3cret", 2.0)
     assert (config.labels, config.pools) == ({"tier": "slow"}, (64 * 2**30,))
     assert "s3cret" not in repr(config)
-
-
-def test_a_worker_can_be_started_with_the_very_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = WorkerConfig(
-        name="-orin",
-        url="http://127.0.0.1:9",
-        nats=NatsConfig("nats://127.0.0.1:4222", "ann", "p@ss"),
-        data=tmp_path,
-        token="s3cret",
-        labels={"tier": "a=b"},
-        host="127.0.0.2",
-        advertise="10.0.0.1",
-        ports=(5000, 5010),
-        pools=(10, 20),
-        disk=30,
-        max_replicas_per_model=2,
-        vram_budget="80%",
-        heartbeat_s=0.2,
-        port_hold_s=0,
-        start_timeout_s=7,
-        stop_grace_s=1.5,
-    )
-    monkeypatch.setenv("INTERLOCK_VRAM", "1GiB")
-    for name, value in environment(config).items():
-        monkeypatch.setenv(name, value)
-    assert parse([*arguments(config), "--parent=3"]) == (config, 3)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from interlock.adapters.grpc.client import BackendClient
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.adapters.nats.worker_link import NatsWorkers
 from interlock.adapters.worker import pidfiles
-from interlock.adapters.worker.config import WorkerConfig, arguments, environment
-from interlock.adapters.worker.local import LocalWorker
+from interlock.adapters.worker.config import WorkerConfig
 from interlock.domain import effects as e
 from interlock.domain.entities import LoadSpec
 from interlock.domain.errors import BackendGone, Fenced
@@ -28,32 +27,47 @@ from tests.workers.conftest import a_worker
 from tests.workers.control_plane import ControlPlane
 from tests.workers.rig import RealRig, Reports, backend_pids, free_port
 
-STARTER = """
-import asyncio, sys
-from interlock.adapters.worker.config import parse
-from interlock.adapters.worker.local import LocalWorker
 
-async def main():
-    worker = LocalWorker(parse(sys.argv[1:])[0])
-    await worker.start()
-    print(worker.pid, flush=True)
-    await asyncio.Event().wait()
+class WorkerProcess:
+    """``python -m interlock.adapters.worker`` with a test's settings; its output is in ``worker.log``."""
 
-asyncio.run(main())
-"""
+    def __init__(self, config: WorkerConfig, *more: str) -> None:
+        self.config = config
+        self.more = more
+        self.process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    async def start(self) -> None:
+        config = self.config
+        config.data.mkdir(parents=True, exist_ok=True)
+        secrets = config.nats.environment() | {"INTERLOCK_REGISTRATION_TOKEN": "s3cret"}
+        with (config.data / "worker.log").open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "interlock.adapters.worker", "--name", config.name, "--url", config.url),
+                *("--nats", config.nats.url, "--data", str(config.data), "--heartbeat-interval", "200ms", *self.more),
+                env=os.environ | secrets,
+                stderr=output,
+            )
+
+    async def wait(self) -> int:
+        assert self.process is not None
+        return await self.process.wait()
+
+    async def send(self, number: signal.Signals) -> int:
+        """Signal it and wait for its end; returns its exit status."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.wait()
 
 
 @pytest.fixture
-async def worker(worker_config: WorkerConfig, control_plane: ControlPlane) -> AsyncIterator[LocalWorker]:
-    made = LocalWorker(
-        msgspec.structs.replace(
-            worker_config,
-            token="s3cret",
-            labels={"tier": "slow"},
-            pools=(24 * 2**30, 8 * 2**30),
-            disk=900 * 2**30,
-        )
-    )
+async def worker(worker_config: WorkerConfig, control_plane: ControlPlane) -> AsyncIterator[WorkerProcess]:
+    made = WorkerProcess(worker_config, "--label", "tier=slow", "--vram", "24GiB,8GiB", "--disk", "900GiB")
     await made.start()
     await control_plane.until(lambda: bool(control_plane.heartbeats))
     yield made
@@ -61,7 +75,7 @@ async def worker(worker_config: WorkerConfig, control_plane: ControlPlane) -> As
 
 
 @pytest.fixture
-def process_rig(worker: LocalWorker, nats_client: Client, backends: BackendClient) -> RealRig:
+def process_rig(worker: WorkerProcess, nats_client: Client, backends: BackendClient) -> RealRig:
     return RealRig(NatsWorkers(nats_client, backends), worker.config.name, Reports(), backends)
 
 
@@ -73,7 +87,7 @@ async def gone(pid: int) -> None:
 
 
 async def test_a_worker_registers_with_its_figures_labels_and_token(
-    worker: LocalWorker, control_plane: ControlPlane
+    worker: WorkerProcess, control_plane: ControlPlane
 ) -> None:
     body = control_plane.registrations[0]
     assert body["name"] == worker.config.name
@@ -86,7 +100,7 @@ async def test_a_worker_registers_with_its_figures_labels_and_token(
     assert body["boot"] == control_plane.heartbeats[0]["boot"]
 
 
-async def test_a_secret_is_never_on_the_command_line(worker: LocalWorker, process_rig: RealRig) -> None:
+async def test_a_secret_is_never_on_the_command_line(worker: WorkerProcess, process_rig: RealRig) -> None:
     await process_rig.installed("r-1")
     for pid in (worker.pid, await process_rig.pid("r-1")):
         words = " ".join(psutil.Process(pid).cmdline())
@@ -96,7 +110,7 @@ async def test_a_secret_is_never_on_the_command_line(worker: LocalWorker, proces
     assert not [name for name in inherited if name.startswith("INTERLOCK_")]
 
 
-async def test_a_killed_worker_leaves_no_backend_running(process_rig: RealRig, worker: LocalWorker) -> None:
+async def test_a_killed_worker_leaves_no_backend_running(process_rig: RealRig, worker: WorkerProcess) -> None:
     await process_rig.loaded("r-1")
     pid = await process_rig.pid("r-1")
     await worker.send(signal.SIGKILL)
@@ -104,7 +118,7 @@ async def test_a_killed_worker_leaves_no_backend_running(process_rig: RealRig, w
 
 
 async def test_a_worker_that_comes_back_has_a_new_boot_and_nothing_running(
-    process_rig: RealRig, worker: LocalWorker, control_plane: ControlPlane
+    process_rig: RealRig, worker: WorkerProcess, control_plane: ControlPlane
 ) -> None:
     await process_rig.loaded("r-1")
     await worker.send(signal.SIGKILL)
@@ -117,7 +131,7 @@ async def test_a_worker_that_comes_back_has_a_new_boot_and_nothing_running(
 
 
 async def test_an_epoch_is_remembered_over_a_kill(
-    process_rig: RealRig, worker: LocalWorker, control_plane: ControlPlane
+    process_rig: RealRig, worker: WorkerProcess, control_plane: ControlPlane
 ) -> None:
     await process_rig.installed("r-1", epoch=7)
     await worker.send(signal.SIGKILL)
@@ -129,7 +143,7 @@ async def test_an_epoch_is_remembered_over_a_kill(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stopped_worker_stops_everything_and_says_goodbye(
-    number: signal.Signals, process_rig: RealRig, worker: LocalWorker, control_plane: ControlPlane
+    number: signal.Signals, process_rig: RealRig, worker: WorkerProcess, control_plane: ControlPlane
 ) -> None:
     await process_rig.loaded("r-1")
     pid = await process_rig.pid("r-1")
@@ -141,7 +155,7 @@ async def test_a_stopped_worker_stops_everything_and_says_goodbye(
     assert not list((worker.config.data / "processes").iterdir())
 
 
-async def test_a_stop_does_not_wait_for_a_load_that_hangs(process_rig: RealRig, worker: LocalWorker) -> None:
+async def test_a_stop_does_not_wait_for_a_load_that_hangs(process_rig: RealRig, worker: WorkerProcess) -> None:
     spec = LoadSpec(backend="echo", options={"fail": "hang"})
     address = await process_rig.installed("r-1", spec=spec)
     loading = asyncio.create_task(process_rig.do(e.LoadModel, "r-1", spec=spec, address=address))
@@ -152,23 +166,8 @@ async def test_a_stop_does_not_wait_for_a_load_that_hangs(process_rig: RealRig, 
     await asyncio.wait([loading])
 
 
-async def test_a_worker_ends_with_whoever_started_it(worker_config: WorkerConfig, control_plane: ControlPlane) -> None:
-    starter = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", STARTER, *arguments(worker_config)),
-        env=os.environ | environment(worker_config),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert starter.stdout is not None
-    pid = int(await starter.stdout.readline())
-    await control_plane.until(lambda: bool(control_plane.registrations))
-    os.kill(starter.pid, signal.SIGKILL)
-    await starter.wait()
-    await gone(pid)
-    assert control_plane.heartbeats[-1]["leaving"] is True
-
-
-async def test_a_second_worker_on_the_same_folder_refuses_to_start(worker: LocalWorker) -> None:
-    second = LocalWorker(worker.config)
+async def test_a_second_worker_on_the_same_folder_refuses_to_start(worker: WorkerProcess) -> None:
+    second = WorkerProcess(worker.config)
     await second.start()
     assert await asyncio.wait_for(second.wait(), 10) == 1
     assert "another worker uses" in (worker.config.data / "worker.log").read_text()
@@ -220,7 +219,7 @@ async def test_a_worker_waits_for_a_control_plane_that_is_down(
 ) -> None:
     port = control_plane.port
     await control_plane.stop()
-    made = LocalWorker(worker_config)
+    made = WorkerProcess(worker_config)
     await made.start()
     try:
         async with asyncio.timeout(10):
@@ -233,7 +232,7 @@ async def test_a_worker_waits_for_a_control_plane_that_is_down(
         await made.send(signal.SIGKILL)
 
 
-async def test_a_worker_that_is_forgotten_registers_again(worker: LocalWorker, control_plane: ControlPlane) -> None:
+async def test_a_worker_that_is_forgotten_registers_again(worker: WorkerProcess, control_plane: ControlPlane) -> None:
     control_plane.known.clear()
     await control_plane.until(lambda: len(control_plane.registrations) == 2)
     assert control_plane.registrations[0]["boot"] == control_plane.registrations[1]["boot"]
@@ -273,7 +272,7 @@ async def test_a_worker_survives_a_broker_that_is_not_there_yet(
     worker_config: WorkerConfig, control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     config = msgspec.structs.replace(worker_config, nats=NatsConfig("nats://127.0.0.1:1"))
-    made = LocalWorker(config)
+    made = WorkerProcess(config)
     await made.start()
     async with asyncio.timeout(10):
         while not (config.data / "worker.lock").exists():

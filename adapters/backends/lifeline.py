@@ -1,4 +1,4 @@
-"""A child that ends with its parent, however that ends."""
+"""A child that ends with its parent, however the parent ends."""
 
 from __future__ import annotations
 
