@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-KEYS = {"nodes": "name", "models": "name", "replicas": "id", "requests": "id", "strays": "process", "queue": "request"}
+KEYS = {"nodes": "name", "models": "name", "replicas": "id", "requests": "id"}
+"""What names a row of each kind."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

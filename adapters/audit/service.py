@@ -15,7 +15,7 @@ from interlock.domain.units import format_instant
 
 from . import export
 from .differences import Change, changes
-from .picture import picture
+from .picture import Picture, comparable, picture
 from .rebuild import engine_at
 from .rows import Page, filters_of, matching, position_of, read_page, topics_of
 from .why import Why, explain
@@ -29,19 +29,11 @@ FOLLOW_S = 1.0
 _EXPORT_PAGE = 1_000
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class Past(Picture, frozen=True, kw_only=True):
     """The cluster as it was after the event at ``position``, which happened at ``time``."""
 
     position: int
     time: str
-    nodes: list[dict[str, Any]]
-    models: list[dict[str, Any]]
-    replicas: list[dict[str, Any]]
-    locks: dict[str, str]
-    queue: list[dict[str, Any]]
-    requests: list[dict[str, Any]]
-    settings: dict[str, str]
-    frozen: list[str]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,14 +70,14 @@ class AuditService:
         """The chain of causes; see :func:`~interlock.adapters.audit.why.explain`."""
         return explain(self._log, subject, full=full)
 
-    def state(self, at: str) -> Snapshot:
+    def state(self, at: str) -> Past:
         """The cluster as it was at a time or position."""
         return self._state(position_of(self._log, at, "at"))
 
     def diff(self, start: str, end: str) -> Difference:
         """What changed between two times or positions."""
         first, last = position_of(self._log, start, "from"), position_of(self._log, end, "to")
-        before, after = (picture(engine_at(self._log, position).state) for position in (first, last))
+        before, after = (comparable(engine_at(self._log, position).state) for position in (first, last))
         return Difference(start=first, end=last, changes=changes(before, after))
 
     def verify(self) -> dict[str, Any]:
@@ -121,9 +113,10 @@ class AuditService:
         """The cluster's settings at the end of the log."""
         return engine_at(self._log, self._log.head().position).state.settings
 
-    def _state(self, position: int) -> Snapshot:
+    def _state(self, position: int) -> Past:
         engine = engine_at(self._log, position)
-        return Snapshot(position=position, time=format_instant(engine.ledger.time), **picture(engine.state))
+        seen = picture(engine.state, engine.ledger.time)
+        return Past(position=position, time=format_instant(engine.ledger.time), **msgspec.structs.asdict(seen))
 
     def _all(self, given: Mapping[str, str]) -> Iterator[Recorded]:
         filters, topics = filters_of(given), topics_of(given.get("event", ""))
@@ -147,7 +140,7 @@ class AsyncAudit:
         """See the service."""
         return await asyncio.to_thread(self._service.why, subject, full=full)
 
-    async def state(self, at: str) -> Snapshot:
+    async def state(self, at: str) -> Past:
         """See the service."""
         return await asyncio.to_thread(self._service.state, at)
 

@@ -1,0 +1,5 @@
+"""``python -m interlock.adapters.cli`` is ``interlock``."""
+
+from . import main
+
+main()

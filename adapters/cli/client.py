@@ -1,0 +1,131 @@
+"""The running cluster, as the command line reaches it: over HTTP, with the admin token."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from interlock.domain.errors import Conflict, InterlockError, InvalidSetting, Refused, Unavailable, UsageError
+
+from .options import Place
+
+ENDPOINT = "endpoint.json"
+"""The file in the data folder where a running cluster says how it is reached."""
+_TIMEOUT_S = 15.0
+
+
+class Answered(InterlockError):
+    """The cluster answered, and the answer is no; the message is its own."""
+
+
+class Cluster:
+    """One cluster's HTTP surface. Raises Unavailable when nothing answers there."""
+
+    def __init__(self, url: str, token: str = "") -> None:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+            raise InvalidSetting(f"{url!r} is not the address of a cluster.", cure="Use http://HOST:PORT.")
+        self.url = url
+        self._token = token
+
+    def get(self, path: str) -> Any:
+        """A question."""
+        return self.send("GET", path)
+
+    def send(self, method: str, path: str, body: object = None) -> Any:
+        """A request with JSON in and out; raises the error that the answer means."""
+        data = msgspec.json.encode(body) if body is not None else None
+        headers = {"Accept": "application/json"}
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+                return _json(answer.read())
+        except urllib.error.HTTPError as error:
+            raise _meaning(error.code, _json(error.read())) from None
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            reason = getattr(error, "reason", error)
+            raise Unavailable(
+                f"no cluster answers at {self.url}: {reason}.", cure="Start one with `interlock up`, or give --url."
+            ) from None
+
+    def answers(self) -> bool:
+        """Whether an Interlock is there."""
+        try:
+            self.send("GET", "/livez")
+        except Unavailable:
+            return False
+        except InterlockError:
+            return True
+        return True
+
+
+def part(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
+
+
+def named(place: Place) -> Cluster | None:
+    """The cluster that a command is for: named by ``--url``, or running in its data folder; None when there is none.
+
+    A cluster that is named need not be there; one in the folder is asked whether it still lives.
+    """
+    if place.url:
+        return Cluster(place.url, _token())
+    if place.names_store:
+        return None
+    found = read_endpoint(place.data)
+    if found is None:
+        return None
+    cluster = Cluster(found.get("url", ""), _token() or str(found.get("admin_token", "")))
+    return cluster if cluster.answers() else None
+
+
+def read_endpoint(data: Path) -> dict[str, str] | None:
+    """What a cluster that runs in this folder says of itself; None when none does."""
+    try:
+        found = json.loads((data / ENDPOINT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("url"), str) else None
+
+
+def _token() -> str:
+    return os.environ.get("INTERLOCK_ADMIN_TOKEN", "")
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except ValueError:
+        return None
+
+
+_UNAVAILABLE = frozenset({"unavailable", "no_writer", "store_unavailable", "broker_unavailable"})
+
+
+def _meaning(status: int, body: Any) -> InterlockError:
+    """The error behind an HTTP status and its JSON."""
+    told: Mapping[str, Any] = body.get("error", {}) if isinstance(body, dict) else {}
+    message = str(told.get("message") or f"the cluster answered {status}.")
+    code, kind = str(told.get("code") or ""), str(told.get("type") or "")
+    if status in (401, 403):
+        return UsageError(message, cure="Set INTERLOCK_ADMIN_TOKEN to the cluster's admin token.")
+    if status == 400:
+        return UsageError(message)
+    if kind == "unavailable" or code in _UNAVAILABLE:
+        return Unavailable(message)
+    if kind in ("misconfigured", "waiting", "failed"):
+        return Refused(code, message)
+    return Conflict(message) if status == 409 else Answered(message)

@@ -1,0 +1,113 @@
+"""Options that many commands share, and where they point."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_DATA = "./.interlock"
+
+
+class Place:
+    """Where a command finds its log: ``store`` when one was named, else the embedded one in ``data``.
+
+    ``url`` is the running cluster that was named, if any. What flags and environment leave open is looked up in
+    ``interlock.toml``, as :mod:`interlock.adapters.runtime.config` does, but without importing the domain: `audit
+    verify` has to work without it.
+    """
+
+    def __init__(self, store: str | None, data: str | None, url: str | None = None) -> None:
+        file = _from_file() if store is None and data is None else {}
+        self.store = store or file.get("store")
+        self.data = Path(data or file.get("data") or DEFAULT_DATA)
+        self.url = url.rstrip("/") if url else None
+        self.names_store = store is not None
+        """A store that was named is read itself, though a cluster may run in the data folder."""
+
+    @property
+    def log(self) -> str:
+        """What ``open_store`` takes."""
+        if self.store:
+            return self.store
+        return str(self.data) if self.data.is_dir() or self.data.suffix else str(self.data / "events.db")
+
+
+def _from_file() -> dict[str, str]:
+    """``store`` and ``data`` in the configuration file, if there is one that names them."""
+    named = os.environ.get("INTERLOCK_CONFIG")
+    path = Path(named or "interlock.toml")
+    if not named and not path.is_file():
+        return {}
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"{path}: {error}. Mend it, or name another with INTERLOCK_CONFIG.") from None
+    return {key: found[key] for key in ("store", "data") if isinstance(found.get(key), str) and found[key]}
+
+
+def reads_store(command: F) -> F:
+    """``--store URL`` and ``--data DIR``, as one argument ``place``."""
+    return _with_place(command, with_url=False)
+
+
+def talks_to_cluster(command: F) -> F:
+    """``--url``, ``--store`` and ``--data``, as one argument ``place``."""
+    return _with_place(command, with_url=True)
+
+
+def _with_place(command: F, *, with_url: bool) -> F:
+    def called(*args: Any, store: str | None, data: str | None, url: str | None = None, **kwargs: Any) -> Any:
+        return command(*args, place=Place(store, data, url), **kwargs)
+
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    called.__dict__.update(command.__dict__)
+    options = [
+        click.option(
+            "--store",
+            envvar="INTERLOCK_STORE",
+            metavar="URL",
+            callback=_inherited,
+            help="sqlite:///FILE or postgresql://...",
+        ),
+        click.option(
+            "--data",
+            envvar="INTERLOCK_DATA",
+            metavar="DIR",
+            callback=_inherited,
+            help=f"The data folder; {DEFAULT_DATA} when nothing is given.",
+        ),
+    ]
+    if with_url:
+        options.append(
+            click.option("--url", envvar="INTERLOCK_URL", metavar="URL", callback=_inherited, help="A running cluster.")
+        )
+    decorated: Any = called
+    for option in reversed(options):
+        decorated = option(decorated)
+    result: F = decorated
+    return result
+
+
+def as_json(command: F) -> F:
+    """``--json``, as the argument ``json_``."""
+    option = click.option(
+        "--json", "json_", is_flag=True, callback=_inherited, help="One JSON document on standard output."
+    )
+    made: F = option(command)
+    return made
+
+
+def _inherited(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """What was written before a subcommand counts for it too: ``interlock nodes --json drain thor``."""
+    given = click.core.ParameterSource.COMMANDLINE
+    parent, name = ctx.parent, param.name or ""
+    if ctx.get_parameter_source(name) is given or parent is None or name not in parent.params:
+        return value
+    return parent.params[name] if parent.get_parameter_source(name) is given else value
