@@ -26,6 +26,7 @@ from .entities import (
     merged_labels,
 )
 from .state import State
+from .timers import arm_idle, arm_idle_of, prune
 from .units import FOREVER
 
 _E = TypeVar("_E", bound=ev.Event)
@@ -44,7 +45,7 @@ def apply(state: State, event: ev.Event) -> None:
     """Change ``state`` in place by one event."""
     _HANDLERS[type(event)](state, event)
     if state.timers:
-        state.prune_timers()
+        prune(state)
 
 
 # --- shared changes -------------------------------------------------------------------------------------------------
@@ -81,12 +82,14 @@ def _drop_replica(state: State, replica: Replica) -> None:
     if loads is not None and loads.pop(replica.id, 0) is None and not loads:
         del state.loading[replica.model]
     state.transit.pop(replica.id, None)
+    state.idle_timers.pop(replica.id, None)
     state.unindex_warm(replica)
     state.commit(replica.node, replica.claim, -1, replica.owed)
     _unstage(state, replica)
     state.awaited.pop(replica.id, None)
     _pay_beneficiary(state, replica)
     state.index_free(replica.node)
+    arm_idle_of(state, replica.model)
 
 
 def _pay_beneficiary(state: State, victim: Replica) -> None:
@@ -422,6 +425,7 @@ def _replica_reserved(state: State, event: ev.ReplicaReserved) -> None:
     state.commit(event.node, event.claim, +1, event.owed)
     _put_replica(state, replica)
     state.index_free(event.node)
+    arm_idle_of(state, event.model)
 
 
 @_applies(ev.BackendInstallRequested)
@@ -470,6 +474,7 @@ def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
     if model is not None and (model.failures or model.failed_nodes):
         _put_model(state, replace(model, failures=0, failure="", failed_nodes=(), retry_at=0))
     _put_replica(state, replica)
+    arm_idle_of(state, event.model)
 
 
 @_applies(ev.ReplicaLoadFailed)
@@ -540,6 +545,13 @@ def _replica_released(state: State, event: ev.ReplicaReleased) -> None:
     if not held:
         del state.locks[request.replica]
     _used(state, request.replica, event.at)
+    if not held:
+        arm_idle(state, state.replicas[request.replica])
+
+
+@_applies(ev.ReplicaFoundIdle)
+def _replica_found_idle(state: State, event: ev.ReplicaFoundIdle) -> None:
+    state.replicas[event.replica] = replace(state.replicas[event.replica], idle_seen_at=event.at)
 
 
 @_applies(ev.ReplicaEvicted)
@@ -607,6 +619,9 @@ def _holder_lost(state: State, event: ev.HolderLost) -> None:
 @_applies(ev.SettingsChanged)
 def _settings_changed(state: State, event: ev.SettingsChanged) -> None:
     state.settings = replace(state.settings, **event.values)
+    if "scale_down_delay" in event.values or "idle_unload" in event.values:
+        for replica in state.replicas.values():
+            arm_idle(state, replica)
 
 
 @_applies(ev.Frozen)

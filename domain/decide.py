@@ -49,6 +49,8 @@ def _tick(state: State, command: cmd.Tick, now: int) -> Decision:
         events = loads.silent(state, state.replicas[owner], now)
     elif kind == "offline":
         events = nodes.went_offline(state, state.nodes[owner], now)
+    elif kind == "idle":
+        events = reconcile.idle_reached(state, state.replicas[owner], now)
     elif kind == "unpark":
         events = reconcile.unpark_by_time(state, state.models[owner], now)
     elif kind == "deadline":

@@ -190,6 +190,8 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     used_at: int = 0
     """When it was last locked or released; 0 when never used."""
     evictable_at: int = 0
+    idle_seen_at: int = 0
+    """When it was last found idle and kept; it is not looked at for that again until it is used."""
     tries: int = 0
     """How often the unload in progress was asked for."""
 

@@ -347,6 +347,10 @@ class ReplicaReleased(ReplicaEvent, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class ReplicaFoundIdle(ReplicaEvent, frozen=True, kw_only=True):
+    """Idle for as long as makes a copy surplus, but kept: it is not one too many now. Said once per idle time."""
+
+
 class ReplicaEvicted(ReplicaEvent, frozen=True, kw_only=True):
     """Chosen as a victim: it unloads to make room for ``beneficiary`` of ``beneficiary_model``."""
 

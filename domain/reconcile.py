@@ -1,7 +1,8 @@
 """Reconcile: review one model, and do the first thing that it needs.
 
 In order: locks for those who wait while a warm replica has room; replicas that must leave and are idle; the first
-waiting request, tried again; the floor. One thing per decision; the engine reviews again until there is nothing left.
+waiting request, tried again; a new revision; the floor; a copy too many. One thing per decision; the engine reviews
+again until there is nothing left.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from . import events as ev
 from . import loads, placement, requests, routing
 from .commands import Review
-from .entities import Model, Wait
+from .entities import Model, Replica, Wait
 from .leaving import leaving_now, why_leaving
 from .routing import Evict, Hold, Place, Plan, Refuse
+from .shrinking import copies, floor_of, surplus
 from .state import State
 from .units import FOREVER
 
@@ -56,7 +58,13 @@ def review_model(state: State, name: str, command: Review, now: int) -> list[ev.
             return events
     if not reconciling:
         return []
-    return roll_out(state, model, now) or keep_floor(state, model, command, now)
+    return roll_out(state, model, now) or keep_floor(state, model, command, now) or shrink(state, model, now)
+
+
+def shrink(state: State, model: Model, now: int) -> list[ev.Event]:
+    """Remove the copy that is one too many, if there is one."""
+    found = surplus(state, model, now)
+    return [loads.unload(state, found[0], found[1], now)] if found is not None else []
 
 
 def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
@@ -77,6 +85,14 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     return loads.begin(state, model, plan, now, f"revision {model.declared} of {model.name}")
 
 
+def idle_reached(state: State, replica: Replica, now: int) -> list[ev.Event]:
+    """A replica has been idle for its time: the model's surplus copy goes, or this one is kept and said to be."""
+    model = state.models.get(replica.model)
+    removed = shrink(state, model, now) if model is not None else []
+    kept = ev.ReplicaFoundIdle(at=now, replica=replica.id, model=replica.model, node=replica.node)
+    return removed or [kept]
+
+
 def _grant(state: State, model: Model, cause: str, now: int) -> list[ev.Event]:
     picked = routing.pick_warm(state, model)
     if picked is None:
@@ -91,17 +107,9 @@ def _grant(state: State, model: Model, cause: str, now: int) -> list[ev.Event]:
 # --- floors ---------------------------------------------------------------------------------------------------------
 
 
-def floor_of(state: State, model: Model) -> int:
-    """Copies that the model is to have at least: its ``min_replicas``, or one per candidate that takes work."""
-    if model.scheduling.everywhere:
-        return len(state.candidates(model).open)
-    ceiling = model.scheduling.max_replicas
-    return min(model.scheduling.min_replicas, ceiling) if ceiling else model.scheduling.min_replicas
-
-
 def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev.Event]:
     """Below the floor: begin one load, or park the wish with what it lacks."""
-    below = routing.copies(state, model) < floor_of(state, model)
+    below = copies(state, model) < floor_of(state, model)
     if model.parked is not None:
         return _unpark(state, model, command, now, below=below)
     if not below:

@@ -14,6 +14,7 @@ from .eviction import Eviction
 from .explanation import Explanation
 from .placement import Room
 from .refusals import RefusalCode
+from .shrinking import copies
 from .state import State
 from .survey import room_verdict, survey, warm_verdict
 
@@ -142,21 +143,6 @@ def may_grow(state: State, model: Model) -> bool:
     if len(state.loading.get(model.name, ())) >= state.settings.growth_per_tick:
         return False
     return not scheduling.max_replicas or copies(state, model) < scheduling.max_replicas
-
-
-def copies(state: State, model: Model) -> int:
-    """The model's copies that count against its ceiling and for its floor: loaded or to be, on its candidates."""
-    candidates = state.candidates(model).nodes
-    return sum(
-        1 for replica in state.by_model.get(model.name, ()) if counts(state, state.replicas[replica], candidates)
-    )
-
-
-def counts(state: State, replica: Replica, candidates: dict[str, None]) -> bool:
-    """Whether a replica is a copy: not leaving, and on a candidate that keeps it."""
-    if replica.phase == "unloading" or replica.node not in candidates:
-        return False
-    return state.nodes[replica.node].status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
 
 
 def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) -> Plan:

@@ -18,6 +18,7 @@ from .ledger import LedgerImage, image_of, ledger_from
 from .recording import Snapshot
 from .settings import Settings
 from .state import State
+from .timers import arm_idle, prune
 from .units import FOREVER
 
 
@@ -121,7 +122,9 @@ def state_from(image: StateImage) -> State:
     state.strays = {(stray.node, stray.process): stray for stray in image.strays}
     for node in state.nodes.values():
         state.index_node(node)
-    state.prune_timers()
+    for replica in state.replicas.values():
+        arm_idle(state, replica)
+    prune(state)
     return state
 
 

@@ -8,9 +8,9 @@ writes here.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from heapq import heappop, heappush
+from heapq import heappush
 
-from .entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus, Stray
+from .entities import LOADING_PHASES, Model, Node, Phase, Replica, Request, Stray
 from .selector import Selector, matches
 from .settings import Settings
 
@@ -96,7 +96,7 @@ class WarmSet:
 _FORKED_MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
-    "parked", "floored", "frozen",
+    "parked", "floored", "frozen", "idle_timers",
 )  # fmt: skip
 
 
@@ -115,6 +115,7 @@ class State:
     - ``committed``: node to bytes in use or reserved per pool; ``staged``: node to (model, revision) to bytes on disk;
       ``disk_used``: node to bytes staged or being staged
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``floored``: models with a floor
+    - ``idle_timers``: replica to the instant of the one ``idle`` timer that it has in the heap
     - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
     - ``timers``: a heap whose first entry is always live
     """
@@ -149,6 +150,7 @@ class State:
         self.warm: dict[str, WarmSet] = {}
         self.parked: dict[str, None] = {}
         self.floored: dict[str, None] = {}
+        self.idle_timers: dict[str, int] = {}
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []
 
@@ -314,27 +316,3 @@ class State:
     def set_timer(self, instant: int, kind: str, owner: str) -> None:
         """Remember an instant at which something must be looked at."""
         heappush(self.timers, (instant, kind, owner))
-
-    def prune_timers(self) -> None:
-        """Drop timers from the front whose owner no longer means them."""
-        timers = self.timers
-        while timers and not self._is_live(timers[0]):
-            heappop(timers)
-
-    def _is_live(self, timer: Timer) -> bool:
-        instant, kind, owner = timer
-        if kind == "silent":
-            replica = self.replicas.get(owner)
-            return replica is not None and replica.silent_at == instant
-        if kind == "unpark":
-            model = self.models.get(owner)
-            return model is not None and model.parked is not None and model.parked.until == instant
-        if kind == "offline":
-            node = self.nodes.get(owner)
-            return node is not None and node.status is NodeStatus.UNREACHABLE and node.offline_at == instant
-        request = self.requests.get(owner)
-        if request is None or request.status is not RequestStatus.QUEUED:
-            return False
-        if kind == "deadline":
-            return request.deadline == instant
-        return request.wait is not None and request.wait.until == instant

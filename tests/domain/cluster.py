@@ -144,7 +144,7 @@ def check_invariants(cluster: Cluster) -> None:
                     used[pool] += size - replica.owed
         assert tuple(used) == state.committed[node.name], f"{node.name}: {used} is not {state.committed[node.name]}"
     for model, queue in state.queues.items():
-        assert queue and queue == sorted(queue), f"the queue of {model} is out of order"
+        assert queue == sorted(queue) != [], f"the queue of {model} is out of order"
         m = state.models[model]
         warm = state.warm.get(model)
         room = warm and (not m.scheduling.parallel or min(warm.buckets) < m.scheduling.parallel)

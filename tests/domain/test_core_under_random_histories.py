@@ -9,7 +9,7 @@ import pytest
 from interlock.domain import commands as cmd
 from interlock.domain.entities import Budget, LoadSpec, Phase
 from interlock.domain.selector import parse_selector
-from interlock.domain.units import GIB
+from interlock.domain.units import FOREVER, GIB
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
 NODES = ("a", "b", "c")
@@ -18,7 +18,11 @@ MODELS = ("m1", "m2", "m3", "m4")
 
 def _start(rng: random.Random) -> Cluster:
     cluster = Cluster()
-    cluster.send(cmd.ChangeSettings(values={"min_residency": rng.choice((0, 0, 30_000_000)), "queue_limit": 30}))
+    settings = {
+        "min_residency": rng.choice((0, 0, 30_000_000)), "queue_limit": 30,
+        "scale_down_delay": rng.choice((1_000_000, 300_000_000)), "idle_unload": rng.choice((FOREVER, 60_000_000)),
+    }  # fmt: skip
+    cluster.send(cmd.ChangeSettings(values=settings))
     for name in NODES:
         disk = rng.choice((None, 40, 15))
         cluster.node(

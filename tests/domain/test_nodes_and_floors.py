@@ -19,7 +19,8 @@ def test_a_floor_without_load_info_is_one_event_and_parked_and_loads_by_itself_o
     assert not cluster.effects
     cluster.node("n1")
     cluster.wait(3600)
-    assert cluster.count("ModelParked") == 1 and not cluster.effects, "a node is not what it lacks"
+    assert cluster.count("ModelParked") == 1, "a node is not what it lacks"
+    assert not cluster.effects
     cluster.send(cmd.StoreLoadInfo(model="never-served", spec=LoadSpec(backend="echo")))
     cluster.settle()
     assert cluster.count("ModelUnparked") == cluster.count("ReplicaLoaded") == 1

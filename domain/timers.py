@@ -1,0 +1,95 @@
+"""Timers: instants at which something must be looked at, and which of them still mean anything.
+
+The heap may hold timers whose owner has moved on; :func:`prune` keeps its front live, so that every tick has something
+to do and decides something.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop
+
+from .entities import NodeStatus, Phase, Replica, RequestStatus
+from .shrinking import idle_since
+from .state import State
+from .units import FOREVER
+
+
+def prune(state: State) -> None:
+    """Drop timers from the front whose owner no longer means them."""
+    timers = state.timers
+    while timers:
+        instant, kind, owner = timers[0]
+        if kind == "idle":
+            if _idle_is_live(state, instant, owner):
+                return
+            heappop(timers)
+            _renew_idle(state, owner, instant)
+        elif _is_live(state, instant, kind, owner):
+            return
+        else:
+            heappop(timers)
+
+
+def _is_live(state: State, instant: int, kind: str, owner: str) -> bool:
+    if kind == "silent":
+        replica = state.replicas.get(owner)
+        return replica is not None and replica.silent_at == instant
+    if kind == "unpark":
+        model = state.models.get(owner)
+        return model is not None and model.parked is not None and model.parked.until == instant
+    if kind == "offline":
+        node = state.nodes.get(owner)
+        return node is not None and node.status is NodeStatus.UNREACHABLE and node.offline_at == instant
+    request = state.requests.get(owner)
+    if request is None or request.status is not RequestStatus.QUEUED:
+        return False
+    if kind == "deadline":
+        return request.deadline == instant
+    return request.wait is not None and request.wait.until == instant
+
+
+# --- idle replicas --------------------------------------------------------------------------------------------------
+
+
+def arm_idle(state: State, replica: Replica) -> None:
+    """See to it that an idle replica is looked at once when it may be surplus; at most one timer for each."""
+    if replica.phase is not Phase.LOADED or replica.id in state.locks:
+        return
+    delay = _delay(state, replica.model)
+    instant = idle_since(replica) + delay
+    if delay >= FOREVER or instant <= replica.idle_seen_at:
+        return
+    if state.idle_timers.get(replica.id, FOREVER) <= instant:
+        return
+    state.idle_timers[replica.id] = instant
+    state.set_timer(instant, "idle", replica.id)
+
+
+def arm_idle_of(state: State, model: str) -> None:
+    """The same for every replica of a model: its number of copies, or what is asked of it, has changed."""
+    for replica_id in state.by_model.get(model, ()):
+        arm_idle(state, state.replicas[replica_id])
+
+
+def _delay(state: State, model: str) -> int:
+    """How long a replica must be idle before it may be surplus: a lone copy only goes by ``idle_unload``."""
+    settings = state.settings
+    alone = len(state.by_model.get(model, ())) <= 1
+    return settings.idle_unload if alone else min(settings.scale_down_delay, settings.idle_unload)
+
+
+def _idle_is_live(state: State, instant: int, owner: str) -> bool:
+    replica = state.replicas.get(owner)
+    if replica is None or replica.phase is not Phase.LOADED or owner in state.locks:
+        return False
+    due = idle_since(replica) + _delay(state, replica.model)
+    return due == instant > replica.idle_seen_at and state.idle_timers.get(owner) == instant
+
+
+def _renew_idle(state: State, owner: str, instant: int) -> None:
+    """The timer is gone; a replica that was used meanwhile, or has longer now, gets a later one."""
+    if state.idle_timers.get(owner) == instant:
+        del state.idle_timers[owner]
+        replica = state.replicas.get(owner)
+        if replica is not None:
+            arm_idle(state, replica)
