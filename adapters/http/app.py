@@ -51,18 +51,20 @@ def build_app(
     Run it with ``handler_cancellation=True``, as :func:`serve_http` does: that is how a client that leaves is noticed.
     """
     gateway = Gateway(commands, queries, backends, config)
+    probes = Probes(gateway, events)
     routes = [
         *OpenAI(gateway).routes(),
         *Nodes(gateway, liveness).routes(),
         *Operators(gateway).routes(),
         *(Audit(audit).routes() if audit else ()),
-        *Probes(gateway, events).routes(),
+        *probes.routes(),
     ]
     routes.append(openapi.route(routes))
     app = web.Application(client_max_size=config.body_limit, middlewares=[_errors(gateway)])
     app[GATEWAY] = gateway
     _add(app, routes, Guard(config))
     app.on_response_prepare.append(_name_request)
+    app.on_shutdown.append(probes.end_feeds)
     app.cleanup_ctx.append(_keep_holder)
     return app
 

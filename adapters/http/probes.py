@@ -26,6 +26,7 @@ class Probes:
 
     def __init__(self, gateway: Gateway, events: EventsPort | None) -> None:
         self._gateway, self._events = gateway, events
+        self._feeds: set[asyncio.Task[Any]] = set()
         self._page = files("interlock.adapters.http").joinpath("dashboard.html").read_bytes()
 
     def routes(self) -> list[Route]:
@@ -69,6 +70,9 @@ class Probes:
             raise InvalidField("after", f"{after!r} is not a position")
         if self._events is None:
             raise InvariantBroken("the route exists with an events port only")
+        if (task := asyncio.current_task()) is not None:
+            self._feeds.add(task)
+            task.add_done_callback(self._feeds.discard)
         rows = self._events.follow(None if after is None else int(after))
         first = asyncio.ensure_future(_next(rows))
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
@@ -76,6 +80,11 @@ class Probes:
         await response.prepare(request)
         await _forward(response, rows, first)
         return response
+
+    async def end_feeds(self, app: web.Application) -> None:
+        """End every feed: a gateway that stops must not wait for readers that never leave."""
+        for task in self._feeds:
+            task.cancel()
 
 
 async def _next(rows: Any) -> EventRow | None:

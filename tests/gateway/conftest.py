@@ -21,6 +21,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.scheduler, self.backends = FakeScheduler(), FakeBackends()
+        self.events = FakeEvents(*(EventRow(place, f"Event{place}", {"n": place}) for place in (1, 2, 3)))
         self.app: web.Application
         self.server: Server
         self.http: aiohttp.ClientSession
@@ -28,7 +29,6 @@ class Cluster:
     async def start(self, **settings: Any) -> Cluster:
         """Listen with these settings of GatewayConfig."""
         config = GatewayConfig(**settings)
-        events = FakeEvents(*(EventRow(place, f"Event{place}", {"n": place}) for place in (1, 2, 3)))
         self.app = build_app(
             self.scheduler,
             self.scheduler,
@@ -36,7 +36,7 @@ class Cluster:
             config,
             liveness=self.scheduler,
             audit=FakeAudit(),
-            events=events,
+            events=self.events,
         )
         self.server = await serve_http(self.app, "127.0.0.1", 0)
         self.connect()

@@ -347,12 +347,19 @@ class FakeAudit:
 
 
 class FakeEvents:
-    """EventsPort with a list of events."""
+    """EventsPort with a list of events; ``endless`` waits for more after them. ``closed``: a feed has ended."""
 
     def __init__(self, *rows: EventRow) -> None:
         self.rows = rows
+        self.endless = False
+        self.closed = asyncio.Event()
 
     async def follow(self, after: int | None) -> AsyncIterator[EventRow]:
-        for row in self.rows:
-            if row.position > (after or 0):
-                yield row
+        try:
+            for row in self.rows:
+                if row.position > (after or 0):
+                    yield row
+            if self.endless:
+                await asyncio.Event().wait()
+        finally:
+            self.closed.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -184,6 +185,25 @@ async def test_events_are_a_feed_that_resumes(cluster: Cluster) -> None:
         assert (await response.text()).count("id: ") == 1
     status, answer, _ = await cluster.ask("GET", "/events?after=here")
     assert (status, answer["error"]["param"]) == (400, "after")
+
+
+async def test_a_reader_of_the_feed_that_leaves_ends_it(cluster: Cluster) -> None:
+    cluster.events.endless = True
+    response = await cluster.http.get("/events")
+    await response.content.readuntil(b"id: 3")
+    assert not cluster.events.closed.is_set()
+    response.close()
+    await asyncio.wait_for(cluster.events.closed.wait(), 10)
+    assert cluster.events.closed.is_set()
+
+
+async def test_a_gateway_that_stops_does_not_wait_for_readers_of_the_feed(bare: Cluster) -> None:
+    await bare.start(drain_limit=60 * SECOND)
+    bare.events.endless = True
+    response = await bare.http.get("/events")
+    await response.content.readuntil(b"id: 3")
+    await asyncio.wait_for(bare.server.close(), 10)
+    assert bare.events.closed.is_set()
 
 
 async def test_openapi_tells_every_path_with_its_body_and_token(cluster: Cluster) -> None:
