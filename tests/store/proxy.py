@@ -86,11 +86,12 @@ class Proxy:
         if loss is Loss.EVERYTHING:
             self.lost.set()
             return
+        # Told before it is felt, so that whoever feels it can rely on being told.
+        self.lost.set()
         client.shutdown(socket.SHUT_RDWR)
         client.close()
         if loss is not Loss.CONNECTION:
             self._end(client, server)
-        self.lost.set()
 
     @staticmethod
     def _end(*both: socket.socket) -> None:

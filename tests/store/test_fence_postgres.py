@@ -17,7 +17,7 @@ import pytest
 from interlock.adapters.store import open_store
 from interlock.adapters.store.link import Timeouts
 from interlock.adapters.store.postgres import PostgresStore
-from interlock.domain.errors import CommitUnknown, Fenced, LeaseHeld, StoreUnavailable
+from interlock.domain.errors import CommitUnknown, EventConflict, Fenced, LeaseHeld, StoreUnavailable
 from tests.servers import PostgresServer
 from tests.store.proxy import Loss, Proxy
 from tests.store.support import LEASE_US, batch, event, positions
@@ -216,6 +216,18 @@ def test_two_writers_that_keep_taking_over_leave_one_gapless_chain(open_one: Cal
     assert epochs == sorted(epochs)
 
 
+def test_nothing_is_stored_on_an_end_that_is_gone(open_one: Callable[..., PostgresStore], postgres_url: str) -> None:
+    writer = open_one()
+    epoch = writer.take_epoch("writer", LEASE_US)
+    writer.append(batch(1, 3, epoch), epoch)
+    with psycopg.connect(postgres_url) as session:
+        session.execute("DELETE FROM stored_events WHERE notification_id = 3")
+    # The writer still knows of position 3, and the log shall have no gap.
+    with pytest.raises(EventConflict, match="ends at position 2"):
+        writer.append(batch(4, 1, epoch), epoch)
+    assert positions(list(writer.read())) == [1, 2]
+
+
 # --- Lost answers -----------------------------------------------------------------------------------------------------
 
 
@@ -223,7 +235,7 @@ def test_two_writers_that_keep_taking_over_leave_one_gapless_chain(open_one: Cal
 def test_after_a_lost_answer_a_new_epoch_tells_and_a_repeat_leaves_one_copy(
     open_one: Callable[..., PostgresStore], proxied_url: str, proxy: Proxy, loss: Loss, stored: int
 ) -> None:
-    writer = open_one(proxied_url, statement_s=0.5, answer_s=1.0)
+    writer = open_one(proxied_url, answer_s=1.5 if loss is Loss.EVERYTHING else 15.0)
     epoch = writer.take_epoch("writer", LEASE_US)
     # The statement is prepared now, so that the next message is the append itself and its commit.
     writer.append(batch(1, 3, epoch), epoch)
@@ -253,7 +265,10 @@ def test_a_new_epoch_waits_for_a_lost_append_that_still_runs(
     proxy.lose_next(Loss.CONNECTION)
     with pytest.raises(CommitUnknown):
         writer.append(batch(2, 2, epoch), epoch)
-    # The writer's connection is gone; on the server, its statement is not.
+    # The writer's connection is gone; on the server, its statement is not. (Had it not begun yet, the new epoch would not
+    # wait, and it would find itself fenced.)
+    while not blocked_appends(postgres_url):
+        assert writer.head().position == 1
     takeover = pool.submit(writer.take_epoch, "writer", LEASE_US)
     wait_until_blocked(postgres_url, "owner = $1", takeover)
     session.rollback()
@@ -377,8 +392,16 @@ def test_a_reader_is_woken_once_a_batch(open_one: Callable[..., PostgresStore], 
         writer.append(batch(1, 300, epoch), epoch)
         writer.append(batch(301, 1, epoch), epoch)
         writer.append(batch(301, 1, epoch), epoch)
-        assert [note.payload for note in listener.notifies(timeout=5, stop_after=2)] == ["300", "301"]
-        assert list(listener.notifies(timeout=0)) == []
+        standby = open_one()
+        writer.release_epoch(epoch)
+        standby.take_epoch("standby", LEASE_US)
+        with pytest.raises(Fenced):
+            writer.append(batch(302, 1, epoch), epoch)
+        # Neither the repeat nor the fenced append has woken anybody.
+        with psycopg.connect(postgres_url, autocommit=True) as other:
+            other.execute("NOTIFY interlock_events, 'end'")
+        woken = [note.payload for note in listener.notifies(timeout=5, stop_after=3)]
+        assert woken == ["300", "301", "end"]
 
 
 def test_waiting_for_more_ends_when_more_comes_and_when_time_is_up(

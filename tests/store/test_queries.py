@@ -142,6 +142,7 @@ def test_sql_is_answered(reader: LogReader) -> None:
         "COPY (SELECT 1) TO PROGRAM 'true'",
         "SET default_transaction_read_only = off",
         "SELECT load_extension('x')",
+        "SELECT lo_create(0)",
         "SELECT nothing FROM nowhere",
         "SELEC 1",
     ],

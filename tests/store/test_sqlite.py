@@ -23,9 +23,12 @@ import os, signal, sys
 from interlock.adapters.store import open_store
 store = open_store(sys.argv[1])
 store.take_epoch("the other process", 1)
+forked, tell = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(tell, b"!")
     signal.pause()
+os.read(forked, 1)
 print(child, flush=True)
 signal.pause()
 """
