@@ -10,13 +10,15 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from interlock.domain.errors import UnreadableFile
+
 HERE = Path(__file__).resolve().parent
 PROTO = "interlock/adapters/grpc/backend.proto"
 GENERATED = ("backend_pb2.py", "backend_pb2.pyi")
 
 
 def generate(target: Path) -> None:
-    """Write the generated modules into ``target``; raises RuntimeError when the proto file does not parse."""
+    """Write the generated modules into ``target``; raises UnreadableFile when the proto file does not parse."""
     protoc = import_module("grpc_tools.protoc")
     # The path under which the file is known decides its module's name, so the compiler is shown that path.
     root = target / "root"
@@ -25,7 +27,7 @@ def generate(target: Path) -> None:
     place.write_bytes((HERE / "backend.proto").read_bytes())
     arguments = ["protoc", f"-I{root}", f"--python_out={root}", f"--pyi_out={root}", PROTO]
     if protoc.main(arguments) != 0:
-        raise RuntimeError("backend.proto does not compile")
+        raise UnreadableFile("backend.proto does not compile; the compiler has said where.")
     for name in GENERATED:
         (place.parent / name).replace(target / name)
 

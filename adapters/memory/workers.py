@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from interlock.domain import commands as c
 from interlock.domain import effects as e
-from interlock.domain.errors import Fenced, WorkerUnavailable
+from interlock.domain.errors import Fenced, InvariantBroken, WorkerUnavailable
 from interlock.domain.ports import RunningReport
 
 from .clock import ManualClock
@@ -164,7 +164,7 @@ class InMemoryWorkers:
                     if process.running.process == effect.process:
                         del node.processes[replica]
                 return [c.ReportStrayStopped(node=node.name, process=effect.process)]
-        raise TypeError(f"no worker can do {type(effect).__name__}")
+        raise InvariantBroken(f"no worker can do {type(effect).__name__}")
 
     def _install(self, node: _Node, effect: e.InstallBackend) -> Sequence[c.Command]:
         if not effect.spec.backend:

@@ -19,7 +19,7 @@ from nats.aio.subscription import Subscription
 from interlock.adapters.grpc.client import BackendClient
 from interlock.domain import commands as c
 from interlock.domain import effects as e
-from interlock.domain.errors import BackendFailed, BackendGone, Fenced, Unavailable, WorkerUnavailable
+from interlock.domain.errors import BackendFailed, BackendGone, Fenced, InvariantBroken, Unavailable, WorkerUnavailable
 from interlock.domain.ports import RunningReport
 
 from . import messages as wire
@@ -111,7 +111,7 @@ class NatsWorkers:
                 stop = wire.Stop(node=effect.node, epoch=epoch, op_id=effect.op, backend=effect.process)
                 self._confirmed(await self._order(subjects.STOP, stop, wire.StopAnswer, self._timeouts.stop_s), effect)
                 return [c.ReportStrayStopped(node=effect.node, process=effect.process)]
-        raise TypeError(f"no worker can do {type(effect).__name__}")
+        raise InvariantBroken(f"no worker can do {type(effect).__name__}")
 
     async def running(self, node: str) -> RunningReport:
         """What the worker runs now; raises WorkerUnavailable."""

@@ -15,10 +15,10 @@ from nats.aio.subscription import Subscription
 
 from interlock.adapters.nats import messages as wire
 from interlock.adapters.nats import subjects
-from interlock.domain.errors import InterlockError
+from interlock.domain.errors import Fenced, InterlockError
 
 from .process import BackendProcess
-from .supervisor import EpochPassed, Supervisor
+from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class WorkerLink:
             answer = await handler(order)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             answer = wire.Answer(success=False, error=f"invalid request: {error}", code="invalid")
-        except EpochPassed as error:
+        except Fenced as error:
             answer = wire.Answer(success=False, error=str(error), code=wire.FENCED)
         except InterlockError as error:
             answer = wire.Answer(success=False, error=str(error))

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from interlock.adapters.backends.server import NO_BACKEND, PORT_TAKEN
+from interlock.domain.errors import BackendFailed, Conflict
 
 from . import pidfiles
 
@@ -35,11 +36,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.model}#{self.index}"
 
 
-class PortTaken(Exception):
+class PortTaken(Conflict):
     """Somebody else listens at the port; another one may do."""
 
 
-class StartFailed(Exception):
+class StartFailed(BackendFailed):
     """The process ended, or did not answer, before it was ready; the message is in its words."""
 
 
@@ -88,7 +89,7 @@ class BackendProcess:
         await self.ended
         code = self._process.returncode if self._process else None
         if code == PORT_TAKEN:
-            raise PortTaken
+            raise PortTaken(f"port {self.port} is taken.")
         if code == NO_BACKEND:
             raise StartFailed(self.last_words())
         raise StartFailed(f"the process ended at its start ({self.ended.result()})")

@@ -13,6 +13,8 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from interlock.domain.errors import Unavailable
+
 from .config import WorkerConfig
 from .figures import Figures, Meter
 from .supervisor import Supervisor
@@ -24,9 +26,10 @@ _LONGEST_PAUSE_S = 30.0
 _CALL_TIMEOUT_S = 10.0
 _GOODBYE_TIMEOUT_S = 3.0
 _QUOTED_CHARS = 512
+_FAILURES = (aiohttp.ClientError, TimeoutError, OSError, Unavailable, msgspec.DecodeError)
 
 
-class _Unregistered(Exception):
+class _Unregistered(Unavailable):
     """The control plane does not know this boot of this node."""
 
 
@@ -47,7 +50,7 @@ class Registration:
         while True:
             try:
                 answer = await self._post("/api/node/register", await self._registration())
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except _FAILURES as error:
                 log.warning("not registered at %s (%s); again in %.0f s", self._config.url, _words(error), pause_s)
                 # Jitter, so that a cluster's workers do not all come back at the same moment.
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -64,7 +67,7 @@ class Registration:
         except _Unregistered:
             log.warning("the control plane does not know this node any more: registering again")
             await self.register()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except _FAILURES as error:
             log.warning("heartbeat failed: %s", _words(error))
 
     async def beat_for_ever(self) -> None:
@@ -88,7 +91,7 @@ class Registration:
         try:
             body = await self._heartbeat(leaving=True)
             await self._post(self._heartbeat_path, body, timeout_s=_GOODBYE_TIMEOUT_S)
-        except (_Unregistered, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except _FAILURES as error:
             log.warning("could not say goodbye: %s", _words(error))
 
     async def close(self) -> None:
@@ -112,10 +115,10 @@ class Registration:
         ) as response:
             content = await response.content.read(1 << 20)
             if response.status in (404, 409) and path.endswith("/heartbeat"):
-                raise _Unregistered
+                raise _Unregistered("this node is not registered.")
             if response.status >= 300:
                 words = " ".join(content[:_QUOTED_CHARS].decode(errors="replace").split())
-                raise ValueError(f"HTTP status {response.status}: {words}")
+                raise Unavailable(f"HTTP status {response.status}: {words}")
         answer = msgspec.json.decode(content or b"{}")
         return answer if isinstance(answer, dict) else {}
 

@@ -22,7 +22,7 @@ from interlock.adapters.backends import registry
 from interlock.adapters.grpc.client import BackendClient
 from interlock.adapters.nats import messages as wire
 from interlock.domain.commands import Running
-from interlock.domain.errors import BackendFailed, Conflict, Unavailable
+from interlock.domain.errors import BackendFailed, Conflict, Fenced, Unavailable
 
 from . import staging
 from .ports import Ports
@@ -40,10 +40,6 @@ _TELL_EVERY_S = 0.25
 Answer = TypeVar("Answer", bound=wire.Answer)
 Told = Callable[[wire.Progress], None]
 OnDeath = Callable[[BackendProcess], Awaitable[None]]
-
-
-class EpochPassed(Exception):
-    """The order's writer has been replaced; the message says by which epoch."""
 
 
 class Supervisor:
@@ -224,7 +220,7 @@ class Supervisor:
 
     def _check_epoch(self, order: wire.Order) -> None:
         if order.epoch < self._epoch:
-            raise EpochPassed(f"epoch {order.epoch} has passed: {self._epoch} was seen here")
+            raise Fenced(f"epoch {order.epoch} has passed: {self._epoch} was seen here")
         if order.epoch > self._epoch:
             self._data.mkdir(parents=True, exist_ok=True)
             partial = self._data / "epoch.part"

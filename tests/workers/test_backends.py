@@ -67,8 +67,9 @@ async def test_a_stream_that_is_closed_early_ends_on_the_backend_too(real_rig: R
         break
     await stream.aclose()  # type: ignore[attr-defined]  # an async generator, seen as an iterator
     async with asyncio.timeout(5):
-        while (await real_rig.backends.status(address)).state is not BackendState.READY:
+        while (state := (await real_rig.backends.status(address)).state) is BackendState.BUSY:
             await asyncio.sleep(0)
+    assert state is BackendState.READY
 
 
 async def test_before_its_load_a_backend_has_no_model(real_rig: RealRig) -> None:
