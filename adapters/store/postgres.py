@@ -7,9 +7,10 @@ a statement that holds it ``FOR SHARE`` and makes every later one match nothing,
 library's door holds the same row for its whole transaction. So batches commit in the order of their positions, and what
 any snapshot sees is a gapless beginning of the log, without locks and without a look at running transactions.
 
-**After ``CommitUnknown``** the caller takes a new epoch. That waits for the lost statement's end, if it still runs, so
-that what is read afterwards is final: ``find_command``, or a repeat of the batch stamped with the new epoch, tells
-whether it had been stored. A repeat under the old epoch is safe too: it adds nothing, or everything.
+**After ``CommitUnknown``** the caller takes a new epoch. That waits for the lost statement's end if it runs on the
+server, and fences it if it has yet to begin there, so that what is read afterwards is final: ``find_command``, or a
+repeat of the batch stamped with the new epoch, tells whether it had been stored. A repeat under the old epoch is safe
+too: it adds nothing, or everything.
 """
 
 from __future__ import annotations

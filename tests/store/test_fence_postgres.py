@@ -265,8 +265,8 @@ def test_a_new_epoch_waits_for_a_lost_append_that_still_runs(
     proxy.lose_next(Loss.CONNECTION)
     with pytest.raises(CommitUnknown):
         writer.append(batch(2, 2, epoch), epoch)
-    # The writer's connection is gone; on the server, its statement is not. (Had it not begun yet, the new epoch would not
-    # wait, and it would find itself fenced.)
+    # The writer's connection is gone; on the server, its statement is not. (Had it not begun yet, the new epoch would
+    # not wait, and it would find itself fenced.)
     while not blocked_appends(postgres_url):
         assert writer.head().position == 1
     takeover = pool.submit(writer.take_epoch, "writer", LEASE_US)
