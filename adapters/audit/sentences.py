@@ -33,6 +33,10 @@ _LEAVES = {
     "selector": "its model's selector no longer matches the node",
     "drain": "the node is being drained",
     "operator": "an operator asked for it",
+    "scale-down": "it was idle and one copy too many",
+    "ceiling": "there were more copies than max_replicas",
+    "idle": "its model was idle for idle_unload",
+    "load failed": "its load failed",
 }
 
 
@@ -229,6 +233,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.ReplicaLoadFailed: _load_failed,
     ev.ReplicaLocked: _locked,
     ev.ReplicaReleased: _released,
+    ev.ReplicaFoundIdle: lambda e: f"{e.replica} of {e.model} on node {e.node} has long been idle, and is kept.",
     ev.ReplicaEvicted: _evicted,
     ev.HoldReleased: lambda e: f"What was held free for {e.replica} is held no longer: {e.reason}.",
     ev.UnloadRequested: _unload,

@@ -1,0 +1,20 @@
+"""The benchmarks by name. Each is imported when it runs; what one needs, the others can do without."""
+
+from __future__ import annotations
+
+import importlib
+
+from .report import Report, Scale, Tell, machine
+
+BENCHES = {
+    "commit": "interlock.adapters.bench.commit",
+    "route": "interlock.adapters.bench.route",
+    "rebuild": "interlock.adapters.bench.rebuild",
+}
+"""Each benchmark's module; it has ``measure(scale, tell)``, which returns rows."""
+
+
+def run(name: str, scale: Scale, tell: Tell) -> Report:
+    """Measure; ``tell`` hears how far it is."""
+    rows = importlib.import_module(BENCHES[name]).measure(scale, tell)
+    return Report(name=name, machine=machine(), rows=rows)
