@@ -149,10 +149,10 @@ def _put_request(state: State, request: Request) -> None:
 
 def _put_model(state: State, model: Model) -> None:
     state.models[model.name] = model
-    if model.scheduling.everywhere or model.scheduling.min_replicas:
-        state.floored[model.name] = None
+    if model.scheduling.everywhere:
+        state.everywhere[model.name] = None
     else:
-        state.floored.pop(model.name, None)
+        state.everywhere.pop(model.name, None)
 
 
 # --- nodes ----------------------------------------------------------------------------------------------------------
@@ -291,7 +291,10 @@ def _stray_stopped(state: State, event: ev.StrayStopped) -> None:
 @_applies(ev.ModelDeclared)
 def _model_declared(state: State, event: ev.ModelDeclared) -> None:
     state.index_selector(event.scheduling.selector)
-    _put_model(state, Model(event.model, event.aliases, event.scheduling, 1, event.spec, 1, event.spec))
+    _put_model(
+        state,
+        Model(event.model, event.aliases, event.scheduling, event.revision, event.spec, event.revision, event.spec),
+    )
     for alias in event.aliases:
         state.aliases[alias] = event.model
     _reindex_replicas_of(state, event.model)
@@ -353,7 +356,7 @@ def _model_unparked(state: State, event: ev.ModelUnparked) -> None:
 def _model_removed(state: State, event: ev.ModelRemoved) -> None:
     model = state.models.pop(event.model)
     state.parked.pop(event.model, None)
-    state.floored.pop(event.model, None)
+    state.everywhere.pop(event.model, None)
     for alias in model.aliases:
         state.aliases.pop(alias, None)
     _reindex_replicas_of(state, event.model)

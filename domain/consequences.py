@@ -62,23 +62,24 @@ def _room_on_node(words: str, *, own: bool) -> _Rule:
 
 
 def _node_changed(words: str, change: str = "node") -> _Rule:
-    """The node's models, whoever waits for room there, and all floors that count it."""
+    """The node's models, whoever waits for room there, and the models that are to run on every candidate.
+
+    A floor that is not kept is parked or on its way, so that other floors need no look.
+    """
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
         here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
-        models = (*sorted(here), *_who_waits_for(state, event.node), *sorted(state.floored))
+        models = (*sorted(here), *_who_waits_for(state, event.node), *sorted(state.everywhere))
         return _review(change, words.format(event=event), models)
 
     return rule
 
 
 def _node_gone(words: str) -> _Rule:
-    """Whoever waits there must look elsewhere, and floors may have to be kept elsewhere."""
+    """Whoever waits must look elsewhere; floors are looked at with each replica that is lost."""
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
-        return _review(
-            "node", words.format(event=event), (*_in_fair_order(state, state.queues), *sorted(state.floored))
-        )
+        return _review("node", words.format(event=event), _in_fair_order(state, state.queues))
 
     return rule
 

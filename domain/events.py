@@ -156,8 +156,9 @@ class StrayStopped(NodeEvent, frozen=True, kw_only=True):
 
 
 class ModelDeclared(ModelEvent, frozen=True, kw_only=True):
-    """A model is known from now on, as revision 1."""
+    """A model is known from now on; its first revision is above that of any replica left of an earlier namesake."""
 
+    revision: int = 1
     spec: LoadSpec
     scheduling: Scheduling
     aliases: tuple[str, ...] = ()

@@ -28,9 +28,15 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
     _check(state, command.model, command.spec, command.scheduling, command.aliases)
     model = state.models.get(command.model)
     if model is None:
+        left = (state.replicas[replica].revision for replica in state.by_model.get(command.model, ()))
         events: list[ev.Event] = [
             ev.ModelDeclared(
-                at=now, model=command.model, spec=command.spec, scheduling=command.scheduling, aliases=command.aliases
+                at=now,
+                model=command.model,
+                spec=command.spec,
+                scheduling=command.scheduling,
+                aliases=command.aliases,
+                revision=1 + max(left, default=0),
             )
         ]
         if command.spec.backend:

@@ -229,9 +229,16 @@ def set_labels(state: State, command: SetNodeLabels, now: int) -> list[ev.Event]
 
 
 def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
-    """No new locks or loads there."""
+    """No new locks or loads there; loads that are in progress are given up, so that they start elsewhere."""
     node = find(state, command.node)
-    return [] if node.drained else [ev.NodeDrainStarted(at=now, node=node.name)]
+    if node.drained:
+        return []
+    events: list[ev.Event] = [ev.NodeDrainStarted(at=now, node=node.name)]
+    for replica_id in state.by_node.get(node.name, ()):
+        replica = state.replicas[replica_id]
+        if replica.phase in LOADING_PHASES:
+            events += loads.give_up(state, replica, "its node drains", now)
+    return events
 
 
 def resume(state: State, command: ResumeNode, now: int) -> list[ev.Event]:

@@ -133,8 +133,8 @@ def _restore_model(state: State, model: Model) -> None:
     state.index_selector(model.scheduling.selector)
     for alias in model.aliases:
         state.aliases[alias] = model.name
-    if model.scheduling.everywhere or model.scheduling.min_replicas:
-        state.floored[model.name] = None
+    if model.scheduling.everywhere:
+        state.everywhere[model.name] = None
     if model.parked is not None:
         state.parked[model.name] = None
         if model.parked.until < FOREVER:

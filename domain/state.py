@@ -96,7 +96,7 @@ class WarmSet:
 _FORKED_MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
-    "parked", "floored", "frozen", "idle_timers",
+    "parked", "everywhere", "frozen", "idle_timers",
 )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ class State:
     - ``by_holder``: holder to request ids; ``awaited``: beneficiary to its victims that still hold memory
     - ``committed``: node to bytes in use or reserved per pool; ``staged``: node to (model, revision) to bytes on disk;
       ``disk_used``: node to bytes staged or being staged
-    - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``floored``: models with a floor
+    - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``everywhere``: those with one per candidate
     - ``idle_timers``: replica to the instant of the one ``idle`` timer that it has in the heap
     - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
     - ``timers``: a heap whose first entry is always live
@@ -149,7 +149,7 @@ class State:
         self.disk_used: dict[str, int] = {}
         self.warm: dict[str, WarmSet] = {}
         self.parked: dict[str, None] = {}
-        self.floored: dict[str, None] = {}
+        self.everywhere: dict[str, None] = {}
         self.idle_timers: dict[str, int] = {}
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []

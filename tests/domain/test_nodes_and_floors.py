@@ -129,6 +129,34 @@ def test_a_drain_empties_the_node_when_idle_takes_nothing_new_and_a_resume_ends_
     assert cluster.answers["r2"].node == "n0"
 
 
+def test_a_drain_gives_up_loads_in_progress_and_they_start_elsewhere() -> None:
+    cluster = Cluster()
+    cluster.node("n0", vram=48)
+    cluster.node("n1")
+    cluster.model("m")
+    cluster.request("r1", "m")
+    cluster.send(cmd.DrainNode(node="n0"))
+    cluster.settle()
+    assert cluster.answers["r1"].node == "n1"
+    assert [r.node for r in cluster.state.replicas.values()] == ["n1"]
+
+
+def test_a_model_declared_again_does_not_serve_from_what_is_left_of_its_namesake() -> None:
+    cluster = Cluster()
+    cluster.node("n0", slots=2)
+    cluster.model("m")
+    old = cluster.loaded("m")
+    cluster.request("r1", "m")
+    cluster.send(cmd.RemoveModel(model="m"))
+    cluster.model("m", vram=8)
+    cluster.request("r2", "m")
+    cluster.settle()
+    assert cluster.answers["r2"].replica != old
+    cluster.release("r1")
+    cluster.settle()
+    assert old not in cluster.state.replicas
+
+
 def test_an_unreachable_node_keeps_its_replicas_in_mind_until_it_is_offline() -> None:
     cluster = Cluster()
     cluster.node("n0")
