@@ -25,6 +25,7 @@ from interlock.domain.commands import AnyReply, Command, Envelope, Locked, Rejec
 from interlock.domain.ports import CommandPort
 
 from . import subjects
+from .connection import settle
 
 log = logging.getLogger(__name__)
 
@@ -260,6 +261,8 @@ class CommandServer:
     async def start(self) -> None:
         """Take calls."""
         self._subscription = await self._client.subscribe(self._subject, cb=self._on_batch)
+        with contextlib.suppress(nats.errors.Error, OSError):  # it follows with the connection
+            await settle(self._client)
 
     async def close(self) -> None:
         """Take no more calls, and drop those in progress: their gateways ask again."""

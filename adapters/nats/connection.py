@@ -98,12 +98,22 @@ async def connect(config: NatsConfig, name: str, *, timeout_s: float = 5.0) -> C
     return client
 
 
+async def settle(client: Client, *, timeout_s: int = 5) -> None:
+    """Return when the broker has seen all that was sent before: subscriptions in force, messages taken.
+
+    Raises nats.errors.Error. The library's flush alone proves less: its PING goes straight to the socket, past what is
+    still queued. By the time that the first is answered the queue is out, and the second comes after it.
+    """
+    for _ in range(2):
+        await client.flush(timeout=timeout_s)
+
+
 async def close(client: Client) -> None:
     """Close, sending what is still to be sent when the broker takes it within a second."""
     _closing.add(client)
     try:
         if client.is_connected:
-            await client.flush(timeout=1)
+            await settle(client, timeout_s=1)
     except (nats.errors.Error, TimeoutError, OSError):
         log.debug("NATS: closed with messages unsent")
     try:

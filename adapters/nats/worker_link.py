@@ -24,6 +24,7 @@ from interlock.domain.ports import RunningReport
 
 from . import messages as wire
 from . import subjects
+from .connection import settle
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class NatsWorkers:
         for subject in subjects.ALL_PROGRESS:
             self._subscriptions.append(await self._client.subscribe(subject, cb=self._on_progress))
         self._subscriptions.append(await self._client.subscribe(subjects.ALL_DEATHS, cb=self._on_death))
+        with contextlib.suppress(nats.errors.Error, OSError):  # they follow with the connection
+            await settle(self._client)
 
     async def close(self) -> None:
         """Listen no more. Connection and backend client belong to whoever made them."""

@@ -13,8 +13,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from interlock.adapters.nats import connection, subjects
 from interlock.adapters.nats import messages as wire
-from interlock.adapters.nats import subjects
 from interlock.domain.errors import Fenced, InterlockError
 
 from .process import BackendProcess
@@ -57,7 +57,10 @@ class WorkerLink:
             self._subscriptions.append(
                 await self._client.subscribe(subjects.order(node_id, verb), cb=self._taker(verb))
             )
-        await self._client.flush()
+        try:
+            await connection.settle(self._client)
+        except (nats.errors.Error, OSError) as error:
+            log.warning("NATS: %s; the subscriptions follow with the connection", error)
 
     async def unsubscribe(self) -> None:
         """Take no more orders; those in progress go on."""
