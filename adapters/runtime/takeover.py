@@ -96,6 +96,11 @@ class Seat:
         """The term, while this process leads."""
         return self._term
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process takes commands itself."""
+        return self._term is not None and self._term.writer.leads
+
     def state(self) -> State:
         """The newest committed state that this process knows."""
         return self._term.writer.committed.state if self._term is not None else self._engine.state
@@ -112,7 +117,7 @@ class Seat:
     def lacks(self) -> list[str]:
         """What is missing before the cluster can serve; empty when it can."""
         term = self._term
-        if term is None:
+        if term is None or not self.leads:
             return [] if self._forward is not None and self._led_elsewhere else [f"no writer here: {self._why_not}."]
         lacks = [f"node {node} has not said what it runs since the takeover." for node in term.liveness.unanswered()]
         missing = [node for node in self._expected if node not in term.liveness.registered]

@@ -164,6 +164,11 @@ class Writer:
         sent = len(self._sent.decided) if self._sent is not None else 0
         return len(self._queue) + len(self._open.decided) + sent
 
+    @property
+    def undecided(self) -> int:
+        """Commands that wait to be decided."""
+        return len(self._queue)
+
     async def send(self, envelope: Envelope) -> AnyReply:
         """Have the command decided; returns when its events are stored. Raises NoWriter when the term ends first."""
         recalled = await self._look_up(envelope)
@@ -298,7 +303,6 @@ class Writer:
     def _begin_epoch(self) -> None:
         """Put the epoch's own first command before all others."""
         epoch = self.lease.epoch
-        self._ahead.ledger.epoch = epoch
         start = Envelope(command_id=f"epoch-{epoch}", command=StartEpoch(epoch=epoch, writer=self._name))
         self._queue.appendleft(Job(start, None, resends=True))
 

@@ -1,0 +1,234 @@
+"""Standbys, holders and nodes: what a new writer finds, keeps, sends again and lets go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from interlock.adapters.runtime.takeover import Seat
+from interlock.adapters.store.memory import MemoryStore
+from interlock.domain import commands as c
+from interlock.domain.entities import NodeStatus
+from interlock.domain.errors import UnknownEvent
+from interlock.domain.snapshots import encode_cluster
+from tests.runtime.rig import Rig, expect_sound
+
+MakeRig = Callable[..., Rig]
+
+
+async def leading(make_rig: MakeRig, **settings: int) -> Rig:
+    """A seat with one node, one model, and these settings of the scheduler."""
+    rig = await make_rig(lease_us=300_000).lead()
+    if settings:
+        await rig.send(c.ChangeSettings(values=settings))
+    await rig.node("thor")
+    await rig.model("m")
+    return rig
+
+
+async def test_a_standby_takes_over_within_the_lease_and_knows_everything(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    envelope = first.envelope(c.AcquireLock(request="q1", model="m", holder="gw"))
+    locked = await first.seat.acquire(envelope)
+    assert isinstance(locked, c.Locked)
+    second = make_rig(first.log, first.workers, lease_us=300_000)
+    second.start()
+    await second.until(lambda: "q1" in second.seat.state().requests)
+    assert not second.seat.leads
+    await first.die()
+    loop = asyncio.get_running_loop()
+    died_at = loop.time()
+    await second.until(lambda: second.seat.leads)
+    assert loop.time() - died_at < 1.0
+    assert await second.seat.acquire(envelope) == locked, "a repeat after a takeover gets the recorded reply"
+    expect_sound(second)
+
+
+async def test_a_clean_stop_leaves_a_snapshot_and_no_lease(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    await first.acquire("q1")
+    state = encode_cluster(first.seat.state())
+    await first.stop()
+    assert first.log.snapshots[0].position == len(first.log.rows)
+    second = make_rig(first.log, first.workers, lease_us=60_000_000)
+    reads: list[int] = []
+    read = second.store.read
+    second.store.read = lambda after=0, **bounds: reads.append(after) or read(after, **bounds)  # type: ignore[method-assign]  # watched
+    second.start()
+    await second.until(lambda: second.seat.loaded.is_set())
+    assert encode_cluster(second.seat.state()) == state
+    assert reads[0] == first.log.snapshots[0].position
+    await second.until(lambda: second.seat.leads)
+
+
+async def test_a_snapshot_of_another_version_is_left_alone(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    await first.stop()
+    first.log.snapshots[:] = [replace(kept, schema="of another version") for kept in first.log.snapshots]
+    second = await make_rig(first.log, first.workers).lead()
+    assert "m" in second.seat.state().models
+    expect_sound(second)
+
+
+async def test_snapshots_come_by_number_of_events(make_rig: MakeRig) -> None:
+    rig = await make_rig(snapshot_events=20).lead()
+    await rig.node("thor")
+    await rig.model("m")
+    for number in range(60):
+        await rig.acquire(f"q{number}")
+    await rig.until(lambda: len(rig.log.snapshots) == 2)
+    assert rig.log.snapshots[0].position >= rig.log.snapshots[1].position + 20
+
+
+async def test_an_unknown_event_is_a_refusal_to_lead(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    await first.stop()
+    first.log.snapshots.clear()
+    row = list(first.log.rows[-1])
+    row[3] = "interlock.domain.events:InventedLater"
+    first.log.rows[-1] = tuple(row)
+    second = make_rig(first.log)
+    with pytest.raises(UnknownEvent, match="cannot lead"):
+        await second.seat.run()
+    assert second.log.epoch == 1
+
+
+async def test_pending_effects_are_sent_again_under_the_new_epoch(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    first.workers.silence("thor")
+    asking = asyncio.create_task(first.acquire("q1"))
+    await first.until(lambda: bool(first.seat.state().replicas))
+    await first.die()
+    await asyncio.gather(asking, return_exceptions=True)
+    first.workers.heal("thor")
+    second = await make_rig(first.log, first.workers, lease_us=300_000).lead()
+    await second.until(lambda: any(r.phase == "loaded" for r in second.seat.state().replicas.values()))
+    assert {effect.op for effect in second.effects("backend.install")} == {"r-000001.1"}
+    expect_sound(second)
+
+
+async def test_an_effect_is_tried_again_while_it_is_wanted_and_no_longer(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig)
+    rig.workers.silence("thor")
+    asking = asyncio.create_task(rig.acquire("q1"))
+    await rig.until(lambda: rig.seat.term is not None and rig.seat.term.effects.running == 1)
+    rig.workers.heal("thor")
+    assert isinstance(await asking, c.Locked)
+    rig.workers.silence("thor")
+    await rig.send(c.ReleaseLock(request="q1"))
+    await rig.send(c.EvictReplica(replica="r-000001"))
+    await rig.send(c.RemoveNode(node="thor"))
+    await rig.until(lambda: rig.seat.term is not None and rig.seat.term.effects.running == 0)
+    assert rig.seat.state().replicas == {}
+
+
+async def test_a_silent_holder_loses_its_locks_and_a_renewing_one_keeps_them(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, holder_lease=300_000)
+    await rig.acquire("q1", holder="silent")
+    await rig.acquire("q2", holder="alive")
+
+    async def lost() -> None:
+        while rig.seat.state().requests.keys() != {"q2"}:
+            await rig.seat.renew_lease("alive")
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(lost(), 5)
+    assert [event.holder for event in rig.events("HolderLost")] == ["silent"]
+    expect_sound(rig)
+
+
+async def test_a_takeover_gives_every_holder_one_fresh_lease(make_rig: MakeRig) -> None:
+    first = await leading(make_rig, holder_lease=400_000)
+    await first.acquire("q1", holder="gone")
+    await first.die()
+    second = await make_rig(first.log, first.workers, lease_us=300_000).lead()
+    assert "q1" in second.seat.state().requests
+    began = asyncio.get_running_loop().time()
+    await second.until(lambda: not second.seat.state().requests)
+    assert 0.2 < asyncio.get_running_loop().time() - began < 2.0
+    assert [event.holder for event in second.events("HolderLost")] == ["gone"]
+
+
+async def test_a_silent_node_becomes_unreachable_and_recovers_when_it_is_heard(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, unreachable_after=300_000)
+    await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.UNREACHABLE)
+    boot = rig.seat.state().nodes["thor"].boot
+    assert await rig.seat.heard("thor", boot)
+    await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.HEALTHY)
+    assert not await rig.seat.heard("thor", "another boot"), "then it has to register"
+    assert not await rig.seat.heard("nobody", "")
+
+
+async def test_heartbeats_through_any_gateway_keep_a_node_healthy(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, unreachable_after=400_000)
+    end = asyncio.get_running_loop().time() + 1.0
+    while asyncio.get_running_loop().time() < end:
+        await rig.send(c.ReportCapacity(node="thor"))
+        await asyncio.sleep(0.05)
+    assert rig.events("NodeBecameUnreachable") == []
+
+
+async def test_a_process_that_the_log_does_not_know_is_stopped_after_a_takeover(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    await first.acquire("q1")
+    node = first.workers._nodes["thor"]
+    process = next(iter(node.processes.values()))
+    node.processes["r-999999"] = type(process)(replace(process.running, replica="r-999999", process="p-stray"))
+    await first.die()
+    second = await make_rig(first.log, first.workers, lease_us=300_000).lead()
+    await second.until(lambda: "r-999999" not in node.processes)
+    assert "r-000001" in node.processes
+    await second.until(lambda: not second.seat.state().strays)
+
+
+async def test_a_replica_that_its_worker_no_longer_runs_is_lost_at_the_next_round(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, reconcile_interval=200_000)
+    await rig.acquire("q1")
+    rig.workers._nodes["thor"].processes.clear()
+    await rig.until(lambda: bool(rig.events("ReplicaLost")))
+    assert rig.seat.state().replicas == {}
+
+
+async def test_it_is_ready_once_every_node_has_said_what_it_runs(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    await first.until(lambda: first.seat.lacks() == [])
+    await first.die()
+    first.workers.silence("thor")
+    second = await make_rig(first.log, first.workers, lease_us=300_000, expected=["thor"]).lead()
+    assert any("thor has not said" in reason for reason in second.seat.lacks())
+    first.workers.restart("thor")
+    await second.node("thor")
+    await second.until(lambda: second.seat.lacks() == [])
+
+
+async def test_a_standby_without_a_way_to_the_writer_is_not_ready_and_says_why(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    second = make_rig(first.log, first.workers)
+    second.start()
+    await second.until(lambda: "another writer leads" in " ".join(second.seat.lacks()))
+    assert await second.seat.heard("thor", "")
+
+
+async def test_a_standby_passes_commands_on(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    second = make_rig(first.log, first.workers, forward=first.seat)
+    second.start()
+    await second.until(lambda: second.seat.lacks() == [])
+    assert isinstance(await second.acquire("q1"), c.Locked)
+    await second.node("orin")
+    assert "orin" in second.seat.state().nodes, "what it passed on, it can show at once"
+    await second.seat.renew_lease("gw")
+    assert isinstance(second.seat, Seat)
+
+
+async def test_the_lease_is_renewed_and_a_lapsed_one_is_not_relied_on(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig)
+    until = rig.log.lease_until
+    await rig.until(lambda: rig.log.lease_until > until)
+    rig.log.lease_until = 0
+    MemoryStore(rig.log).take_epoch("another", 60_000_000)
+    await rig.until(lambda: not rig.seat.leads)
+    assert rig.seat.lacks() != []
