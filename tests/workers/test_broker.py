@@ -8,9 +8,11 @@ import signal
 import stat
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 import pytest
+from nats.aio.msg import Msg
 
 from interlock.adapters.nats import connection
 from interlock.adapters.nats.broker import Broker
@@ -108,3 +110,18 @@ def test_credentials_come_from_the_url_or_the_environment(monkeypatch: pytest.Mo
     outside = NatsConfig.parse("10.0.0.1:4222")
     assert (inside.url, inside.user, inside.password) == ("nats://10.0.0.1:4222", "ann", "p@ss")
     assert (outside.url, outside.user, outside.password) == ("nats://10.0.0.1:4222", "env-user", "env-password")
+
+
+async def test_a_subscription_that_is_settled_is_in_force(broker: NatsConfig) -> None:
+    listener, asker = [await connection.connect(broker, name) for name in ("listener", "asker")]
+
+    async def answer(message: Msg) -> None:
+        await message.respond(b"here")
+
+    for _ in range(100):
+        subject = f"settled.{uuid4().hex}"
+        await listener.subscribe(subject, cb=answer)
+        await connection.settle(listener)
+        assert (await asker.request(subject, b"", timeout=5)).data == b"here"
+    for client in (listener, asker):
+        await connection.close(client)
