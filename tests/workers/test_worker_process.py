@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import psutil
@@ -177,14 +178,19 @@ async def test_an_orphan_of_an_earlier_worker_is_stopped_before_registering(
     worker_config: WorkerConfig, control_plane: ControlPlane
 ) -> None:
     # A backend without a lifeline, as one would be left where the kernel does not end it with its parent.
+    name = f"p-{uuid4().hex[:8]}-1"
     orphan = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "interlock.adapters.backends.server", "--backend=echo", "--port=0"),
-        "--process=p-earlier-1",
+        f"--process={name}",
     )
-    pidfiles.write(worker_config.data / "processes" / "p-earlier-1.json", orphan.pid, "p-earlier-1")
-    async with a_worker(worker_config, control_plane):
-        await asyncio.wait_for(orphan.wait(), 5)
-    assert backend_pids("--process=p-earlier-1") == []
+    pidfiles.write(worker_config.data / "processes" / f"{name}.json", orphan.pid, name)
+    try:
+        async with a_worker(worker_config, control_plane):
+            assert backend_pids(f"--process={name}") == []
+    finally:
+        if orphan.returncode is None:
+            orphan.kill()
+        await orphan.wait()
 
 
 async def test_a_process_that_only_took_over_the_id_is_left_alone(
