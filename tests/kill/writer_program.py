@@ -3,8 +3,8 @@
     writer_program.py STORE SEED [--settle]
 
 Lines: ``state POSITION DIGEST`` once it leads (the state that it begins with), ``ack COMMAND POSITION`` after each
-acknowledged command that changes something, ``free SECONDS`` once no holder of an earlier run has a lock any more. With ``--settle`` it then
-stops as one that was asked to.
+acknowledged command that changes something, ``free SECONDS`` once no holder of an earlier run has a lock any more.
+With ``--settle`` it then stops as one that was asked to.
 """
 
 from __future__ import annotations

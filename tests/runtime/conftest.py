@@ -1,12 +1,14 @@
-"""Seats in memory, stopped at the end of each test."""
+"""Seats in memory and whole clusters, stopped at the end of each test."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.runtime.clusters import Cluster
 from tests.runtime.rig import Rig
 
 
@@ -31,3 +33,17 @@ async def rig(make_rig: Callable[..., Rig]) -> Rig:
     await one.node("thor")
     await one.model("m")
     return one
+
+
+@pytest.fixture
+async def make_cluster(tmp_path: Path) -> AsyncIterator[Callable[..., Cluster]]:
+    """Makes clusters on one data folder; nothing of them is left afterwards."""
+    made: list[Cluster] = []
+
+    def make(**options: Any) -> Cluster:
+        made.append(Cluster(tmp_path / "data", **options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        await cluster.close()
