@@ -10,6 +10,9 @@ import pytest
 
 from tests.runtime.clusters import Cluster
 from tests.runtime.rig import Rig
+from tests.store.conftest import postgres_server, postgres_url
+
+__all__ = ["postgres_server", "postgres_url"]
 
 
 @pytest.fixture

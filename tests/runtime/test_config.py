@@ -1,0 +1,107 @@
+"""Settings: flags, then the environment, then the file, then defaults; each with its origin, wrong ones by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interlock.adapters.runtime.config import load_config
+from interlock.adapters.runtime.fleet import local_workers
+from interlock.domain.errors import InvalidField, InvalidSetting, UnreadableFile
+from interlock.domain.units import MIB, SECOND
+
+FILE = """
+http = "127.0.0.1:9001"
+body_limit = "1MiB"
+[scheduler]
+min_residency = "7s"
+queue_limit = 5
+[gateway]
+admin_token = "hidden"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """An ``interlock.toml``."""
+    path = tmp_path / "interlock.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_flags_win_over_the_environment_which_wins_over_the_file(file: Path) -> None:
+    environment = {"INTERLOCK_QUEUE_LIMIT": "6", "INTERLOCK_HTTP": "127.0.0.1:9002"}
+    config = load_config({"http": "127.0.0.1:9003", "store": None}, environment=environment, file=file)
+    shown = {line.name: (line.value, line.origin) for line in config.shown()}
+    assert shown["http"] == ("127.0.0.1:9003", "flag")
+    assert shown["queue_limit"] == ("6", "environment")
+    assert shown["min_residency"] == ("7s", str(file))
+    assert shown["load_attempts"] == ("3", "default")
+    assert shown["store"] == ("./.interlock", "default") or shown["store"] == (".interlock", "default")
+    assert config.scheduler() == {"min_residency": 7 * SECOND, "queue_limit": 6}
+    assert config.address() == ("127.0.0.1", 9003)
+
+
+def test_secrets_are_never_shown(file: Path) -> None:
+    config = load_config({}, environment={}, file=file)
+    assert config.gateway().admin_token == "hidden"
+    shown = {line.name: line.value for line in config.shown()}
+    assert shown["admin_token"] == "set"
+    assert shown["client_token"] == "not set"
+    assert "hidden" not in str(shown)
+
+
+def test_the_gateway_s_settings_have_their_own_kinds(file: Path) -> None:
+    environment = {"INTERLOCK_INSECURE": "true", "INTERLOCK_HOLDER_LEASE": "9s", "INTERLOCK_WAIT_LIMIT": "2m"}
+    gateway = load_config({}, environment=environment, file=file).gateway(auto_approve=True)
+    assert (gateway.body_limit, gateway.insecure, gateway.auto_approve) == (MIB, True, True)
+    assert (gateway.holder_lease, gateway.wait_limit) == (9 * SECOND, 120 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"INTERLOCK_HTTP": "8700"}, "http"),
+        ({"INTERLOCK_HTTP": "localhost:99999"}, "http"),
+        ({"INTERLOCK_SNAPSHOT_EVENTS": "0"}, "snapshot_events"),
+        ({"INTERLOCK_INSECURE": "perhaps"}, "insecure"),
+        ({"INTERLOCK_QUEUE_LIMIT": "many"}, "queue_limit"),
+        ({"INTERLOCK_MIN_RESIDENCY": "soon"}, "min_residency"),
+        ({"INTERLOCK_BODY_LIMIT": "big"}, "body_limit"),
+    ],
+)
+def test_a_wrong_value_is_named(environment: dict[str, str], words: str) -> None:
+    config = load_config({}, environment=environment)
+    with pytest.raises((InvalidSetting, InvalidField), match=words):
+        _ = (config.address(), config.snapshot_events, config.settings(), config.gateway())
+
+
+@pytest.mark.parametrize("text", ["invented = 1", "[scheduler]\ninvented = 1", "scheduler = 3", "= nonsense"])
+def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(UnreadableFile, match=str(path)):
+        load_config({}, environment={}, file=path)
+
+
+def test_an_unknown_flag_is_refused() -> None:
+    with pytest.raises(InvalidSetting, match="invented"):
+        load_config({"invented": "x"}, environment={})
+
+
+def test_local_workers_have_names_and_tiers(tmp_path: Path) -> None:
+    assert [(one.name, one.labels) for one in local_workers("3")] == [
+        ("orin", {"tier": "slow"}),
+        ("thor", {"tier": "fast"}),
+        ("worker-3", {}),
+    ]
+    assert local_workers("0") == []
+    path = tmp_path / "workers.toml"
+    path.write_text('[[workers]]\nname = "a"\nvram = "8GiB"\n')
+    assert [(one.name, one.vram) for one in local_workers(str(path))] == [("a", "8GiB")]
+    path.write_text('[[workers]]\nname = "a"\nmemory = "8GiB"\n')
+    with pytest.raises(UnreadableFile, match="memory"):
+        local_workers(str(path))
+    with pytest.raises(InvalidSetting):
+        local_workers("1000")
