@@ -70,6 +70,7 @@ def parse_scenario(data: dict[str, Any], text: str, name: str, folder: Path) -> 
         random_faults=reader.random_faults(top.table("random_faults")),
         scope=_scope(top.table("scope")),
         expect=reader.expect(top.table("expect")),
+        source=name,
         raw=data,
         folder=str(folder),
     )

@@ -179,6 +179,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     random_faults: RandomFaults | None = None
     scope: ScopeSpec = ScopeSpec()
     expect: Expect = Expect()
+    source: str = ""
+    """What to call it on the command line."""
     raw: dict[str, Any] = {}
     folder: str = "."
 

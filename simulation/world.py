@@ -11,7 +11,7 @@ port that was used before cannot answer for another one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from msgspec.structs import replace
@@ -41,7 +41,7 @@ from interlock.domain.effects import (
     StopStray,
     UnloadModel,
 )
-from interlock.domain.entities import Budget
+from interlock.domain.entities import Budget, LoadSpec
 
 FIRST_PORT = 50_000
 
@@ -211,10 +211,19 @@ def _free_port(worker: Worker) -> int:
     return next(port for port in range(FIRST_PORT, FIRST_PORT + len(taken) + 1) if port not in taken)
 
 
+def edition(spec: LoadSpec) -> str:
+    """What tells one edition of a model's files from another: the backend and its options."""
+    return f"{spec.backend} {sorted(spec.options.items())}" if spec.options else spec.backend
+
+
+def with_loaded(worker: Worker, process: Process, files: Iterable[Files]) -> Worker:
+    """The worker with a process that has loaded its model, and with these files: for worlds that begin so."""
+    staged = tuple(sorted({*worker.staged, *files}))
+    return replace(worker, processes=tuple(sorted((*worker.processes, process))), staged=staged)
+
+
 def _files(effect: StageModel | LoadModel) -> Files:
-    spec = effect.spec
-    kind = f"{spec.backend} {sorted(spec.options.items())}" if spec.options else spec.backend
-    return Files(effect.model, kind, spec.disk)
+    return Files(effect.model, edition(effect.spec), effect.spec.disk)
 
 
 def _is_done(worker: Worker, effect: Effect) -> bool:
@@ -249,9 +258,9 @@ def _yes(worker: Worker, effect: Effect) -> Command:
 
 def _problem(worker: Worker, effect: Effect) -> str:
     """Why the worker says no, in its own words; empty when it can do it."""
+    if isinstance(effect, ReplicaEffect) and not isinstance(effect, UnloadModel) and effect.replica in worker.gone:
+        return f"replica {effect.replica} was unloaded here already"
     if isinstance(effect, InstallBackend):
-        if effect.replica in worker.gone:
-            return f"replica {effect.replica} was unloaded here already"
         if not effect.spec.backend:
             return "backend: no backend is named '' here"
     elif isinstance(effect, StageModel):

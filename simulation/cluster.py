@@ -1,0 +1,413 @@
+"""Virtual nodes: the workers of :mod:`interlock.simulation.world` in virtual time, and their links to the writer.
+
+A node that nothing is wrong with costs no event: it is taken to be heard. Heartbeats, the question what it runs, and
+registrations that are tried again begin with a fault and end when the node is well known again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+from interlock.domain.commands import AnyReply as Reply
+from interlock.domain.commands import Command, Done, Envelope, Rejected, ReportSilence
+from interlock.domain.effects import Effect, InstallBackend, LoadModel, ReplicaEffect, StageModel, UnloadModel
+from interlock.domain.entities import LOADING_PHASES, NodeStatus, Phase
+from interlock.domain.loads import UNLOAD_TRIES, pending_effects
+from interlock.domain.units import SECOND
+
+from . import world
+from .clock import Clock, Streams, draw
+from .fields import Distribution
+from .scenario import NodeSpec
+from .world import NodeFacts, Worker
+from .writer import Writer
+
+PROGRESS_PER_SILENCE = 3
+"""A load in progress reports so often within one silent window."""
+
+
+class Trouble:
+    """What faults do to one node now, each by the fault's number; the model "" is any model."""
+
+    __slots__ = ("active", "clock_off", "delay", "drop", "duplicate", "fails", "hangs", "probes", "slow")
+
+    def __init__(self) -> None:
+        self.active = 0
+        self.drop: dict[int, float] = {}
+        self.duplicate: dict[int, float] = {}
+        self.delay: dict[int, tuple[float, Distribution]] = {}
+        self.fails: dict[int, str] = {}
+        self.hangs: dict[int, str] = {}
+        self.slow: dict[int, tuple[str, float]] = {}
+        self.probes: dict[int, None] = {}
+        self.clock_off: dict[int, int] = {}
+
+
+class VirtualNode:
+    """One node's worker, what is wrong with it, and what the control plane has heard of it."""
+
+    __slots__ = (
+        "in_doubt", "last_heard", "registered", "removed", "spec", "term", "trouble", "watched", "worker",
+    )  # fmt: skip
+
+    def __init__(self, spec: NodeSpec) -> None:
+        self.spec = spec
+        self.worker = Worker(facts_of(spec), up=spec.up)
+        self.trouble = Trouble()
+        self.registered = spec.up
+        self.removed = False
+        self.in_doubt = False
+        """The control plane does not know for certain what the node runs."""
+        self.watched = False
+        self.term = 0
+        self.last_heard = 0
+
+
+def facts_of(spec: NodeSpec) -> NodeFacts:
+    """What the node's worker says of its machine."""
+    return NodeFacts(
+        name=spec.name,
+        labels=tuple(sorted(spec.labels.items())),
+        pools=spec.pools,
+        budget=spec.budget,
+        ram=spec.ram,
+        disk=spec.disk,
+        max_replicas_per_model=spec.max_replicas_per_model,
+    )
+
+
+class OnFault(Protocol):
+    """Who counts what faults have done."""
+
+    def fault_took_effect(self, kind: str) -> None:
+        """A fault of this kind has changed something."""
+
+
+class VirtualCluster:
+    """All virtual nodes, by name."""
+
+    def __init__(self, clock: Clock, streams: Streams, writer: Writer, watcher: OnFault) -> None:
+        self.clock = clock
+        self.streams = streams
+        self.writer = writer
+        self.watcher = watcher
+        self.nodes: dict[str, VirtualNode] = {}
+        self._messages = count(1)
+
+    def add(self, spec: NodeSpec) -> VirtualNode:
+        """A node of the scenario."""
+        node = self.nodes[spec.name] = VirtualNode(spec)
+        return node
+
+    # --- links ------------------------------------------------------------------------------------------------------
+
+    def pass_on(self, node: VirtualNode, deliver: Callable[[], None]) -> None:
+        """Let a message pass between the node and the control plane, either way, as its link is now."""
+        if node.worker.cut or not node.worker.up:
+            return
+        trouble, delay, copies = node.trouble, 0, 1
+        if trouble.active:
+            chance = self.streams[f"link/{node.spec.name}"]
+            if any(chance.random() < p for p in trouble.drop.values()):
+                self.watcher.fault_took_effect("drop-messages")
+                return
+            for p, length in trouble.delay.values():
+                if chance.random() < p:
+                    self.watcher.fault_took_effect("delay-messages")
+                    delay += draw(length, chance)
+            if any(chance.random() < p for p in trouble.duplicate.values()):
+                self.watcher.fault_took_effect("duplicate-messages")
+                copies = 2
+
+        def arrive() -> None:
+            if not node.worker.cut and node.worker.up:
+                deliver()
+
+        for copy in range(copies):
+            self.clock.after(delay + copy, arrive)
+
+    def report(self, node: VirtualNode, command: Command, then: Callable[[Reply], None] | None = None) -> None:
+        """Let the node's worker say something to the writer; what a duplicate says, it says once."""
+        envelope = Envelope(
+            command_id=f"{node.spec.name}-{next(self._messages)}", command=command, actor=f"worker:{node.spec.name}"
+        )
+        if node.trouble.clock_off:
+            # The message carries a time stamp that is off. Nothing on the way in reads a worker's clock.
+            self.watcher.fault_took_effect("clock-jump")
+
+        def deliver() -> None:
+            self.heard(node)
+            if then is None:
+                self.writer.submit(envelope)
+            else:
+                # The sender tries again by itself, with a message of its own, so a dead writer just loses it.
+                self.writer.submit(envelope, then if self.writer.leading else None)
+
+        self.pass_on(node, deliver)
+
+    # --- effects ----------------------------------------------------------------------------------------------------
+
+    def send(self, effect: Effect, epoch: int) -> None:
+        """Send an effect to its node's worker."""
+        node = self.nodes.get(effect.node)
+        if node is not None and not node.removed:
+            self.pass_on(node, lambda: self._take(node, effect, epoch))
+
+    def _take(self, node: VirtualNode, effect: Effect, epoch: int) -> None:
+        begun = world.begin(node.worker, effect, epoch)
+        node.worker = begun.worker
+        for answer in begun.answers:
+            self.report(node, answer)
+        if not begun.works:
+            return
+        boot = node.worker.boot
+        if isinstance(effect, LoadModel):
+            if self._strikes(effect.model, node.trouble.fails, "load-fails"):
+                failed = "the backend said: CUDA error: an illegal memory access was encountered"
+                self.clock.after(0, self._finish, node, effect, boot, failed)
+                return
+            if self._strikes(effect.model, node.trouble.hangs, "load-hangs"):
+                return
+        length = self._length(node, effect)
+        silence = self.writer.engine.state.settings.load_silence
+        step = max(SECOND, silence // PROGRESS_PER_SILENCE)
+        if length > step and isinstance(effect, ReplicaEffect):
+            self.clock.after(step, self._progress, node, effect, boot, step, length)
+        self.clock.after(length, self._finish, node, effect, boot, "")
+
+    def _strikes(self, model: str, faults: dict[int, str], kind: str) -> bool:
+        hit = any(of in ("", model) for of in faults.values())
+        if hit:
+            self.watcher.fault_took_effect(kind)
+        return hit
+
+    def _length(self, node: VirtualNode, effect: Effect) -> int:
+        """How long the work takes, in microseconds."""
+        spec = node.spec
+        if isinstance(effect, InstallBackend):
+            return spec.install_time
+        if isinstance(effect, UnloadModel):
+            return spec.unload_time
+        if isinstance(effect, StageModel):
+            return effect.spec.disk * SECOND // spec.stage_rate if spec.stage_rate else 0
+        if not isinstance(effect, LoadModel):
+            return 0
+        length = effect.spec.vram * SECOND // spec.load_rate
+        for model, factor in node.trouble.slow.values():
+            if model in ("", effect.model):
+                self.watcher.fault_took_effect("slow-load")
+                length = round(length * factor)
+        return length
+
+    def _progress(self, node: VirtualNode, effect: ReplicaEffect, boot: int, done: int, total: int) -> None:
+        if node.worker.boot != boot or effect.op not in node.worker.jobs:
+            return
+        for word in world.progress(node.worker, effect, done, total):
+            self.report(node, word)
+        silence = self.writer.engine.state.settings.load_silence
+        step = max(SECOND, silence // PROGRESS_PER_SILENCE)
+        if done + step < total:
+            self.clock.after(step, self._progress, node, effect, boot, done + step, total)
+
+    def _finish(self, node: VirtualNode, effect: Effect, boot: int, failure: str) -> None:
+        if node.worker.boot != boot or not node.worker.up:
+            return
+        node.worker, answers = world.finish(node.worker, effect, failure)
+        for answer in answers:
+            self.report(node, answer)
+
+    # --- contact ----------------------------------------------------------------------------------------------------
+
+    def heard(self, node: VirtualNode) -> None:
+        """The control plane hears of the node."""
+        node.last_heard = self.clock.now
+
+    def watch(self, node: VirtualNode) -> None:
+        """Something is wrong with the node: from now on it sends heartbeats, and is missed when it does not."""
+        if node.watched or node.removed:
+            return
+        node.watched = True
+        node.term += 1
+        node.last_heard = self.clock.now
+        settings = self.writer.engine.state.settings
+        self.clock.after(settings.heartbeat_interval, self._beat, node, node.term)
+        self.clock.after(settings.unreachable_after, self._miss, node, node.term)
+        self.clock.after(settings.reconcile_interval, self._ask_again, node, node.term)
+
+    def _at_ease(self, node: VirtualNode) -> bool:
+        if node.removed:
+            return True
+        known = self.writer.engine.state.nodes.get(node.spec.name)
+        silent = known is not None and known.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE)
+        if not node.worker.up and (known is None or known.status is NodeStatus.OFFLINE):
+            return True
+        if not self.writer.leading or node.trouble.active or node.in_doubt:
+            return False
+        return node.worker.hears and node.registered and not silent
+
+    def _beat(self, node: VirtualNode, term: int) -> None:
+        if term != node.term:
+            return
+        if self._at_ease(node):
+            node.watched = False
+            return
+        if node.worker.up and node.registered:
+            if node.trouble.clock_off:
+                self.watcher.fault_took_effect("clock-jump")
+            self.pass_on(node, lambda: self._heartbeat_arrives(node))
+        elif node.worker.up:
+            self.register(node)
+        self._probe(node)
+        self.clock.after(self.writer.engine.state.settings.heartbeat_interval, self._beat, node, term)
+
+    def _heartbeat_arrives(self, node: VirtualNode) -> None:
+        self.heard(node)
+        known = self.writer.engine.state.nodes.get(node.spec.name)
+        if not self.writer.leading or known is None:
+            return
+        if known.boot != world.boot_of(node.worker):
+            self.register(node)
+        elif known.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
+            node.in_doubt = True
+            self.report(node, world.heartbeat(node.worker))
+            self.ask(node)
+
+    def _miss(self, node: VirtualNode, term: int) -> None:
+        """Look whether the node has been silent for too long."""
+        if not node.watched or term != node.term:
+            return
+        settings = self.writer.engine.state.settings
+        silent_for = self.clock.now - node.last_heard
+        if silent_for < settings.unreachable_after:
+            self.clock.after(settings.unreachable_after - silent_for, self._miss, node, term)
+            return
+        known = self.writer.engine.state.nodes.get(node.spec.name)
+        if known is not None and known.status in (NodeStatus.HEALTHY, NodeStatus.DRAINING):
+            command = ReportSilence(node=node.spec.name)
+            self.writer.submit(Envelope(command_id=f"silence-{next(self._messages)}", command=command))
+            node.in_doubt = True
+        self.clock.after(settings.unreachable_after, self._miss, node, term)
+
+    def _probe(self, node: VirtualNode) -> None:
+        """Probe the node's replicas while probes time out. No answer is no news: the worker is asked what it runs."""
+        if not node.trouble.probes:
+            return
+        state = self.writer.engine.state
+        for replica in list(state.by_node.get(node.spec.name, ())):
+            if state.replicas[replica].phase is Phase.LOADED:
+                self.watcher.fault_took_effect("probe-timeout")
+                self.ask(node)
+
+    # --- what runs --------------------------------------------------------------------------------------------------
+
+    def ask(self, node: VirtualNode) -> None:
+        """Ask the worker what it runs."""
+        asked_at = self.clock.now
+
+        def arrive() -> None:
+            answer = world.report_running(node.worker, asked_at)
+            self.report(node, answer, lambda reply: self._answered(node, reply))
+
+        self.pass_on(node, arrive)
+
+    def _ask_again(self, node: VirtualNode, term: int) -> None:
+        if not node.watched or term != node.term:
+            return
+        self.ask(node)
+        self.clock.after(self.writer.engine.state.settings.reconcile_interval, self._ask_again, node, term)
+
+    def _answered(self, node: VirtualNode, reply: Reply) -> None:
+        """The answer has been compared with the log. What is pending still is asked again: orders get lost, too."""
+        if isinstance(reply, Rejected):
+            return
+        name, state = node.spec.name, self.writer.engine.state
+        pending = [effect for effect in pending_effects(state) if effect.node == name]
+        for effect in pending:
+            self.writer.send_again(effect)
+        waits = any(
+            state.replicas[replica].phase in LOADING_PHASES or state.replicas[replica].tries >= UNLOAD_TRIES
+            for replica in state.by_node.get(name, ())
+        )
+        if not (pending or waits or node.trouble.active):
+            node.in_doubt = False
+
+    def doubt_all(self) -> None:
+        """A new writer leads: every node is asked what it runs."""
+        for node in self.nodes.values():
+            if node.registered and not node.removed:
+                node.in_doubt = True
+                self.watch(node)
+                if node.worker.up:
+                    self.ask(node)
+
+    # --- coming and going -------------------------------------------------------------------------------------------
+
+    def register(self, node: VirtualNode) -> None:
+        """The worker registers, and again with every heartbeat until it is heard."""
+        if not node.worker.up or node.removed:
+            return
+        boot = node.worker.boot
+
+        def done(reply: Reply) -> None:
+            if isinstance(reply, Done) and node.worker.boot == boot:
+                node.registered = True
+                node.in_doubt = True
+                self.ask(node)
+
+        self.report(node, world.register(node.worker, approve=node.spec.approved), done)
+
+    def crash(self, node: VirtualNode) -> bool:
+        """The machine dies; False when it was down already."""
+        if not node.worker.up:
+            return False
+        node.worker = world.crash(node.worker)
+        node.registered = False
+        self.watch(node)
+        return True
+
+    def start(self, node: VirtualNode) -> bool:
+        """The machine comes up, and its worker registers; False when it was up."""
+        if node.worker.up:
+            return False
+        node.removed = False
+        node.worker = world.start(node.worker)
+        node.registered = False
+        self.watch(node)
+        self.register(node)
+        return True
+
+    def cut(self, node: VirtualNode, *, off: bool) -> bool:
+        """Cut the node off from the control plane, or let messages pass again; False when it was so already."""
+        if node.worker.cut == off:
+            return False
+        node.worker = world.cut(node.worker) if off else world.heal(node.worker)
+        node.in_doubt = True
+        self.watch(node)
+        return True
+
+    def kill(self, node: VirtualNode, replica: str) -> bool:
+        """The replica's process dies; False when it has none."""
+        before = node.worker
+        node.worker, answers = world.kill(node.worker, replica)
+        for answer in answers:
+            self.report(node, answer)
+        return node.worker is not before
+
+    def remove(self, node: VirtualNode) -> None:
+        """The operator has taken the node out of the cluster, and switches it off."""
+        node.worker = world.crash(node.worker)
+        node.registered = False
+        node.removed = True
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def is_running(self, replica: str) -> bool:
+        """Whether the replica's process is alive on a node that can be reached."""
+        return any(node.worker.hears and node.worker.process_of(replica) is not None for node in self.nodes.values())
+
+    def call(self, node_name: str, address: str, model: str) -> str:
+        """Call a backend; empty when it serves, else the error before its first byte."""
+        node = self.nodes.get(node_name)
+        return world.call(node.worker, address, model) if node is not None else f"UNAVAILABLE: no route to {address}"

@@ -1,0 +1,206 @@
+"""Faults: beginning and ending each kind, at its moment or at random, and counting which of them changed anything.
+
+A fault has *fired* when its moment came; it is *effective* each time that something went otherwise because of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from interlock.domain.units import FOREVER, HOUR
+
+from .clock import START, Clock, Streams, draw
+from .cluster import Trouble, VirtualCluster, VirtualNode
+from .gateways import GATEWAYS, Gateways
+from .scenario import INSTANT_FAULTS, NODE_FAULTS, REPLICA_FAULTS, FaultSpec, RandomFaults
+from .writer import STAGES, Writer
+
+End = Callable[[], object]
+
+
+class Faults:
+    """All that goes wrong in a run. ``history`` rows are (start, end, kind, target), in microseconds from the start."""
+
+    def __init__(
+        self, clock: Clock, streams: Streams, writer: Writer, cluster: VirtualCluster, gateways: Gateways
+    ) -> None:
+        self.clock = clock
+        self.streams = streams
+        self.writer = writer
+        self.cluster = cluster
+        self.gateways = gateways
+        self.fired: Counter[str] = Counter()
+        self.effective: Counter[str] = Counter()
+        self.history: list[tuple[int, int, str, str]] = []
+        self.last_end = 0
+        """When the last fault that ends will have ended, in microseconds from the start."""
+        self._ends: dict[int, End] = {}
+        self._stores = Counter[str]()
+        self._numbers = 0
+
+    def agree(self, spec: FaultSpec) -> None:
+        """Have the fault begin at its moment."""
+        self.clock.at(START + spec.at, self.begin, spec)
+
+    def agree_random(self, spec: RandomFaults, duration: int) -> None:
+        """Draw the moments, targets and lengths of random faults, and have all healed at ``stop_at``."""
+        stop = min(spec.stop_at, duration)
+        names = list(self.cluster.nodes)
+        for kind, rate in sorted(spec.rates.items()):
+            chance = self.streams[f"faults/{kind}"]
+            at = 0
+            while rate > 0:
+                at += round(chance.expovariate(rate / HOUR))
+                if at >= stop:
+                    break
+                needs_node = kind in NODE_FAULTS or kind in REPLICA_FAULTS
+                target = chance.choice(names) if needs_node and names else ""
+                length = 0 if kind in INSTANT_FAULTS else draw(spec.length, chance)
+                self.agree(FaultSpec(kind=kind, at=at, target=target, length=max(1, min(length, stop - at))))
+        self.clock.at(START + stop, self.heal_all)
+
+    def begin(self, spec: FaultSpec) -> None:
+        """The fault's moment has come."""
+        self.fired[spec.kind] += 1
+        self._numbers += 1
+        number = self._numbers
+        end = self._start(number, spec)
+        now = self.clock.elapsed
+        until = now if spec.kind in INSTANT_FAULTS else min(now + spec.length, FOREVER)
+        self.history.append((now, until, spec.kind, spec.target or spec.model))
+        if until < FOREVER:
+            self.last_end = max(self.last_end, until)
+        if end is not None:
+            self._ends[number] = end
+            self.clock.after(spec.length, self._end, number)
+
+    def _end(self, number: int) -> None:
+        end = self._ends.pop(number, None)
+        if end is not None:
+            end()
+
+    def heal_all(self) -> None:
+        """End every fault that is still at work, and bring up every node that is down for one."""
+        now = self.clock.elapsed
+        self.history = [(start, min(end, now), kind, target) for start, end, kind, target in self.history]
+        for number in list(self._ends):
+            self._end(number)
+        self.last_end = now
+
+    def took_effect(self, kind: str, times: int = 1) -> None:
+        """Something went otherwise because of a fault of this kind."""
+        self.effective[kind] += times
+
+    # --- each kind --------------------------------------------------------------------------------------------------
+
+    def _start(self, number: int, spec: FaultSpec) -> End | None:
+        kind = spec.kind
+        if kind in ("writer-crash", "store-stall", "store-error"):
+            return self._strike_writer(kind)
+        if kind == "holder-crash":
+            gateway = self.streams["holder-crash"].randrange(GATEWAYS)
+            self.took_effect(kind, min(1, self.gateways.crash(gateway)))
+            return None
+        if kind == "process-kill":
+            self._kill(spec)
+            return None
+        if kind in REPLICA_FAULTS:
+            nodes = [self.cluster.nodes[spec.target]] if spec.target else list(self.cluster.nodes.values())
+            ends = [self._trouble(number, spec, node) for node in nodes]
+            return lambda: [end() for end in ends]
+        return self._strike_node(number, spec, self.cluster.nodes[spec.target])
+
+    def _strike_node(self, number: int, spec: FaultSpec, node: VirtualNode) -> End | None:
+        cluster, kind = self.cluster, spec.kind
+        if kind == "node-crash":
+            if not cluster.crash(node):
+                return None
+            self.took_effect(kind)
+            return lambda: cluster.start(node)
+        if kind == "node-recover":
+            self.took_effect(kind, int(cluster.start(node)))
+            return None
+        if kind == "partition":
+            if not cluster.cut(node, off=True):
+                return None
+            self.took_effect(kind)
+            return lambda: cluster.cut(node, off=False)
+        if kind == "heal":
+            self.took_effect(kind, int(cluster.cut(node, off=False)))
+            return None
+        return self._trouble(number, spec, node)
+
+    def _trouble(self, number: int, spec: FaultSpec, node: VirtualNode) -> End:
+        """Put the fault on the node's list, and have it watched where its contact may suffer."""
+        trouble = node.trouble
+        entries = _entries(trouble, spec)
+        for table, value in entries:
+            table[number] = value
+        node.trouble.active += 1
+        if spec.kind in NODE_FAULTS:
+            node.in_doubt = True
+            self.cluster.watch(node)
+
+        def end() -> None:
+            trouble.active -= 1
+            for table, _ in entries:
+                table.pop(number, None)
+
+        return end
+
+    def _kill(self, spec: FaultSpec) -> None:
+        """Kill one replica's process: of the model, on the node, whichever is named; chosen by the seed."""
+        nodes = [self.cluster.nodes[spec.target]] if spec.target else list(self.cluster.nodes.values())
+        found = [
+            (node, process.replica)
+            for node in nodes
+            for process in node.worker.processes
+            if not spec.model or process.model == spec.model
+        ]
+        if not found:
+            return
+        node, replica = self.streams["process-kill"].choice(found)
+        # The word of it may get lost on the way.
+        node.in_doubt = True
+        self.cluster.watch(node)
+        self.took_effect(spec.kind, int(self.cluster.kill(node, replica)))
+
+    def _strike_writer(self, kind: str) -> End | None:
+        writer, chance = self.writer, self.streams[kind]
+        if kind == "writer-crash":
+            writer.die_at(chance.choice(STAGES))
+            return None
+        self._stores[kind] += 1
+        if kind == "store-error":
+            writer.failing = True
+        else:
+            writer.stall(cut_off=chance.random() < 0.5)
+
+        def end() -> None:
+            self._stores[kind] -= 1
+            if self._stores[kind]:
+                return
+            if kind == "store-error":
+                writer.failing = False
+            else:
+                writer.resume()
+
+        return end
+
+
+def _entries(trouble: Trouble, spec: FaultSpec) -> list[tuple[dict[int, object], object]]:
+    """Which of the node's tables the fault enters, and what."""
+    entries: dict[str, tuple[object, object]] = {
+        "drop-messages": (trouble.drop, spec.p),
+        "duplicate-messages": (trouble.duplicate, spec.p),
+        "delay-messages": (trouble.delay, (spec.p, spec.delay)),
+        "load-fails": (trouble.fails, spec.model),
+        "load-hangs": (trouble.hangs, spec.model),
+        "slow-load": (trouble.slow, (spec.model, spec.factor)),
+        "probe-timeout": (trouble.probes, None),
+        "clock-jump": (trouble.clock_off, spec.by),
+    }
+    table, value = entries[spec.kind]
+    assert isinstance(table, dict)
+    return [(table, value)]

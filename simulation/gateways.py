@@ -1,0 +1,212 @@
+"""Gateways and their clients in virtual time. Clients do not retry; gateways send a command again when a writer died.
+
+A gateway holds its locks under one lease. When it dies, its requests fail for their clients at once, and its locks
+stay until the writer's driver says that the lease has lapsed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+
+from interlock.domain.commands import (
+    AcquireLock,
+    AnyReply,
+    Done,
+    Envelope,
+    Locked,
+    LoseHolder,
+    Rejected,
+    ReleaseLock,
+    ReportBackendGone,
+    Waiting,
+)
+from interlock.domain.units import FOREVER
+
+from .clock import Clock, Streams, draw
+from .cluster import VirtualCluster
+from .fields import Distribution
+from .writer import Writer
+
+GATEWAYS = 3
+
+
+class Call:
+    """One request on its way. ``lost`` once its gateway has died."""
+
+    __slots__ = ("arrival", "boot", "dead", "gateway", "id", "model", "node", "replica", "service", "tries", "waits")
+
+    def __init__(self, id_: str, model: str, gateway: int, arrival: int, service: Distribution) -> None:
+        self.id = id_
+        self.model = model
+        self.gateway = gateway
+        self.arrival = arrival
+        self.service = service
+        self.replica = self.node = ""
+        self.boot = 0
+        self.tries = 0
+        self.waits = True
+        self.dead = False
+
+
+class Tally:
+    """What became of the requests, for the report. ``waits`` are the waits for a lock, in microseconds."""
+
+    def __init__(self) -> None:
+        self.submitted = 0
+        self.served = 0
+        self.refused: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.served_on: Counter[str] = Counter()
+        self.waits = array("q")
+
+
+class Gateways:
+    """All gateways; ``runs[i]`` counts the starts of gateway ``i``, and each run is a holder of its own."""
+
+    def __init__(self, clock: Clock, streams: Streams, writer: Writer, cluster: VirtualCluster) -> None:
+        self.clock = clock
+        self.writer = writer
+        self.cluster = cluster
+        self.services = streams["service"]
+        self.tally = Tally()
+        self.live: dict[str, Call] = {}
+        self.runs = [1] * GATEWAYS
+        self.dead: dict[str, int] = {}
+        """Holders whose lease runs out, and a number that tells which lease it is."""
+        self.holders_lost = 0
+
+    def holder(self, gateway: int) -> str:
+        """The holder that the gateway is in this run."""
+        return f"gw-{gateway + 1}.{self.runs[gateway]}"
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def arrive(self, model: str, service: Distribution, deadline: int, priority: int) -> None:
+        """A client's request comes in. ``deadline`` is a length, 0 for the setting's."""
+        tally = self.tally
+        tally.submitted += 1
+        now = self.clock.now
+        gateway = tally.submitted % GATEWAYS
+        call = Call(f"q-{tally.submitted:06d}", model, gateway, now, service)
+        self.live[call.id] = call
+        until = FOREVER if deadline >= FOREVER else now + deadline if deadline else 0
+        command = AcquireLock(
+            request=call.id, model=model, holder=self.holder(gateway), priority=priority, deadline=until
+        )
+        self.writer.submit(
+            Envelope(command_id=f"{call.id}.acquire", command=command, actor=command.holder, request_id=call.id),
+            lambda reply: self._reply(call, reply),
+        )
+
+    def answered(self, request: str, reply: AnyReply) -> None:
+        """The end of a request's wait."""
+        call = self.live.get(request)
+        if call is not None:
+            self._reply(call, reply)
+
+    def _reply(self, call: Call, reply: AnyReply) -> None:
+        if call.dead or call.id not in self.live or not call.waits or isinstance(reply, Waiting):
+            return
+        if isinstance(reply, Locked):
+            self._locked(call, reply)
+        elif isinstance(reply, Rejected):
+            del self.live[call.id]
+            outcome = self.tally.failed if reply.code in ("cancelled", "conflict", "failed") else self.tally.refused
+            outcome[reply.code] += 1
+        elif isinstance(reply, Done):
+            self._ask_again(call)
+
+    def _ask_again(self, call: Call) -> None:
+        """The writer had nothing new to say of it: look how it stands."""
+        standing = self.writer.standing(call.id)
+        if isinstance(standing, Locked | Rejected):
+            self._reply(call, standing)
+        elif standing is None:
+            del self.live[call.id]
+            self.tally.failed["lost"] += 1
+
+    def _locked(self, call: Call, lock: Locked) -> None:
+        call.replica, call.node = lock.replica, lock.node
+        problem = self.cluster.call(lock.node, lock.address, lock.model)
+        if problem:
+            call.tries += 1
+            command = ReportBackendGone(request=call.id, replica=lock.replica, detail=problem)
+            envelope = Envelope(command_id=f"{call.id}.gone{call.tries}", command=command, request_id=call.id)
+            self.writer.submit(envelope, lambda reply: self._reply(call, reply))
+            return
+        call.waits = False
+        self.tally.waits.append(self.clock.now - call.arrival)
+        call.boot = self.cluster.nodes[lock.node].worker.boot
+        self.clock.after(draw(call.service, self.services), self._done, call)
+
+    def _done(self, call: Call) -> None:
+        """The answer is complete, or its stream has broken since."""
+        if call.dead:
+            return
+        del self.live[call.id]
+        worker = self.cluster.nodes[call.node].worker
+        if worker.hears and worker.boot == call.boot and worker.process_of(call.replica) is not None:
+            self.tally.served += 1
+            self.tally.served_on[call.node] += 1
+            self._release(call, ReleaseLock(request=call.id))
+        else:
+            self.tally.failed["stream broke"] += 1
+            self._release(call, ReleaseLock(request=call.id, outcome="failed", detail="the stream broke"))
+
+    def _release(self, call: Call, command: ReleaseLock) -> None:
+        envelope = Envelope(
+            command_id=f"{call.id}.release", command=command, actor=self.holder(call.gateway), request_id=call.id
+        )
+        self.writer.submit(envelope, _nothing)
+
+    # --- holders ----------------------------------------------------------------------------------------------------
+
+    def crash(self, gateway: int) -> int:
+        """The gateway dies with its requests and starts again as another holder; returns how many it had."""
+        holder = self.holder(gateway)
+        self.runs[gateway] += 1
+        mine = [call for call in self.live.values() if call.gateway == gateway]
+        for call in mine:
+            call.dead = True
+            del self.live[call.id]
+            self.tally.failed["gateway died"] += 1
+        self.writer.forget(frozenset(call.id for call in mine))
+        self.dead[holder] = 0
+        self._lease(holder)
+        return len(mine)
+
+    def _lease(self, holder: str) -> None:
+        self.dead[holder] += 1
+        self.clock.after(self.writer.engine.state.settings.holder_lease, self._lapse, holder, self.dead[holder])
+
+    def _lapse(self, holder: str, lease: int) -> None:
+        if self.dead.get(holder) != lease:
+            return
+        if not self.writer.leading:
+            return  # the next writer gives every holder a fresh lease
+        envelope = Envelope(command_id=f"lapse-{holder}-{lease}", command=LoseHolder(holder=holder))
+
+        def done(reply: AnyReply) -> None:
+            self.dead.pop(holder, None)
+
+        self.writer.submit(envelope, done)
+
+    def took_over(self) -> None:
+        """A new writer leads: it gives every holder a fresh lease, and gateways ask how their requests stand."""
+        for holder in list(self.dead):
+            self._lease(holder)
+        for call in list(self.live.values()):
+            if call.waits:
+                standing = self.writer.standing(call.id)
+                if isinstance(standing, Locked | Rejected):
+                    self._reply(call, standing)
+
+    def counts(self) -> tuple[int, int]:
+        """How many requests wait, and how many run."""
+        waiting = sum(1 for call in self.live.values() if call.waits)
+        return waiting, len(self.live) - waiting
+
+
+def _nothing(reply: AnyReply) -> None:
+    """A release needs no more than to be known durable."""

@@ -1,0 +1,350 @@
+"""One run: the production engine in virtual time, with everything around it that a scenario asks for.
+
+The run has two parts. Up to the scenario's ``duration`` things happen and are counted. Then nothing new comes in, and
+the system has to settle: what is under way ends, effects stop, and every model is satisfied or parked. What does not
+settle is a failure and is named.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from interlock.domain import events as ev
+from interlock.domain.commands import Envelope, ReleaseLock, Review
+from interlock.domain.effects import Effect, ReplicaEffect
+from interlock.domain.engine import Engine, Outcome
+from interlock.domain.errors import InvariantBroken
+from interlock.domain.recording import Recorded
+from interlock.domain.units import FOREVER, HOUR, SECOND, format_duration
+
+from . import judge
+from .arrivals import Arrivals
+from .clock import START, Clock, Streams
+from .cluster import VirtualCluster
+from .faults import Faults
+from .fields import Distribution
+from .gateways import Gateways, Tally
+from .invariants import Invariants
+from .log import Log, state_hash
+from .operators import Operators
+from .prologue import Prologue
+from .scenario import Scenario
+from .writer import Writer
+
+CHECKPOINT_EVENTS = 5_000
+"""A full check, the replay of the log included, at least once in so many events."""
+SMALL = 64
+"""Up to so many nodes and models every decision is followed by a full look for forgotten wake-ups."""
+SETTLING_MAX = 6 * HOUR
+BACKGROUND_ACTOR = "scenario"
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run is watched. ``keep_log`` holds every event in memory, which takeovers and reports need."""
+
+    seed: int | None = None
+    until: int | None = None
+    keep_log: bool = True
+    checks: bool = True
+    settle: bool = True
+
+
+class Numbers(msgspec.Struct):
+    """What the run is counted by, taken when its duration is over."""
+
+    events: int = 0
+    loads: int = 0
+    evictions: int = 0
+    holders_lost: int = 0
+    unloads: Counter[str] = msgspec.field(default_factory=Counter)
+    effects: Counter[str] = msgspec.field(default_factory=Counter)
+    event_types: Counter[str] = msgspec.field(default_factory=Counter)
+    waiting: int = 0
+    running: int = 0
+    replicas_at_end: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+class Harness:
+    """A scenario, run. Build it, call :meth:`run`, and read what is left in its fields."""
+
+    def __init__(self, scenario: Scenario, options: Options = Options()) -> None:  # noqa: B008  # because it is frozen
+        self.scenario = scenario
+        self.options = options
+        self.seed = scenario.seed if options.seed is None else options.seed
+        self.duration = min(scenario.duration, options.until or FOREVER)
+        self.clock = Clock()
+        self.streams = Streams(self.seed)
+        self.log = Log(keep=options.keep_log)
+        self.writer = Writer(self.clock, self.log, self.streams, self)
+        self.cluster = VirtualCluster(self.clock, self.streams, self.writer, self)
+        self.gateways = Gateways(self.clock, self.streams, self.writer, self.cluster)
+        self.operators = Operators(
+            self.clock, self.writer, self.cluster, {model.name: model for model in scenario.models}
+        )
+        self.faults = Faults(self.clock, self.streams, self.writer, self.cluster, self.gateways)
+        attempts = scenario.settings.get("load_attempts", self.writer.engine.state.settings.load_attempts)
+        self.invariants = Invariants(self.cluster.is_running, attempts)
+        self.numbers = Numbers()
+        self.tally = Tally()
+        self.effect_times: list[tuple[int, Effect]] = []
+        self.unasked_effects: list[tuple[int, str]] = []
+        """When an effect left that no request had asked for, and its name."""
+        self.wall_seconds = 0.0
+        self.settled_for = 0
+        self.broken_by: list[str] = []
+        self.log_hash = self.state_hash = ""
+        self._since_checkpoint = 0
+        self._acknowledged = 0
+        self._for_request: dict[str, bool] = {}
+        self._counting = False
+        self._structural = False
+
+    # --- what the writer tells --------------------------------------------------------------------------------------
+
+    def committed(self, outcome: Outcome, envelope: Envelope) -> None:
+        """Events are durable: count and judge them."""
+        self._count(outcome)
+        self.invariants.see(outcome, envelope.command)
+        if not self.options.checks:
+            return
+        self._since_checkpoint += len(outcome.events)
+        if self.log.length != self.writer.engine.ledger.position:
+            return  # decided further than committed: the state is ahead of what can be judged
+        state = self.writer.engine.state
+        if len(state.nodes) <= SMALL and len(state.models) <= SMALL and (state.queues or self._structural):
+            self._find(judge.forgotten(state, self.clock.now))
+        if self._since_checkpoint >= CHECKPOINT_EVENTS:
+            self.checkpoint()
+
+    def effect(self, effect: Effect, epoch: int) -> None:
+        """An effect leaves; its cause must be durable."""
+        self.numbers.effects[effect.name] += self._counting
+        engine = self.writer.engine
+        if engine.ledger.position > self.log.length:
+            self.invariants.breach("S", f"{effect.name} leaves before its cause is durable", effect.op)
+        asked = isinstance(effect, ReplicaEffect) and self._for_request.get(effect.replica, False)
+        if not asked:
+            self.unasked_effects.append((self.clock.elapsed, effect.name))
+        self.cluster.send(effect, epoch)
+
+    def answered(self, request: str, reply: object) -> None:
+        """A waiting request has come to its end."""
+        self.gateways.answered(request, reply)  # type: ignore[arg-type]  # the writer hands on what it was told
+
+    def took_over(self) -> None:
+        """A new writer leads: nothing that was acknowledged may be missing in what it reads."""
+        if self.writer.engine.ledger.position < self._acknowledged:
+            self.invariants.breach("S", f"the new writer starts before position {self._acknowledged}", "log")
+        self.cluster.doubt_all()
+        self.gateways.took_over()
+
+    def broken(self, problem: str, *, stuck: bool = False) -> None:
+        """The core has failed; ``stuck``: one decision follows another without an end."""
+        self.broken_by.append(problem)
+        self.invariants.breach("T" if stuck else "S", problem, "core")
+
+    def fault_took_effect(self, kind: str) -> None:
+        """A fault has changed something."""
+        self.faults.took_effect(kind)
+
+    # --- counting ---------------------------------------------------------------------------------------------------
+
+    def _count(self, outcome: Outcome) -> None:
+        self._acknowledged = self.log.length
+        numbers = self.numbers
+        self._structural = False
+        for event in outcome.events:
+            kind = type(event)
+            self._structural |= kind is not ev.ReplicaLocked and kind is not ev.ReplicaReleased
+            if self._counting:
+                numbers.event_types[kind.__name__] += 1
+            if kind is ev.ReplicaReserved:
+                assert isinstance(event, ev.ReplicaReserved)
+                asked = event.cause.startswith("request ")
+                self._for_request[event.replica] = asked
+                for victim in event.victims:
+                    self._for_request[victim] = asked
+            if not self._counting:
+                continue
+            numbers.events += 1
+            if kind is ev.LoadStarted:
+                numbers.loads += 1
+            elif kind is ev.ReplicaEvicted:
+                numbers.evictions += 1
+                numbers.unloads["evicted"] += 1
+            elif kind is ev.HolderLost:
+                numbers.holders_lost += 1
+            elif isinstance(event, ev.UnloadRequested) and event.tries == 1:
+                numbers.unloads[event.reason] += 1
+            elif kind is ev.ReplicaLost:
+                numbers.unloads["lost"] += 1
+            elif kind is ev.ReplicaLoadFailed:
+                numbers.unloads["load failed"] += 1
+
+    def _find(self, findings: Iterable[judge.Finding]) -> None:
+        for prop, detail, subject in findings:
+            self.invariants.breach(prop, detail, subject)
+
+    def checkpoint(self) -> None:
+        """The full check: the picture against the state, and the replayed log against the live state."""
+        self._since_checkpoint = 0
+        engine = self.writer.engine
+        if self.log.length != engine.ledger.position or not self.writer.leading:
+            return
+        try:
+            difference = self.log.differs_from(engine)
+        except InvariantBroken as error:
+            difference = error.message
+        if difference:
+            self.invariants.breach("S", difference, "replay")
+        self._find(judge.full(engine, self.invariants.picture))
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> Harness:
+        """Run it to the end; returns itself. Raises UnreadableFile when the scenario's world cannot be."""
+        began = time.perf_counter()
+        self._begin()
+        self._pass(self.duration)
+        if self.options.checks and not self.writer.halted:
+            self.checkpoint()
+        self._take_numbers()
+        if self.options.settle and not self.writer.halted:
+            self._settle()
+        self.log_hash, self.state_hash = self.log.digest, state_hash(self.writer.engine)
+        self.wall_seconds = time.perf_counter() - began
+        return self
+
+    def _begin(self) -> None:
+        scenario = self.scenario
+        self.log.take_epoch()
+        prologue = Prologue(self.writer.engine, self.cluster, scenario)
+        prologue.tell()
+        outcome = prologue.outcome
+        self.log.append(outcome.recorded, 1)
+        self.invariants.judging = False
+        self.invariants.see(outcome, Review(change="epoch", cause="scenario"))
+        self.invariants.judging = True
+        self._count(outcome)
+        self._counting = True
+        self.writer.leading = True
+        for length, request in prologue.busy:
+            self.clock.after(length, self._release_background, request)
+        for fault in scenario.faults:
+            self.faults.agree(fault)
+        if scenario.random_faults is not None:
+            self.faults.agree_random(scenario.random_faults, self.duration)
+        for step in scenario.admin:
+            self.operators.agree(step)
+        self.arrivals = Arrivals(self.clock, self.streams, self.gateways.arrive, self._service_of)
+        self.arrivals.agree(scenario)
+        models = tuple(sorted(self.writer.engine.state.models))
+        review = Review(change="epoch", cause="the run begins", models=models)
+        self.writer.submit(Envelope(command_id="begin", command=review, actor=BACKGROUND_ACTOR))
+
+    def _release_background(self, request: str) -> None:
+        envelope = Envelope(command_id=f"{request}.release", command=ReleaseLock(request=request), request_id=request)
+        self.writer.submit(envelope, lambda reply: None)
+
+    def _service_of(self, model: str) -> Distribution:
+        state = self.writer.engine.state
+        known = state.find_model(model)
+        return self.operators.services.get(known.name if known else model, Distribution("exp", 2 * SECOND))
+
+    def _pass(self, until: int) -> None:
+        """Let time pass; a run that has work to do and nothing that will ever happen has stalled."""
+        step = max(SECOND, until // 64)
+        while self.clock.elapsed < until and not self.writer.halted:
+            ran = self.clock.run(min(until, self.clock.elapsed + step))
+            if not ran:
+                waiting, _ = self.gateways.counts()
+                if waiting or self.writer.unheard:
+                    names = ", ".join(list(self.gateways.live)[:5])
+                    self.invariants.breach("W", f"nothing will ever happen, and {waiting} requests wait: {names}")
+                self.clock.run(until)
+                return
+
+    def _take_numbers(self) -> None:
+        """The counts at the end of the duration; what settling brings is judged and not counted."""
+        numbers, state = self.numbers, self.writer.engine.state
+        numbers.waiting, numbers.running = self.gateways.counts()
+        for replica in state.replicas.values():
+            if state.takes_locks(replica):
+                numbers.replicas_at_end[replica.model] += 1
+        self._counting = False
+        tally = self.gateways.tally
+        self.tally.submitted, self.tally.served = tally.submitted, tally.served
+        self.tally.refused, self.tally.failed = tally.refused.copy(), tally.failed.copy()
+        self.tally.served_on = tally.served_on.copy()
+        self.tally.waits = tally.waits[:]
+        self.effects_counted = len(self.unasked_effects)
+
+    # --- settling ---------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Nothing new comes in: let what is under way end, and name what does not."""
+        began = self.clock.elapsed
+        if self.scenario.random_faults is not None:
+            self.faults.heal_all()
+        settings = self.writer.engine.state.settings
+        step = max(SECOND, min(settings.reconcile_interval, HOUR // 60))
+        most = began + SETTLING_MAX
+        while not self.writer.halted and self.clock.elapsed < most and not self._is_quiet():
+            self.clock.run(self.clock.elapsed + step)
+        self.settled_for = self.clock.elapsed - began
+        if self.writer.halted:
+            return
+        self._judge_the_end()
+
+    def _is_quiet(self) -> bool:
+        """Whether everything that is under way has ended."""
+        writer, state = self.writer, self.writer.engine.state
+        if not writer.leading or writer.unheard or writer.inbox or writer.hanging or self._faults_go_on():
+            return False
+        if any(node.in_doubt for node in self.cluster.nodes.values() if node.worker.hears and not node.removed):
+            return False
+        if any(call.waits for call in self.gateways.live.values()) or self.gateways.dead:
+            return False
+        if state.strays or state.transit:
+            reachable = (node.worker.hears for node in self.cluster.nodes.values())
+            if all(reachable):
+                return False
+        return writer.engine.next_wakeup() is None
+
+    def _faults_go_on(self) -> bool:
+        return self.clock.elapsed < self.faults.last_end
+
+    def _judge_the_end(self) -> None:
+        engine, now = self.writer.engine, self.clock.now
+        self.checkpoint()
+        self._find(judge.unquiet(engine, self.cluster, now))
+        self._find(judge.forgotten(engine.state, now))
+        length = format_duration(self.settled_for)
+        for call in self.gateways.live.values():
+            request = engine.state.requests.get(call.id)
+            if call.waits and (request is None or request.deadline < FOREVER):
+                self.invariants.breach("W", f"{call.id} for {call.model} still waits after {length} of quiet", call.id)
+        late = [name for at, name in self.unasked_effects if at > self.clock.elapsed - HOUR]
+        if self.settled_for >= SETTLING_MAX and late:
+            most = Counter(late).most_common(1)[0]
+            text = f"{most[0]} was sent {most[1]} times in the last hour of {length} without input: effects go on"
+            self.invariants.breach("Q", text, most[0])
+
+    # --- afterwards -------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The engine as the run left it."""
+        return self.writer.engine
+
+    @property
+    def rows(self) -> list[Recorded]:
+        """Every event of the run, in order."""
+        return self.log.rows
+
+
+__all__ = ["START", "Harness", "Numbers", "Options"]

@@ -1,0 +1,545 @@
+"""The invariants, judged at every event from a picture of their own: S, the own steps of T, and what U forbids.
+
+Each check costs a few look-ups, whatever the cluster's size. What is wrong is collected, not raised: a run goes on to
+show what follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from interlock.domain import events as ev
+from interlock.domain.commands import Command, ReportBackendGone
+from interlock.domain.engine import Outcome
+from interlock.domain.explanation import Explanation
+from interlock.domain.units import format_size
+from interlock.domain.variant import passes_allowed
+
+from .clock import START
+from .picture import ModelView, NodeView, Picture, ReplicaView
+
+VIOLATIONS_KEPT = 50
+IDLE_ROUNDS_MAX = 3
+"""A request may be looked at so often in vain, with nothing at all having happened in between."""
+LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator"})
+"""Reasons to unload that no floor stands against: the replica does not count for it, or a person wants it gone."""
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """One breach: the property, when (microseconds from the start), at which position, and what."""
+
+    property: str
+    at: int
+    position: int
+    detail: str
+    subject: str = ""
+
+
+class Invariants:
+    """Watches committed events. ``is_running(replica)`` asks the world whether its process is alive and reachable."""
+
+    def __init__(self, is_running: Callable[[str], bool] = lambda replica: False, load_attempts: int = 3) -> None:
+        self.picture = Picture()
+        self.violations: list[Violation] = []
+        self.count = 0
+        self.is_running = is_running
+        self.bound = passes_allowed(load_attempts)
+        self.load_attempts = load_attempts
+        self.most_steps = 0
+        self.steps: dict[str, int] = {}
+        self.rounds: dict[str, tuple[int, int, tuple[str, str]]] = {}
+        """Request to (rounds in vain, changes seen then, what it waited for)."""
+        self.stories: dict[str, list[str]] = {}
+        self.changes = 0
+        self.touched: dict[str, None] = {}
+        self.all_touched = False
+        self.epoch = 0
+        self.judging = True
+        self._victims: list[ReplicaView] = []
+        self._position = 0
+        self._at = 0
+        self._handlers: dict[type[ev.Event], Callable[[Any], None]] = {
+            getattr(ev, name[3:]): getattr(self, name) for name in dir(self) if name.startswith("on_")
+        }
+
+    def breach(self, prop: str, detail: str, subject: str = "") -> None:
+        """Note a violation; the same one of the same subject once."""
+        if not self.judging:
+            return
+        self.count += 1
+        known = any(v.property == prop and v.subject == subject and v.detail == detail for v in self.violations)
+        if not known and len(self.violations) < VIOLATIONS_KEPT:
+            self.violations.append(Violation(prop, self._at - START, self._position, detail, subject))
+
+    def see(self, outcome: Outcome, command: Command) -> None:
+        """Judge the events of one outcome, in order, and the picture after them."""
+        handlers = self._handlers
+        for recorded, event in zip(outcome.recorded, outcome.events, strict=True):
+            self._position, self._at = recorded.position, event.at
+            if recorded.epoch < self.epoch:
+                self.breach("S", f"epoch {recorded.epoch} after epoch {self.epoch}: writers interleave")
+            self.epoch = recorded.epoch
+            handler = handlers.get(type(event))
+            if handler is not None:
+                handler(event)
+        if type(command) is ReportBackendGone and any(
+            isinstance(event, ev.ReplicaLocked | ev.RequestQueued) and event.request == command.request
+            for event in outcome.events
+        ):
+            self._step(command.request)
+        self._after()
+
+    def _after(self) -> None:
+        """U: nobody waits while a warm candidate has room. Judged when all that follows from a command has happened."""
+        models = self.picture.models
+        if self.all_touched:
+            self.touched = dict.fromkeys(name for name, model in models.items() if model.waiting)
+        for name in self.touched:
+            model = models.get(name)
+            if model is not None and model.waiting:
+                replica = self.picture.usable(model)
+                if replica is not None:
+                    request = next(iter(model.waiting))
+                    self.breach("U", f"{request} waits for {name} while {replica.id} on {replica.node} has room", name)
+        self.touched.clear()
+        self.all_touched = False
+
+    def _step(self, request: str) -> None:
+        """T: the request took a step of its own."""
+        steps = self.steps[request] = self.steps.get(request, 0) + 1
+        self.most_steps = max(self.most_steps, steps)
+        if steps > self.bound:
+            self.breach("T", f"{request} has taken {steps} own steps; the bound is {self.bound}", request)
+
+    def _changed(self, model: str = "", *, everything: bool = False) -> None:
+        self.changes += 1
+        self.all_touched |= everything
+        if model:
+            self.touched[model] = None
+
+    # --- nodes ------------------------------------------------------------------------------------------------------
+
+    def _node(self, name: str) -> NodeView:
+        node = self.picture.nodes.get(name)
+        if node is None:
+            node = self.picture.nodes[name] = NodeView(name)
+        self._changed(everything=True)
+        return node
+
+    def on_NodeRegistered(self, event: ev.NodeRegistered) -> None:
+        node = self._node(event.node)
+        node.worker_labels, node.pools, node.budget = event.labels, event.pools, event.budget
+        node.slots = event.max_replicas_per_model
+        node.vendor, node.disk, node.boot, node.status = event.gpu_vendor, event.disk, event.boot, "up"
+        node.relabel()
+        node.resize()
+
+    def on_NodeApproved(self, event: ev.NodeApproved) -> None:
+        self._node(event.node).approved = True
+
+    def on_NodeLabelsChanged(self, event: ev.NodeLabelsChanged) -> None:
+        node = self._node(event.node)
+        node.operator_labels = event.labels
+        node.relabel()
+
+    def on_NodeCapacityChanged(self, event: ev.NodeCapacityChanged) -> None:
+        node = self._node(event.node)
+        node.pools, node.disk = event.pools, event.disk
+        node.relabel()
+        node.resize()
+
+    def on_NodeBudgetSet(self, event: ev.NodeBudgetSet) -> None:
+        node = self._node(event.node)
+        node.budget = event.budget
+        node.resize()
+
+    def on_NodeReplicaSlotsSet(self, event: ev.NodeReplicaSlotsSet) -> None:
+        node = self._node(event.node)
+        node.slots = event.max_replicas_per_model
+        node.relabel()
+
+    def on_NodeBecameUnreachable(self, event: ev.NodeBecameUnreachable) -> None:
+        self._node(event.node).status = "silent"
+
+    def on_NodeRecovered(self, event: ev.NodeRecovered) -> None:
+        self._node(event.node).status = "up"
+
+    def on_NodeDrainStarted(self, event: ev.NodeDrainStarted) -> None:
+        self._node(event.node).drained = True
+
+    def on_NodeResumed(self, event: ev.NodeResumed) -> None:
+        self._node(event.node).drained = False
+
+    def on_NodeWentOffline(self, event: ev.NodeWentOffline) -> None:
+        self._node(event.node).status = "offline"
+
+    def on_NodeRemoved(self, event: ev.NodeRemoved) -> None:
+        self._node(event.node)
+        for replica in list(self.picture.nodes[event.node].replicas.values()):
+            self.breach("S", f"{replica.id} is on {event.node}, which was removed", replica.id)
+        del self.picture.nodes[event.node]
+
+    # --- models -----------------------------------------------------------------------------------------------------
+
+    def _model(self, name: str) -> ModelView:
+        self._changed(name)
+        return self.picture.models[name]
+
+    def on_ModelDeclared(self, event: ev.ModelDeclared) -> None:
+        model = self.picture.models[event.model] = ModelView(event.model, event.scheduling, event.spec)
+        model.replicas = {r.id: r for r in self.picture.replicas.values() if r.model == event.model}
+        self._changed(event.model)
+
+    def on_ModelSchedulingChanged(self, event: ev.ModelSchedulingChanged) -> None:
+        self._model(event.model).scheduling = event.scheduling
+
+    def on_RevisionDeclared(self, event: ev.RevisionDeclared) -> None:
+        model = self._model(event.model)
+        model.declared = event.revision
+        model.specs[event.revision] = event.spec
+
+    def on_RevisionServing(self, event: ev.RevisionServing) -> None:
+        model = self._model(event.model)
+        if event.revision < model.serving:
+            self.breach("S", f"{event.model} serves revision {event.revision} after {model.serving}", event.model)
+        model.serving = event.revision
+
+    def on_LoadInfoStored(self, event: ev.LoadInfoStored) -> None:
+        model = self._model(event.model)
+        model.load_known = True
+        model.specs[model.declared] = event.spec
+
+    def on_ModelParked(self, event: ev.ModelParked) -> None:
+        self._model(event.model).parked = event.reason
+
+    def on_ModelUnparked(self, event: ev.ModelUnparked) -> None:
+        self._model(event.model).parked = ""
+
+    def on_ModelRemoved(self, event: ev.ModelRemoved) -> None:
+        self._changed(event.model)
+        del self.picture.models[event.model]
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def on_RequestQueued(self, event: ev.RequestQueued) -> None:
+        picture = self.picture
+        wanted = (event.wait.kind, event.wait.on)
+        rounds, changes, before = self.rounds.get(event.request, (0, -1, ("", "")))
+        in_vain = event.request in picture.waiting and changes == self.changes and before == wanted
+        rounds = rounds + 1 if in_vain else 0
+        self.rounds[event.request] = (rounds, self.changes, wanted)
+        if event.explanation is not None and event.request in picture.waiting:
+            self.stories.setdefault(event.request, []).append(_round(event.model, event.explanation))
+        if rounds > IDLE_ROUNDS_MAX:
+            told = dict.fromkeys(self.stories.get(event.request, ())[-3:])
+            cycle = " || ".join(told) or f"waits for {event.wait.kind}"
+            text = f"{event.request} goes round in circles while nothing changes: {cycle}"
+            self.breach("T", text, event.request)
+        picture.waiting[event.request] = event.model
+        model = picture.models.get(event.model)
+        if model is not None:
+            model.waiting[event.request] = None
+            self.touched[event.model] = None
+        self._unlock(event.request)
+
+    def on_RequestCancelled(self, event: ev.RequestCancelled) -> None:
+        self._end(event.request, event.model)
+
+    def on_RequestRefused(self, event: ev.RequestRefused) -> None:
+        model = self.picture.models.get(event.model)
+        if model is not None and event.code not in ("unknown_model", "queue_full"):
+            replica = self.picture.usable(model)
+            if replica is not None:
+                text = f"{event.request} is refused ({event.code}) while {replica.id} on {replica.node} has room"
+                self.breach("U", text, event.model)
+        self._end(event.request, event.model)
+
+    def _end(self, request: str, model: str) -> None:
+        self._stop_waiting(request, model)
+        self._unlock(request)
+        self.changes += 1
+        for memory in (self.steps, self.rounds, self.stories):
+            memory.pop(request, None)
+
+    def _stop_waiting(self, request: str, model: str) -> None:
+        if self.picture.waiting.pop(request, None) is not None:
+            view = self.picture.models.get(model)
+            if view is not None:
+                view.waiting.pop(request, None)
+
+    def _unlock(self, request: str) -> None:
+        replica_id = self.picture.locked.pop(request, None)
+        replica = self.picture.replicas.get(replica_id) if replica_id is not None else None
+        if replica is not None:
+            replica.locks.pop(request, None)
+
+    # --- locks ------------------------------------------------------------------------------------------------------
+
+    def on_ReplicaLocked(self, event: ev.ReplicaLocked) -> None:
+        picture = self.picture
+        self.changes += 1
+        if event.request in picture.waiting:
+            self._stop_waiting(event.request, event.model)
+            self.rounds.pop(event.request, None)
+            self.touched[event.model] = None
+        replica = picture.replicas.get(event.replica)
+        if event.request in picture.locked:
+            self.breach("S", f"{event.request} holds {picture.locked[event.request]} and locks {event.replica}")
+        if replica is None:
+            self.breach("S", f"{event.request} locks {event.replica}, which is not there", event.replica)
+            return
+        replica.locks[event.request] = None
+        picture.locked[event.request] = event.replica
+        if not self.judging:
+            return
+        model = picture.models.get(replica.model)
+        if model is None or not picture.eligible(replica):
+            self.breach("S", f"{event.request} locks {self._why_not(replica)}", event.replica)
+        elif model.scheduling.parallel and len(replica.locks) > model.scheduling.parallel:
+            text = f"{replica.id} serves {len(replica.locks)} requests; {model.name} allows {model.scheduling.parallel}"
+            self.breach("S", text, event.replica)
+        if replica.model != event.model:
+            self.breach("S", f"{event.request} for {event.model} locks a replica of {replica.model}", event.replica)
+
+    def _why_not(self, replica: ReplicaView) -> str:
+        model, node = self.picture.models.get(replica.model), self.picture.nodes.get(replica.node)
+        where = f"{replica.id} of {replica.model} on {replica.node}"
+        if replica.phase != "loaded":
+            return f"{where}, which is {replica.phase}"
+        if model is None or node is None:
+            return f"{where}, whose {'model' if model is None else 'node'} is gone"
+        if replica.revision != model.serving:
+            return f"{where} of revision {replica.revision}, while revision {model.serving} serves"
+        if not self.picture.candidate(model, node):
+            return f"{where}, a node that its selector does not match"
+        return f"{where}, a node that takes no work"
+
+    def on_ReplicaReleased(self, event: ev.ReplicaReleased) -> None:
+        if self.picture.locked.get(event.request) not in (event.replica, None):
+            self.breach("S", f"{event.request} releases {event.replica} and holds another", event.replica)
+        self.changes += 1
+        self.touched[event.model] = None
+        self._end(event.request, event.model)
+
+    # --- replicas ---------------------------------------------------------------------------------------------------
+
+    def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:
+        picture = self.picture
+        self._changed(event.model)
+        replica = ReplicaView(
+            event.replica, event.model, event.node, event.index, event.revision, event.claim, event.disk
+        )
+        replica.cause = event.cause
+        replica.started_for_request = event.cause.startswith("request ")
+        node, model = picture.nodes.get(event.node), picture.models.get(event.model)
+        if node is None or model is None:
+            self.breach("S", f"{event.replica} is reserved for {event.model} on {event.node}: one is gone")
+            return
+        victims, self._victims = self._victims, []
+        if self.judging:
+            self._judge_reservation(event, replica, node, model)
+            for victim in victims:
+                self._judge_victim(event, victim, model)
+        picture.replicas[replica.id] = node.replicas[replica.id] = model.replicas[replica.id] = replica
+        node.count(node.claims, replica.claim, +1)
+        node.count(node.staying, replica.claim, +1)
+        for pool, size in event.claim:
+            if node.staying[pool] > node.limits[pool]:
+                over = f"{format_size(node.staying[pool])} of {format_size(node.limits[pool])}"
+                self.breach(
+                    "S", f"{event.replica} brings {event.node} pool {pool} to {over} ({size} B more)", event.node
+                )
+        if replica.started_for_request:
+            self._step(event.cause.removeprefix("request "))
+
+    def _judge_reservation(
+        self, event: ev.ReplicaReserved, replica: ReplicaView, node: NodeView, model: ModelView
+    ) -> None:
+        picture = self.picture
+        if not picture.candidate(model, node):
+            self.breach("S", f"{event.replica} of {model.name} is placed on {node.name}, no candidate", event.replica)
+        elif not node.takes_work:
+            self.breach("S", f"{event.replica} is placed on {node.name}, which takes no work", event.replica)
+        if not model.load_known:
+            self.breach("Q", f"{event.replica} of {model.name} begins without load info: it cannot load", model.name)
+        same = [other for other in node.replicas.values() if other.model == model.name]
+        if any(other.index == event.index for other in same):
+            self.breach("S", f"two replicas of {model.name} have index {event.index} on {node.name}", event.replica)
+        staying = sum(1 for other in same if other.phase != "unloading")
+        if staying >= node.slots:
+            self.breach("S", f"{node.name} holds {staying} of {model.name} and may hold {node.slots}", event.replica)
+        if node.disk is not None and event.disk:
+            staged = sum(node.staged.values())
+            coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
+            if staged + coming + event.disk > node.disk:
+                self.breach("S", f"{event.replica} wants more disk on {node.name} than there is", event.node)
+        self._judge_growth(event, model)
+
+    def _judge_growth(self, event: ev.ReplicaReserved, model: ModelView) -> None:
+        """A warm model grows only while scaling is on and below its ceiling; roll-outs and operators may do more."""
+        if not event.cause.startswith(("request ", "floor of")):
+            return
+        scheduling = model.scheduling
+        copies = sum(
+            1
+            for other in model.replicas.values()
+            if other.phase != "unloading"
+            and self.picture.candidate(model, self.picture.nodes.get(other.node))
+            and self.picture.nodes[other.node].status != "offline"
+        )
+        if scheduling.max_replicas and copies >= scheduling.max_replicas and self.picture.has_live_copy(model):
+            text = f"{event.replica} is copy {copies + 1} of {model.name}; its ceiling is {scheduling.max_replicas}"
+            self.breach("S", text, model.name)
+        if event.cause.startswith("request ") and self.picture.has_live_copy(model):
+            if not scheduling.scales:
+                self.breach("S", f"{event.replica} is one more copy of {model.name}, which does not scale", model.name)
+            if event.victims:
+                self.breach("S", f"{model.name} grows by evicting {', '.join(event.victims)}", model.name)
+
+    def _judge_victim(self, event: ev.ReplicaReserved, victim: ReplicaView, model: ModelView) -> None:
+        """What can be judged only with the beneficiary at hand."""
+        its = self.picture.models.get(victim.model)
+        if victim.node != event.node:
+            self.breach("S", f"{victim.id} on {victim.node} is evicted for a load on {event.node}", victim.id)
+        if not self.picture.candidate(model, self.picture.nodes.get(victim.node)):
+            self.breach("S", f"{victim.id} is evicted for {model.name} on {victim.node}, no candidate of it", victim.id)
+        if its is None:
+            return
+        mine, theirs = model.scheduling.priority, its.scheduling.priority
+        strictly = event.cause.startswith("floor of")
+        if theirs > mine or (strictly and theirs == mine):
+            text = f"{victim.id} of {its.name} (priority {theirs}) is evicted for {model.name} (priority {mine})"
+            self.breach("S", text, victim.id)
+        if victim.evictable_at > event.at and theirs >= mine:
+            self.breach("S", f"{victim.id} of {its.name} is evicted within its residency", victim.id)
+
+    def on_ReplicaEvicted(self, event: ev.ReplicaEvicted) -> None:
+        self._changed(event.model)
+        replica = self.picture.replicas.get(event.replica)
+        if replica is None:
+            return
+        if "evictions" in self.picture.frozen:
+            self.breach("S", f"{event.replica} is evicted while evictions are frozen", event.replica)
+        if replica.phase != "loaded":
+            self.breach("S", f"{event.replica} is evicted while it is {replica.phase}", event.replica)
+        if replica.locks:
+            self.breach("S", f"{event.replica} is evicted with {len(replica.locks)} requests in flight", event.replica)
+        model = self.picture.models.get(event.model)
+        if model is not None and model.scheduling.pinned:
+            self.breach("S", f"{event.replica} of {model.name} is evicted, and pinned", event.replica)
+        self._leave_above_floor(replica, model, "evicted")
+        replica.beneficiary = event.beneficiary
+        self._victims.append(replica)
+        self.picture.leave(replica)
+
+    def _leave_above_floor(self, replica: ReplicaView, model: ModelView | None, how: str) -> None:
+        if model is None or not self.picture.candidate(model, self.picture.nodes.get(replica.node)):
+            return
+        floor = self.picture.floor(model)
+        if floor and self.picture.loaded_on_candidates(model) <= floor:
+            self.breach("S", f"{replica.id} is {how}; {model.name} keeps fewer than its floor of {floor}", replica.id)
+
+    def on_BackendInstallRequested(self, event: ev.BackendInstallRequested) -> None:
+        self._changed(event.model)
+        replica = self.picture.replicas.get(event.replica)
+        node = self.picture.nodes.get(event.node)
+        if replica is None or node is None:
+            return
+        replica.phase = "installing"
+        if not replica.resident:
+            replica.resident = True
+            node.count(node.resident, replica.claim, +1)
+        for pool, _ in replica.claim:
+            if node.resident[pool] > node.limits[pool]:
+                text = f"{node.name} pool {pool} is to hold {format_size(node.resident[pool])}"
+                self.breach("S", f"{text} of {format_size(node.limits[pool])}", node.name)
+
+    def on_StagingStarted(self, event: ev.StagingStarted) -> None:
+        self._phase(event, "staging")
+
+    def on_LoadStarted(self, event: ev.LoadStarted) -> None:
+        replica = self._phase(event, "loading")
+        if replica is not None and replica.disk and replica.node in self.picture.nodes:
+            self.picture.nodes[replica.node].staged[replica.model, replica.revision] = replica.disk
+
+    def _phase(self, event: ev.ReplicaEvent, phase: str) -> ReplicaView | None:
+        self._changed(event.model)
+        replica = self.picture.replicas.get(event.replica)
+        if replica is None:
+            self.breach("S", f"{event.replica} is {phase} and not there", event.replica)
+        else:
+            replica.phase = phase
+        return replica
+
+    def on_LoadProgressed(self, event: ev.LoadProgressed) -> None:
+        self.changes += 1
+
+    def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
+        replica = self._phase(event, "loaded")
+        if replica is not None:
+            replica.evictable_at = event.evictable_at
+
+    def on_UnloadRequested(self, event: ev.UnloadRequested) -> None:
+        self._changed(event.model)
+        replica = self.picture.replicas.get(event.replica)
+        if replica is None:
+            return
+        if replica.locks:
+            self.breach("S", f"{replica.id} is unloaded with {len(replica.locks)} requests in flight", replica.id)
+        if replica.phase == "loaded" and event.reason not in LEAVES_ANYWAY:
+            self._leave_above_floor(replica, self.picture.models.get(replica.model), "unloaded")
+        self.picture.leave(replica)
+
+    def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
+        self._lost(event, gone=event.gone)
+
+    def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
+        if "no longer runs" in event.reason and self.judging and self.is_running(event.replica):
+            self.breach("S", f"{event.replica} counts as lost while its process runs: busy is not dead", event.replica)
+        self._lost(event, gone=event.gone)
+
+    def _lost(self, event: ev.ReplicaEvent, *, gone: bool) -> None:
+        self._changed(event.model)
+        replica = self.picture.replicas.get(event.replica)
+        if replica is None:
+            return
+        for request in replica.locks:
+            self.picture.locked.pop(request, None)
+        replica.locks.clear()
+        if gone:
+            self.picture.drop(replica)
+        else:
+            self.picture.leave(replica)
+
+    def on_UnloadConfirmed(self, event: ev.UnloadConfirmed) -> None:
+        self._changed(event.model)
+        replica = self.picture.replicas.get(event.replica)
+        if replica is not None:
+            if replica.locks:
+                self.breach("S", f"{replica.id} is gone with {len(replica.locks)} requests in flight", replica.id)
+            self.picture.drop(replica)
+
+    # --- scheduler --------------------------------------------------------------------------------------------------
+
+    def on_SettingsChanged(self, event: ev.SettingsChanged) -> None:
+        self._changed(everything=True)
+        # A request that began under the larger budget may use it up.
+        self.load_attempts = max(self.load_attempts, event.values.get("load_attempts", 0))
+        self.bound = passes_allowed(self.load_attempts)
+
+    def on_Frozen(self, event: ev.Frozen) -> None:
+        self.changes += 1
+        self.picture.frozen.add(event.what)
+
+    def on_Thawed(self, event: ev.Thawed) -> None:
+        self._changed(everything=True)
+        self.picture.frozen.discard(event.what)
+
+
+def _round(model: str, explanation: Explanation) -> str:
+    """One round of routing in words: what was found wrong with each node, in order."""
+    rows = [f"{row.node}: {row.detail or row.filter}" for row in explanation.considered if row.outcome == "rejected"]
+    return f"{model}: " + " → ".join(rows) if rows else f"{model}: {explanation.step}"

@@ -1,0 +1,149 @@
+"""What is judged on the live state between decisions: full invariants, W and Q.
+
+These look at the state as a whole, so they run at checkpoints, and after each decision only in small clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from interlock.domain import reconcile, routing
+from interlock.domain.engine import Engine
+from interlock.domain.entities import Phase, RequestStatus
+from interlock.domain.loads import UNLOAD_TRIES
+from interlock.domain.routing import Evict, Hold, Join, Place
+from interlock.domain.shrinking import copies, floor_of, surplus
+from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
+from interlock.domain.state import State
+from interlock.domain.units import FOREVER
+
+from .cluster import VirtualCluster
+from .picture import Picture
+
+Finding = tuple[str, str, str]
+"""Property, detail and subject."""
+
+
+def full(engine: Engine, picture: Picture) -> Iterator[Finding]:
+    """The invariants that compare the whole state with the picture, and with itself."""
+    state = engine.state
+    for replica_id, view in picture.replicas.items():
+        replica = state.replicas.get(replica_id)
+        if replica is None:
+            yield "S", f"{replica_id} is {view.phase} by the events and not in the state", replica_id
+        elif replica.phase.value != view.phase:
+            yield "S", f"{replica_id} is {view.phase} by the events and {replica.phase.value} in the state", replica_id
+        elif list(state.locks.get(replica_id, ())) != list(view.locks):
+            held = len(state.locks.get(replica_id, ()))
+            yield "S", f"{replica_id} has {held} requests in flight and {len(view.locks)} live locks", replica_id
+    for replica_id in state.replicas.keys() - picture.replicas.keys():
+        yield "S", f"{replica_id} is in the state and gone by the events", replica_id
+    yield from _books(state)
+    snapshot = take_snapshot(engine)
+    if encode_cluster(restore(snapshot).state) != encode_cluster(state):
+        yield "S", "a snapshot restores to another state than the one it was taken of", "snapshot"
+
+
+def _books(state: State) -> Iterator[Finding]:
+    """The state's figures against its entities."""
+    for name, node in state.nodes.items():
+        used = [0] * len(node.pools)
+        for replica_id in state.by_node.get(name, ()):
+            replica = state.replicas[replica_id]
+            for pool, size in replica.claim:
+                if pool < len(used):
+                    used[pool] += size - replica.owed
+        if tuple(used) != state.committed[name]:
+            yield "S", f"{name} counts {state.committed[name]} bytes as used, its replicas claim {tuple(used)}", name
+    locks: dict[str, set[str]] = {}
+    for request in state.requests.values():
+        if request.status is RequestStatus.LOCKED:
+            locks.setdefault(request.replica, set()).add(request.id)
+    for replica_id in state.locks.keys() | locks.keys():
+        if set(state.locks.get(replica_id, ())) != locks.get(replica_id, set()):
+            yield "S", f"{replica_id}: requests in flight are not its live locks", replica_id
+
+
+def forgotten(state: State, now: int) -> Iterator[Finding]:
+    """W: what waits although nothing stands in its way, or although nothing will ever wake it."""
+    due = {(instant, owner) for instant, _, owner in state.timers}
+    for name, queue in state.queues.items():
+        model = state.models.get(name)
+        if model is None:
+            yield "W", f"{queue[0][2]} waits for {name}, which is no model", name
+            continue
+        head = state.requests[queue[0][2]]
+        plan = routing.route(state, model, now)
+        if not isinstance(plan, Join | Hold):
+            what = type(plan).__name__.lower()
+            yield "W", f"{head.id} waits for {name} ({_wait(head.wait)}) while routing it anew says {what}", name
+        for _, _, request_id in queue:
+            request = state.requests[request_id]
+            if request.deadline < FOREVER and (request.deadline, request_id) not in due:
+                yield "W", f"{request_id} has no timer for its deadline", request_id
+            wait = request.wait
+            # Those behind the head wait for the head: what it waits for must be there.
+            if request is head and wait is not None and wait.kind == "load" and not state.loading.get(name):
+                yield "W", f"{request_id} waits for the load {wait.on}, and {name} has none in progress", request_id
+            if wait is not None and wait.until < FOREVER and (wait.until, request_id) not in due:
+                yield "W", f"{request_id} has no timer for the instant that it waits for", request_id
+    for replica_id in state.transit:
+        replica = state.replicas[replica_id]
+        if replica.silent_at >= FOREVER and replica.tries < UNLOAD_TRIES:
+            yield "W", f"{replica_id} is {replica.phase.value} without a deadline", replica_id
+    yield from _floors(state, now)
+
+
+def _wait(wait: object) -> str:
+    return str(getattr(wait, "kind", "nothing"))
+
+
+def _floors(state: State, now: int) -> Iterator[Finding]:
+    """Models below their floor that nobody will raise."""
+    if "reconciler" in state.frozen:
+        return
+    for name, model in state.models.items():
+        if copies(state, model) >= floor_of(state, model):
+            continue
+        if model.declared != model.serving and model.failures:
+            continue
+        plan = reconcile.floor_plan(state, model, now)
+        if model.parked is None:
+            yield "W", f"{name} is below its floor, not parked, and nothing is under way", name
+        elif isinstance(plan, Place | Evict) and model.parked.lacks != "time":
+            yield "W", f"{name} is parked for {model.parked.reason}, and there is room now", name
+
+
+def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Finding]:
+    """Q: what is still going on when nothing should be, and what the workers run that the log does not know."""
+    state = engine.state
+    for replica_id in state.transit:
+        replica = state.replicas[replica_id]
+        node = cluster.nodes.get(replica.node)
+        if node is not None and not node.worker.hears:
+            continue  # an answer from there cannot be had
+        yield "Q", f"{replica_id} of {replica.model} on {replica.node} is still {replica.phase.value}", replica_id
+    for name, process in state.strays:
+        if name in cluster.nodes and cluster.nodes[name].worker.hears:
+            yield "Q", f"process {process} on {name}, which the log does not know, still counts as running", process
+    for name, node in cluster.nodes.items():
+        if node.removed or not node.worker.hears:
+            continue
+        known = state.nodes.get(name)
+        if known is not None and not (known.takes_work or known.drained or not known.approved):
+            yield "Q", f"node {name} can be reached and counts as {known.status.value}", name
+        for running in node.worker.processes:
+            owner = state.replicas.get(running.replica)
+            if owner is None or owner.node != name:
+                yield "Q", f"process {running.id} on {name} is an orphan: the log does not know it", running.id
+        for replica_id in state.by_node.get(name, ()):
+            loaded = state.replicas[replica_id].phase is Phase.LOADED
+            if loaded and node.worker.process_of(replica_id) is None:
+                yield "Q", f"{replica_id} counts as loaded on {name}, where no process of it runs", replica_id
+    for name, model in state.models.items():
+        short = copies(state, model) < floor_of(state, model)
+        if short and model.parked is None and "reconciler" not in state.frozen:
+            yield "Q", f"{name} is neither at its floor nor parked", name
+        extra = surplus(state, model, now)
+        if extra is not None:
+            yield "Q", f"{extra[0].id} of {name} is one too many ({extra[1]}) and stays", name

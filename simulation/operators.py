@@ -1,0 +1,118 @@
+"""What operators do in a scenario, as commands; merged with how things stand when the moment comes."""
+
+from __future__ import annotations
+
+from interlock.domain.commands import (
+    AnyReply,
+    ApproveNode,
+    ChangeSettings,
+    Command,
+    DeclareModel,
+    DrainNode,
+    Envelope,
+    Freeze,
+    Rejected,
+    RemoveModel,
+    RemoveNode,
+    ResumeNode,
+    SetNodeBudget,
+    SetNodeLabels,
+    SetReplicaSlots,
+    SetScheduling,
+    StoreLoadInfo,
+    Thaw,
+)
+from interlock.domain.entities import Model
+
+from .clock import START, Clock
+from .cluster import VirtualCluster
+from .fields import Distribution
+from .scenario import AdminSpec, ModelSpec
+from .writer import Writer
+
+
+class Operators:
+    """Carries out the scenario's admin steps. ``rejected`` lists those that the core would not take, and why."""
+
+    def __init__(self, clock: Clock, writer: Writer, cluster: VirtualCluster, models: dict[str, ModelSpec]) -> None:
+        self.clock = clock
+        self.writer = writer
+        self.cluster = cluster
+        self.models = models
+        self.services: dict[str, Distribution] = {name: model.service_time for name, model in models.items()}
+        self.history: list[tuple[int, str, str]] = []
+        self.rejected: list[str] = []
+        self._steps = 0
+
+    def agree(self, spec: AdminSpec) -> None:
+        """Have the step taken at its moment."""
+        self.clock.at(START + spec.at, self._do, spec)
+
+    def _do(self, spec: AdminSpec) -> None:
+        self.history.append((self.clock.elapsed, spec.action, spec.node or spec.model))
+        node = self.cluster.nodes.get(spec.node)
+        if node is not None and not node.worker.up and spec.action in ("approve", "resume"):
+            # A machine that was off joins now; the operator's word follows its registration.
+            self.cluster.start(node)
+            self.clock.after(1, self._send, spec)
+            return
+        self._send(spec)
+
+    def _send(self, spec: AdminSpec) -> None:
+        command = self._command(spec)
+        if command is None:
+            self.rejected.append(f"{spec.action} {spec.model}: there is no such model at that moment")
+            return
+        self._steps += 1
+
+        def told(reply: AnyReply) -> None:
+            if isinstance(reply, Rejected):
+                self.rejected.append(f"{spec.action} {spec.node or spec.model}: {reply.message}")
+            elif spec.action == "remove-node":
+                self.cluster.remove(self.cluster.nodes[spec.node])
+
+        self.writer.submit(Envelope(command_id=f"admin-{self._steps}", command=command, actor="operator"), told)
+
+    def _command(self, spec: AdminSpec) -> Command | None:
+        if spec.node:
+            return _node_command(spec)
+        if spec.model:
+            return self._model_command(spec)
+        if spec.action == "set":
+            return ChangeSettings(values=spec.values["settings"])
+        return Freeze(what=spec.values["what"]) if spec.action == "freeze" else Thaw(what=spec.values["what"])
+
+    def _model_command(self, spec: AdminSpec) -> Command | None:
+        known = self.writer.engine.state.find_model(spec.model)
+        if spec.action in ("declare-model", "edit-model"):
+            base = self._as_it_stands(known) if known is not None and spec.action == "edit-model" else None
+            wanted: ModelSpec = spec.values["edit"](base)
+            self.services[wanted.name] = wanted.service_time
+            return DeclareModel(
+                model=wanted.name, spec=wanted.spec, scheduling=wanted.scheduling, aliases=wanted.aliases
+            )
+        if known is None:
+            return None
+        if spec.action == "set-scheduling":
+            return SetScheduling(model=spec.model, scheduling=spec.values["merge"](known.scheduling))
+        if spec.action == "load-info":
+            return StoreLoadInfo(model=spec.model, spec=spec.values["spec"])
+        return RemoveModel(model=spec.model)
+
+    def _as_it_stands(self, model: Model) -> ModelSpec:
+        return ModelSpec(
+            name=model.name, spec=model.declared_spec, scheduling=model.scheduling, aliases=model.aliases,
+            service_time=self.services.get(model.name, ModelSpec(name="").service_time),
+        )  # fmt: skip
+
+
+def _node_command(spec: AdminSpec) -> Command:
+    node = spec.node
+    if spec.action == "set-labels":
+        return SetNodeLabels(node=node, labels=spec.values["labels"])
+    if spec.action == "set-budget":
+        return SetNodeBudget(node=node, budget=spec.values["budget"])
+    if spec.action == "set-max-replicas":
+        return SetReplicaSlots(node=node, max_replicas_per_model=spec.values["slots"])
+    plain = {"drain": DrainNode, "resume": ResumeNode, "approve": ApproveNode, "remove-node": RemoveNode}
+    return plain[spec.action](node=node)

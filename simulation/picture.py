@@ -1,0 +1,189 @@
+"""A second picture of the cluster, folded from the events alone, without the core's state, indexes or rules.
+
+It keeps just what the invariants judge by, so that a mistake in the core's own bookkeeping cannot hide itself.
+"""
+
+from __future__ import annotations
+
+from interlock.domain.entities import Budget, Claim, LoadSpec, Scheduling
+from interlock.domain.selector import matches, vram_label
+from interlock.domain.units import FOREVER
+
+
+class NodeView:
+    """One node. Figures are per pool: ``claims`` of all replicas, ``staying`` of those not leaving, ``resident``."""
+
+    __slots__ = (
+        "approved", "boot", "budget", "claims", "disk", "drained", "labels", "limits", "name", "operator_labels",
+        "pools", "replicas", "resident", "slots", "staged", "status", "staying", "vendor", "worker_labels",
+    )  # fmt: skip
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.boot = ""
+        self.approved = self.drained = False
+        self.status = "up"
+        self.pools: tuple[int, ...] = ()
+        self.budget = Budget()
+        self.slots = 1
+        self.disk: int | None = None
+        self.vendor = ""
+        self.worker_labels: dict[str, str] = {}
+        self.operator_labels: dict[str, str] = {}
+        self.labels: dict[str, str] = {}
+        self.replicas: dict[str, ReplicaView] = {}
+        self.claims: list[int] = []
+        self.staying: list[int] = []
+        self.resident: list[int] = []
+        self.limits: list[int] = []
+        self.staged: dict[tuple[str, int], int] = {}
+
+    @property
+    def takes_work(self) -> bool:
+        """Whether new locks and loads may go there."""
+        return self.approved and self.status == "up" and not self.drained
+
+    def relabel(self) -> None:
+        """Work out the labels that selectors see."""
+        labels = {"node.name": self.name, "node.replica-slots": str(self.slots)}
+        if self.vendor:
+            labels["gpu.vendor"] = self.vendor
+        if bucket := vram_label(max(self.pools, default=0)):
+            labels["gpu.vram"] = bucket
+        labels |= self.worker_labels | self.operator_labels
+        self.labels = {key: value for key, value in labels.items() if value}
+
+    def resize(self) -> None:
+        """Pools or budget are new. What is claimed already may stay; nothing more than the budget may come."""
+        size = len(self.pools)
+        for figures in (self.claims, self.staying, self.resident):
+            figures.extend([0] * (size - len(figures)))
+        budgets = [self.budget.of(total) for total in self.pools] + [0] * (len(self.claims) - size)
+        self.limits = [max(budget, claimed) for budget, claimed in zip(budgets, self.claims, strict=True)]
+
+    def count(self, figures: list[int], claim: Claim, sign: int) -> None:
+        """Count a claim in or out of one of the figures."""
+        for pool, size in claim:
+            figures[pool] += sign * size
+
+    def shrink_limits(self) -> None:
+        """Something left: what was above the budget may not come back."""
+        for pool, claimed in enumerate(self.claims):
+            budget = self.budget.of(self.pools[pool]) if pool < len(self.pools) else 0
+            self.limits[pool] = max(budget, min(self.limits[pool], claimed))
+
+
+class ModelView:
+    """One model."""
+
+    __slots__ = ("declared", "load_known", "name", "parked", "replicas", "scheduling", "serving", "specs", "waiting")
+
+    def __init__(self, name: str, scheduling: Scheduling, spec: LoadSpec) -> None:
+        self.name = name
+        self.scheduling = scheduling
+        self.declared = self.serving = 1
+        self.specs = {1: spec}
+        self.load_known = bool(spec.backend)
+        self.parked = ""
+        self.replicas: dict[str, ReplicaView] = {}
+        self.waiting: dict[str, None] = {}
+
+
+class ReplicaView:
+    """One replica. ``locks`` are its requests; ``beneficiary`` says for whom it is a victim."""
+
+    __slots__ = (
+        "beneficiary", "cause", "claim", "disk", "evictable_at", "id", "index", "locks", "model", "node", "phase",
+        "resident", "revision", "started_for_request",
+    )  # fmt: skip
+
+    def __init__(self, id_: str, model: str, node: str, index: int, revision: int, claim: Claim, disk: int) -> None:
+        self.id = id_
+        self.model = model
+        self.node = node
+        self.index = index
+        self.revision = revision
+        self.claim = claim
+        self.disk = disk
+        self.phase = "reserved"
+        self.resident = False
+        self.evictable_at = FOREVER
+        self.beneficiary = ""
+        self.cause = ""
+        self.started_for_request = False
+        self.locks: dict[str, None] = {}
+
+
+class Picture:
+    """Nodes, models and replicas as the events tell of them; ``locked`` maps each running request to its replica."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, NodeView] = {}
+        self.models: dict[str, ModelView] = {}
+        self.replicas: dict[str, ReplicaView] = {}
+        self.locked: dict[str, str] = {}
+        self.waiting: dict[str, str] = {}
+        self.frozen: set[str] = set()
+        self.orphans: dict[str, dict[str, ReplicaView]] = {}
+        """Replicas of models that were removed."""
+
+    def candidate(self, model: ModelView, node: NodeView | None) -> bool:
+        """Whether the node is in the model's candidate set."""
+        return node is not None and node.approved and matches(model.scheduling.selector, node.labels)
+
+    def eligible(self, replica: ReplicaView) -> bool:
+        """Whether a request may be sent to the replica at all, its load aside."""
+        model = self.models.get(replica.model)
+        if model is None or replica.phase != "loaded" or replica.revision != model.serving:
+            return False
+        node = self.nodes.get(replica.node)
+        return node is not None and node.takes_work and self.candidate(model, node)
+
+    def usable(self, model: ModelView) -> ReplicaView | None:
+        """A replica that has room for one more request now."""
+        parallel = model.scheduling.parallel
+        for replica in model.replicas.values():
+            if replica.phase == "loaded" and (not parallel or len(replica.locks) < parallel) and self.eligible(replica):
+                return replica
+        return None
+
+    def loaded_on_candidates(self, model: ModelView) -> int:
+        """Loaded replicas on the model's candidates."""
+        return sum(
+            1
+            for replica in model.replicas.values()
+            if replica.phase == "loaded" and self.candidate(model, self.nodes.get(replica.node))
+        )
+
+    def has_live_copy(self, model: ModelView, but: str = "") -> bool:
+        """Whether a replica of the serving revision is loaded on a healthy candidate."""
+        return any(replica.id != but and self.eligible(replica) for replica in model.replicas.values())
+
+    def floor(self, model: ModelView) -> int:
+        """Copies that eviction must leave on the model's candidates."""
+        if model.scheduling.everywhere:
+            return sum(1 for node in self.nodes.values() if self.candidate(model, node))
+        return model.scheduling.min_replicas
+
+    def drop(self, replica: ReplicaView) -> None:
+        """Nothing is left of the replica."""
+        self.replicas.pop(replica.id, None)
+        model = self.models.get(replica.model)
+        if model is not None:
+            model.replicas.pop(replica.id, None)
+        node = self.nodes.get(replica.node)
+        if node is not None and node.replicas.pop(replica.id, None) is not None:
+            node.count(node.claims, replica.claim, -1)
+            if replica.phase != "unloading":
+                node.count(node.staying, replica.claim, -1)
+            if replica.resident:
+                node.count(node.resident, replica.claim, -1)
+            node.shrink_limits()
+
+    def leave(self, replica: ReplicaView) -> None:
+        """The replica is on its way out; its memory is still in use."""
+        if replica.phase != "unloading":
+            replica.phase = "unloading"
+            node = self.nodes.get(replica.node)
+            if node is not None:
+                node.count(node.staying, replica.claim, -1)

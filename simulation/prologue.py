@@ -1,0 +1,133 @@
+"""The time before the run: what has been registered, declared and loaded when it begins, as a history in the log.
+
+Nodes and models enter through the rules that decide their commands, without what would follow from them: the world is
+set up first, and looked at when it is complete. Loaded replicas get the events of a load that went well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from interlock.domain import events as ev
+from interlock.domain.apply import apply
+from interlock.domain.commands import ChangeSettings, Command, DeclareModel, Done, Envelope, StartEpoch
+from interlock.domain.decide import decide
+from interlock.domain.engine import Engine, Outcome
+from interlock.domain.entities import Claim
+from interlock.domain.errors import InterlockError, UnreadableFile
+from interlock.domain.placement import fit
+from interlock.domain.recording import Recorded
+from interlock.domain.units import FOREVER
+
+from . import world
+from .clock import START
+from .cluster import VirtualCluster
+from .scenario import ReplicaSpec, Scenario
+from .world import Files, Process
+
+BACKGROUND = "background"
+"""The holder of the locks that stand at time 0."""
+
+
+class Prologue:
+    """Builds the engine's first state and the workers' with it; :attr:`outcome` is all that was recorded."""
+
+    def __init__(self, engine: Engine, cluster: VirtualCluster, scenario: Scenario) -> None:
+        self.engine = engine
+        self.cluster = cluster
+        self.scenario = scenario
+        self.events: list[ev.Event] = []
+        self.recorded: list[Recorded] = []
+        self.busy: list[tuple[int, str]] = []
+        """Background requests with the length of time after which they end."""
+        self._envelope = Envelope(
+            command_id="prologue", command=StartEpoch(epoch=1, writer="writer-1"), actor="scenario"
+        )
+
+    @property
+    def outcome(self) -> Outcome:
+        """What was recorded, in the form of one decision's outcome."""
+        return Outcome(tuple(self.recorded), tuple(self.events), Done(), (), {})
+
+    def tell(self) -> None:
+        """Everything that was before; raises UnreadableFile when the scenario's world cannot be."""
+        self._decided(StartEpoch(epoch=1, writer="writer-1"), "the scheduler")
+        if self.scenario.settings:
+            self._decided(ChangeSettings(values=self.scenario.settings), "the settings")
+        for spec in self.scenario.nodes:
+            node = self.cluster.add(spec)
+            if spec.up:
+                self._decided(world.register(node.worker, approve=spec.approved), f"node {spec.name}")
+        for model in self.scenario.models:
+            command = DeclareModel(
+                model=model.name, spec=model.spec, scheduling=model.scheduling, aliases=model.aliases
+            )
+            self._decided(command, f"model {model.name}")
+        for replica in self.scenario.replicas:
+            self._loaded(replica)
+
+    def _decided(self, command: Command, what: str) -> None:
+        try:
+            self._take(decide(self.engine.state, command, START).events)
+        except InterlockError as error:
+            raise UnreadableFile(f"{self.scenario.name}: {what}: {error.message}", cure=error.cure) from None
+
+    def _take(self, events: Iterable[ev.Event]) -> None:
+        ledger = self.engine.ledger
+        for event in events:
+            recorded = ledger.record(event, self._envelope, len(self.events), "scenario")
+            apply(self.engine.state, event)
+            ledger.enter(recorded, event, self.engine.state)
+            self.events.append(event)
+            self.recorded.append(recorded)
+
+    def _loaded(self, spec: ReplicaSpec) -> None:
+        state, name = self.engine.state, f"{self.scenario.name}: replica of {spec.model} on {spec.node}"
+        model, node = state.models[spec.model], state.nodes.get(spec.node)
+        if node is None:
+            raise UnreadableFile(f"{name}: the node is not up.", cure="Give it up = true, or leave the replica out.")
+        load = model.serving_spec
+        index = state.free_index(node, model.name)
+        if index is None:
+            cure = "Raise the node's max_replicas_per_model, or leave the replica out."
+            raise UnreadableFile(f"{name}: the node holds as many of it as it may.", cure=cure)
+        claim = fit(state.free_in_pools(node), load.vram)
+        staged = (model.name, model.serving) in state.staged.get(node.name, {})
+        free = state.disk_free(node)
+        if claim is None or (not staged and free is not None and load.disk > free):
+            cure = "Give the node more, or the model less."
+            raise UnreadableFile(f"{name}: there is no room for it.", cure=cure)
+        self._history(spec, index, claim, 0 if staged else load.disk)
+
+    def _history(self, spec: ReplicaSpec, index: int, claim: Claim, disk: int) -> None:
+        state = self.engine.state
+        model = state.models[spec.model]
+        replica = f"r-{state.reservations + 1:06d}"
+        node = self.cluster.nodes[spec.node]
+        worker = node.worker
+        port = world.FIRST_PORT + len(worker.processes)
+        process = Process(replica, f"p{worker.boot}-{replica}", spec.model, index, port, loaded=True)
+        load = model.serving_spec
+        files = {Files(spec.model, world.edition(load), load.disk)} if load.disk else set()
+        node.worker = world.with_loaded(worker, process, files)
+        address = world.address_of(node.worker, process)
+        of: dict[str, Any] = {"at": START, "replica": replica, "model": spec.model, "node": spec.node}
+        events: list[ev.Event] = [
+            ev.ReplicaReserved(
+                **of, index=index, revision=model.serving, claim=claim, disk=disk, cause="scenario", silent_at=FOREVER
+            ),
+            ev.BackendInstallRequested(**of, op=1, silent_at=FOREVER),
+            ev.BackendInstalled(**of, address=address),
+            ev.LoadStarted(**of, op=2, silent_at=FOREVER),
+            ev.ReplicaLoaded(**of, evictable_at=START, address=address),
+        ]
+        for number in range(spec.in_flight):
+            request = f"{BACKGROUND}-{replica}-{number + 1}"
+            locked = ev.ReplicaLocked(
+                **of, request=request, holder=BACKGROUND, arrival=START, deadline=FOREVER, cause="scenario"
+            )
+            events.append(locked)
+            if spec.busy_for < FOREVER:
+                self.busy.append((spec.busy_for, request))
+        self._take(events)
