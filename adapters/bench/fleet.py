@@ -25,8 +25,9 @@ class Fleet:
     what is there, ``big`` ones of 8 GiB only in place of one replica.
     """
 
-    def __init__(self, nodes: int, *, parallel: int = 1, cold: int = 0, replicas: int = REPLICAS_PER_NODE) -> None:
+    def __init__(self, nodes: int, *, parallel: int = 1, cold: int = 0, epoch: int = 0) -> None:
         self.engine = Engine()
+        self.engine.ledger.epoch = epoch
         self.rows: list[Recorded] = []
         self.warm = [f"m-{place}" for place in range(nodes)]
         self.small = [f"small-{place}" for place in range(cold)]
@@ -43,7 +44,7 @@ class Fleet:
         for name in self.big:
             self._declare(name, 8, Scheduling())
         serial = itertools.count(1)
-        for copy in range(replicas):
+        for copy in range(REPLICAS_PER_NODE):
             for place in range(nodes):
                 node = f"node-{(place + copy) % nodes:05d}"
                 # With fewer nodes than copies a node holds several of one model.
