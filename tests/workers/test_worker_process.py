@@ -17,13 +17,16 @@ from nats.aio.client import Client
 
 from interlock.adapters.grpc.calls import Generation
 from interlock.adapters.grpc.client import BackendClient
+from interlock.adapters.nats import connection
+from interlock.adapters.nats.broker import Broker
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.adapters.nats.worker_link import NatsWorkers
 from interlock.adapters.worker import pidfiles
 from interlock.adapters.worker.config import WorkerConfig
+from interlock.domain import commands as c
 from interlock.domain import effects as e
 from interlock.domain.entities import LoadSpec
-from interlock.domain.errors import BackendGone, Fenced
+from interlock.domain.errors import BackendGone, Fenced, WorkerUnavailable
 from tests.workers.conftest import a_worker
 from tests.workers.control_plane import ControlPlane
 from tests.workers.rig import RealRig, Reports, backend_pids, free_port
@@ -285,3 +288,29 @@ async def test_a_worker_survives_a_broker_that_is_not_there_yet(
             await asyncio.sleep(0.01)
     assert await made.send(signal.SIGTERM) == 0
     assert control_plane.registrations == []
+
+
+async def test_a_worker_takes_orders_again_when_the_broker_comes_back(
+    worker_config: WorkerConfig, control_plane: ControlPlane, backends: BackendClient, tmp_path: Path
+) -> None:
+    broker = Broker(tmp_path / "nats")
+    nats = await broker.start()
+    client = await connection.connect(nats, "writer")
+    config = msgspec.structs.replace(worker_config, nats=nats)
+    async with a_worker(config, control_plane):
+        rig = RealRig(NatsWorkers(client, backends), config.name, Reports(), backends)
+        await rig.loaded("r-1")
+        os.kill(broker.pid, signal.SIGKILL)
+        await broker.stop()
+        assert (await broker.start()).url == nats.url
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    running = await rig.running()
+                    break
+                except WorkerUnavailable:
+                    await asyncio.sleep(0.05)
+        assert [each.replica for each in running] == ["r-1"]
+        assert isinstance(await rig.do(e.UnloadModel, "r-1"), c.ReportUnloaded)
+    await connection.close(client)
+    await broker.stop()
