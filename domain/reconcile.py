@@ -122,7 +122,7 @@ def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev
 
 def floor_plan(state: State, model: Model, now: int) -> Plan:
     """How the floor could be kept: like a first copy, but evicting only what has lower priority."""
-    if not state.candidates(model).nodes:
+    if model.load_info_known and not state.candidates(model).nodes:
         return routing.no_node_matches(state, model)
     return routing.first_copy(state, model, now, strictly=True)
 

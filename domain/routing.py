@@ -17,6 +17,7 @@ from .refusals import RefusalCode
 from .shrinking import copies
 from .state import State
 from .survey import room_verdict, survey, warm_verdict
+from .units import FOREVER
 
 TIE_SCAN = 8
 """So many replicas that tie on locks and recency are compared by free memory."""
@@ -110,10 +111,13 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
         if loading is not None:
             return Join(loading.id, explain_room(state, model, "join", loading.node, chosen=loading.id))
         return first_copy(state, model, now)
-    if may_grow(state, model) and model.retry_at <= now:
+    until = FOREVER
+    if may_grow(state, model):
         room = placement.find_room(state, model)
-        if room is not None:
+        if room is not None and model.retry_at <= now:
             return Place(room, explain_room(state, model, "place", room.node))
+        if room is not None:
+            until = model.retry_at  # its last growth load failed: nothing else may come to try again
     explanation = survey(
         state,
         model,
@@ -121,7 +125,7 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
         warm_verdict(state, model, ""),
         cure="A release, or a higher `parallel` or `max_replicas`.",
     )
-    return Hold(Wait("busy"), explanation)
+    return Hold(Wait("busy", until=until), explanation)
 
 
 def joinable_load(state: State, model: Model) -> Replica | None:
