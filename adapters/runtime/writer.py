@@ -21,6 +21,7 @@ from interlock.domain.engine import Engine, Outcome
 from interlock.domain.entities import RequestStatus
 from interlock.domain.errors import (
     CommitUnknown,
+    EventConflict,
     Fenced,
     InterlockError,
     InvariantBroken,
@@ -426,10 +427,24 @@ class Writer:
         await self._read_tail(stored)
         lost = [job for batch in (sent, self._open) for job, _ in batch.decided]
         lost = [job for job in lost if not job.resends and not isinstance(job.envelope.command, Tick)]
+        if isinstance(error, EventConflict):
+            lost = await self._without_repeats(lost)
         self._sent, self._open = None, Batch()
         self._queue.extendleft(reversed(lost))
         self._ahead = self.committed.fork()
         self._begin_epoch()
+
+    async def _without_repeats(self, jobs: list[Job]) -> list[Job]:
+        """Those that were not stored before. The others are repeats that only the store's own keys have recognised."""
+        fresh = []
+        for job in jobs:
+            known = job.envelope.command_id in self.committed.ledger.replies
+            recorded = [] if known else await self._store.find_command(job.envelope.command_id)
+            if recorded:
+                job.answer(self._reply_from(recorded, asked_for(job.envelope.command)))
+            else:
+                fresh.append(job)
+        return fresh
 
     def _suspect(self, batch: Batch, error: Exception) -> None:
         """The store answers and does not take the batch: find the command in it that is to blame."""

@@ -10,6 +10,7 @@ import pytest
 
 from interlock.adapters.runtime import writer as writer_module
 from interlock.adapters.runtime.clock import SystemClock
+from interlock.adapters.runtime.repeats import Repeats
 from interlock.adapters.store.memory import Fault, MemoryStore
 from interlock.domain import commands as c
 from interlock.domain import decide as decide_module
@@ -191,6 +192,24 @@ async def test_a_repeat_that_memory_has_lost_is_looked_up_in_the_store(
     assert await rig.seat.acquire(old) == locked
     assert await rig.seat.send(release) == c.Done()
     assert len(rig.log.rows) == events
+    expect_sound(rig)
+
+
+async def test_a_repeat_that_nothing_here_remembers_is_told_by_the_store_s_own_keys(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "KEPT_REPLIES", 8)
+    monkeypatch.setattr(Repeats, "may_know", lambda self, command_id: False)
+    await rig.acquire("warm-up")
+    old = rig.envelope(c.AcquireLock(request="old", model="m", holder="gw"))
+    locked = await rig.seat.acquire(old)
+    await rig.send(c.ReleaseLock(request="old"))
+    for number in range(20):
+        await rig.acquire(f"q{number}")
+    replies = await asyncio.gather(rig.seat.acquire(old), *await many(rig, 10, first=100))
+    assert replies[0] == locked
+    assert {type(reply) for reply in replies} == {c.Locked}
+    assert [event.request for event in rig.events("ReplicaLocked")].count("old") == 1
     expect_sound(rig)
 
 

@@ -1,0 +1,191 @@
+"""The smaller parts: the filter for repeats, holders' leases, the feed, views, history, the fan-out to NATS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from interlock.adapters.nats.broker import Broker
+from interlock.adapters.nats.connection import connect
+from interlock.adapters.runtime.clock import SystemClock
+from interlock.adapters.runtime.fanout import Fanout
+from interlock.adapters.runtime.holders import Holders
+from interlock.adapters.runtime.queries import Queries
+from interlock.adapters.runtime.repeats import Repeats
+from interlock.domain import commands as c
+from interlock.domain.units import GIB, SECOND
+from tests.runtime.rig import Rig
+
+
+class HandClock(SystemClock):
+    """Monotonic time that a test moves."""
+
+    at = 1000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+def test_the_filter_never_takes_a_known_id_for_a_fresh_one() -> None:
+    repeats = Repeats()
+    for number in range(50_000):
+        repeats.add(f"c{number}")
+    assert all(repeats.may_know(f"c{number}") for number in range(50_000))
+    mistaken = sum(repeats.may_know(f"other-{number}") for number in range(50_000))
+    assert mistaken < 1_000
+
+
+def test_a_lease_lapses_after_its_length_and_not_before() -> None:
+    clock = HandClock()
+    holders = Holders(["known"], clock, lambda: 30 * SECOND)
+    holders.meet("new")
+    for _ in range(29):
+        clock.at += 1
+        assert holders.lapsed() == []
+    holders.renew("new")
+    clock.at += 1.5
+    assert holders.lapsed() == ["known"]
+    assert holders.lapsed() == []
+
+
+def test_time_in_which_this_process_stood_still_is_not_held_against_holders() -> None:
+    clock = HandClock()
+    holders = Holders(["gw"], clock, lambda: 30 * SECOND)
+    clock.at += 3600
+    assert holders.lapsed() == []
+    lapsed = []
+    for _ in range(5):
+        clock.at += 9
+        lapsed += holders.lapsed()
+    assert lapsed == ["gw"]
+
+
+async def test_the_feed_gives_the_past_from_the_store_and_then_what_comes(rig: Rig) -> None:
+    follower = rig.seat.feed.follow(0)
+    rows = [await anext(follower) for _ in range(len(rig.log.rows))]
+    assert [row.position for row in rows] == list(range(1, len(rows) + 1))
+    coming = asyncio.ensure_future(anext(follower))
+    await asyncio.sleep(0)
+    assert not coming.done()
+    await rig.send(c.Freeze(what="evictions"))
+    row = await asyncio.wait_for(coming, 5)
+    assert row.event == "Frozen"
+    assert msgspec.json.decode(msgspec.json.encode(row.data))["data"]["what"] == "evictions"
+
+
+def queries_of(rig: Rig) -> Queries:
+    """The gateway's questions to a rig."""
+    return Queries(
+        rig.threads,
+        SystemClock(),
+        state=rig.seat.state,
+        last_heard=rig.seat.last_heard,
+        readiness=rig.seat.lacks,
+        figures=rig.seat.figures,
+    )
+
+
+async def test_views_hold_what_an_operator_wants(rig: Rig) -> None:
+    await rig.acquire("q1")
+    await rig.send(c.SetNodeBudget(node="thor", budget=c.Budget(percent=50)))
+    await rig.send(c.ReportCapacity(node="thor", used=(12 * GIB,)))
+    queries = queries_of(rig)
+    node = (await queries.nodes())[0]
+    pool = node.pools[0]
+    assert (node.name, node.status, node.vram_budget, node.in_flight) == ("thor", "healthy", "50%", 1)
+    assert (pool.total, pool.budget, pool.committed, pool.foreign) == (24 * GIB, 12 * GIB, 9 * GIB, 3 * GIB)
+    assert pool.used + pool.reserved + pool.free == pool.budget
+    assert node.last_heard > 0
+    replica = (await queries.replicas())[0]
+    assert (replica.phase, replica.locks, replica.takes_locks, replica.memory) == ("loaded", ["q1"], True, 9 * GIB)
+    assert replica.age is not None
+    model = await queries.model("m")
+    assert model is not None
+    assert (model.declared, model.serving, model.loaded, model.in_flight, model.queue) == (1, 1, 1, 1, 0)
+    assert (await queries.requests())[0].status == "locked"
+    assert (await queries.settings())["reconcile_interval"] == "30s"
+    names = {sample.name for sample in await queries.metrics()}
+    assert {"interlock_leader", "interlock_epoch", "interlock_replicas", "interlock_log_position"} <= names
+
+
+async def test_a_waiting_request_shows_its_place_and_what_it_waits_for(rig: Rig) -> None:
+    rig.workers.silence("thor")
+    asking = [asyncio.create_task(rig.acquire(f"q{number}")) for number in range(3)]
+    await rig.until(lambda: len(rig.seat.state().requests) == 3)
+    queries = queries_of(rig)
+    views = sorted(await queries.requests(), key=lambda view: view.place)
+    assert [(view.id, view.place, view.wait) for view in views] == [
+        ("q0", 1, "load"),
+        ("q1", 2, "load"),
+        ("q2", 3, "load"),
+    ]
+    status = await queries.load_status("m")
+    assert status is not None
+    assert (status.state, status.node) == ("installing", "thor")
+    for task in asking:
+        task.cancel()
+
+
+async def test_a_finished_request_is_read_from_the_log(rig: Rig) -> None:
+    await rig.acquire("q1")
+    await rig.send(c.ReleaseLock(request="q1", outcome="failed", detail="the backend's words"))
+    refused = await rig.acquire("q2", model="unheard-of")
+    assert isinstance(refused, c.Rejected)
+    queries = queries_of(rig)
+    ended = await queries.request("q1")
+    assert ended is not None
+    assert (ended.status, ended.outcome, ended.message, ended.node) == (
+        "ended",
+        "failed",
+        "the backend's words",
+        "thor",
+    )
+    other = await queries.request("q2")
+    assert other is not None
+    assert (other.outcome, other.code) == ("refused", "unknown_model")
+    assert await queries.request("q3") is None
+
+
+class MemoryTracker:
+    """Remembers in memory how far a projection has come."""
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def read(self) -> int:
+        return self.position
+
+    def write(self, position: int) -> None:
+        self.position = position
+
+
+async def test_every_event_reaches_the_broker_once_and_the_writer_never_waits_for_it(
+    make_rig: Callable[..., Rig], tmp_path: Path
+) -> None:
+    broker = Broker(tmp_path / "nats")
+    config = await broker.start()
+    client = await connect(config, "test")
+    rig = await make_rig().lead()
+    tracker = MemoryTracker()
+    publishing = asyncio.create_task(Fanout(client, rig.threads, rig.seat.feed, tracker).run())
+    await rig.node("thor")
+    await rig.model("m")
+    await rig.acquire("q1")
+    await rig.until(lambda: tracker.position == len(rig.log.rows))
+    await broker.stop()
+    await asyncio.wait_for(rig.acquire("q2"), 5)
+    await broker.start()
+    await rig.until(lambda: tracker.position == len(rig.log.rows), 40)
+    seen: list[str] = []
+    subscription = await client.jetstream().subscribe("interlock.events.>", ordered_consumer=True)
+    while len(seen) < len(rig.log.rows):
+        message = await subscription.next_msg(timeout=5)
+        seen.append(msgspec.json.decode(message.data)["id"])
+    assert seen == [row[5] for row in rig.log.rows]
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+    await client.close()
+    await broker.stop()
