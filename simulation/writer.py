@@ -210,7 +210,7 @@ class Writer:
 
     def send_again(self, effect: Effect) -> None:
         """Send an effect again whose answer is late."""
-        if self.leading:
+        if self.leading and not self.hanging:
             self._send([effect])
 
     def forget(self, requests: frozenset[str]) -> None:
@@ -332,6 +332,7 @@ class Writer:
             for sent, outcome in hanging:
                 if outcome.recorded:
                     self._store(sent, outcome)
+            for sent, outcome in hanging:
                 self._give_out(sent, outcome)
         finally:
             self._busy = False
