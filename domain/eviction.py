@@ -9,6 +9,7 @@ import msgspec
 
 from .entities import Claim, Model, Node, Phase, Replica
 from .placement import staging_need
+from .shrinking import counts, floor_of
 from .state import State
 from .units import FOREVER, format_instant
 
@@ -60,20 +61,19 @@ def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int,
 
 def spare_of_floor(state: State, replica: Replica, model: Model, leaving: int = 1) -> bool:
     """Whether the model's floor on its candidates holds without ``leaving`` of them, this replica among them."""
-    candidates = state.candidates(model).nodes
-    if replica.node not in candidates:
+    if replica.node not in state.candidates(model).nodes:
         return True
-    floor = len(candidates) if model.scheduling.everywhere else model.scheduling.min_replicas
+    floor = floor_of(state, model)
     if not floor:
         return True
     return loaded_on_candidates(state, model) - leaving >= floor
 
 
 def loaded_on_candidates(state: State, model: Model) -> int:
-    """Loaded replicas of any revision on the model's candidates, whatever those nodes' health."""
+    """Loaded replicas of any revision on the model's candidates that keep theirs; a drained node's are leaving."""
     candidates = state.candidates(model).nodes
     replicas = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
-    return sum(1 for replica in replicas if replica.phase is Phase.LOADED and replica.node in candidates)
+    return sum(1 for replica in replicas if replica.phase is Phase.LOADED and counts(state, replica, candidates))
 
 
 def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:

@@ -138,7 +138,9 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
         return []
     plan = floor_plan(state, model, now)
     if not isinstance(plan, Place | Evict):
-        return []
+        # What it lacks may be another thing by now: without this, a load that failed would wait for room for ever.
+        anew = _parked(model, plan, now)
+        return [] if (anew.lacks, anew.until) == (parked.lacks, parked.until) else [anew]
     unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
     return [unparked, *loads.begin(state, model, plan, now, f"floor of {model.name}: {command.cause}")]
 

@@ -1,0 +1,39 @@
+"""Defects that exploration has found, each as the shortest history that shows it."""
+
+from __future__ import annotations
+
+from interlock.domain import commands as cmd
+from interlock.domain.entities import Phase
+from tests.domain.cluster import Cluster
+
+
+def test_a_copy_on_a_drained_node_keeps_no_floor_for_eviction() -> None:
+    """The busy copy on the drained node counted, so that its replacement elsewhere was evicted below the floor."""
+    cluster = Cluster()
+    cluster.node("first", vram=24)
+    cluster.node("second", vram=12)
+    cluster.model("beta", vram=10, min_replicas=1)
+    cluster.settle()
+    cluster.request("q1", "beta")
+    cluster.send(cmd.DrainNode(node="first"))
+    cluster.settle()
+    cluster.wait(60)
+    cluster.model("alpha", vram=10)
+    cluster.forget()
+    cluster.request("q2", "alpha")
+    assert cluster.count("ReplicaEvicted") == 0
+    assert cluster.count("RequestQueued") == 1
+
+
+def test_a_floor_that_is_parked_for_room_still_tries_a_failed_load_again() -> None:
+    """Parked for want of room for its second copy, the failed load of the first was never tried again."""
+    cluster = Cluster()
+    cluster.node("solo")
+    cluster.model("greedy", vram=20, min_replicas=2)
+    assert cluster.state.models["greedy"].parked is not None
+    cluster.fail(cluster.effects[-1])
+    cluster.settle()
+    cluster.wait(60)
+    cluster.settle()
+    assert [replica.phase for replica in cluster.state.replicas.values()] == [Phase.LOADED]
+    assert cluster.state.models["greedy"].parked is not None
