@@ -27,6 +27,7 @@ _LACKS = {
     "time": "the time for it has come",
 }
 
+_FREEZABLE = {"reconciler": "the reconciler", "evictions": "evictions"}
 _LEAVES = {
     "removed": "its model was removed",
     "revision": "a newer revision serves",
@@ -242,7 +243,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.EpochStarted: lambda e: f"Writer {e.writer} took over as epoch {e.epoch}.",
     ev.HolderLost: _holder,
     ev.SettingsChanged: _settings,
-    ev.Frozen: lambda e: f"An operator froze {e.what}.",
-    ev.Thawed: lambda e: f"An operator thawed {e.what}.",
+    ev.Frozen: lambda e: f"An operator froze {_FREEZABLE.get(e.what, e.what)}.",
+    ev.Thawed: lambda e: f"An operator thawed {_FREEZABLE.get(e.what, e.what)}.",
 }
 """Every event class and its sentence; a test proves that none is missing."""

@@ -407,16 +407,19 @@ def _eviction(links: list[_Link]) -> EvictionStory | None:
     if reserved is None:
         return None
     kept = _kept(event.explanation, event.node)
-    others = f" Kept: {'; '.join(f'{one.replica} of {one.model} ({one.why})' for one in kept)}." if kept else ""
-    cause = reserved.cause or "the reconciler"
+    told = "; ".join(f"{one.replica} of {one.model} ({one.why})" for one in kept)
+    others = f" Kept there: {told}." if kept else " Nothing else that could have left was on that node."
+    rows = event.explanation.considered if event.explanation is not None else ()
+    elsewhere = [f"{row.node} ({row.filter}: {row.detail})" for row in rows if row.outcome == "rejected"][:3]
+    others += f" Not on {'; '.join(elsewhere)}." if elsewhere else ""
     return EvictionStory(
         for_replica=event.beneficiary,
         for_model=event.beneficiary_model,
-        for_cause=cause,
+        for_cause=reserved.cause,
         victims=list(reserved.victims),
         others=kept,
         sentence=f"{event.replica} of {event.model} left node {event.node} to make room for {event.beneficiary} of "
-        f"{event.beneficiary_model}, which {cause} needed.{others}",
+        f"{event.beneficiary_model} (for: {reserved.cause or 'the reconciler'}).{others}",
     )
 
 

@@ -155,7 +155,9 @@ def _snake(name: str) -> str:
 
 
 def _fail(wants_json: bool, message: str, cure: str, code: str, status: int) -> int:
-    text = message[:1].upper() + message[1:]
+    first = message.partition(" ")[0]
+    # A plain word begins a sentence; the name of a file or a field stays as it is.
+    text = message[:1].upper() + message[1:] if first.isalpha() and first.islower() else message
     sys.stderr.write(f"Error: {f'{text} {cure}'.strip()}\n")
     return _fail_json(wants_json, f"{text} {cure}".strip(), "error", code, status)
 

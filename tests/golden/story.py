@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from interlock.adapters.store import SqliteStore
 from interlock.domain import commands as cmd
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
@@ -96,9 +99,25 @@ class Story:
         actor = f"worker:{self.engine.state.replicas[replica].node}"
         self.send(cmd.ReportUnloaded(replica=replica, op=self.op(replica)), actor=actor)
 
+    def unload_all(self) -> None:
+        """The workers let go of all that is to leave."""
+        for replica in list(self.engine.state.replicas):
+            if self.engine.state.replicas[replica].phase.value == "unloading":
+                self.unload(replica)
+
     def newest(self) -> str:
         """The replica that was reserved last."""
         return f"r-{self.engine.state.reservations:06d}"
+
+
+def write_store(path: Path) -> Path:
+    """The whole run as a log on SQLite, in this file; returns it."""
+    store = SqliteStore(path, durable=False)
+    try:
+        store.append([row for outcome in tell().outcomes for row in outcome.recorded], store.take_epoch("story", 1))
+    finally:
+        store.close()
+    return path
 
 
 def tell() -> Story:
@@ -178,9 +197,14 @@ def _edits_and_floors(story: Story) -> None:
     story.load(story.newest())
     story.model("embed", 2, backend="embeddings", min_replicas=1)
     story.load(story.newest())
-    for replica in list(story.engine.state.replicas):
-        if story.engine.state.replicas[replica].phase.value == "unloading":
-            story.unload(replica)
+    story.unload_all()
+    # A second copy is surplus after a while, and is kept as long as the reconciler is frozen.
+    story.send(cmd.RequestLoad(model="embed"), actor="operator:ann")
+    story.load(story.newest())
+    story.send(cmd.Freeze(what="reconciler"), actor="operator:ann")
+    story.wait(6 * MINUTE)
+    story.send(cmd.Thaw(what="reconciler"), actor="operator:ann")
+    story.unload_all()
 
 
 def _backends_go(story: Story) -> None:

@@ -1,0 +1,204 @@
+"""Why: chains of causes, the decisions in them, and surveys made again in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from interlock.adapters.audit.full import recompute
+from interlock.adapters.audit.service import AuditService
+from interlock.adapters.audit.why import find_subject
+from interlock.adapters.store import SqliteStore
+from interlock.domain import events as ev
+from interlock.domain.codec import decode_event
+from interlock.domain.commands import DrainNode, ResumeNode, StartEpoch
+from interlock.domain.errors import InvalidField, NotFound
+from interlock.domain.units import MINUTE
+from tests.golden.story import Story
+
+
+def _events(audit: AuditService, subject: str) -> list[str]:
+    return [step.event for step in audit.why(subject).chain]
+
+
+def test_a_cold_requests_chain_is_its_load_from_reservation_to_release(audit: AuditService) -> None:
+    assert _events(audit, "q-1") == [
+        "ReplicaReserved", "BackendInstallRequested", "RequestQueued", "BackendInstalled", "StagingStarted",
+        "LoadStarted", "ReplicaLoaded", "ReplicaLocked", "ReplicaReleased",
+    ]  # fmt: skip
+    why = audit.why("q-1")
+    assert why.sentence.startswith(
+        "Request q-1 got r-000001 on node thor after waiting 2m3s (the load it waited for is done), and ended"
+    )
+    assert why.sentence.endswith("served. Not on orin (selector: wants tier fast, has slow).")
+
+
+def test_a_request_that_needed_an_eviction_tells_who_left_for_it(audit: AuditService) -> None:
+    events = _events(audit, "q-3")
+    order = ("RequestQueued", "RequestWoken", "ReplicaEvicted", "ReplicaReserved", "UnloadConfirmed", "ReplicaLocked")
+    places = [events.index(name) for name in order]
+    assert places == sorted(places)
+
+
+def test_an_evicted_replica_tells_for_whom_and_why_nobody_else(audit: AuditService) -> None:
+    why = audit.why("r-000001")
+    assert why.eviction is not None
+    assert (why.eviction.for_replica, why.eviction.for_model) == ("r-000002", "llama")
+    assert why.eviction.for_cause == "request q-3"
+    assert why.eviction.victims == ["r-000001"]
+    assert "to make room for r-000002 of llama" in why.sentence
+    assert "Not on orin (selector: wants tier fast, has slow)" in why.sentence
+
+
+def test_every_decision_lists_the_nodes_it_considered(audit: AuditService) -> None:
+    decisions = [step.decision for step in audit.why("q-3").chain if step.decision is not None]
+    assert decisions
+    for decision in decisions:
+        assert {row.node for row in decision.considered} == {"thor", "orin"}
+        orin = next(row for row in decision.considered if row.node == "orin")
+        assert (orin.outcome, orin.filter) == ("rejected", "selector")
+        assert decision.full
+
+
+def test_a_refusal_says_what_would_cure_it(audit: AuditService) -> None:
+    why = audit.why("q-5")
+    assert [step.event for step in why.chain] == ["RequestRefused"]
+    assert why.cure == "Add a larger node, raise a budget, or lower the model's vram or disk."
+    assert "never_fits" in why.sentence
+    assert why.cure in why.sentence
+
+
+@pytest.mark.parametrize(
+    ("subject", "kind", "name"),
+    [
+        ("q-1", "request", "q-1"),
+        ("r-000001", "replica", "r-000001"),
+        ("replica:r-000001", "replica", "r-000001"),
+        ("thor", "node", "thor"),
+        ("node:thor", "node", "thor"),
+        ("model:qwen", "model", "qwen"),
+        ("qwen", "model", "qwen"),
+        ("position:10", "position", "10"),
+        ("correlation:trace-q-3", "correlation", "trace-q-3"),
+        ("trace-q-3", "correlation", "trace-q-3"),
+        ("c-0001/0", "position", "1"),
+    ],
+)
+def test_ids_are_known_in_every_form(story_log: SqliteStore, subject: str, kind: str, name: str) -> None:
+    found = find_subject(story_log, subject)
+    assert (found.kind, found.id) == (kind, name)
+    assert AuditService(story_log).why(subject).chain
+
+
+@pytest.mark.parametrize("subject", ["nobody", "node:nobody", "position:99999", "correlation:", ""])
+def test_an_id_of_nothing_is_not_found(audit: AuditService, subject: str) -> None:
+    with pytest.raises(NotFound):
+        audit.why(subject)
+
+
+def test_a_position_that_is_no_number_is_refused(audit: AuditService) -> None:
+    with pytest.raises(InvalidField):
+        audit.why("position:first")
+
+
+def test_a_models_chain_leaves_its_requests_out(audit: AuditService) -> None:
+    events = _events(audit, "model:embed")
+    assert "ModelParked" in events
+    assert not {"RequestQueued", "ReplicaLocked"} & set(events)
+
+
+def test_a_position_tells_all_that_its_command_brought(audit: AuditService) -> None:
+    evicted = audit.log({"event": "ReplicaEvicted"}).rows[0]
+    events = _events(audit, f"position:{evicted.position}")
+    assert {"RequestWoken", "ReplicaEvicted", "ReplicaReserved"} <= set(events)
+
+
+def test_a_chain_is_bounded_and_says_so(tmp_path: Path) -> None:
+    story = Story()
+    story.send(StartEpoch(epoch=1, writer="test"))
+    story.node("thor")
+    for number in range(210):
+        story.send(DrainNode(node="thor") if number % 2 == 0 else ResumeNode(node="thor"))
+    with _stored(story, tmp_path) as store:
+        why = AuditService(store).why("node:thor")
+        assert len(why.chain) == 200
+        assert why.truncated
+        assert why.chain[-1].position == store.head().position
+
+
+# --- Surveys in full ------------------------------------------------------------------------------------------------
+
+
+class _Stored:
+    """A story's log on SQLite, for a block."""
+
+    def __init__(self, story: Story, folder: Path) -> None:
+        self._store = SqliteStore(folder / "events.db", durable=False)
+        self._store.append([row for one in story.outcomes for row in one.recorded], self._store.take_epoch("test", 1))
+
+    def __enter__(self) -> SqliteStore:
+        return self._store
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+
+def _stored(story: Story, folder: Path) -> _Stored:
+    return _Stored(story, folder)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
+    """Twenty nodes, so that surveys are cut: a cold request, warm ones, and an eviction with a choice."""
+    story = Story()
+    story.send(StartEpoch(epoch=1, writer="test"))
+    for number in range(20):
+        story.node(f"node-{number:02d}", 24, labels={"tier": "fast" if number < 18 else "slow"})
+    story.model("qwen", 20, selector={"tier": "fast"}, max_replicas=18)
+    story.model("whale", 24, selector={"node.name": "node-00"})
+    story.acquire("q-1", "qwen")
+    story.load(story.newest())
+    story.release("q-1")
+    story.acquire("q-2", "qwen")
+    story.release("q-2")
+    story.wait(MINUTE)
+    story.acquire("q-3", "whale")
+    with _stored(story, tmp_path_factory.mktemp("large")) as store:
+        yield store
+
+
+@pytest.mark.parametrize("request_id", ["q-1", "q-2", "q-3"])
+def test_a_survey_that_was_cut_is_made_again_in_full(large: SqliteStore, request_id: str) -> None:
+    audit = AuditService(large)
+    cut = [step.decision for step in audit.why(request_id).chain if step.decision is not None]
+    full = [step.decision for step in audit.why(request_id, full=True).chain if step.decision is not None]
+    assert cut
+    for before, after in zip(cut, full, strict=True):
+        assert before.rejected
+        assert not before.full
+        assert len(before.considered) < 20
+        assert after.full, after.note
+        assert len(after.considered) == 20
+        assert {row.node: row for row in before.considered}.items() <= {
+            row.node: row for row in after.considered
+        }.items()
+
+
+def test_an_arriving_requests_decision_is_made_again_too(large: SqliteStore) -> None:
+    locked = next(step for step in AuditService(large).why("q-2", full=True).chain if step.event == "ReplicaLocked")
+    assert locked.decision is not None
+    assert "decided again with the same outcome" in locked.decision.note
+
+
+def test_a_survey_that_does_not_agree_is_not_shown(large: SqliteStore) -> None:
+    recorded = next(row for row in large.read() if b'"q-2"' in row.state and "ReplicaLocked" in row.topic)
+    event = decode_event(recorded.topic, recorded.state)
+    assert isinstance(event, ev.ReplicaLocked)
+    assert event.explanation is not None
+    lied = msgspec.structs.replace(event.explanation, rejected={"selector": 7})
+    again = recompute(large, recorded, event, lied)
+    assert again.rows == []
+    assert "judges the recorded nodes differently" in again.note

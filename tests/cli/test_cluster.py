@@ -1,0 +1,233 @@
+"""Reading and changing: through a running cluster, and without one on the embedded log."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interlock.adapters.store import SqliteStore
+from tests.cli.conftest import Shell
+
+MODELS = """
+[[models]]
+name = "new-one"
+backend = "echo"
+vram = "1GiB"
+node_selector = { tier = ["fast", "slow"] }
+aliases = ["newest"]
+
+[[models]]
+name = "everywhere"
+backend = "echo"
+replicas = "all"
+"""
+
+
+# --- Without a cluster ----------------------------------------------------------------------------------------------
+
+
+def test_lists_come_from_the_log_and_say_so(interlock: Shell, story_data: Path) -> None:
+    ran = interlock("nodes", "--data", story_data, "--json")
+    assert [node["name"] for node in ran.document] == ["orin", "thor"]
+    assert "the log's end at position" in ran.err
+    assert "thor" in interlock("nodes", "--data", story_data).out
+    assert interlock("requests", "--data", story_data, "--json").document[0]["id"] == "q-11"
+
+
+def test_applying_a_file_twice_changes_the_log_once(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "models.toml").write_text(MODELS)
+    first = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document
+    assert first["models"] == ["new-one", "everywhere"]
+    assert [answer["events"][0] for answer in first["answers"]] == ["ModelDeclared", "ModelDeclared"]
+    again = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document
+    assert [answer["events"] for answer in again["answers"]] == [[], []]
+    names = {model["name"] for model in interlock("models", "--data", story_data, "--json").document}
+    assert {"new-one", "everywhere"} <= names
+    interlock("audit", "verify", "--data", story_data)
+
+
+def test_a_change_is_in_the_log_with_who_made_it(interlock: Shell, story_data: Path) -> None:
+    interlock("nodes", "drain", "thor", "--data", story_data)
+    row = interlock("audit", "log", "--event", "NodeDrainStarted", "--data", story_data, "--json").document["rows"][-1]
+    assert row["data"]["node"] == "thor"
+    assert row["actor"].startswith("operator")
+    interlock("nodes", "resume", "thor", "--data", story_data)
+    interlock("nodes", "label", "thor", "room=a", "tier=", "--data", story_data)
+    labels = interlock("audit", "log", "--event", "NodeLabelsChanged", "--data", story_data, "--json").document["rows"]
+    assert labels[-1]["data"]["labels"] == {"room": "a", "tier": ""}
+
+
+def test_every_other_change_works_too(interlock: Shell, story_data: Path) -> None:
+    here = ("--data", str(story_data))
+    interlock("freeze", *here)
+    interlock("thaw", *here)
+    interlock("models", "unload", "embed", *here)
+    interlock("models", "remove", "llama", *here)
+    interlock("nodes", "approve", "thor", *here)
+    interlock("locks", "release", "q-11", *here)
+    interlock("nodes", "remove", "orin", *here)
+    left = {node["name"] for node in interlock("nodes", *here, "--json").document}
+    assert left == {"thor"}
+
+
+def test_a_store_that_another_writer_holds_is_left_alone(interlock: Shell, story_data: Path) -> None:
+    store = SqliteStore(story_data / "events.db")
+    try:
+        store.take_epoch("another", 1)
+        head = store.head()
+        ran = interlock("nodes", "drain", "thor", "--data", story_data, status=3)
+        assert "another" in ran.err
+        assert store.head() == head
+        assert interlock("nodes", "--data", story_data, "--json").document
+    finally:
+        store.close()
+
+
+def test_migrate_makes_a_store_that_commands_can_work_on(interlock: Shell) -> None:
+    assert interlock("migrate", "--data", "fresh", "--json").document["schema_version"] >= 1
+    (interlock.folder / "models.toml").write_text(MODELS)
+    interlock("models", "apply", "models.toml", "--data", "fresh")
+    assert len(interlock("models", "--data", "fresh", "--json").document) == 2
+
+
+def test_the_configuration_file_says_where_the_data_is(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "interlock.toml").write_text('data = "data"\nqueue_limit = 7\n')
+    assert story_data.name == "data"
+    assert interlock("nodes", "--json").document
+    assert interlock("audit", "verify", "--json").document["holds"]
+    shown = {line["name"]: line for line in interlock("config", "show", "--json", INTERLOCK_HTTP="[::1]:1").document}
+    assert (shown["queue_limit"]["value"], shown["queue_limit"]["origin"]) == ("7", "interlock.toml")
+    assert (shown["http"]["value"], shown["http"]["origin"]) == ("[::1]:1", "environment")
+    assert shown["min_residency"]["origin"] == "default"
+
+
+def test_the_doctor_is_content_with_a_sound_place(interlock: Shell, story_data: Path) -> None:
+    ran = interlock("doctor", "--data", story_data, "--http", "127.0.0.1:0", "--json", status=None)
+    checks = {check["name"]: check for check in ran.document["checks"]}
+    assert {"python", "store", "chain head", "data folder", "broker", "backend echo", "port", "nvml"} <= set(checks)
+    for name in ("python", "store", "chain head", "data folder", "broker", "backend echo", "port"):
+        assert checks[name]["ok"], checks[name]
+    assert ran.status == (0 if ran.document["holds"] else 1)
+
+
+# --- With a cluster -------------------------------------------------------------------------------------------------
+
+
+class _Cluster(BaseHTTPRequestHandler):
+    """Answers as told, and remembers what it was asked."""
+
+    asked: list[tuple[str, str, Any, str]]
+    answer: tuple[int, Any]
+
+    def _any(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = json.loads(self.rfile.read(length)) if length else None
+        self.asked.append((self.command, self.path, body, self.headers.get("Authorization", "")))
+        status, document = (200, {}) if self.path == "/livez" else self.answer
+        said = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _any
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, type[_Cluster]]]:
+    """A cluster's HTTP surface, and what it was asked."""
+    handler = type("Handler", (_Cluster,), {"asked": [], "answer": (200, {})})
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", handler
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("words", "method", "path", "body"),
+    [
+        (("nodes", "approve", "thor"), "POST", "/api/nodes/thor/approve", None),
+        (("nodes", "drain", "thor"), "POST", "/api/nodes/thor/drain", None),
+        (("nodes", "resume", "thor"), "POST", "/api/nodes/thor/resume", None),
+        (("nodes", "remove", "thor"), "DELETE", "/api/nodes/thor", None),
+        (("nodes", "label", "thor", "a=b", "c="), "PATCH", "/api/nodes/thor/labels", {"a": "b", "c": ""}),
+        (("models", "load", "org/name"), "POST", "/api/models/org%2Fname/load", None),
+        (("models", "unload", "qwen"), "POST", "/api/models/qwen/unload", None),
+        (("models", "remove", "qwen"), "DELETE", "/api/models/qwen", None),
+        (("replicas", "evict", "r-1"), "POST", "/api/replicas/r-1/evict", None),
+        (("freeze",), "POST", "/api/freeze", {"what": "evictions"}),
+        (("thaw", "reconciler"), "POST", "/api/thaw", {"what": "reconciler"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_changes_go_to_the_cluster_that_runs(
+    interlock: Shell, cluster: tuple[str, type[_Cluster]], words: tuple[str, ...], method: str, path: str, body: Any
+) -> None:
+    url, asked = cluster
+    assert interlock(*words, "--url", url, "--json", INTERLOCK_ADMIN_TOKEN="secret").document["message"]
+    assert asked.asked == [(method, path, body, "Bearer secret")]
+
+
+def test_the_endpoint_in_the_data_folder_is_found_with_its_token(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    url, asked = cluster
+    asked.answer = (200, [{"name": "far-away", "status": "healthy"}])
+    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "admin_token": "folder"}))
+    ran = interlock("nodes", "--data", story_data, "--json")
+    assert [node["name"] for node in ran.document] == ["far-away"]
+    assert asked.asked[-1] == ("GET", "/api/nodes", None, "Bearer folder")
+
+
+def test_an_endpoint_that_nobody_answers_at_is_passed_over(interlock: Shell, story_data: Path) -> None:
+    (story_data / "endpoint.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
+    ran = interlock("nodes", "--data", story_data, "--json")
+    assert [node["name"] for node in ran.document] == ["orin", "thor"]
+
+
+def test_a_file_is_applied_over_http_as_the_tables_it_has(
+    interlock: Shell, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    url, asked = cluster
+    (interlock.folder / "models.toml").write_text(MODELS)
+    interlock("models", "apply", "models.toml", "--url", url)
+    (_, first_path, first, _), (_, _, second, _) = asked.asked
+    assert first_path == "/api/models/new-one"
+    assert first["node_selector"] == {"tier": ["fast", "slow"]}
+    assert (first["vram"], first["aliases"]) == (2**30, ["newest"])
+    assert second["replicas"] == "all"
+    assert "min_replicas" not in second
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "code", "exits"),
+    [
+        (404, "not_found_error", "not_found", 1),
+        (409, "conflict_error", "conflict", 1),
+        (422, "misconfigured", "never_fits", 1),
+        (503, "waiting", "capacity_exhausted", 1),
+        (400, "invalid_request_error", "invalid", 2),
+        (401, "authentication_error", "unauthorized", 2),
+        (503, "unavailable", "no_writer", 3),
+    ],
+)
+def test_the_clusters_answers_become_exit_statuses(
+    interlock: Shell, cluster: tuple[str, type[_Cluster]], status: int, kind: str, code: str, exits: int
+) -> None:
+    url, asked = cluster
+    asked.answer = (status, {"error": {"message": "its own words.", "type": kind, "code": code}})
+    ran = interlock("models", "load", "qwen", "--url", url, "--json", status=exits)
+    assert "Its own words." in ran.document["error"]["message"]

@@ -1,0 +1,277 @@
+"""Exit statuses, purity of JSON, and no traceback, whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interlock.adapters.store import SqliteStore
+from tests.cli.conftest import Shell
+
+COMMANDS = [
+    ("up",), ("serve",), ("worker",), ("migrate",), ("doctor",), ("config",), ("config", "show"), ("nodes",),
+    ("nodes", "approve"), ("nodes", "drain"), ("nodes", "resume"), ("nodes", "label"), ("nodes", "remove"), ("models",),
+    ("models", "apply"), ("models", "load"), ("models", "unload"), ("models", "remove"), ("replicas",),
+    ("replicas", "evict"), ("requests",), ("locks",), ("locks", "release"), ("freeze",), ("thaw",), ("audit",),
+    ("audit", "log"), ("audit", "why"), ("audit", "state"), ("audit", "diff"), ("audit", "verify"),
+    ("audit", "export"), ("audit", "sql"), ("bench",),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_shows_an_example(interlock: Shell, words: tuple[str, ...]) -> None:
+    assert "example: interlock" in interlock(*words, "--help").out.lower()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from interlock.adapters.cli.app import run\n"
+        "assert run(['--help']) == 0\n"
+        "heavy = {'msgspec', 'aiohttp', 'grpc', 'nats', 'psycopg', 'eventsourcing', 'rich', 'sqlite3', 'asyncio'}\n"
+        "print(sorted(heavy & set(sys.modules)), [n for n in sys.modules if n.startswith('interlock.domain')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[] []"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("frob",),
+        ("nodes", "frob"),
+        ("nodes", "--frob"),
+        ("audit", "why"),
+        ("audit", "export", "--format", "xml"),
+        ("freeze", "everything"),
+        ("nodes", "label", "thor", "fast"),
+        ("bench", "everything"),
+        ("audit", "log", "--event", "NodePraised"),
+        ("audit", "log", "--limit", "0"),
+        ("audit", "log", "--since", "yesterday"),
+        ("audit", "state", "--at", "soon"),
+        ("audit", "sql", "DROP TABLE stored_events"),
+        ("audit", "verify", "--anchor", "missing.json"),
+        ("nodes", "--url", "ftp://somewhere"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
+    ran = interlock(*words, status=2, INTERLOCK_DATA=str(story_data))
+    assert ran.out == ""
+    assert "Error" in ran.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "log", "--data", "nowhere"),
+        ("audit", "verify", "--data", "nowhere"),
+        ("nodes", "--data", "nowhere"),
+        ("nodes", "drain", "thor", "--data", "nowhere"),
+        ("nodes", "--url", "http://127.0.0.1:9"),
+        ("nodes", "drain", "thor", "--url", "http://127.0.0.1:9"),
+        ("audit", "log", "--store", "postgresql://127.0.0.1:9/none"),
+        ("audit", "verify", "--store", "postgresql://127.0.0.1:9/none"),
+        ("migrate", "--store", "postgresql://127.0.0.1:9/none"),
+        ("freeze", "--store", "postgresql://127.0.0.1:9/none"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_reached_exits_3_and_says_what_helps(interlock: Shell, words: tuple[str, ...]) -> None:
+    ran = interlock(*words, "--json", status=3)
+    assert ran.document["error"]["message"] in ran.err
+    assert set(ran.document["error"]) == {"message", "type", "code"}
+    assert len(ran.err.splitlines()[-1]) > 40
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "why", "nobody"),
+        ("nodes", "drain", "nobody"),
+        ("models", "load", "nobody"),
+        ("models", "unload", "nobody"),
+        ("replicas", "evict", "r-999999"),
+        ("locks", "release", "q-999"),
+    ],
+    ids=" ".join,
+)
+def test_a_no_exits_1(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
+    before = _rows(story_data)
+    ran = interlock(*words, "--data", story_data, "--json", status=1)
+    assert ran.document["error"]["code"]
+    assert _rows(story_data) == before
+
+
+def test_a_load_that_can_never_fit_is_refused_with_its_code(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "whale.toml").write_text('[[models]]\nname = "whale"\nbackend = "echo"\nvram = "900GiB"\n')
+    interlock("models", "apply", "whale.toml", "--data", story_data)
+    ran = interlock("models", "load", "whale", "--data", story_data, "--json", status=1)
+    assert ran.document["error"]["code"] == "never_fits"
+
+
+def _rows(data: Path) -> int:
+    store = SqliteStore(data / "events.db", read_only=True)
+    try:
+        return store.head().position
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nodes",), ("models",), ("replicas",), ("requests",), ("audit", "log"), ("audit", "why", "q-3", "--full"),
+        ("audit", "state", "--at", "12"), ("audit", "diff", "12", "40"), ("audit", "verify"),
+        ("audit", "sql", "SELECT position, data FROM events LIMIT 3"), ("config", "show"), ("migrate",),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_json_is_one_document_and_nothing_else(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
+    place = () if words[0] == "config" else ("--data", str(story_data))
+    ran = interlock(*words, *place, "--json")
+    assert isinstance(ran.document, dict | list)
+    assert interlock(*words, *place).out
+
+
+def test_options_before_a_subcommand_count_for_it(interlock: Shell, story_data: Path) -> None:
+    assert interlock("nodes", "--json", "--data", story_data, "drain", "thor").document["message"]
+
+
+# --- Files and folders ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[[models]\n", "models.toml"),
+        ('[[models]]\nname = "a"\n\n[[models]]\nname = "b"\nvrm = "1GiB"\n', ":6"),
+        ('[[models]]\nname = "a"\nparallel = "two"\n', ":3"),
+        ('[[model]]\nname = "a"\n', "models.toml"),
+        ("", "models.toml"),
+    ],
+)
+def test_a_model_file_that_does_not_parse_exits_2_and_names_the_place(
+    interlock: Shell, story_data: Path, text: str, named: str
+) -> None:
+    (interlock.folder / "models.toml").write_text(text)
+    assert named in interlock("models", "apply", "models.toml", "--data", story_data, status=2).err
+
+
+def test_a_missing_model_file_exits_2(interlock: Shell, story_data: Path) -> None:
+    assert "missing.toml" in interlock("models", "apply", "missing.toml", "--data", story_data, status=2).err
+
+
+@pytest.mark.parametrize("words", [("nodes",), ("config", "show"), ("audit", "verify")], ids=" ".join)
+def test_a_configuration_that_does_not_parse_exits_2(interlock: Shell, words: tuple[str, ...]) -> None:
+    (interlock.folder / "interlock.toml").write_text("store = [")
+    assert "interlock.toml" in interlock(*words, status=2).err
+
+
+def test_a_data_folder_that_is_a_file_exits_3(interlock: Shell) -> None:
+    (interlock.folder / "file").write_text("not a folder")
+    interlock("migrate", "--data", "file/inside", status=3)
+    ran = interlock("doctor", "--data", "file/inside", status=1)
+    assert "FAIL  data folder" in ran.err + ran.out
+
+
+def test_a_folder_that_may_only_be_read_is_still_read(interlock: Shell, story_data: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("for root every folder may be written")
+    story_data.chmod(0o500)
+    try:
+        assert interlock("audit", "log", "--data", story_data, "--json").document["rows"]
+        assert interlock("audit", "verify", "--data", story_data, "--json").document["holds"]
+        interlock("nodes", "drain", "thor", "--data", story_data, status=3)
+    finally:
+        story_data.chmod(0o700)
+
+
+def test_an_output_that_cannot_be_written_exits_2(interlock: Shell, story_data: Path) -> None:
+    ran = interlock("audit", "export", "-o", "no/such/folder.jsonl", "--data", story_data, status=2)
+    assert "folder.jsonl" in ran.err
+
+
+def test_a_file_that_is_no_database_exits_3(interlock: Shell) -> None:
+    (interlock.folder / "events.db").write_text("this is no database, though it is long enough to look like one" * 20)
+    for words in (("audit", "log"), ("audit", "verify")):
+        assert "events.db" in interlock(*words, "--store", "sqlite:///events.db", status=3).err
+
+
+# --- Verify ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_row_that_was_altered_exits_1_and_is_named(interlock: Shell, story_data: Path) -> None:
+    with sqlite3.connect(story_data / "events.db") as db:
+        db.execute("UPDATE stored_events SET state = replace(state, 'thor', 'orin') WHERE rowid = 10")
+    db.close()
+    ran = interlock("audit", "verify", "--data", story_data, "--json", status=1)
+    assert ran.document["bad_position"] == 10
+    assert "10" in interlock("audit", "verify", "--data", story_data, status=1).out
+
+
+def test_a_tail_that_was_cut_is_found_by_its_anchor(interlock: Shell, story_data: Path) -> None:
+    interlock("audit", "verify", "--data", story_data, "--write-anchor", "anchor.json")
+    with sqlite3.connect(story_data / "events.db") as db:
+        db.execute("DELETE FROM stored_events WHERE rowid > 100")
+    db.close()
+    assert interlock("audit", "verify", "--data", story_data, "--json").document["holds"]
+    ran = interlock("audit", "verify", "--data", story_data, "--anchor", "anchor.json", "--json", status=1)
+    assert ran.document["bad_position"] == 101
+
+
+# --- Ends that are not ours -----------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(interlock: Shell, story_data: Path) -> None:
+    command = f"{sys.executable} -m interlock.adapters.cli audit export --data {story_data} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        env=interlock.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.startswith("{")
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_ctrl_c_ends_following_in_order(interlock: Shell, story_data: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "interlock.adapters.cli", "audit", "log", "--follow", "--data", str(story_data)],
+        env={**interlock.environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "EpochStarted" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_a_defect_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from interlock.adapters.cli import app
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(app.interlock, "main", broken)
+    assert app.run(["nodes", "--json"]) == 1
+    told = capsys.readouterr()
+    assert "ZeroDivisionError" in told.err
+    assert "Traceback" not in told.err
+    assert told.out.count("\n") == 1
