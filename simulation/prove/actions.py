@@ -1,0 +1,388 @@
+"""Actions: everything that can happen next in a situation, and carrying one of them out.
+
+An action's ``key`` calls things by slot, name and place in the queue, so that the same action has the same key in every
+situation with the same picture. ``resource`` names what it uses up; an empty one means that it may always happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heapify
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from interlock.domain.commands import (
+    AcquireLock,
+    Command,
+    LoseHolder,
+    ReleaseLock,
+    ReportBackendGone,
+    ReportSilence,
+    StartEpoch,
+)
+from interlock.domain.entities import NodeStatus, Phase, Request, RequestStatus
+from interlock.domain.loads import UNLOAD_TRIES, pending_effect, stop_stray
+from interlock.domain.shrinking import idle_since
+from interlock.domain.state import State
+from interlock.domain.timers import prune
+from interlock.domain.units import FOREVER
+from interlock.simulation import world
+
+from .image import Picture, slot_of
+from .scope import Scope
+from .situation import Situation
+
+Key = tuple[str | int, ...]
+BUSY_FOREVER = "always-"
+"""Requests that hold a lock from the beginning and never release it have ids that begin so."""
+
+
+class Action(msgspec.Struct, frozen=True, gc=False):
+    """One thing that can happen. ``about`` are the ids and values that this situation knows it by."""
+
+    key: Key
+    about: Any
+    resource: str = ""
+
+
+ALWAYS_FAIR = frozenset({"answer", "timer", "pass", "mail", "report", "silence", "tell"})
+"""Kinds of action that happen in the end if they stay possible. ``release`` joins them when completions are fair."""
+
+
+def possible(situation: Situation, picture: Picture, scope: Scope) -> Iterator[Action]:
+    """Every action that is possible now, whatever resources are left.
+
+    The operator's steps come in their order: the resource of the first is ``admin:0``, and so on.
+    """
+    state = situation.state
+    yield from _of_requests(situation, picture, scope)
+    yield from _of_workers(situation, state, scope)
+    yield from _of_time(situation, picture, scope)
+    for place, word in enumerate(situation.mail):
+        yield Action(("mail", place, type(word).__name__), place)
+    for number, step in enumerate(scope.steps):
+        yield Action(("admin", number), step.command, f"admin:{number}")
+    if scope.amount("takeovers"):
+        yield Action(("takeover",), None, "takeovers")
+
+
+# --- what clients and gateways do -----------------------------------------------------------------------------------
+
+
+def _of_requests(situation: Situation, picture: Picture, scope: Scope) -> Iterator[Action]:
+    state = situation.state
+    holders = list(dict.fromkeys(request.holder for request in state.requests.values()))
+    if scope.amount("requests"):
+        used = len([holder for holder in holders if not holder.startswith(BUSY_FOREVER)])
+        for number, kind in enumerate(scope.kinds):
+            for holder in range(min(used + 1, scope.holders)):
+                yield Action(("arrive", number, holder), (kind, holder), "requests")
+    for place, request_id in enumerate(picture.requests):
+        if request_id.startswith(BUSY_FOREVER):
+            continue
+        request = state.requests[request_id]
+        if request.status is RequestStatus.LOCKED:
+            yield from _of_locked(situation, request, place)
+        elif request.status is RequestStatus.ADRIFT:
+            yield Action(("report", place), (request_id, ""))
+    if scope.amount("holder_losses"):
+        for place, name in enumerate(holders):
+            yield Action(("lose-holder", place), name, "holder_losses")
+
+
+def _of_locked(situation: Situation, request: Request, place: int) -> Iterator[Action]:
+    replica = situation.state.replicas[request.replica]
+    worker = situation.workers.get(replica.node)
+    serves = worker is not None and worker.hears and worker.process_of(replica.id) is not None
+    yield Action(("release", place), request.id)
+    if not serves:
+        yield Action(("gone", place), (request.id, replica.id))
+
+
+# --- what workers do ------------------------------------------------------------------------------------------------
+
+
+def _of_workers(situation: Situation, state: State, scope: Scope) -> Iterator[Action]:
+    for replica_id in state.transit:
+        replica = state.replicas[replica_id]
+        worker = situation.workers.get(replica.node)
+        effect = pending_effect(state, replica)
+        if worker is None or effect is None or not worker.hears:
+            continue
+        slot = slot_of(replica)
+        step = (*slot, replica.phase.value)
+        yield Action(("answer", *step), (effect, ""))
+        if world.can_fail(effect) and scope.may_hit("failures", replica.node, replica.model):
+            yield Action(("fail", *step), (effect, "out of memory"), "failures")
+        if scope.may_hit("delays", replica.node):
+            yield Action(("delay", *step), (effect, ""), "delays")
+        if scope.may_hit("repeats", replica.node):
+            yield Action(("repeat", *step), (effect, ""), "repeats")
+    for node, process in state.strays:
+        if node in situation.workers and situation.workers[node].hears:
+            yield Action(("answer", node, "stray"), (stop_stray(node, process), ""))
+    for worker in situation.workers.values():
+        yield from _of_worker(state, worker, scope)
+
+
+def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Action]:
+    name = worker.name
+    node = state.nodes.get(name)
+    if worker.hears:
+        if scope.may_hit("crashes", name):
+            yield Action(("crash", name), name, "crashes")
+        if scope.may_hit("partitions", name):
+            yield Action(("cut", name), name, "partitions")
+        for process in worker.processes:
+            replica = state.replicas.get(process.replica)
+            if replica is not None and scope.may_hit("kills", name, replica.model):
+                yield Action(("kill", *slot_of(replica)), (name, process.replica), "kills")
+        if node is not None and _has_news(state, name, worker):
+            yield Action(("tell", name), name)
+        return
+    if node is not None and node.status in (NodeStatus.HEALTHY, NodeStatus.DRAINING):
+        yield Action(("silence", name), name)
+    if worker.up:
+        yield Action(("heal", name), name)
+    else:
+        approved = any(node.facts.name == name and node.approved for node in scope.nodes)
+        yield Action(("start", name), (name, approved))
+
+
+def _has_news(state: State, name: str, worker: world.Worker) -> bool:
+    """Whether what the worker runs differs from the log in a way that its report settles."""
+    runs = {process.replica for process in worker.processes}
+    for replica_id in state.by_node.get(name, ()):
+        replica = state.replicas[replica_id]
+        missing = replica_id not in runs
+        if missing and (replica.phase is Phase.LOADED or replica.tries >= UNLOAD_TRIES):
+            return True
+    return any(
+        process.replica not in state.replicas and (name, process.id) not in state.strays for process in worker.processes
+    )
+
+
+# --- what time does -------------------------------------------------------------------------------------------------
+
+
+def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[Action]:
+    """Each instant that is to come may come next; those of residency, which are compared, in their order."""
+    state, now = situation.state, situation.now
+    found: dict[int, tuple[Key, str]] = {}
+    safe = FOREVER
+    for replica_id in picture.replicas:
+        replica = state.replicas[replica_id]
+        if now < replica.silent_at < FOREVER:
+            worker = situation.workers.get(replica.node)
+            # An operation on a worker that hears is answered in time, unless the scope has it hang.
+            moving = replica.phase is not Phase.RESERVED and worker is not None and worker.hears
+            found.setdefault(replica.silent_at, (("timer", "silent", *slot_of(replica)), "hangs" if moving else ""))
+        if replica.phase is Phase.LOADED and now < replica.evictable_at < safe:
+            safe = replica.evictable_at
+    if safe < FOREVER:
+        found[safe] = (("pass", "residency"), "")
+    for place, request_id in enumerate(picture.requests):
+        request = state.requests[request_id]
+        if request.status is RequestStatus.LOCKED:
+            continue
+        if request.wait is not None and now < request.wait.until < FOREVER:
+            found.setdefault(request.wait.until, (("timer", "wake", place), ""))
+        if now < request.deadline < FOREVER:
+            found.setdefault(request.deadline, (("timer", "deadline", place), ""))
+    for name, model in state.models.items():
+        if now < model.retry_at < FOREVER:
+            found.setdefault(model.retry_at, (("pass", "retry", name), ""))
+        if model.parked is not None and now < model.parked.until < FOREVER:
+            found.setdefault(model.parked.until, (("timer", "unpark", name), ""))
+    for name, node in state.nodes.items():
+        if now < node.offline_at < FOREVER:
+            found.setdefault(node.offline_at, (("timer", "offline", name), ""))
+    for instant, (key, resource) in found.items():
+        yield Action(key, instant, resource)
+    yield from _of_idleness(situation, picture)
+
+
+def _of_idleness(situation: Situation, picture: Picture) -> Iterator[Action]:
+    """The replica that has been idle longest becomes idle for long: its model may have a copy too many then."""
+    state, now = situation.state, situation.now
+    settings = state.settings
+    for replica_id in sorted(picture.replicas, key=lambda name: idle_since(state.replicas[name])):
+        replica = state.replicas[replica_id]
+        model = state.models.get(replica.model)
+        if replica.phase is not Phase.LOADED or model is None or replica_id in state.locks:
+            continue
+        delays = [settings.scale_down_delay] if model.scheduling.scales else []
+        delays += [settings.idle_unload] if settings.idle_unload < FOREVER else []
+        for delay in sorted(delays):
+            if idle_since(replica) + delay > now:
+                yield Action(("timer", "idle", *slot_of(replica)), (replica_id, delay))
+                return
+
+
+def bring(state: State, instant: int, now: int) -> None:
+    """Make an instant that is to come be now, wherever the state holds it; equal ones come together."""
+    for replica in [r for r in state.replicas.values() if instant in (r.silent_at, r.evictable_at)]:
+        silent = now if replica.silent_at == instant else replica.silent_at
+        evictable = now if replica.evictable_at == instant else replica.evictable_at
+        state.replicas[replica.id] = replace(replica, silent_at=silent, evictable_at=evictable)
+    for request in list(state.requests.values()):
+        wait = request.wait
+        if wait is not None and wait.until == instant:
+            request = state.requests[request.id] = replace(request, wait=replace(wait, until=now))
+        if request.deadline == instant:
+            state.requests[request.id] = replace(request, deadline=now)
+    for name, model in list(state.models.items()):
+        if model.parked is not None and model.parked.until == instant:
+            model = state.models[name] = replace(model, parked=replace(model.parked, until=now))
+        if model.retry_at == instant:
+            state.models[name] = replace(model, retry_at=now)
+    for name, node in list(state.nodes.items()):
+        if node.offline_at == instant:
+            state.nodes[name] = replace(node, offline_at=now)
+    state.timers = [(now if timer[0] == instant else timer[0], timer[1], timer[2]) for timer in state.timers]
+    heapify(state.timers)
+    prune(state)
+
+
+def bring_idle(state: State, replica_id: str, delay: int, now: int) -> None:
+    """Make the replica have been idle for ``delay``; the timer that looks at it, if it has one, is due then."""
+    replica = state.replicas[replica_id]
+    due, since = idle_since(replica) + delay, now - delay
+    used_at = since if replica.used_at else 0
+    state.replicas[replica_id] = replace(replica, used_at=used_at, loaded_at=min(replica.loaded_at, since))
+    state.index_warm(state.replicas[replica_id])
+    if state.idle_timers.get(replica_id) == due:
+        state.idle_timers[replica_id] = now
+        state.timers = [(now, *timer[1:]) if timer == (due, "idle", replica_id) else timer for timer in state.timers]
+        heapify(state.timers)
+    prune(state)
+
+
+# --- carrying out ---------------------------------------------------------------------------------------------------
+
+
+def _arrive(after: Situation, about: Any) -> None:
+    kind, holder = about
+    holders = list(dict.fromkeys(request.holder for request in after.state.requests.values()))
+    ours = [name for name in holders if not name.startswith(BUSY_FOREVER)]
+    name = ours[holder] if holder < len(ours) else f"gateway-{after.now}"
+    deadline = after.now + kind.deadline if kind.deadline else 0
+    after.handle(
+        AcquireLock(request=f"q{after.now}", model=kind.model, holder=name, priority=kind.priority, deadline=deadline)
+    )
+
+
+def _release(after: Situation, about: Any) -> None:
+    after.handle(ReleaseLock(request=about))
+
+
+def _gone(after: Situation, about: Any) -> None:
+    after.handle(ReportBackendGone(request=about[0], replica=about[1], detail="UNAVAILABLE"))
+
+
+def _lose_holder(after: Situation, about: Any) -> None:
+    """What it had sent before arrives later: the release of its first request."""
+    held = [after.state.requests[request] for request in after.state.by_holder.get(about, ())]
+    late = tuple(ReleaseLock(request=request.id) for request in held if request.status is RequestStatus.LOCKED)
+    after.mail += late[:1]
+    after.handle(LoseHolder(holder=about))
+
+
+def _answer(after: Situation, about: Any) -> None:
+    for command in _work(after, about):
+        after.handle(command)
+
+
+def _delay(after: Situation, about: Any) -> None:
+    after.mail += _work(after, about)
+
+
+def _repeat(after: Situation, about: Any) -> None:
+    answers = _work(after, about)
+    for command in answers:
+        after.handle(command)
+    after.mail += answers
+
+
+def _work(after: Situation, about: Any) -> tuple[Command, ...]:
+    effect, failure = about
+    worker, answers = world.perform(after.workers[effect.node], effect, after.engine.ledger.epoch, failure)
+    after.workers[effect.node] = worker
+    return answers
+
+
+def _mail(after: Situation, about: Any) -> None:
+    command = after.mail[about]
+    after.mail = after.mail[:about] + after.mail[about + 1 :]
+    after.handle(command)
+
+
+def _crash(after: Situation, about: Any) -> None:
+    after.workers[about] = world.crash(after.workers[about])
+
+
+def _start(after: Situation, about: Any) -> None:
+    name, approved = about
+    worker = after.workers[name] = world.start(after.workers[name])
+    after.handle(world.register(worker, approve=approved))
+
+
+def _cut(after: Situation, about: Any) -> None:
+    after.workers[about] = world.cut(after.workers[about])
+
+
+def _heal(after: Situation, about: Any) -> None:
+    worker = after.workers[about] = world.heal(after.workers[about])
+    after.handle(world.heartbeat(worker))
+    after.handle(world.report_running(worker, after.now))
+
+
+def _silence(after: Situation, about: Any) -> None:
+    after.handle(ReportSilence(node=about))
+
+
+def _tell(after: Situation, about: Any) -> None:
+    after.handle(world.report_running(after.workers[about], after.now))
+
+
+def _kill(after: Situation, about: Any) -> None:
+    """The worker's word of it is on its way; a call may find out first."""
+    name, replica = about
+    after.workers[name], died = world.kill(after.workers[name], replica)
+    after.mail += died
+
+
+def _time(after: Situation, about: Any) -> None:
+    """An instant comes; None when the clock has reached it by itself."""
+    if about is None:
+        prune(after.state)
+    elif isinstance(about, int):
+        bring(after.state, about, after.now)
+    else:
+        bring_idle(after.state, about[0], about[1], after.now)
+    after.tick()
+
+
+def _admin(after: Situation, about: Any) -> None:
+    after.handle(about)
+
+
+def _takeover(after: Situation, about: Any) -> None:
+    """A new writer; it sends what is pending again, and the workers do what they had not done yet."""
+    epoch = after.engine.ledger.epoch + 1
+    after.handle(StartEpoch(epoch=epoch, writer=f"writer-{epoch}"))
+
+
+_CARRIED_OUT: dict[str, Callable[[Situation, Any], None]] = {
+    "arrive": _arrive, "release": _release, "gone": _gone, "report": _gone,
+    "lose-holder": _lose_holder, "answer": _answer, "fail": _answer, "delay": _delay, "repeat": _repeat, "mail": _mail,
+    "crash": _crash, "start": _start, "cut": _cut, "heal": _heal, "silence": _silence, "tell": _tell, "kill": _kill,
+    "timer": _time, "pass": _time, "admin": _admin, "takeover": _takeover,
+}  # fmt: skip
+
+
+def perform(after: Situation, action: Action) -> None:
+    """Carry an action out, in place. Raises what the core raises: InvariantBroken, or anything that is a defect."""
+    _CARRIED_OUT[str(action.key[0])](after, action.about)

@@ -1,0 +1,233 @@
+"""Counterexamples: a stem and a cycle in the domain's words, run again with real durations.
+
+The exploration lets any instant that is to come come next. Whether the way it found can happen is a question about
+differences of instants: each step has an instant, a timer fires a known length after the step that set it, and no timer
+that is still to come may be overdue. Such a system has a solution or a contradiction; the solution is then played with
+production's own clock arithmetic, and has to show the same pictures. If not, the counterexample is *spurious*.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from interlock.domain.entities import Phase, RequestStatus
+from interlock.domain.shrinking import idle_since
+from interlock.domain.units import FOREVER
+
+from . import image
+from .actions import Action, perform, possible
+from .cycles import Lasso
+from .explore import Exploration
+from .image import Vocabulary
+from .scope import Scope
+from .situation import Situation
+from .start import begin
+from .words import Names, tell_action, tell_event
+
+ROUNDS = 2
+"""So often a cycle is run again with real durations."""
+Holder = tuple[str, ...]
+
+
+class Counterexample(msgspec.Struct, frozen=True):
+    """The shortest way found to where a property does not hold, and the cycle that goes on for ever, if it is one."""
+
+    property: str
+    words: str
+    stem: list[str]
+    cycle: list[str]
+    spurious: bool
+
+
+class _Run:
+    """One way through the scope, as it was explored."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.words = Vocabulary()
+        self.names = Names()
+        self.situation = begin(scope)
+        self.actions: list[Action] = []
+        self.pictures: list[bytes] = []
+        self.lines: list[str] = []
+        self.created: dict[Holder, tuple[int, int]] = {}
+        self.bounds: list[tuple[int, int, int, bool]] = []
+        """(step, later step, length, exact): the later comes so much after the first when exact, and else before that."""
+        self._note(0)
+
+    def _note(self, step: int) -> None:
+        """Remember which step set each instant that is to come, and how far ahead."""
+        live = instants_of(self.situation)
+        for holder, instant in live.items():
+            known = self.created.get(holder)
+            if known is None or known[1] != instant:
+                self.created[holder] = (step, instant)
+        for holder in [holder for holder in self.created if holder not in live]:
+            del self.created[holder]
+
+    def take(self, key: tuple[str | int, ...]) -> bool:
+        """Do the action of that key; false when it is not possible here, or the core breaks on it."""
+        before = self.situation
+        picture = image.take(before, self.words)
+        action = next((a for a in possible(before, picture, self.scope) if a.key == key), None)
+        if action is None:
+            return False
+        step = len(self.actions) + 1
+        self._bound(action, step)
+        said = tell_action(action, before, self.scope, self.names)
+        after = before.fork()
+        broke = ""
+        try:
+            perform(after, action)
+        except Exception as error:  # a defect of the core, or a mutant's: it ends the way
+            broke = f"; the core breaks: {error}"
+        told = [tell_event(event, self.names) for event in after.witness.seen[:40]]
+        self.lines.append(f"{said}{' → ' if told else ''}{'; '.join(told)}{broke}")
+        self.actions.append(action)
+        self.situation = after
+        self.pictures.append(b"" if broke else image.take(after, self.words).key)
+        if not broke:
+            self._note(step)
+        return not broke
+
+    def _bound(self, action: Action, step: int) -> None:
+        """What this step says about instants: the one that comes is reached, and no other is overdue."""
+        base = self.situation.now
+        for holder, (setter, instant) in self.created.items():
+            length = instant - self._instant_of(setter, base)
+            comes = self._comes(action, holder, instant)
+            self.bounds.append((setter, step, length, comes))
+
+    def _instant_of(self, step: int, base: int) -> int:
+        """When a step happened in the exploration: it lets one microsecond pass a step."""
+        return base - (len(self.actions) - step)
+
+    def _comes(self, action: Action, holder: Holder, instant: int) -> bool:
+        if action.key[0] not in ("timer", "pass"):
+            return False
+        if isinstance(action.about, int):
+            return action.about == instant
+        return holder == ("idle", action.about[0], str(action.about[1]))
+
+
+def instants_of(situation: Situation) -> dict[Holder, int]:
+    """Every instant that is to come, by what holds it."""
+    state, now = situation.state, situation.now
+    found: dict[Holder, int] = {}
+    for replica in state.replicas.values():
+        found["silent", replica.id] = replica.silent_at
+        if replica.phase is Phase.LOADED:
+            found["residency", replica.id] = replica.evictable_at
+            model = state.models.get(replica.model)
+            if replica.id not in state.locks and model is not None and model.scheduling.scales:
+                delay = state.settings.scale_down_delay
+                found["idle", replica.id, str(delay)] = idle_since(replica) + delay
+    for request in state.requests.values():
+        if request.status is not RequestStatus.LOCKED:
+            found["deadline", request.id] = request.deadline
+        if request.wait is not None:
+            found["wake", request.id] = request.wait.until
+    for model in state.models.values():
+        found["retry", model.name] = model.retry_at
+        if model.parked is not None:
+            found["unpark", model.name] = model.parked.until
+    for node in state.nodes.values():
+        found["offline", node.name] = node.offline_at
+    return {holder: instant for holder, instant in found.items() if now < instant < FOREVER}
+
+
+def explain_lasso(exploration: Exploration, lasso: Lasso) -> Counterexample:
+    """The counterexample of a cycle."""
+    radix = exploration.budget.radix
+    on_cycle = {core for core, _ in lasso.cycle}
+    entry = next(state for state in exploration.parents if state // radix in on_cycle)
+    place = next(place for place, (core, _) in enumerate(lasso.cycle) if core == entry // radix)
+    turned = [*lasso.cycle[place:], *lasso.cycle[:place]]
+    stem = [edge.action.key for _, edge in exploration.stem(entry)]
+    cycle = [edge.action.key for _, edge in turned]
+    run = _follow(exploration.scope, [*stem, *cycle * ROUNDS])
+    lines = run.lines
+    return Counterexample(
+        lasso.property, lasso.words, lines[: len(stem)], lines[len(stem) : len(stem) + len(cycle)], not _is_real(run)
+    )
+
+
+def explain_finding(exploration: Exploration, property_: str, words: str) -> Counterexample:
+    """The counterexample of something that must not be seen."""
+    state, action = exploration.violations[property_, words]
+    keys = [edge.action.key for _, edge in exploration.stem(state)]
+    if action is not None:
+        keys.append(action.key)
+    run = _follow(exploration.scope, keys)
+    rounds = _rounds(run)
+    return Counterexample(property_, words, run.lines, rounds, not _is_real(run))
+
+
+def _follow(scope: Scope, keys: list[tuple[str | int, ...]]) -> _Run:
+    run = _Run(scope)
+    for key in keys:
+        if not run.take(key):
+            break
+    return run
+
+
+def _rounds(run: _Run) -> list[str]:
+    """When the last step never settled: the events that repeat in it."""
+    seen = run.situation.witness.seen
+    told = [tell_event(event, run.names) for event in seen[-120:]]
+    if not run.pictures or run.pictures[-1]:
+        return []
+    for length in range(1, len(told) // 2):
+        if told[-length:] == told[-2 * length : -length]:
+            return told[-length:]
+    return []
+
+
+# --- real durations -------------------------------------------------------------------------------------------------
+
+
+def _is_real(run: _Run) -> bool:
+    """Whether the way has a schedule, and shows the same pictures when it is played by it."""
+    schedule = solve(len(run.actions), run.bounds)
+    if schedule is None:
+        return False
+    situation, words = begin(run.scope), run.words
+    start = situation.now
+    for action, at, wanted in zip(run.actions, schedule[1:], run.pictures, strict=True):
+        picture = image.take(situation, words)
+        known: Any = next((a for a in possible(situation, picture, run.scope) if a.key == action.key), None)
+        if known is None:
+            return False
+        after = situation.fork()
+        after.now = start + at
+        if known.key[0] in ("timer", "pass"):
+            known = Action(known.key, None)
+        try:
+            perform(after, known)
+        except Exception:  # it broke in the exploration too, or the pictures would differ
+            return not wanted
+        if image.take(after, words).key != wanted:
+            return False
+        situation = after
+    return True
+
+
+def solve(steps: int, bounds: list[tuple[int, int, int, bool]]) -> list[int] | None:
+    """Instants for the steps, or None when there are none: longest paths over differences."""
+    least: list[tuple[int, int, int]] = [(step, step + 1, 1) for step in range(steps)]
+    for first, second, length, exact in bounds:
+        if exact:
+            least.append((first, second, length))
+        least.append((second, first, -length + (0 if exact else 1)))
+    at = [0] * (steps + 1)
+    for _ in range(steps + 2):
+        moved = False
+        for first, second, length in least:
+            if at[first] + length > at[second]:
+                at[second] = at[first] + length
+                moved = True
+        if not moved:
+            return [instant - at[0] for instant in at]
+    return None

@@ -1,0 +1,285 @@
+"""Exhaustive exploration, breadth first.
+
+A state is a picture and what is left of each resource. What a picture can do does not depend on what is left, only
+whether it may; so each step of the core is computed and judged once for a picture, and the states above it share it.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from interlock.domain import engine as engine_module
+from interlock.domain import events as ev
+from interlock.domain import loads, routing
+from interlock.domain.errors import InvariantBroken
+from interlock.domain.explanation import Explanation
+
+from . import image, properties
+from .actions import Action, perform, possible
+from .image import Picture, Vocabulary
+from .scope import RESOURCES, Scope
+from .situation import Finding, Situation
+
+STATES_MAX = 3_000_000
+DECISIONS_IN_A_BREATH = 400
+"""A breath of the core that is longer than this in so small a cluster is a loop."""
+
+
+class Label(msgspec.Struct, frozen=True):
+    """What one step did: effects that it sent, requests (by place) that were decided on, and what was wrong."""
+
+    effects: tuple[str, ...] = ()
+    decided: tuple[int, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class Edge(msgspec.Struct, frozen=True):
+    """A step of the core: to which picture, by which action. ``target`` -1: the core broke."""
+
+    target: int
+    action: Action
+    label: Label
+
+
+class Core:
+    """One picture: a situation that has it, and its steps, by the resource that they use up."""
+
+    __slots__ = ("actions", "edges", "findings", "picture", "situation")
+
+    def __init__(self, situation: Situation, picture: Picture, findings: tuple[Finding, ...]) -> None:
+        self.situation = situation
+        self.picture = picture
+        self.findings = findings
+        self.actions: dict[str, list[Action]] = {}
+        self.edges: dict[str, list[Edge]] = {}
+
+    def steps(self, resource: str, scope: Scope) -> list[Action]:
+        """The actions that use up this resource."""
+        if not self.actions:
+            self.actions[""] = []
+            for action in possible(self.situation, self.picture, scope):
+                self.actions.setdefault(action.resource, []).append(action)
+        return self.actions.get(resource, [])
+
+
+class Budget:
+    """Resources packed into one number, and what each number allows."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.counted = [name for name in RESOURCES if name != "admin" and scope.amount(name)]
+        self.steps = len(scope.steps) if scope.amount("admin") else 0
+        self.weights: dict[str, int] = {}
+        radix = 1
+        self._sizes: list[tuple[str, int, int]] = []
+        for name in self.counted:
+            self._sizes.append((name, radix, scope.amount(name) + 1))
+            self.weights[name] = radix
+            radix *= scope.amount(name) + 1
+        self._admin = radix
+        for number in range(self.steps):
+            self.weights[f"admin:{number}"] = radix
+        self.radix = radix * (self.steps + 1)
+        self.full = self.radix - 1
+        self._allowed: dict[int, tuple[str, ...]] = {}
+
+    def allowed(self, left: int) -> tuple[str, ...]:
+        """The resources of which some is left."""
+        known = self._allowed.get(left)
+        if known is None:
+            names = [name for name, weight, size in self._sizes if left // weight % size]
+            steps_left = left // self._admin
+            if steps_left:
+                names.append(f"admin:{self.steps - steps_left}")
+            known = self._allowed[left] = tuple(names)
+        return known
+
+
+@contextmanager
+def _as_fast_as_it_goes() -> Iterator[None]:
+    """Leave out what no decision reads: explanations. A breath is short here, and nothing here is cyclic garbage."""
+    collecting = gc.isenabled()
+    gc.disable()
+    replaced: list[tuple[Any, str, Any]] = [
+        (engine_module, "DECISIONS_IN_A_BREATH", DECISIONS_IN_A_BREATH),
+        (loads, "survey", _unexplained), (routing, "survey", _unexplained), (routing, "explain_room", _unexplained),
+        (routing, "explain_eviction", _unexplained), (routing, "_explain_no_room", _unexplained),
+    ]  # fmt: skip
+    kept = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    for module, name, stand_in in replaced:
+        setattr(module, name, stand_in)
+    try:
+        yield
+    finally:
+        for module, name, original in kept:
+            setattr(module, name, original)
+        if collecting:
+            gc.enable()
+
+
+_UNEXPLAINED = Explanation("left out")
+
+
+def _unexplained(*args: object, **kwargs: object) -> Explanation:
+    return _UNEXPLAINED
+
+
+class Exploration:
+    """The graph of one scope. ``parents`` maps each state to the one it was first reached from; -1 at the root."""
+
+    def __init__(self, scope: Scope, start: Situation) -> None:
+        self.scope = scope
+        self.budget = Budget(scope)
+        self.words = Vocabulary()
+        self.cores: list[Core] = []
+        self.index: dict[bytes, int] = {}
+        self.parents: dict[int, int] = {}
+        self.edge_count = 0
+        self.complete = True
+        self.bound = 0
+        self.seconds = 0.0
+        self.violations: dict[tuple[str, str], tuple[int, Action | None]] = {}
+        """For each finding: the first state where it shows, and the action that shows it (None: the state itself)."""
+        self._offsets: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = {}
+        self.root = self._core(start) * self.budget.radix + self.budget.full
+
+    def run(self, states_max: int = STATES_MAX, progress: Callable[[int], None] | None = None) -> Exploration:
+        """Explore until nothing new is reached; ``complete`` is false when ``states_max`` was in the way."""
+        began = time.perf_counter()
+        with _as_fast_as_it_goes():
+            self._explore(states_max, progress)
+        self.seconds = time.perf_counter() - began
+        return self
+
+    def _explore(self, states_max: int, progress: Callable[[int], None] | None) -> None:
+        radix, parents, allowed = self.budget.radix, self.parents, self.budget.allowed
+        parents[self.root] = -1
+        layer = [self.root]
+        while layer:
+            following: list[int] = []
+            for state in layer:
+                core, left = divmod(state, radix)
+                names = allowed(left)
+                offsets = self._offsets.get((core, names))
+                if offsets is None:
+                    offsets = self._expand(core, names, state)
+                self.edge_count += len(offsets)
+                for offset in offsets:
+                    target = offset + left
+                    if target not in parents:
+                        parents[target] = state
+                        following.append(target)
+            if len(parents) > states_max:
+                self.complete = False
+                return
+            if progress is not None:
+                progress(len(parents))
+            layer = following
+
+    def _expand(self, core: int, names: tuple[str, ...], state: int) -> tuple[int, ...]:
+        """The core's steps that these resources allow, as differences between state numbers."""
+        radix, weights = self.budget.radix, self.budget.weights
+        here = self.cores[core]
+        for finding in here.findings:
+            self.violations.setdefault((finding.property, finding.words), (state, None))
+        for name in ("", *names):
+            if name not in here.edges:
+                steps = (self._step(here, core, action) for action in here.steps(name, self.scope))
+                here.edges[name] = [edge for edge in steps if edge is not None]
+        offsets: list[int] = []
+        for name in ("", *names):
+            weight = weights.get(name, 0)
+            for edge in here.edges[name]:
+                for finding in edge.label.findings:
+                    self.violations.setdefault((finding.property, finding.words), (state, edge.action))
+                if edge.target >= 0:
+                    offsets.append(edge.target * radix - weight)
+        found = self._offsets[core, names] = tuple(offsets)
+        return found
+
+    def _step(self, here: Core, core: int, action: Action) -> Edge | None:
+        """One step of the core, judged; None when it changes nothing."""
+        before = here.situation
+        after = before.fork()
+        try:
+            perform(after, action)
+        except InvariantBroken as broken:
+            repeats = "did not settle" in str(broken)
+            finding = Finding("T" if repeats else "invariant", str(broken))
+            return Edge(-1, action, Label(findings=(finding,)))
+        except Exception as error:  # a defect of the core, or a mutant's: it is the finding
+            finding = Finding("invariant", f"the core broke: {type(error).__name__}: {error}")
+            return Edge(-1, action, Label(findings=(finding,)))
+        target = self._core(after)
+        witness = after.witness
+        if target == core and not witness.seen:
+            return None
+        return Edge(target, action, self._label(before, after, here.picture, action))
+
+    def _label(self, before: Situation, after: Situation, picture: Picture, action: Action) -> Label:
+        witness = after.witness
+        routed_again = action.about[0] if action.key[0] == "report" else ""
+        steps = properties.own_steps(witness.seen, routed_again)
+        findings = list(witness.findings)
+        decided: dict[int, None] = {}
+        effects: list[str] = []
+        for event in witness.seen:
+            if isinstance(event, ev.RequestQueued | ev.ReplicaLocked):
+                self.bound = max(self.bound, event.passes)
+                if event.request in picture.requests:
+                    decided[picture.requests.index(event.request)] = None
+            name = _EFFECTS.get(type(event))
+            if name:
+                effects.append(name)
+        if steps:
+            findings += properties.judge_steps(before.state, after.state, steps)
+        if not (effects or decided or findings):
+            return _PLAIN
+        return Label(tuple(effects), tuple(decided), tuple(findings))
+
+    def _core(self, situation: Situation) -> int:
+        """The number of the situation's picture; a new one is judged."""
+        picture = image.take(situation, self.words)
+        found = self.index.get(picture.key)
+        if found is None:
+            found = self.index[picture.key] = len(self.cores)
+            self.cores.append(Core(situation, picture, tuple(properties.judge_state(situation))))
+        return found
+
+    # --- the way back -----------------------------------------------------------------------------------------------
+
+    def stem(self, state: int) -> list[tuple[int, Edge]]:
+        """The shortest way from the root: each state with the step taken there."""
+        way: list[tuple[int, Edge]] = []
+        while (parent := self.parents[state]) >= 0:
+            way.append((parent, self.edge_between(parent, state)))
+            state = parent
+        return way[::-1]
+
+    def edge_between(self, state: int, target: int) -> Edge:
+        """A step from one state to another."""
+        radix = self.budget.radix
+        core, left = divmod(state, radix)
+        target_core, target_left = divmod(target, radix)
+        for name in ("", *self.budget.allowed(left)):
+            if left - self.budget.weights.get(name, 0) == target_left:
+                for edge in self.cores[core].edges[name]:
+                    if edge.target == target_core:
+                        return edge
+        raise InvariantBroken(f"No step leads from state {state} to {target}.")
+
+
+_PLAIN = Label()
+_EFFECTS: dict[type[ev.Event], str] = {
+    ev.BackendInstallRequested: "backend.install",
+    ev.StagingStarted: "model.stage",
+    ev.LoadStarted: "model.load",
+    ev.UnloadRequested: "model.unload",
+    ev.ReplicaEvicted: "model.unload",
+    ev.StrayFound: "backend.stop",
+}

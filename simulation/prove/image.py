@@ -1,0 +1,249 @@
+"""The picture: what is left of a situation when everything is taken away that no decision depends on.
+
+Two situations with the same picture decide alike for ever, up to names. Outside the picture are: event times,
+positions, versions and epochs; the ids of requests, replicas, holders and processes, which are renamed by (model, node,
+index) and by order of arrival; how far away an instant lies. An instant is past, or to come, or never; equal instants
+stay equal; the order of those to come is kept only where decisions compare them with each other (``evictable_at``).
+
+Nodes and models keep their names: ties between nodes are broken by name, so decisions are not equivariant in them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from interlock.domain.commands import Command
+from interlock.domain.entities import Model, Node, Phase, Replica, RequestStatus
+from interlock.domain.loads import operation
+from interlock.domain.shrinking import idle_since
+from interlock.domain.state import State
+from interlock.domain.units import FOREVER
+from interlock.domain.variant import passes_allowed
+from interlock.simulation.world import Worker, boot_of
+
+from .situation import Situation
+
+PAST, NEVER = 0, -1
+_PHASES = {phase: number for number, phase in enumerate(Phase)}
+_STATUSES = {status: number for number, status in enumerate(RequestStatus)}
+_ENTITIES_CACHED = 50_000
+_encode = msgspec.msgpack.Encoder().encode
+_encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
+
+REPLICA_LEFT_OUT = {
+    "id": "renamed",
+    "serial": "kept as the order within its model and within its node",
+    "op": "a version",
+    "address": "a name that the world gives",
+    "reason": "words for people",
+    "loaded_at": "kept in how long it is idle",
+    "used_at": "kept as a rank",
+    "idle_seen_at": "kept as whether it was looked at when it was due",
+    "revision": "kept as declared, serving or neither",
+}
+REQUEST_LEFT_OUT = {
+    "id": "renamed", "serial": "kept as the order", "arrival": "no decision reads it",
+    "tenant": "no decision reads it", "deadline": "kept as past or to come, and only while it may end the wait",
+}  # fmt: skip
+NODE_LEFT_OUT = {"address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant"}
+MODEL_LEFT_OUT = {
+    "failure": "words for people", "declared": "kept as whether it serves", "serving": "kept as whether it is declared",
+    "retry_at": "an instant", "parked": "kept with its instant as past or to come",
+    "failures": "kept up to the number that ends the tries",
+}  # fmt: skip
+
+
+class Picture(msgspec.Struct, frozen=True, gc=False):
+    """The canonical bytes, and the ids by which this situation calls what the picture numbers."""
+
+    key: bytes
+    replicas: list[str]
+    requests: list[str]
+
+
+class Vocabulary:
+    """Numbers for the names, claims and unchanging parts that occur in one exploration."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[object, int] = {}
+        self._nodes: dict[int, tuple[Node, int]] = {}
+        self._models: dict[int, tuple[Model, int]] = {}
+
+    def number(self, thing: object) -> int:
+        """The same number for equal things."""
+        found = self._numbers.get(thing)
+        if found is None:
+            found = self._numbers[thing] = len(self._numbers)
+        return found
+
+    def of_node(self, node: Node) -> int:
+        """A number for all of a node that is no instant and no boot."""
+        known = self._nodes.get(id(node))
+        if known is None:
+            if len(self._nodes) > _ENTITIES_CACHED:
+                self._nodes.clear()
+            plain = replace(node, offline_at=0, boot="", address="")
+            known = self._nodes[id(node)] = (node, self.number(_encode_sorted(plain)))
+        return known[1]
+
+    def of_model(self, model: Model, load_attempts: int) -> int:
+        """A number for all of a model that is no instant and no version."""
+        known = self._models.get(id(model))
+        if known is None:
+            if len(self._models) > _ENTITIES_CACHED:
+                self._models.clear()
+            parked = model.parked and replace(model.parked, until=0)
+            apart = model.declared != model.serving
+            plain = replace(
+                model, declared=1 + apart, serving=1, parked=parked, failures=min(model.failures, load_attempts),
+                failure="", retry_at=0,
+            )  # fmt: skip
+            known = self._models[id(model)] = (model, self.number(_encode_sorted(plain)))
+        return known[1]
+
+
+class _Instants:
+    """Instants by class: past, never, or a number that equal ones share."""
+
+    __slots__ = ("classes", "now")
+
+    def __init__(self, now: int, ordered: list[int]) -> None:
+        self.now = now
+        self.classes = {instant: number for number, instant in enumerate(ordered, start=1)}
+
+    def of(self, instant: int) -> int:
+        if instant <= self.now:
+            return PAST
+        if instant >= FOREVER:
+            return NEVER
+        found = self.classes.get(instant)
+        if found is None:
+            found = self.classes[instant] = len(self.classes) + 1
+        return found
+
+
+def slot_of(replica: Replica) -> tuple[str, str, int]:
+    """What a replica is called by: no two live ones share it."""
+    return (replica.model, replica.node, replica.index)
+
+
+def take(situation: Situation, words: Vocabulary) -> Picture:
+    """The picture of a situation."""
+    state, now = situation.engine.state, situation.now
+    ordered = sorted(state.replicas.values(), key=slot_of)
+    places = {replica.id: place for place, replica in enumerate(ordered)}
+    safe = {replica.evictable_at for replica in ordered if replica.evictable_at > now}
+    instants = _Instants(now, sorted(safe))
+    row: list[int] = []
+    _add_replicas(row, state, ordered, places, instants, words)
+    _add_requests(row, state, places, instants, words)
+    attempts = state.settings.load_attempts
+    for model in state.models.values():
+        row.append(words.of_model(model, attempts))
+        row.append(instants.of(model.retry_at))
+        if model.parked is not None:
+            row.append(instants.of(model.parked.until))
+    for node in state.nodes.values():
+        row.append(words.of_node(node))
+        row.append(instants.of(node.offline_at))
+    _add_rest(row, state, words)
+    for worker in situation.workers.values():
+        _add_worker(row, worker, state, places, words)
+    if situation.mail:
+        _add_mail(row, situation.mail, state, places, words)
+    return Picture(_encode(row), [replica.id for replica in ordered], list(state.requests))
+
+
+def _add_replicas(
+    row: list[int], state: State, ordered: list[Replica], places: dict[str, int], instants: _Instants, words: Vocabulary
+) -> None:
+    now = instants.now
+    older: dict[str, int] = {}
+    ages: dict[str, tuple[int, int]] = {}
+    for replica in state.replicas.values():  # in order of serial number
+        in_model, on_node = older.get("m" + replica.model, 0), older.get("n" + replica.node, 0)
+        older["m" + replica.model], older["n" + replica.node] = in_model + 1, on_node + 1
+        ages[replica.id] = (in_model, on_node)
+    uses = sorted({replica.used_at for replica in ordered if replica.phase is Phase.LOADED})
+    idle = sorted({idle_since(replica) for replica in ordered if replica.phase is Phase.LOADED})
+    row.append(len(ordered))
+    for replica in ordered:
+        model = state.models.get(replica.model)
+        revision = 0
+        if model is not None:
+            revision = (replica.revision == model.declared) + 2 * (replica.revision == model.serving)
+        loaded = replica.phase is Phase.LOADED
+        beneficiary = places.get(replica.beneficiary, -1) if replica.beneficiary else -1
+        awaited = replica.id in state.awaited.get(replica.beneficiary, ())
+        row += (
+            words.number((slot_of(replica), replica.claim, replica.disk)), *ages[replica.id], revision,
+            _PHASES[replica.phase], replica.owed, instants.of(replica.silent_at), replica.held, beneficiary, awaited,
+            instants.of(replica.evictable_at) if loaded else 0, replica.tries,
+        )  # fmt: skip
+        if loaded:
+            since = idle_since(replica)
+            row += (uses.index(replica.used_at), idle.index(since), bool(replica.used_at))
+            for delay in (state.settings.scale_down_delay, state.settings.idle_unload):
+                row.append((since + delay <= now) + 2 * (replica.idle_seen_at >= since + delay))
+
+
+def _add_requests(row: list[int], state: State, places: dict[str, int], instants: _Instants, words: Vocabulary) -> None:
+    holders: dict[str, int] = {}
+    most = passes_allowed(state.settings.load_attempts) + 1
+    row.append(len(state.requests))
+    for request in state.requests.values():  # in order of arrival
+        holder = holders.setdefault(request.holder, len(holders))
+        row += (
+            words.number((request.model, request.priority)), holder, _STATUSES[request.status],
+            places.get(request.replica, -1), min(request.passes, most),
+        )  # fmt: skip
+        row.append(0 if request.status is RequestStatus.LOCKED else instants.of(request.deadline))
+        wait = request.wait
+        if wait is not None and request.status is RequestStatus.QUEUED:
+            row += (words.number(wait.kind), places.get(wait.on, -1), instants.of(wait.until))
+
+
+def _add_rest(row: list[int], state: State, words: Vocabulary) -> None:
+    row.append(words.number(state.settings))
+    row.append(words.number(tuple(sorted(state.frozen))) if state.frozen else -1)
+    for node, staged in state.staged.items():
+        files = []
+        for (name, revision), size in staged.items():
+            model = state.models.get(name)
+            current = model is not None and revision in (model.declared, model.serving)
+            newest = model is not None and revision == model.declared
+            files.append((name, current, newest, size))
+        row.append(words.number((node, tuple(sorted(files)))))
+    if state.strays:
+        found = ((stray.node, stray.model) for stray in state.strays.values())
+        row.append(words.number(("strays", tuple(sorted(found)))))
+
+
+def _add_worker(row: list[int], worker: Worker, state: State, places: dict[str, int], words: Vocabulary) -> None:
+    node = state.nodes.get(worker.name)
+    known = node is not None and node.boot == boot_of(worker)
+    row.append(worker.up + 2 * worker.cut + 4 * known)
+    if worker.processes or worker.gone or worker.staged:
+        processes = sorted(
+            (places.get(process.replica, -1), process.model, process.loaded, (worker.name, process.id) in state.strays)
+            for process in worker.processes
+        )
+        gone = sorted(places[replica] for replica in worker.gone if replica in places)
+        row.append(words.number((tuple(processes), tuple(gone), worker.staged)))
+
+
+def _add_mail(
+    row: list[int], mail: tuple[Command, ...], state: State, places: dict[str, int], words: Vocabulary
+) -> None:
+    row.append(-len(mail))
+    for command in mail:
+        replica = state.replicas.get(getattr(command, "replica", ""))
+        op = getattr(command, "op", "")
+        request = getattr(command, "request", "")
+        row += (
+            words.number(type(command).__name__),
+            places[replica.id] if replica is not None else -1,
+            replica is not None and operation(replica) == op,
+            list(state.requests).index(request) if request in state.requests else -1,
+        )

@@ -1,0 +1,340 @@
+"""The five properties and the invariants, as judgements of events, of states, and of what one step did to a request.
+
+They are written against the design and read entities, not the core's indexes: a rule that is broken in the core is not
+broken here in the same way. W alone asks the core's own routing, because its question is whether what the core would
+decide now has been decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from interlock.domain import events as ev
+from interlock.domain import loads, reconcile, routing
+from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
+from interlock.domain.routing import Evict, Lock, Place
+from interlock.domain.selector import matches
+from interlock.domain.state import State
+from interlock.domain.units import FOREVER
+from interlock.domain.variant import passes_left
+
+from .situation import Finding, Situation
+
+PROPERTIES = ("T", "U", "S", "Q", "W")
+
+
+# --- what several judgements ask ------------------------------------------------------------------------------------
+
+
+def is_candidate(model: Model, node: Node) -> bool:
+    """Whether the node may serve the model at all."""
+    return node.approved and matches(model.scheduling.selector, node.labels)
+
+
+def is_usable(state: State, replica: Replica, model: Model) -> bool:
+    """Whether the replica may be locked, locks aside."""
+    node = state.nodes.get(replica.node)
+    return (
+        replica.phase is Phase.LOADED
+        and replica.revision == model.serving
+        and node is not None
+        and node.status is NodeStatus.HEALTHY
+        and is_candidate(model, node)
+    )
+
+
+def locks_on(state: State, replica: str) -> int:
+    """Live locks, counted from the requests."""
+    return sum(1 for request in state.requests.values() if request.replica == replica)
+
+
+def usable_with_room(state: State, model: Model) -> Replica | None:
+    """A replica that could take one more lock; None when there is none."""
+    for replica in state.replicas.values():
+        if replica.model == model.name and is_usable(state, replica, model):
+            parallel = model.scheduling.parallel
+            if not parallel or locks_on(state, replica.id) < parallel:
+                return replica
+    return None
+
+
+def used_in_pools(state: State, node: Node) -> list[int]:
+    """Bytes per pool that live replicas use, have reserved, or have held for them."""
+    used = [0] * len(node.pools)
+    for replica in state.replicas.values():
+        if replica.node == node.name:
+            # What victims still hold counts with them, and not twice.
+            owed = replica.owed
+            for pool, size in replica.claim:
+                used[pool] += size - owed
+                owed = 0
+    return used
+
+
+# --- events: S, and U for refusals ----------------------------------------------------------------------------------
+
+
+def judge(state: State, event: ev.Event, now: int) -> Finding | None:
+    """Judge an event on the state before it."""
+    rule = _EVENTS.get(type(event))
+    return rule(state, event, now) if rule is not None else None
+
+
+def _locked(state: State, event: ev.ReplicaLocked, now: int) -> Finding | None:
+    replica, model = state.replicas.get(event.replica), state.models.get(event.model)
+    if replica is None or model is None or replica.phase is not Phase.LOADED:
+        return Finding("S", f"{event.model} is locked on {event.node}, where it is not loaded")
+    node = state.nodes[replica.node]
+    if not is_candidate(model, node):
+        return Finding("S", f"{model.name} is locked on {node.name}, which its selector does not match")
+    if node.status is not NodeStatus.HEALTHY:
+        return Finding("S", f"{model.name} is locked on {node.name}, which is {node.status.value}")
+    if replica.revision != model.serving:
+        return Finding("S", f"{model.name} is locked in a revision that does not serve")
+    if model.scheduling.parallel and locks_on(state, replica.id) >= model.scheduling.parallel:
+        return Finding("S", f"{model.name} on {node.name} takes more locks than parallel allows")
+    return None
+
+
+def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | None:
+    model, node = state.models[event.model], state.nodes[event.node]
+    where = f"a load of {model.name} on {node.name}"
+    if not is_candidate(model, node):
+        return Finding("S", f"{where}, which its selector does not match")
+    if node.status is not NodeStatus.HEALTHY:
+        return Finding("S", f"{where}, which is {node.status.value}")
+    here = [replica for replica in state.replicas.values() if replica.node == node.name]
+    mine = [replica for replica in here if replica.model == model.name]
+    if any(replica.index == event.index for replica in mine):
+        return Finding("S", f"{where} takes a slot that is taken")
+    if len(mine) - sum(replica.id in event.victims for replica in mine) >= node.max_replicas_per_model:
+        return Finding("S", f"{where} exceeds the node's {node.max_replicas_per_model} slots for a model")
+    used, owed = used_in_pools(state, node), event.owed
+    for pool, size in event.claim:
+        if used[pool] + size - owed > node.budgets[pool]:
+            return Finding("S", f"{where} exceeds its memory budget")
+        owed = 0
+    copies = [r for r in state.replicas.values() if r.model == model.name and _is_copy(state, model, r)]
+    ceiling = model.scheduling.max_replicas
+    if ceiling and model.declared == model.serving and len(copies) >= ceiling and event.cause.startswith("request"):
+        return Finding("S", f"{where} exceeds the model's ceiling of {ceiling}")
+    return None
+
+
+def _is_copy(state: State, model: Model, replica: Replica) -> bool:
+    node = state.nodes[replica.node]
+    return replica.phase is not Phase.UNLOADING and node.status is NodeStatus.HEALTHY and is_candidate(model, node)
+
+
+def _evicted(state: State, event: ev.ReplicaEvicted, now: int) -> Finding | None:
+    victim = state.replicas[event.replica]
+    beneficiary, owner = state.models[event.beneficiary_model], state.models.get(victim.model)
+    what = f"{victim.model} on {victim.node} is evicted for {beneficiary.name}"
+    if victim.phase is not Phase.LOADED:
+        return Finding("S", f"{what} while it is {victim.phase.value}")
+    if locks_on(state, victim.id):
+        return Finding("S", f"{what} while it is locked")
+    if not is_candidate(beneficiary, state.nodes[victim.node]):
+        return Finding("S", f"{what}, which does not match that model's selector")
+    if any(
+        is_usable(state, other, beneficiary) for other in state.replicas.values() if other.model == beneficiary.name
+    ):
+        return Finding("S", f"{what}, which is warm: growth evicts")
+    if owner is None:
+        return None
+    if owner.scheduling.pinned:
+        return Finding("S", f"{what} though it is pinned")
+    mine, its = beneficiary.scheduling.priority, owner.scheduling.priority
+    if its > mine:
+        return Finding("S", f"{what}, which has lower priority")
+    if victim.evictable_at > now and its == mine:
+        return Finding("S", f"{what} before its residency is over")
+    return _floor_kept(state, victim, owner, what)
+
+
+def _floor_kept(state: State, victim: Replica, owner: Model, what: str) -> Finding | None:
+    # A drained node's copies are leaving, and keep no floor.
+    keeping = [
+        node.name for node in state.nodes.values()
+        if is_candidate(owner, node) and node.status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
+    ]  # fmt: skip
+    floor = len(keeping) if owner.scheduling.everywhere else owner.scheduling.min_replicas
+    if not is_candidate(owner, state.nodes[victim.node]) or not floor:
+        return None
+    kept = [
+        replica for replica in state.replicas.values()
+        if replica.model == owner.name and replica.phase is Phase.LOADED and replica.node in keeping
+    ]  # fmt: skip
+    if len(kept) - 1 < floor:
+        return Finding("S", f"{what}, below its floor of {floor}")
+    return None
+
+
+def _unload_requested(state: State, event: ev.UnloadRequested, now: int) -> Finding | None:
+    replica = state.replicas[event.replica]
+    if replica.phase is Phase.LOADED and locks_on(state, replica.id):
+        return Finding("S", f"{replica.model} on {replica.node} is unloaded while it is locked")
+    return None
+
+
+def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None:
+    model = state.models.get(event.model)
+    if model is None:
+        return None
+    replica = usable_with_room(state, model)
+    ahead = [entry for entry in state.waiting(model.name) if entry[2] != event.request]
+    if replica is not None and not ahead:
+        return Finding("U", f"a request for {model.name} is refused ({event.code}) while {replica.node} could serve it")
+    return None
+
+
+_EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
+    ev.ReplicaLocked: _locked,
+    ev.ReplicaReserved: _reserved,
+    ev.ReplicaEvicted: _evicted,
+    ev.UnloadRequested: _unload_requested,
+    ev.RequestRefused: _refused,
+}
+
+
+# --- states: invariants, U for waits, W, and Q's parked or satisfied ------------------------------------------------
+
+
+def judge_state(situation: Situation) -> Iterator[Finding]:
+    """Everything that must hold whenever a command has been decided."""
+    state = situation.state
+    yield from _invariants(state)
+    for request in state.requests.values():
+        if request.status is RequestStatus.QUEUED:
+            yield from _waits_for_something(state, request, situation.now)
+    for name, queue in state.queues.items():
+        model = state.models[name]
+        if usable_with_room(state, model) is not None:
+            yield Finding("U", f"a request for {name} waits while a warm replica has room")
+        yield from _nobody_woke(state, model, state.requests[queue[0][2]], situation.now)
+    for replica in state.replicas.values():
+        yield from _moves_on(situation, replica)
+    if "reconciler" not in state.frozen:
+        for model in state.models.values():
+            yield from _satisfied_or_parked(state, model, situation.now)
+
+
+def _invariants(state: State) -> Iterator[Finding]:
+    slots: dict[tuple[str, str, int], str] = {}
+    for replica in state.replicas.values():
+        other = slots.setdefault((replica.node, replica.model, replica.index), replica.id)
+        if other != replica.id:
+            yield Finding("invariant", f"two replicas of {replica.model} share a slot on {replica.node}")
+        held = len(state.locks.get(replica.id, ()))
+        if held != locks_on(state, replica.id):
+            yield Finding("invariant", f"{replica.model} on {replica.node}: in flight is not the number of live locks")
+        if held and replica.phase is not Phase.LOADED:
+            yield Finding("invariant", f"{replica.model} on {replica.node} is locked and {replica.phase.value}")
+    for node in state.nodes.values():
+        if list(state.committed[node.name]) != used_in_pools(state, node):
+            yield Finding("invariant", f"the memory counted on {node.name} is not what its replicas claim")
+    for request in state.requests.values():
+        if request.status is RequestStatus.LOCKED and request.replica not in state.replicas:
+            yield Finding("invariant", f"a request for {request.model} holds a lock on a replica that is gone")
+
+
+def _waits_for_something(state: State, request: Request, now: int) -> Iterator[Finding]:
+    """W: a wait has a timer that ends it, and a change or a timer that may fulfil it."""
+    wait = request.wait
+    if (request.deadline, "deadline", request.id) not in state.timers or request.deadline <= now:
+        yield Finding("W", f"a request for {request.model} waits without a timer for its deadline")
+    if wait is None:
+        yield Finding("W", f"a request for {request.model} waits for nothing")
+    elif wait.until < FOREVER and (wait.until, "wake", request.id) not in state.timers:
+        yield Finding("W", f"a request for {request.model} waits for an instant that no timer keeps")
+    elif wait.kind == "load":
+        replica = state.replicas.get(wait.on)
+        is_head = state.waiting(request.model)[0][2] == request.id
+        if is_head and (replica is None or replica.phase not in LOADING_PHASES):
+            yield Finding("W", f"a request for {request.model} waits for a load that is not in progress")
+    elif wait.kind == "backoff" and wait.until >= FOREVER:
+        yield Finding("W", f"a request for {request.model} waits for a next try that has no instant")
+    elif wait.kind == "frozen" and "evictions" not in state.frozen:
+        yield Finding("W", f"a request for {request.model} waits for a thaw though nothing is frozen")
+
+
+def _nobody_woke(state: State, model: Model, request: Request, now: int) -> Iterator[Finding]:
+    """W: what could be decided for the first in line has been decided."""
+    plan = routing.route(state, model, now)
+    if isinstance(plan, Lock | Place | Evict):
+        word = type(plan).__name__.lower()
+        kind = request.wait.kind if request.wait is not None else "nothing"
+        yield Finding("W", f"a request for {model.name} waits for {kind} though it could {word} now: nobody woke it")
+
+
+def _moves_on(situation: Situation, replica: Replica) -> Iterator[Finding]:
+    """W: a job in progress has a timer, an effect that will be answered, or victims that it waits for."""
+    state = situation.state
+    what = f"the {replica.phase.value} replica of {replica.model} on {replica.node}"
+    if replica.phase is Phase.LOADED:
+        return
+    if replica.silent_at < FOREVER:
+        if (replica.silent_at, "silent", replica.id) not in state.timers or replica.silent_at <= situation.now:
+            yield Finding("W", f"{what} has no timer for its silence")
+    elif replica.phase is not Phase.UNLOADING:
+        yield Finding("W", f"{what} has no limit to its silence")
+    if replica.phase is Phase.RESERVED and not state.awaited.get(replica.id):
+        yield Finding("W", f"{what} waits for victims that are gone")
+    if replica.phase is not Phase.RESERVED and loads.pending_effect(state, replica) is None:
+        yield Finding("W", f"{what} asks nothing of its worker")
+
+
+def _satisfied_or_parked(state: State, model: Model, now: int) -> Iterator[Finding]:
+    """Q: once nothing moves, a floor is kept or parked; W: what is parked without an instant lacks something still."""
+    if any(r.phase is not Phase.LOADED for r in state.replicas.values()):
+        return
+    copies = sum(1 for r in state.replicas.values() if r.model == model.name and _is_or_may_be_copy(state, model, r))
+    healthy = [n for n in state.nodes.values() if n.status is NodeStatus.HEALTHY and is_candidate(model, n)]
+    floor = len(healthy) if model.scheduling.everywhere else model.scheduling.min_replicas
+    if copies >= floor:
+        return
+    if model.parked is None:
+        yield Finding("Q", f"{model.name} is below its floor of {floor}, and neither loading nor parked")
+    elif model.parked.until >= FOREVER and model.parked.lacks != "edit":  # an instant, or an edit, is what it waits for
+        plan = reconcile.floor_plan(state, model, now)
+        if isinstance(plan, Place | Evict):
+            lacks = model.parked.lacks
+            yield Finding("W", f"{model.name} is parked for want of {lacks} though its floor could be kept now")
+
+
+def _is_or_may_be_copy(state: State, model: Model, replica: Replica) -> bool:
+    node = state.nodes[replica.node]
+    alive = node.status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
+    return replica.phase is not Phase.UNLOADING and alive and is_candidate(model, node)
+
+
+# --- steps: T -------------------------------------------------------------------------------------------------------
+
+
+def own_steps(events: Iterable[ev.Event], routed_again: str) -> dict[str, int]:
+    """Own steps by request: loads begun for it, and its route after a backend that was gone (``routed_again``)."""
+    steps: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, ev.ReplicaReserved) and event.cause.startswith("request "):
+            request = event.cause.removeprefix("request ")
+            steps[request] = steps.get(request, 0) + 1
+        elif (
+            routed_again and getattr(event, "request", "") == routed_again and not isinstance(event, ev.RequestRefused)
+        ):
+            steps[routed_again] = steps.get(routed_again, 0) + 1
+            routed_again = ""
+    return steps
+
+
+def judge_steps(before: State, after: State, steps: dict[str, int]) -> Iterator[Finding]:
+    """T: every own step lowers the variant, which production takes its budget from."""
+    attempts = after.settings.load_attempts
+    for request_id, count in steps.items():
+        request = after.requests.get(request_id)
+        if request is None:
+            continue
+        old = before.requests.get(request_id)
+        left = passes_left(attempts, old.passes if old is not None else 0)
+        if passes_left(attempts, request.passes) > left - count:
+            yield Finding("T", f"a request for {request.model} took an own step that lowered nothing")

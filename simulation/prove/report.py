@@ -1,0 +1,142 @@
+"""Reports: one scope explored, its cycles searched, its first counterexample explained; as JSON and for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from . import protocol
+from .counterexample import Counterexample, explain_finding, explain_lasso
+from .cycles import Lasso, find_lassos
+from .explore import STATES_MAX, Exploration
+from .properties import PROPERTIES
+from .protocol import Holds
+from .scope import Scope
+from .scopes import PROTOCOL, load_scope
+from .start import begin
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What exploring one scope has shown. ``verdict`` is ``pass``, ``fail``, or ``incomplete`` without a violation."""
+
+    scope: str
+    mutant: str | None = None
+    verdict: str
+    states: int
+    edges: int
+    pictures: int
+    seconds: float
+    bound: int
+    properties: dict[str, Holds]
+    violations: list[str]
+    fairness: list[str]
+    counterexample: Counterexample | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """As the contract writes it."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+
+def fairness_of(scope: Scope) -> list[str]:
+    """What is assumed to happen in the end if it stays possible; nothing else is."""
+    assumed = [
+        "a worker that hears answers what it is asked",
+        "an instant that is to come comes",
+        "a message that is late arrives",
+        "the silence of a node is noticed, and a worker that hears says what it runs",
+        "a holder whose replica was lost says so",
+    ]
+    if scope.completions_fair:
+        assumed.append("a request that is being served is over in the end")
+    return assumed
+
+
+def prove(scope: Scope | str, *, mutant: str | None = None, states_max: int = STATES_MAX) -> Report:
+    """Explore a scope, given or by name or file. The mutant, if any, is in place already: here it is only named."""
+    if scope == PROTOCOL:
+        return _of_protocol(protocol.explore(), mutant)
+    if isinstance(scope, str):
+        scope = load_scope(scope)
+    exploration = Exploration(scope, begin(scope)).run(states_max)
+    lassos = find_lassos(exploration)
+    return Report(
+        scope=scope.name,
+        mutant=mutant,
+        verdict=_verdict(bool(lassos or exploration.violations), complete=exploration.complete),
+        states=len(exploration.parents),
+        edges=exploration.edge_count,
+        pictures=len(exploration.cores),
+        seconds=round(exploration.seconds, 3),
+        bound=exploration.bound,
+        properties=_properties(exploration, lassos),
+        violations=[
+            *(f"{lasso.property}: {lasso.words}" for lasso in lassos),
+            *(f"{name}: {words}" for name, words in exploration.violations),
+        ],
+        fairness=fairness_of(scope),
+        counterexample=_counterexample(exploration, lassos),
+    )
+
+
+def _verdict(broken: bool, *, complete: bool) -> str:
+    return "fail" if broken else "pass" if complete else "incomplete"
+
+
+def _properties(exploration: Exploration, lassos: list[Lasso]) -> dict[str, Holds]:
+    seen = {lasso.property: lasso.words for lasso in lassos}
+    for name, words in exploration.violations:
+        seen.setdefault("S" if name == "invariant" else name, words)
+    bound = exploration.bound
+    fine = "" if exploration.complete else "not explored to the end"
+    return {name: Holds(name not in seen, seen.get(name, fine), bound if name == "T" else None) for name in PROPERTIES}
+
+
+def _counterexample(exploration: Exploration, lassos: list[Lasso]) -> Counterexample | None:
+    """A cycle before anything else; then a step that never settles; then what was seen first."""
+    if lassos:
+        return explain_lasso(exploration, lassos[0])
+    if not exploration.violations:
+        return None
+    first = min(exploration.violations, key=lambda finding: finding[0] != "T")
+    return explain_finding(exploration, *first)
+
+
+def _of_protocol(result: protocol.Result, mutant: str | None) -> Report:
+    first = result.violations[0] if result.violations else None
+    counterexample = Counterexample("S", first.words, first.stem, [], False) if first is not None else None
+    return Report(
+        scope=PROTOCOL,
+        mutant=mutant,
+        verdict=_verdict(bool(first), complete=result.complete),
+        states=result.states,
+        edges=result.edges,
+        pictures=result.states,
+        seconds=round(result.seconds, 3),
+        bound=result.bound,
+        properties=result.properties(),
+        violations=[f"{broken.property}: {broken.words}" for broken in result.violations],
+        fairness=["a writer that lives goes on", "a store that is asked answers, or its answer is lost"],
+        counterexample=counterexample,
+    )
+
+
+def lines_of(report: Report) -> list[str]:
+    """The report for people."""
+    rate = f"{report.states / report.seconds:,.0f} states/s" if report.seconds else ""
+    lines = [
+        f"{report.scope}{f' under {report.mutant}' if report.mutant else ''}: {report.verdict}",
+        f"  {report.states:,} states, {report.edges:,} steps, {report.seconds:.1f} s, {rate};"
+        f" own steps at most {report.bound}",
+    ]
+    for name, holds in report.properties.items():
+        lines.append(f"  {name} {'holds' if holds.holds else 'FAILS'}{f': {holds.detail}' if holds.detail else ''}")
+    shown = report.counterexample
+    if shown is not None:
+        lines.append(f"  {shown.property}: {shown.words}{' (spurious)' if shown.spurious else ''}")
+        lines += [f"    {number:>3}. {line}" for number, line in enumerate(shown.stem, start=1)]
+        if shown.cycle:
+            lines.append("    and then, again and again:")
+            lines += [f"      ↻ {line}" for line in shown.cycle]
+    return lines

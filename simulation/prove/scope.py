@@ -1,0 +1,100 @@
+"""A scope: a small cluster, the requests that may come, and how much of each misfortune there is to be.
+
+What may happen only so often is a *resource*; everything else may happen whenever it is possible.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from interlock.domain.commands import Command
+from interlock.domain.entities import LoadSpec, Scheduling
+from interlock.domain.settings import Settings
+from interlock.simulation.world import NodeFacts
+
+RESOURCES = (
+    "requests", "admin", "crashes", "partitions", "kills", "failures", "hangs", "delays", "repeats", "takeovers",
+    "holder_losses",
+)  # fmt: skip
+"""What a scope bounds: requests that arrive, administrative steps; crashed and cut-off nodes; replicas whose process
+dies; loads that fail, and operations that hang until their silence is noticed; answers that come late, or twice;
+writers that take over; gateways that fall silent."""
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """Requests that are alike; ``deadline`` is how long they wait, in microseconds (0: as the setting says)."""
+
+    model: str
+    priority: int = 0
+    deadline: int = 0
+
+
+class ScopeNode(msgspec.Struct, frozen=True):
+    """A node, and how it is at the beginning."""
+
+    facts: NodeFacts
+    approved: bool = True
+    up: bool = True
+
+
+class ScopeModel(msgspec.Struct, frozen=True):
+    """A model as it is declared at the beginning."""
+
+    name: str
+    spec: LoadSpec
+    scheduling: Scheduling = Scheduling()
+    aliases: tuple[str, ...] = ()
+
+
+class ScopeReplica(msgspec.Struct, frozen=True):
+    """A replica that is loaded at the beginning; ``in_flight`` locks there, held for ever or until released."""
+
+    model: str
+    node: str
+    in_flight: int = 0
+    forever: bool = False
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a misfortune may hit; an empty name is any."""
+
+    resource: str
+    node: str = ""
+    model: str = ""
+
+
+class AdminStep(msgspec.Struct, frozen=True):
+    """What an operator does, in words and as the command."""
+
+    words: str
+    command: Command
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an exploration starts from."""
+
+    name: str
+    description: str = ""
+    settings: Settings = Settings()
+    nodes: tuple[ScopeNode, ...] = ()
+    models: tuple[ScopeModel, ...] = ()
+    replicas: tuple[ScopeReplica, ...] = ()
+    kinds: tuple[Kind, ...] = ()
+    steps: tuple[AdminStep, ...] = ()
+    holders: int = 1
+    completions_fair: bool = False
+    resources: tuple[tuple[str, int], ...] = ()
+    """How much there is of each; what is not named there is none of."""
+    targets: tuple[Target, ...] = ()
+    """What each may hit; a resource that is not named there may hit anything."""
+
+    def amount(self, resource: str) -> int:
+        """How much there is of a resource."""
+        return dict(self.resources).get(resource, 0)
+
+    def may_hit(self, resource: str, node: str, model: str = "") -> bool:
+        """Whether this misfortune may befall that node, and that model there."""
+        targets = [target for target in self.targets if target.resource == resource]
+        return not targets or any(
+            target.node in ("", node) and (not model or target.model in ("", model)) for target in targets
+        )

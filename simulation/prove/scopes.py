@@ -1,0 +1,145 @@
+"""Reading scopes: scenario files whose ``[scope]`` says what may happen, and whose faults and steps say what else.
+
+In a scope a request, a fault or an administrative step comes at any moment, not at its ``at``; each ``[[faults]]``
+table is one more misfortune of its kind, and the steps come in their order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from interlock.domain import commands as cmd
+from interlock.domain.errors import UnreadableFile
+from interlock.domain.settings import Settings
+from interlock.domain.units import FOREVER
+from interlock.simulation.scenario import BUNDLED as SCENARIOS
+from interlock.simulation.scenario import AdminSpec, ModelSpec, NodeSpec, Scenario
+from interlock.simulation.world import NodeFacts
+
+from .scope import AdminStep, Kind, Scope, ScopeModel, ScopeNode, ScopeReplica, Target
+
+BUNDLED = Path(__file__).parent.parent / "scopes"
+PROTOCOL = "writer-protocol"
+"""The scope of the writer's protocol: a model of its own, without a file."""
+
+_RESOURCE_OF_FAULT = {
+    "node-crash": "crashes", "partition": "partitions", "process-kill": "kills", "load-fails": "failures",
+    "load-hangs": "hangs", "delay-messages": "delays", "duplicate-messages": "repeats", "writer-crash": "takeovers",
+    "holder-crash": "holder_losses",
+}  # fmt: skip
+
+
+def bundled_scopes() -> list[str]:
+    """The names of the bundled scopes, that of the writer's protocol last."""
+    return [*sorted(path.stem for path in BUNDLED.glob("*.toml")), PROTOCOL]
+
+
+def load_scope(name: str) -> Scope:
+    """The scope in a file, or the bundled scope or scenario of that name; raises UnreadableFile."""
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        found = [folder / f"{name}.toml" for folder in (BUNDLED, SCENARIOS) if (folder / f"{name}.toml").exists()]
+        if not found:
+            cure = f"Give a file, or one of: {', '.join(bundled_scopes())}."
+            raise UnreadableFile(f"no scope is named {name!r}.", cure=cure)
+        path = found[0]
+    return scope_of(Scenario.load(path))
+
+
+def scope_of(scenario: Scenario) -> Scope:
+    """What ``prove`` explores of a scenario; raises UnreadableFile for what it does not explore."""
+    if scenario.workloads or scenario.random_faults:
+        what = "workloads" if scenario.workloads else "random_faults"
+        cure = "List [[requests]] and [[faults]]; [scope] says how many requests come."
+        raise UnreadableFile(f"{scenario.name}: prove does not explore {what}.", cure=cure)
+    amounts: Counter[str] = Counter()
+    amounts["requests"] = scenario.scope.requests if scenario.requests else 0
+    amounts["crashes"] = scenario.scope.crashes
+    targets: dict[Target, None] = {}
+    for fault in scenario.faults:
+        resource = _RESOURCE_OF_FAULT.get(fault.kind)
+        if resource is None:
+            cure = f"prove explores: {', '.join(_RESOURCE_OF_FAULT)}."
+            raise UnreadableFile(f"{scenario.name}: prove does not explore the fault {fault.kind!r}.", cure=cure)
+        amounts[resource] += 1
+        targets[Target(resource, fault.target, fault.model)] = None
+    steps = _steps(scenario) if scenario.scope.admin else ()
+    amounts["admin"] = len(steps)
+    kinds = dict.fromkeys(Kind(request.model, request.priority, request.deadline) for request in scenario.requests)
+    return Scope(
+        name=scenario.name,
+        description=scenario.description,
+        settings=replace(Settings(), **scenario.settings),
+        nodes=tuple(ScopeNode(_facts(node), node.approved, node.up) for node in scenario.nodes),
+        models=tuple(ScopeModel(model.name, model.spec, model.scheduling, model.aliases) for model in scenario.models),
+        replicas=tuple(
+            ScopeReplica(replica.model, replica.node, replica.in_flight, replica.busy_for >= FOREVER)
+            for replica in scenario.replicas
+        ),
+        kinds=tuple(kinds),
+        steps=steps,
+        holders=1 + amounts["holder_losses"],
+        completions_fair=scenario.scope.completions_fair,
+        resources=tuple((name, amount) for name, amount in amounts.items() if amount),
+        targets=tuple(targets),
+    )
+
+
+def _facts(node: NodeSpec) -> NodeFacts:
+    return NodeFacts(
+        name=node.name, labels=tuple(sorted(node.labels.items())), pools=node.pools, budget=node.budget, ram=node.ram,
+        disk=node.disk, max_replicas_per_model=node.max_replicas_per_model,
+    )  # fmt: skip
+
+
+# --- administrative steps -------------------------------------------------------------------------------------------
+
+
+def _steps(scenario: Scenario) -> tuple[AdminStep, ...]:
+    """The operator's steps as commands, each over what the steps before it have made."""
+    models = {model.name: model for model in scenario.models}
+    return tuple(_step(step, models) for step in scenario.admin)
+
+
+def _step(step: AdminSpec, models: dict[str, ModelSpec]) -> AdminStep:
+    values = step.values
+    if step.node:
+        command = _ON_NODES[step.action](step)
+        return AdminStep(f"an operator: {step.action} {step.node}", command)
+    if step.action in ("freeze", "thaw"):
+        what = values["what"]
+        command = cmd.Freeze(what=what) if step.action == "freeze" else cmd.Thaw(what=what)
+        return AdminStep(f"an operator: {step.action} {what}", command)
+    if step.action == "set":
+        return AdminStep("an operator changes settings", cmd.ChangeSettings(values=values["settings"]))
+    return AdminStep(f"an operator: {step.action} {step.model}", _on_model(step, models))
+
+
+def _on_model(step: AdminSpec, models: dict[str, ModelSpec]) -> cmd.Command:
+    name, values = step.model, step.values
+    if step.action == "remove-model":
+        models.pop(name, None)
+        return cmd.RemoveModel(model=name)
+    if step.action == "load-info":
+        return cmd.StoreLoadInfo(model=name, spec=values["spec"])
+    if step.action == "set-scheduling":
+        changed = models[name] = replace(models[name], scheduling=values["merge"](models[name].scheduling))
+        return cmd.SetScheduling(model=name, scheduling=changed.scheduling)
+    edited: ModelSpec = values["edit"](models.get(name))
+    models[name] = edited
+    return cmd.DeclareModel(model=name, spec=edited.spec, scheduling=edited.scheduling, aliases=edited.aliases)
+
+
+_ON_NODES: dict[str, Callable[[AdminSpec], cmd.Command]] = {
+    "set-labels": lambda step: cmd.SetNodeLabels(node=step.node, labels=step.values["labels"]),
+    "drain": lambda step: cmd.DrainNode(node=step.node),
+    "resume": lambda step: cmd.ResumeNode(node=step.node),
+    "approve": lambda step: cmd.ApproveNode(node=step.node),
+    "remove-node": lambda step: cmd.RemoveNode(node=step.node),
+    "set-budget": lambda step: cmd.SetNodeBudget(node=step.node, budget=step.values["budget"]),
+    "set-max-replicas": lambda step: cmd.SetReplicaSlots(node=step.node, max_replicas_per_model=step.values["slots"]),
+}

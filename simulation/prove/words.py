@@ -1,0 +1,98 @@
+"""Steps and events in the domain's words: requests are numbered as they come, replicas called by model and node."""
+
+from __future__ import annotations
+
+import re
+
+from interlock.domain import events as ev
+
+from .actions import Action
+from .scope import Scope
+from .situation import Situation
+
+_EFFECTS = {
+    "installing": "backend.install", "staging": "model.stage", "loading": "model.load", "unloading": "model.unload",
+}  # fmt: skip
+
+
+class Names:
+    """What the requests of one run are called."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, int] = {}
+
+    def of(self, request: str) -> str:
+        """``request 1``, ``request 2``, in the order in which they are first spoken of."""
+        number = self._requests.setdefault(request, len(self._requests) + 1)
+        return f"request {number}"
+
+
+def tell_action(action: Action, before: Situation, scope: Scope, names: Names) -> str:
+    """What happens."""
+    key = action.key
+    kind, rest = str(key[0]), [str(part) for part in key[1:]]
+    if kind == "arrive":
+        return f"a request for {action.about[0].model} arrives"
+    if kind in ("release", "gone", "report"):
+        request = action.about if kind == "release" else action.about[0]
+        done = {"release": "is over", "gone": "finds its backend gone", "report": "asks again"}[kind]
+        return f"{names.of(request)} {done}"
+    if kind in ("answer", "fail", "delay", "repeat"):
+        return _tell_answer(kind, rest)
+    if kind == "mail":
+        return f"late word arrives: {rest[1]}"
+    if kind in ("timer", "pass"):
+        return _tell_time(key, before, names)
+    if kind == "admin":
+        return scope.steps[int(rest[0])].words
+    plain = {
+        "crash": "{} crashes", "start": "{} starts", "cut": "{} is cut off", "heal": "{} is connected again",
+        "silence": "{} has been silent for too long", "tell": "{} says what it runs",
+        "kill": "the process of {} on {} dies", "takeover": "another writer takes over",
+        "lose-holder": "a gateway falls silent for good",
+    }  # fmt: skip
+    return plain[kind].format(*rest)
+
+
+def _tell_answer(kind: str, rest: list[str]) -> str:
+    if rest[-1] == "stray":
+        return f"{rest[0]} has stopped a process that the log does not know"
+    model, node, _, phase = rest
+    how = {
+        "answer": "done", "fail": "failed: out of memory", "delay": "done, its answer is late",
+        "repeat": "done, its answer comes twice",
+    }  # fmt: skip
+    return f"{node} answers {_EFFECTS.get(phase, phase)} of {model}: {how[kind]}"
+
+
+def _tell_time(key: tuple[str | int, ...], before: Situation, names: Names) -> str:
+    what, owner = str(key[1]), str(key[2]) if len(key) > 2 else ""
+    if what in ("wake", "deadline"):
+        request = names.of(list(before.state.requests)[int(owner)])
+        return f"the deadline of {request} passes" if what == "deadline" else f"{request} looks again at its instant"
+    return {
+        "silent": f"{owner} shows no progress for too long on {key[-2]}", "residency": "a replica's residency ends",
+        "retry": f"{owner} may be loaded again", "unpark": f"the instant that {owner} is parked for has come",
+        "offline": f"{owner} has been unreachable for too long", "idle": f"{owner} has been idle for long",
+    }[what]  # fmt: skip
+
+
+def tell_event(event: ev.Event, names: Names) -> str:
+    """What the core decided."""
+    said = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(event).__name__).lower()
+    parts = []
+    request = getattr(event, "request", "")
+    if request:
+        parts.append(names.of(request))
+    if model := getattr(event, "model", ""):
+        parts.append(model)
+    if node := getattr(event, "node", ""):
+        parts.append(f"on {node}")
+    for field in ("reason", "code", "lacks", "message"):
+        if value := getattr(event, field, ""):
+            parts.append(f"({value})")
+            break
+    wait = getattr(event, "wait", None)
+    if wait is not None:
+        parts.append(f"(waits for {wait.kind})")
+    return f"{said}: {' '.join(parts)}" if parts else said
