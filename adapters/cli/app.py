@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -56,6 +57,13 @@ class Commands(click.Group):
         assert isinstance(found, click.Command)
         return found
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Click would make a failure of a reader that has seen enough."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return _seen_enough()
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands in ``--help``."""
         with formatter.section("Commands"):
@@ -99,11 +107,18 @@ def run(arguments: Sequence[str]) -> int:
         sys.stderr.write("\nInterrupted.\n")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return _seen_enough()
+    except SystemExit as ended:
+        # A worker's flags are parsed by somebody who ends this way.
+        return ended.code if isinstance(ended.code, int) else DONE
     except Exception as error:
         return _failed(wants_json, error)
+
+
+def _seen_enough() -> int:
+    """Whoever read our output has closed it. Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return DONE
 
 
 def _failed(wants_json: bool, error: Exception) -> int:
