@@ -147,9 +147,9 @@ class ControlPlane:
         )
         self.server = await serve_http(app, *self._config.address())
 
-    async def run(self, *, wait: bool = True) -> None:
+    async def run(self) -> None:
         """Follow and lead until :meth:`stop`; see :meth:`Seat.run`."""
-        await self.seat.run(wait=wait)
+        await self.seat.run()
 
     async def stop_serving(self) -> None:
         """Stop listening; running requests end within the gateway's ``drain_limit``."""

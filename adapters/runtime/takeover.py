@@ -196,12 +196,11 @@ class Seat:
 
     # --- Life ---------------------------------------------------------------------------------------------------------
 
-    async def run(self, *, wait: bool = True) -> None:
+    async def run(self) -> None:
         """Follow the log and lead whenever nobody else does, until :meth:`stop`.
 
-        Without ``wait`` another writer's lease is an error. Raises LeaseHeld then, StoreUnavailable when the store
-        cannot be read at the start, UnknownEvent when the log is newer than this program, and InvariantBroken when
-        defects end one term after the other.
+        Raises StoreUnavailable when the store cannot be read at the start, UnknownEvent when the log is newer than this
+        program, and InvariantBroken when defects end one term after the other.
         """
         await self._load()
         while not self._stopping.is_set():
@@ -209,8 +208,6 @@ class Seat:
                 await self._catch_up()
                 await self._lease.take()
             except LeaseHeld as error:
-                if not wait:
-                    raise
                 self._why_not = f"another writer leads ({error.message})"
                 await self._pause()
             except Unavailable as error:

@@ -92,16 +92,22 @@ class Program:
             await self.send(c.DeclareModel(model=name, spec=spec, scheduling=Scheduling(parallel=4)))
 
     async def client(self, number: int) -> None:
-        """Ask, hold, let go, for ever; now and then forget to."""
+        """Ask, hold, let go, for ever; now and then forget to, as a holder that renews no lease."""
         for turn in itertools.count():
             request = f"{self.run}-{number}-{turn}"
             model = self.chance.choice(MODELS)
-            envelope = self.envelope(c.AcquireLock(request=request, model=model, holder=self.run))
+            forgets = self.chance.random() < 0.05
+            holder = f"{self.run}-forgetful" if forgets else self.run
+            envelope = self.envelope(c.AcquireLock(request=request, model=model, holder=holder))
             reply = await self.seat.acquire(envelope)
             self.ack(envelope)
             await asyncio.sleep(0)
-            if isinstance(reply, c.Locked) and self.chance.random() < 0.95:
+            if isinstance(reply, c.Locked) and not forgets:
                 await self.send(c.ReleaseLock(request=request))
+
+    def others(self) -> list[str]:
+        """Holders of earlier runs that still have locks."""
+        return [holder for holder in self.seat.state().by_holder if not holder.startswith(self.run)]
 
     async def renew(self) -> None:
         """Keep this run's own lease, and say when those of earlier runs have ended."""
@@ -109,7 +115,7 @@ class Program:
         free = False
         while True:
             await self.seat.renew_lease(self.run)
-            if not free and not set(self.seat.state().by_holder) - {self.run}:
+            if not free and not self.others():
                 free = True
                 say("free", asyncio.get_running_loop().time() - began)
             await asyncio.sleep(0.05)
@@ -125,7 +131,7 @@ class Program:
         await self.set_up()
         clients = [] if settle else [asyncio.create_task(self.client(number)) for number in range(CLIENTS)]
         if settle:
-            while set(self.seat.state().by_holder) - {self.run}:
+            while self.others():
                 await asyncio.sleep(0.02)
             await asyncio.sleep(0.1)
             renewing.cancel()
