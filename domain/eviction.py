@@ -175,7 +175,7 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
         if search.best is not None and (cost > search.cost[1] or compared >= EXACT_NODES):
             break
         compared += search.best is not None
-        for _, _, replica_id in state.warm[name].buckets.get(0, ()):
+        for _, _, replica_id, _ in state.warm[name].buckets.get(0, ()):
             replica = state.replicas[replica_id]
             free = -open_nodes[replica.node][0] if replica.node in open_nodes else -cost
             if free + cost < need or why_not_victim(state, replica, model, now, strictly=strictly):

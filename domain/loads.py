@@ -26,7 +26,7 @@ from .placement import Room
 from .refusals import RefusalCode
 from .routing import Evict, Place
 from .state import State
-from .survey import survey, warm_verdict
+from .survey import survey_warm
 from .units import FOREVER, MINUTE
 
 LONGEST_BACKOFF = 5 * MINUTE
@@ -182,9 +182,7 @@ def grants(state: State, model: Model, replica: Replica, room: int, now: int, ca
     granted: list[ev.Event] = []
     for _, _, request_id in state.waiting(model.name)[:room]:
         request = state.requests[request_id]
-        why = survey(
-            state, model, "granted", warm_verdict(state, model, replica.id), chosen=replica.id, node=replica.node
-        )
+        why = survey_warm(state, model, "granted", chosen=replica.id, node=replica.node)
         granted.append(
             ev.ReplicaLocked(
                 at=now, replica=replica.id, model=model.name, node=replica.node, request=request.id,

@@ -16,7 +16,7 @@ from .placement import Room
 from .refusals import RefusalCode
 from .shrinking import copies
 from .state import State
-from .survey import room_verdict, survey, warm_verdict
+from .survey import room_verdict, survey, survey_warm
 from .units import FOREVER
 
 TIE_SCAN = 8
@@ -76,10 +76,8 @@ def route(state: State, model: Model, now: int) -> Plan:
         return no_node_matches(state, model)
     replica = pick_warm(state, model)
     if replica is not None:
-        return Lock(replica, survey(
-            state, model, "warm", warm_verdict(state, model, replica),
-            chosen=replica, node=state.replicas[replica].node,
-        ))  # fmt: skip
+        node = state.replicas[replica].node
+        return Lock(replica, survey_warm(state, model, "warm", chosen=replica, node=node))
     return route_cold(state, model, now)
 
 
@@ -96,9 +94,8 @@ def pick_warm(state: State, model: Model) -> str | None:
     used_at = bucket[0][0]
     if len(bucket) == 1 or bucket[1][0] != used_at:
         return bucket[0][2]
-    replicas, room = state.replicas, state.candidates(model).keys
-    tied = [replicas[key[2]] for key in bucket[:TIE_SCAN] if key[0] == used_at]
-    return min((room[replica.node], replica.index, replica.id) for replica in tied)[2]
+    room = state.candidates(model).keys
+    return min((room[key[3]], key[1], key[2]) for key in bucket[:TIE_SCAN] if key[0] == used_at)[2]
 
 
 def route_cold(state: State, model: Model, now: int) -> Plan:
@@ -118,13 +115,8 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
             return Place(room, explain_room(state, model, "place", room.node))
         if room is not None:
             until = model.retry_at  # its last growth load failed: nothing else may come to try again
-    explanation = survey(
-        state,
-        model,
-        "queue",
-        warm_verdict(state, model, ""),
-        cure="A release, or a higher `parallel` or `max_replicas`.",
-    )
+    cure = "A release, or a higher `parallel` or `max_replicas`."
+    explanation = survey_warm(state, model, "queue", cure=cure)
     return Hold(Wait("busy", until=until), explanation)
 
 

@@ -16,8 +16,8 @@ from .settings import Settings
 
 OpenKey = tuple[int, str]
 """A node's place in :attr:`CandidateSet.open`: most free memory in one pool first, then by name."""
-WarmKey = tuple[int, int, str]
-"""A replica's place in a :class:`WarmSet` bucket: least recently used first, then oldest."""
+WarmKey = tuple[int, int, str, str]
+"""A replica's place in a :class:`WarmSet` bucket: least recently used first, then oldest; with its id and node."""
 Timer = tuple[int, str, str]
 """An instant, the kind of timer, and the id of what it belongs to."""
 
@@ -84,7 +84,7 @@ class WarmSet:
     def put(self, replica: Replica, locks: int) -> None:
         """Put the replica in, or move it to where it belongs now."""
         self.remove(replica.id)
-        key = (replica.used_at, replica.serial, replica.id)
+        key = (replica.used_at, replica.serial, replica.id, replica.node)
         bucket = self.buckets.get(locks)
         if bucket is None:
             self.buckets[locks] = [key]
@@ -155,19 +155,27 @@ class State:
         self.warm_by_size: list[tuple[int, str]] = []
 
     def fork(self) -> State:
-        """An independent state; entities are shared, containers copied."""
+        """An independent state; entities are shared, containers copied. Spelled out: exploration lives on it."""
         copy = State.__new__(State)
         copy.settings, copy.arrivals, copy.reservations = self.settings, self.arrivals, self.reservations
         copy.approved, copy.timers = self.approved.copy(), self.timers.copy()
-        copy.warm_by_size = self.warm_by_size.copy()
-        for name in _FORKED_MAPS:
-            setattr(copy, name, getattr(self, name).copy())
-        for name in ("by_node", "by_model", "by_slot", "loading", "locks", "queues", "by_holder", "awaited", "staged"):
-            mapping = getattr(copy, name)
-            for key, value in mapping.items():
-                mapping[key] = value.copy()
+        copy.warm_by_size, copy.frozen = self.warm_by_size.copy(), self.frozen.copy()
+        copy.nodes, copy.models, copy.aliases = self.nodes.copy(), self.models.copy(), self.aliases.copy()
+        copy.replicas, copy.requests, copy.strays = self.replicas.copy(), self.requests.copy(), self.strays.copy()
+        copy.transit, copy.parked, copy.everywhere = self.transit.copy(), self.parked.copy(), self.everywhere.copy()
+        copy.committed, copy.disk_used = self.committed.copy(), self.disk_used.copy()
+        copy.idle_timers = self.idle_timers.copy()
         copy.candidate_sets = {key: value.fork() for key, value in self.candidate_sets.items()}
         copy.warm = {key: value.fork() for key, value in self.warm.items()}
+        copy.by_node = {key: value.copy() for key, value in self.by_node.items()}
+        copy.by_model = {key: value.copy() for key, value in self.by_model.items()}
+        copy.by_slot = {key: value.copy() for key, value in self.by_slot.items()}
+        copy.loading = {key: value.copy() for key, value in self.loading.items()}
+        copy.locks = {key: value.copy() for key, value in self.locks.items()}
+        copy.queues = {key: value.copy() for key, value in self.queues.items()}
+        copy.by_holder = {key: value.copy() for key, value in self.by_holder.items()}
+        copy.awaited = {key: value.copy() for key, value in self.awaited.items()}
+        copy.staged = {key: value.copy() for key, value in self.staged.items()}
         return copy
 
     # --- questions that several rules ask -------------------------------------------------------------------------

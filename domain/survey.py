@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-from .entities import Model, Node, NodeStatus, Phase
+from .entities import Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from .selector import first_failing_term
-from .state import State
+from .state import CandidateSet, State
 from .units import GIB, format_size
 
 Verdict = Callable[[Node], Considered]
@@ -112,34 +112,48 @@ def survey(
     nodes = state.nodes
     if len(nodes) <= FULL_SURVEY_LIMIT:
         return Explanation(step, tuple(map(verdict, nodes.values())), {}, chosen, cure)
+    listed = dict.fromkeys([node] if node else [])
+    listed.update(dict.fromkeys(name for _, name in state.candidates(model).open[: TOP_SCORES + NEAREST_MISSES]))
+    rows = tuple([verdict(nodes[name]) for name in listed])
+    return Explanation(step, rows, _rejected(state, state.candidates(model)), chosen, cure)
+
+
+def survey_warm(
+    state: State, model: Model, step: str, *, chosen: str = "", node: str = "", cure: str = ""
+) -> Explanation:
+    """The same for a decision among loaded replicas; ``chosen`` is the replica taken, if any.
+
+    In a large cluster the rows come from the warm set alone: a warm decision must not reach for anything else.
+    """
+    if len(state.nodes) <= FULL_SURVEY_LIMIT:
+        return survey(state, model, step, warm_verdict(state, model, chosen), chosen=chosen, node=node, cure=cure)
     candidates = state.candidates(model)
+    rejected = _rejected(state, candidates)
+    warm = state.warm.get(model.name)
+    if warm is None:
+        return Explanation(step, (), rejected, chosen, cure)
+    if len(candidates.open) > len(warm.where):
+        rejected["replica"] = len(candidates.open) - len(warm.where)
+    locks = min(warm.buckets)
+    parallel = model.scheduling.parallel
+    rows = [Considered(node, "chosen", "", chosen, -float(locks))] if chosen else []
+    for _, _, replica, name in warm.buckets[locks][:TOP_SCORES]:
+        if replica == chosen or len(rows) == TOP_SCORES:
+            continue
+        if parallel and locks >= parallel:
+            rows.append(Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight"))
+        else:
+            rows.append(Considered(name, "eligible", "", replica, -float(locks)))
+    return Explanation(step, tuple(rows), rejected, chosen, cure)
+
+
+def _rejected(state: State, candidates: CandidateSet) -> dict[str, int]:
+    """How many nodes the filters that all steps share have ruled out."""
     rejected: dict[str, int] = {}
-    if len(nodes) > len(state.approved):
-        rejected["approval"] = len(nodes) - len(state.approved)
+    if len(state.nodes) > len(state.approved):
+        rejected["approval"] = len(state.nodes) - len(state.approved)
     if len(state.approved) > len(candidates.nodes):
         rejected["selector"] = len(state.approved) - len(candidates.nodes)
     if len(candidates.nodes) > len(candidates.open):
         rejected["health"] = len(candidates.nodes) - len(candidates.open)
-    warm = state.warm.get(model.name)
-    if warm is not None and step in ("warm", "granted", "queue"):
-        bucket = warm.buckets[min(warm.buckets)]
-        best = [state.replicas[key[2]].node for key in bucket[:TOP_SCORES]]
-        if len(candidates.open) > len(warm.where):
-            rejected["replica"] = len(candidates.open) - len(warm.where)
-        listed = dict.fromkeys([node, *best][:TOP_SCORES] if node else best)
-    else:
-        listed = dict.fromkeys([node] if node else [])
-        listed.update(dict.fromkeys(name for _, name in candidates.open[: TOP_SCORES + NEAREST_MISSES]))
-    rows = tuple([verdict(nodes[name]) for name in listed])
-    return Explanation(step, rows, rejected, chosen, cure)
-
-
-def loads_in_progress(state: State, model: str) -> list[str]:
-    """What a waiter may be told of the model's loads: replica, node and phase, in order of age."""
-    replicas = (state.replicas[replica] for replica in state.loading.get(model, ()))
-    return [f"{replica.id} on {replica.node} is {replica.phase.value}" for replica in replicas]
-
-
-def is_moving(phase: Phase) -> bool:
-    """Whether the worker is busy with a replica in this phase."""
-    return phase not in (Phase.RESERVED, Phase.LOADED)
+    return rejected
