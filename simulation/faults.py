@@ -33,6 +33,7 @@ class Faults:
         self.fired: Counter[str] = Counter()
         self.effective: Counter[str] = Counter()
         self.history: list[tuple[int, int, str, str]] = []
+        self.agreed: list[FaultSpec] = []
         self.last_end = 0
         """When the last fault that ends will have ended, in microseconds from the start."""
         self._ends: dict[int, End] = {}
@@ -41,6 +42,7 @@ class Faults:
 
     def agree(self, spec: FaultSpec) -> None:
         """Have the fault begin at its moment."""
+        self.agreed.append(spec)
         self.clock.at(START + spec.at, self.begin, spec)
 
     def agree_random(self, spec: RandomFaults, duration: int) -> None:

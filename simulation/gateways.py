@@ -23,12 +23,14 @@ from interlock.domain.commands import (
 )
 from interlock.domain.units import FOREVER
 
+from . import world
 from .clock import Clock, Streams, draw
 from .cluster import VirtualCluster
 from .fields import Distribution
 from .writer import Writer
 
 GATEWAYS = 3
+ARRIVALS_KEPT = 1_000
 
 
 class Call:
@@ -36,7 +38,7 @@ class Call:
 
     __slots__ = ("arrival", "boot", "dead", "gateway", "id", "model", "node", "replica", "service", "tries", "waits")
 
-    def __init__(self, id_: str, model: str, gateway: int, arrival: int, service: Distribution) -> None:
+    def __init__(self, id_: str, model: str, gateway: int, arrival: int, service: int) -> None:
         self.id = id_
         self.model = model
         self.gateway = gateway
@@ -71,10 +73,12 @@ class Gateways:
         self.services = streams["service"]
         self.tally = Tally()
         self.live: dict[str, Call] = {}
+        self.arrived: list[tuple[int, str, int, int]] = []
+        """Moment, model, service time and deadline of the first arrivals, for whoever writes them out."""
         self.runs = [1] * GATEWAYS
         self.dead: dict[str, int] = {}
         """Holders whose lease runs out, and a number that tells which lease it is."""
-        self.holders_lost = 0
+        self.wrong_answers: list[str] = []
 
     def holder(self, gateway: int) -> str:
         """The holder that the gateway is in this run."""
@@ -88,7 +92,10 @@ class Gateways:
         tally.submitted += 1
         now = self.clock.now
         gateway = tally.submitted % GATEWAYS
-        call = Call(f"q-{tally.submitted:06d}", model, gateway, now, service)
+        length = draw(service, self.services)
+        if tally.submitted <= ARRIVALS_KEPT:
+            self.arrived.append((self.clock.elapsed, model, length, deadline))
+        call = Call(f"q-{tally.submitted:06d}", model, gateway, now, length)
         self.live[call.id] = call
         until = FOREVER if deadline >= FOREVER else now + deadline if deadline else 0
         command = AcquireLock(
@@ -135,10 +142,25 @@ class Gateways:
             envelope = Envelope(command_id=f"{call.id}.gone{call.tries}", command=command, request_id=call.id)
             self.writer.submit(envelope, lambda reply: self._reply(call, reply))
             return
+        self._check_who_answers(call, lock)
         call.waits = False
         self.tally.waits.append(self.clock.now - call.arrival)
         call.boot = self.cluster.nodes[lock.node].worker.boot
-        self.clock.after(draw(call.service, self.services), self._done, call)
+        self.clock.after(call.service, self._done, call)
+
+    def _check_who_answers(self, call: Call, lock: Locked) -> None:
+        """A recycled port may not answer for another model."""
+        worker = self.cluster.nodes[lock.node].worker
+        for process in worker.processes:
+            if world.address_of(worker, process) == lock.address and process.model != lock.model:
+                self.wrong_answers.append(
+                    f"{call.id} for {lock.model} is answered by {process.model} at {lock.address}"
+                )
+
+    def is_served(self, request: str) -> bool:
+        """Whether a backend is answering the request now."""
+        call = self.live.get(request)
+        return call is not None and not call.waits
 
     def _done(self, call: Call) -> None:
         """The answer is complete, or its stream has broken since."""

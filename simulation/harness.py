@@ -19,6 +19,7 @@ from interlock.domain.effects import Effect, ReplicaEffect
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.errors import InvariantBroken
 from interlock.domain.recording import Recorded
+from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, HOUR, SECOND, format_duration
 
 from . import judge
@@ -27,11 +28,11 @@ from .clock import START, Clock, Streams
 from .cluster import VirtualCluster
 from .faults import Faults
 from .fields import Distribution
-from .gateways import Gateways, Tally
+from .gateways import GATEWAYS, Gateways, Tally
 from .invariants import Invariants
 from .log import Log, state_hash
 from .operators import Operators
-from .prologue import Prologue
+from .prologue import BACKGROUND, Prologue
 from .scenario import Scenario
 from .writer import Writer
 
@@ -86,8 +87,8 @@ class Harness:
             self.clock, self.writer, self.cluster, {model.name: model for model in scenario.models}
         )
         self.faults = Faults(self.clock, self.streams, self.writer, self.cluster, self.gateways)
-        attempts = scenario.settings.get("load_attempts", self.writer.engine.state.settings.load_attempts)
-        self.invariants = Invariants(self.cluster.is_running, attempts)
+        settings = msgspec.structs.replace(Settings(), **scenario.settings)
+        self.invariants = Invariants(self.cluster.is_running, self.gateways.is_served, settings)
         self.numbers = Numbers()
         self.tally = Tally()
         self.effect_times: list[tuple[int, Effect]] = []
@@ -328,11 +329,21 @@ class Harness:
             request = engine.state.requests.get(call.id)
             if call.waits and (request is None or request.deadline < FOREVER):
                 self.invariants.breach("W", f"{call.id} for {call.model} still waits after {length} of quiet", call.id)
+        self._judge_holders()
         late = [name for at, name in self.unasked_effects if at > self.clock.elapsed - HOUR]
         if self.settled_for >= SETTLING_MAX and late:
             most = Counter(late).most_common(1)[0]
             text = f"{most[0]} was sent {most[1]} times in the last hour of {length} without input: effects go on"
             self.invariants.breach("Q", text, most[0])
+
+    def _judge_holders(self) -> None:
+        """W: a gateway that is no more may hold nothing; and nobody may have been answered by another model."""
+        alive = {self.gateways.holder(number) for number in range(GATEWAYS)} | {BACKGROUND}
+        for holder, held in self.engine.state.by_holder.items():
+            if holder not in alive:
+                self.invariants.breach("W", f"{holder} is gone and still holds {', '.join(held)}: a leak", holder)
+        for wrong in self.gateways.wrong_answers:
+            self.invariants.breach("S", wrong, "port")
 
     # --- afterwards -------------------------------------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from interlock.domain import events as ev
 from interlock.domain.commands import Command, ReportBackendGone
 from interlock.domain.engine import Outcome
 from interlock.domain.explanation import Explanation
+from interlock.domain.settings import Settings
 from interlock.domain.units import format_size
 from interlock.domain.variant import passes_allowed
 
@@ -39,13 +41,25 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Invariants:
-    """Watches committed events. ``is_running(replica)`` asks the world whether its process is alive and reachable."""
+    """Watches committed events.
 
-    def __init__(self, is_running: Callable[[str], bool] = lambda replica: False, load_attempts: int = 3) -> None:
+    ``is_running(replica)`` asks the world whether its process is alive and reachable, ``is_served(request)`` whether a
+    backend is answering it at this moment.
+    """
+
+    def __init__(
+        self,
+        is_running: Callable[[str], bool] = lambda replica: False,
+        is_served: Callable[[str], bool] = lambda request: False,
+        settings: Settings | None = None,
+    ) -> None:
         self.picture = Picture()
+        self.settings = settings or Settings()
+        load_attempts = self.settings.load_attempts
         self.violations: list[Violation] = []
         self.count = 0
         self.is_running = is_running
+        self.is_served = is_served
         self.bound = passes_allowed(load_attempts)
         self.load_attempts = load_attempts
         self.most_steps = 0
@@ -90,6 +104,9 @@ class Invariants:
             for event in outcome.events
         ):
             self._step(command.request)
+        for victim in self._victims:
+            self.breach("S", f"{victim.id} is evicted, and what it frees is not reserved in the same step", victim.id)
+        self._victims.clear()
         self._after()
 
     def _after(self) -> None:
@@ -162,7 +179,8 @@ class Invariants:
         node.relabel()
 
     def on_NodeBecameUnreachable(self, event: ev.NodeBecameUnreachable) -> None:
-        self._node(event.node).status = "silent"
+        node = self._node(event.node)
+        node.status, node.silent_since = "silent", event.at
 
     def on_NodeRecovered(self, event: ev.NodeRecovered) -> None:
         self._node(event.node).status = "up"
@@ -174,7 +192,11 @@ class Invariants:
         self._node(event.node).drained = False
 
     def on_NodeWentOffline(self, event: ev.NodeWentOffline) -> None:
-        self._node(event.node).status = "offline"
+        node = self._node(event.node)
+        waited = event.at - node.silent_since if node.status == "silent" else 0
+        if event.reason != "its worker left" and waited < self.settings.offline_after:
+            self.breach("S", f"{event.node} counts as gone after a short silence, with all that it runs", event.node)
+        node.status = "offline"
 
     def on_NodeRemoved(self, event: ev.NodeRemoved) -> None:
         self._node(event.node)
@@ -198,6 +220,8 @@ class Invariants:
 
     def on_RevisionDeclared(self, event: ev.RevisionDeclared) -> None:
         model = self._model(event.model)
+        if event.spec == model.specs[model.declared]:
+            self.breach("S", f"revision {event.revision} of {event.model} differs in nothing", event.model)
         model.declared = event.revision
         model.specs[event.revision] = event.spec
 
@@ -243,7 +267,19 @@ class Invariants:
         if model is not None:
             model.waiting[event.request] = None
             self.touched[event.model] = None
+            if event.wait.kind == "capacity" and not self._could_fit(model):
+                self.breach("W", f"{event.request} waits for room for {event.model} that no candidate has", event.model)
         self._unlock(event.request)
+
+    def _could_fit(self, model: ModelView) -> bool:
+        """Whether some candidate, emptied, could hold one replica."""
+        spec = model.specs[model.declared]
+        nodes = (node for node in self.picture.nodes.values() if self.picture.candidate(model, node))
+        return any(
+            (not spec.vram or any(node.budget.of(total) >= spec.vram for total in node.pools))
+            and (node.disk is None or node.disk >= spec.disk)
+            for node in nodes
+        )
 
     def on_RequestCancelled(self, event: ev.RequestCancelled) -> None:
         self._end(event.request, event.model)
@@ -255,6 +291,9 @@ class Invariants:
             if replica is not None:
                 text = f"{event.request} is refused ({event.code}) while {replica.id} on {replica.node} has room"
                 self.breach("U", text, event.model)
+        if event.code == "queue_full" and len(self.picture.waiting) < self.settings.queue_limit:
+            waiting = f"{len(self.picture.waiting)} of {self.settings.queue_limit} wait"
+            self.breach("U", f"{event.request} is refused for a full queue while {waiting}", "queue")
         self._end(event.request, event.model)
 
     def _end(self, request: str, model: str) -> None:
@@ -318,6 +357,13 @@ class Invariants:
         return f"{where}, a node that takes no work"
 
     def on_ReplicaReleased(self, event: ev.ReplicaReleased) -> None:
+        if event.outcome in ("served", "failed") and self.judging and self.is_served(event.request):
+            self.breach(
+                "S", f"{event.request} loses its lock on {event.replica} while it is being served", event.replica
+            )
+        replica = self.picture.replicas.get(event.replica)
+        if replica is not None:
+            replica.used_at = event.at
         if self.picture.locked.get(event.request) not in (event.replica, None):
             self.breach("S", f"{event.request} releases {event.replica} and holds another", event.replica)
         self.changes += 1
@@ -343,6 +389,7 @@ class Invariants:
             self._judge_reservation(event, replica, node, model)
             for victim in victims:
                 self._judge_victim(event, victim, model)
+            self._judge_smallest(event, victims, node)
         picture.replicas[replica.id] = node.replicas[replica.id] = model.replicas[replica.id] = replica
         node.count(node.claims, replica.claim, +1)
         node.count(node.staying, replica.claim, +1)
@@ -416,6 +463,18 @@ class Invariants:
         if victim.evictable_at > event.at and theirs >= mine:
             self.breach("S", f"{victim.id} of {its.name} is evicted within its residency", victim.id)
 
+    def _judge_smallest(self, event: ev.ReplicaReserved, victims: list[ReplicaView], node: NodeView) -> None:
+        """No victim too many: without any one of them there would be no room."""
+        if len(victims) < 2 or not event.claim:
+            return
+        pool, need = event.claim[0]
+        free = node.limits[pool] - node.staying[pool]
+        for victim in victims:
+            size = sum(size for where, size in victim.claim if where == pool)
+            same_slot = victim.model == event.model
+            if free - size >= need and not same_slot:
+                self.breach("S", f"{victim.id} is evicted for {event.replica}, which had room without that", victim.id)
+
     def on_ReplicaEvicted(self, event: ev.ReplicaEvicted) -> None:
         self._changed(event.model)
         replica = self.picture.replicas.get(event.replica)
@@ -480,7 +539,7 @@ class Invariants:
     def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
         replica = self._phase(event, "loaded")
         if replica is not None:
-            replica.evictable_at = event.evictable_at
+            replica.evictable_at, replica.used_at = event.evictable_at, event.at
 
     def on_UnloadRequested(self, event: ev.UnloadRequested) -> None:
         self._changed(event.model)
@@ -491,6 +550,8 @@ class Invariants:
             self.breach("S", f"{replica.id} is unloaded with {len(replica.locks)} requests in flight", replica.id)
         if replica.phase == "loaded" and event.reason not in LEAVES_ANYWAY:
             self._leave_above_floor(replica, self.picture.models.get(replica.model), "unloaded")
+        if event.reason == "scale-down" and event.at < replica.used_at + self.settings.scale_down_delay:
+            self.breach("S", f"{replica.id} is removed as idle before it was idle for long enough", replica.id)
         self.picture.leave(replica)
 
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
@@ -526,6 +587,7 @@ class Invariants:
 
     def on_SettingsChanged(self, event: ev.SettingsChanged) -> None:
         self._changed(everything=True)
+        self.settings = replace(self.settings, **event.values)
         # A request that began under the larger budget may use it up.
         self.load_attempts = max(self.load_attempts, event.values.get("load_attempts", 0))
         self.bound = passes_allowed(self.load_attempts)

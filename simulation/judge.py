@@ -91,6 +91,12 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
         replica = state.replicas[replica_id]
         if replica.silent_at >= FOREVER and replica.tries < UNLOAD_TRIES:
             yield "W", f"{replica_id} is {replica.phase.value} without a deadline", replica_id
+        elif replica.silent_at < FOREVER and (replica.silent_at, replica_id) not in due:
+            yield (
+                "W",
+                f"{replica_id} is {replica.phase.value}, and nothing will notice when it falls silent",
+                replica_id,
+            )
     yield from _floors(state, now)
 
 

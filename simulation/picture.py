@@ -15,7 +15,8 @@ class NodeView:
 
     __slots__ = (
         "approved", "boot", "budget", "claims", "disk", "drained", "labels", "limits", "name", "operator_labels",
-        "pools", "replicas", "resident", "slots", "staged", "status", "staying", "vendor", "worker_labels",
+        "pools", "replicas", "resident", "silent_since", "slots", "staged", "status", "staying", "vendor",
+        "worker_labels",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -23,6 +24,7 @@ class NodeView:
         self.boot = ""
         self.approved = self.drained = False
         self.status = "up"
+        self.silent_since = 0
         self.pools: tuple[int, ...] = ()
         self.budget = Budget()
         self.slots = 1
@@ -94,7 +96,7 @@ class ReplicaView:
 
     __slots__ = (
         "beneficiary", "cause", "claim", "disk", "evictable_at", "id", "index", "locks", "model", "node", "phase",
-        "resident", "revision", "started_for_request",
+        "resident", "revision", "started_for_request", "used_at",
     )  # fmt: skip
 
     def __init__(self, id_: str, model: str, node: str, index: int, revision: int, claim: Claim, disk: int) -> None:
@@ -108,6 +110,7 @@ class ReplicaView:
         self.phase = "reserved"
         self.resident = False
         self.evictable_at = FOREVER
+        self.used_at = 0
         self.beneficiary = ""
         self.cause = ""
         self.started_for_request = False

@@ -199,17 +199,26 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def load(cls, name: str | Path) -> Scenario:
         """The scenario in a file, or the bundled one of that name; raises UnreadableFile."""
-        path = Path(name)
-        if not path.suffix and not path.exists():
-            path = BUNDLED / f"{name}.toml"
-            if not path.exists():
-                known = ", ".join(bundled_names())
-                raise UnreadableFile(f"no scenario is named {str(name)!r}.", cure=f"Give a file, or one of: {known}.")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnreadableFile(f"{name}: {error}.", cure="Give a scenario file that can be read.") from None
-        return cls.parse(text, str(name), path.parent)
+        return cls.parse(read_text(name), str(name), _path_of(name).parent)
+
+
+def read_text(name: str | Path) -> str:
+    """The text of a scenario file, or of the bundled one of that name; raises UnreadableFile."""
+    try:
+        return _path_of(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFile(f"{name}: {error}.", cure="Give a scenario file that can be read.") from None
+
+
+def _path_of(name: str | Path) -> Path:
+    path = Path(name)
+    if path.suffix or path.is_file():
+        return path
+    bundled = BUNDLED / f"{name}.toml"
+    if not bundled.is_file():
+        known = ", ".join(bundled_names())
+        raise UnreadableFile(f"no scenario is named {str(name)!r}.", cure=f"Give a file, or one of: {known}.")
+    return bundled
 
 
 def bundled_names() -> list[str]:

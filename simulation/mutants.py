@@ -1,0 +1,66 @@
+"""Mutants: seeded bugs, each with the property that must kill it and the scenario that shows it.
+
+They are put into the core from outside and taken out again without a trace; production code knows nothing of them.
+:mod:`interlock.simulation.mutations` says how each is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from interlock.domain.errors import NotFound
+
+from . import mutations
+from .mutations import Make
+from .patching import Patches
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One seeded bug. ``scenario`` is the bundled one that kills it, under ``seed``, and passes without it.
+
+    ``core``: it is put into the core, so that ``prove`` may look for it too; else into the protocol around it.
+    """
+
+    name: str
+    property: str
+    description: str
+    scenario: str
+    make: Make
+    seed: int = 1
+    core: bool = True
+
+
+def _all() -> Iterator[Mutant]:
+    for make, prop, scenario, core in mutations.ALL:
+        assert make.__doc__ is not None
+        name = make.__name__.replace("_", "-")
+        yield Mutant(name, prop, make.__doc__.split("\n")[0], scenario, make, core=core)
+
+
+MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _all()}
+"""Every mutant by its name."""
+
+
+def find(name: str) -> Mutant:
+    """The mutant of that name; raises NotFound with the names that there are."""
+    mutant = MUTANTS.get(name)
+    if mutant is None:
+        raise NotFound("mutant", name, cure=f"There are: {', '.join(MUTANTS)}.")
+    return mutant
+
+
+@contextmanager
+def activate(name: str | None) -> Iterator[None]:
+    """Put the mutant in place while the block runs; nothing for None. Raises NotFound when there is no such mutant."""
+    if name is None:
+        yield
+        return
+    patches = Patches()
+    try:
+        find(name).make(patches)
+        yield
+    finally:
+        patches.undo()

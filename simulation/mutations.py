@@ -1,0 +1,597 @@
+"""How each mutant is made: a function that puts the bug in place. Its name is the mutant's, its first line tells of it.
+
+Most wrap the rule that they spoil, so that the mutant goes on being wrong in the same way when the rule is rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from interlock.domain import apply as applying
+from interlock.domain import (
+    consequences,
+    engine,
+    eviction,
+    loads,
+    models,
+    nodes,
+    placement,
+    reconcile,
+    requests,
+    routing,
+    shrinking,
+    state,
+    variant,
+)
+from interlock.domain import events as ev
+from interlock.domain.entities import NodeStatus, Phase, Wait
+from interlock.domain.explanation import Considered, Explanation
+from interlock.domain.routing import Evict, Hold, Place
+from interlock.domain.units import FOREVER, SECOND
+
+from . import log, world, writer
+from .patching import Patches
+
+Make = Callable[[Patches], None]
+
+# --- routing --------------------------------------------------------------------------------------------------------
+
+
+def selector_ignored_in_lookup(patches: Patches) -> None:
+    """The lookup of a cached replica ignores the selector; a later check rejects its pick and routing begins again.
+
+    As it was in the field: the one with the fewest requests in flight is picked, whatever its node; then a replica is
+    asked for on the nodes that match, where the model stands at its cap, and nothing can be evicted there.
+    """
+    route = routing.route
+
+    def looked_up_anywhere(at: Any, model: Any, now: int) -> Any:
+        loaded = [
+            replica
+            for replica_id in at.by_model.get(model.name, ())
+            if (replica := at.replicas[replica_id]).phase is Phase.LOADED and replica.revision == model.serving
+        ]
+        candidates = at.candidates(model)
+        picked = min(loaded, key=lambda replica: (at.lock_count(replica.id), replica.used_at), default=None)
+        if picked is None or picked.node in candidates.nodes:
+            return route(at, model, now)
+        again = routing.first_copy(at, model, now)
+        if not isinstance(again, Hold):
+            return again
+        rows = [Considered(picked.node, "rejected", "selector", "no longer matches selector")]
+        for name in candidates.nodes:
+            rows.append(Considered(name, "rejected", "slots", "no free replica slot, evicting LRU"))
+            rows.append(Considered(name, "rejected", "busy", "all models have in-flight requests"))
+        return Hold(Wait("capacity", until=now + SECOND), Explanation("route", tuple(rows)))
+
+    patches.swap(route, looked_up_anywhere)
+
+
+def drain_keeps_routing(patches: Patches) -> None:
+    """A draining node goes on getting requests."""
+
+    def takes_locks(at: Any, replica: Any) -> bool:
+        model = at.models.get(replica.model)
+        node = at.nodes[replica.node]
+        return (
+            model is not None
+            and replica.phase is Phase.LOADED
+            and replica.revision == model.serving
+            and replica.node in at.candidates(model).nodes
+            and node.status in (NodeStatus.HEALTHY, NodeStatus.DRAINING)
+        )
+
+    patches.attribute(state.State, "takes_locks", takes_locks)
+
+
+def stale_revision_served(patches: Patches) -> None:
+    """Replicas of an older revision take locks after its successor serves."""
+
+    def takes_locks(at: Any, replica: Any) -> bool:
+        model = at.models.get(replica.model)
+        return (
+            model is not None
+            and replica.phase is Phase.LOADED
+            and replica.node in at.candidates(model).nodes
+            and at.nodes[replica.node].takes_work
+        )
+
+    patches.attribute(state.State, "takes_locks", takes_locks)
+
+
+def unloading_still_warm(patches: Patches) -> None:
+    """A request that arrives during an unload gets the replica that is leaving."""
+    pick = routing.pick_warm
+
+    def pick_leaving(at: Any, model: Any) -> Any:
+        picked = pick(at, model)
+        leaving = (r for r in at.by_model.get(model.name, ()) if at.replicas[r].phase is Phase.UNLOADING)
+        return picked if picked is not None else next(leaving, None)
+
+    patches.swap(pick, pick_leaving)
+
+
+def join_failed_load(patches: Patches) -> None:
+    """A request waits for a load that has failed already, because its clean-up is still going on."""
+    joinable = routing.joinable_load
+
+    def join_anything(at: Any, model: Any) -> Any:
+        found = joinable(at, model)
+        if found is not None:
+            return found
+        failed = (at.replicas[r] for r in at.by_model.get(model.name, ()))
+        return next((r for r in failed if r.phase is Phase.UNLOADING and r.reason == "load failed"), None)
+
+    patches.swap(joinable, join_anything)
+
+
+def growth_evicts(patches: Patches) -> None:
+    """A model that is warm already evicts others for one more copy."""
+    cold = routing.route_cold
+
+    def grow_by_force(at: Any, model: Any, now: int) -> Any:
+        plan = cold(at, model, now)
+        if isinstance(plan, Hold) and model.name in at.warm and routing.may_grow(at, model):
+            found = eviction.find_victims(at, model, now)
+            if found.best is not None:
+                why = routing.explain_eviction(at, model, found.best, now, strictly=False)
+                return Evict(found.best, why)
+        return plan
+
+    patches.swap(cold, grow_by_force)
+
+
+def never_fits_waits(patches: Patches) -> None:
+    """A model that is larger than every node waits for room instead of being refused."""
+    patches.swap(placement.ever_fits, lambda at, model: True)
+
+
+def disk_unchecked(patches: Patches) -> None:
+    """Whether the disk can hold a model is found out only while it is being staged."""
+    need = placement.staging_need
+
+    def unchecked(at: Any, model: Any, node: Any) -> int:
+        known = need(at, model, node)
+        return model.declared_spec.disk if known is None else known
+
+    patches.swap(need, unchecked)
+
+
+# --- eviction -------------------------------------------------------------------------------------------------------
+
+
+def evict_outside_candidates(patches: Patches) -> None:
+    """Victims are looked for on every node, not on the model's candidates."""
+    find = eviction.find_victims
+
+    def everywhere(at: Any, model: Any, now: int, *, strictly: bool = False) -> Any:
+        search = find(at, model, now, strictly=strictly)
+        for node in at.nodes.values():
+            if search.best is None and node.takes_work:
+                eviction._weigh_node(at, model, node, now, search, strictly=strictly)
+        return search
+
+    patches.swap(find, everywhere)
+
+
+def floor_counts_excluded(patches: Patches) -> None:
+    """A floor counts replicas on nodes that the selector excludes."""
+
+    def loaded_anywhere(at: Any, model: Any) -> int:
+        replicas = (at.replicas[replica] for replica in at.by_model.get(model.name, ()))
+        return sum(1 for replica in replicas if replica.phase is Phase.LOADED)
+
+    patches.swap(eviction.loaded_on_candidates, loaded_anywhere)
+
+
+def _spoil_victims(patches: Patches, forgive: Callable[[str, Any, Any, Any], str]) -> None:
+    why_not = eviction.why_not_victim
+
+    def spoiled(at: Any, replica: Any, beneficiary: Any, now: int, *, strictly: bool) -> str:
+        return forgive(why_not(at, replica, beneficiary, now, strictly=strictly), at, replica, beneficiary)
+
+    patches.swap(why_not, spoiled)
+
+
+def residency_ignored(patches: Patches) -> None:
+    """A replica may be evicted the moment it has loaded."""
+    _spoil_victims(patches, lambda why, at, replica, model: "" if why.startswith("resident") else why)
+
+
+def priority_inverted(patches: Patches) -> None:
+    """Higher priority is evicted for lower, and not the other way round."""
+
+    def inverted(why: str, at: Any, replica: Any, beneficiary: Any) -> str:
+        its = at.models.get(replica.model)
+        if why.startswith("priority"):
+            return ""
+        if not why and its is not None and its.scheduling.priority < beneficiary.scheduling.priority:
+            return "priority"
+        return why
+
+    _spoil_victims(patches, inverted)
+
+
+def pin_ignored(patches: Patches) -> None:
+    """A pinned model is evicted like any other."""
+    _spoil_victims(patches, lambda why, at, replica, model: "" if why == "pinned" else why)
+
+
+def loading_as_victim(patches: Patches) -> None:
+    """A load in progress may be a victim."""
+    _spoil_victims(patches, lambda why, at, replica, model: "" if why == Phase.LOADING.value else why)
+
+
+def evicts_all_it_can(patches: Patches) -> None:
+    """One load evicts everything on a node that may go, not the smallest set that makes room."""
+    weigh = eviction._weigh_sets
+
+    def all_of_them(at: Any, model: Any, node: Any, possible: Any, disk: int, search: Any) -> None:
+        if not eviction._weigh_set(at, model, node, tuple(possible), disk, search):
+            weigh(at, model, node, possible, disk, search)
+
+    patches.swap(weigh, all_of_them)
+
+
+def evict_and_reserve_apart(patches: Patches) -> None:
+    """Evicting and reserving what becomes free are two steps: whoever comes between them takes it."""
+    settle = requests.settle
+
+    def only_evict(at: Any, model: Any, request: Any, plan: Any, now: int, cause: str = "") -> Any:
+        if not isinstance(plan, Evict):
+            return settle(at, model, request, plan, now, cause)
+        gone = [
+            loads.evict_for(at, at.replicas[victim], "", model.name, plan.explanation, now)
+            for victim in plan.eviction.victims
+        ]
+        return [*gone, requests._queued(request, Wait("capacity"), plan.explanation, now)]
+
+    patches.swap(settle, only_evict)
+
+
+def hold_forgotten(patches: Patches) -> None:
+    """What a victim frees is not held for the load that it made room for."""
+
+    def unpaid(at: Any, victim: Any) -> None:
+        waiting = at.awaited.get(victim.beneficiary)
+        if waiting is not None:
+            del waiting[victim.id]
+            if not waiting:
+                del at.awaited[victim.beneficiary]
+
+    patches.swap(applying._pay_beneficiary, unpaid)
+
+
+# --- requests and locks ---------------------------------------------------------------------------------------------
+
+
+def unbounded_retry(patches: Patches) -> None:
+    """A request that was sent to a backend that is gone is routed again for ever."""
+    patches.swap(variant.passes_left, lambda load_attempts, passes: 1)
+
+
+def load_not_reserved(patches: Patches) -> None:
+    """A load that is done is not kept for those who waited for it."""
+    loaded, grant = loads.loaded, reconcile._grant
+
+    def unclaimed(at: Any, command: Any, now: int) -> Any:
+        return [event for event in loaded(at, command, now) if not isinstance(event, ev.ReplicaLocked)]
+
+    def not_after_a_load(at: Any, model: Any, cause: str, now: int) -> Any:
+        return [] if cause.endswith(" loaded") else grant(at, model, cause, now)
+
+    patches.swap(loaded, unclaimed)
+    patches.swap(grant, not_after_a_load)
+
+
+def counter_not_lease(patches: Patches) -> None:
+    """Requests in flight are counted up and down, and a lost gateway's are never counted down."""
+    released = applying._HANDLERS[ev.ReplicaReleased]
+
+    def miscounted(at: Any, event: Any) -> None:
+        released(at, event)
+        if event.outcome == "holder lost" and event.replica in at.replicas:
+            at.locks.setdefault(event.replica, {})[event.request] = None
+            at.index_warm(at.replicas[event.replica])
+
+    patches.swap(released, miscounted)
+
+
+def double_release(patches: Patches) -> None:
+    """A release frees the lock of another request on the same replica, too."""
+    let_go = requests.let_go
+
+    def twice(at: Any, request: Any, outcome: str, detail: str, now: int) -> Any:
+        events = let_go(at, request, outcome, detail, now)
+        others = [other for other in at.locks.get(request.replica, ()) if other != request.id]
+        if not others:
+            return events
+        replica = at.replicas[request.replica]
+        freed = ev.ReplicaReleased(
+            at=now, replica=replica.id, model=replica.model, node=replica.node, request=others[0], outcome=outcome
+        )
+        return [*events, freed]
+
+    patches.swap(let_go, twice)
+
+
+def holder_never_lost(patches: Patches) -> None:
+    """A gateway that has died keeps its locks for ever."""
+    patches.swap(requests.lose_holder, lambda at, command, now: [])
+
+
+def wakeup_forgotten(patches: Patches) -> None:
+    """A replica that has become idle wakes nobody who waits for its room."""
+    patches.swap(consequences._RULES[ev.ReplicaReleased], lambda at, event: None)
+
+
+def overload_sticks(patches: Patches) -> None:
+    """The mark of an overload is never cleared: once the queue was full, it counts as full."""
+    length = requests.queue_length
+    full = [0]
+
+    def high_water(at: Any) -> int:
+        full[0] = max(full[0], length(at))
+        return full[0]
+
+    patches.swap(length, high_water)
+
+
+def deadline_forgotten(patches: Patches) -> None:
+    """A request that waits has no timer for its deadline."""
+    _without_timer(patches, "deadline")
+
+
+def _without_timer(patches: Patches, forgotten: str) -> None:
+    set_timer = state.State.set_timer
+
+    def some(at: Any, instant: int, kind: str, owner: str) -> None:
+        if kind != forgotten:
+            set_timer(at, instant, kind, owner)
+
+    patches.attribute(state.State, "set_timer", some)
+
+
+# --- loads ----------------------------------------------------------------------------------------------------------
+
+
+def silence_unwatched(patches: Patches) -> None:
+    """Nobody notices that a worker has stopped answering in the middle of a load."""
+    _without_timer(patches, "silent")
+
+
+def give_up_leaves_running(patches: Patches) -> None:
+    """A load that the control plane gives up on goes on running on its worker."""
+    give_up = loads.give_up
+
+    def abandoned(at: Any, replica: Any, reason: str, now: int, retry_at: int = 0) -> Any:
+        events = give_up(at, replica, reason, now, retry_at)
+        return [replace(e, gone=True) if isinstance(e, ev.ReplicaLoadFailed) else e for e in events]
+
+    patches.swap(give_up, abandoned)
+
+
+def restart_forgets_failures(patches: Patches) -> None:
+    """A new writer starts with the counters of failed loads at zero."""
+    fold = engine.Engine.fold
+
+    def forgetful(self: Any, recorded: Any, event: Any = None) -> Any:
+        done = fold(self, recorded, event)
+        if isinstance(done, ev.ReplicaLoadFailed) and done.model in self.state.models:
+            model = self.state.models[done.model]
+            self.state.models[done.model] = replace(model, failures=0, retry_at=0)
+        return done
+
+    patches.attribute(engine.Engine, "fold", forgetful)
+
+
+def declare_always_edits(patches: Patches) -> None:
+    """Declaring a model again makes a new revision though nothing is different, and everything is loaded anew."""
+    declare = models.declare
+
+    def restless(at: Any, command: Any, now: int) -> Any:
+        events = declare(at, command, now)
+        model = at.models.get(command.model)
+        if model is not None and command.spec == model.declared_spec:
+            events = [*events, *models.edit(at, model, command.spec, now, "declared")]
+        return events
+
+    patches.swap(declare, restless)
+
+
+# --- the reconciler -------------------------------------------------------------------------------------------------
+
+
+def empty_backend_scaleup(patches: Patches) -> None:
+    """A floor is raised without load info: the worker is asked for a backend with an empty name, again and again."""
+    first_copy = routing.first_copy
+
+    def doomed(at: Any, model: Any, now: int, *, strictly: bool = False) -> Any:
+        if model.load_info_known or not strictly:
+            return first_copy(at, model, now, strictly=strictly)
+        if model.retry_at > now:
+            return Hold(Wait("backoff", until=model.retry_at), Explanation("backoff"))
+        room = placement.find_room(at, model)
+        if room is None:
+            return Hold(Wait("capacity"), Explanation("queue"))
+        return Place(room, Explanation("place"))
+
+    patches.swap(first_copy, doomed)
+    patches.entry(reconcile.CURES, "time", reconcile.CURES["capacity"])
+    patches.swap(reconcile._parked, _always_parked_until(reconcile._parked))
+
+
+def _always_parked_until(parked: Callable[..., Any]) -> Callable[..., Any]:
+    def until(model: Any, plan: Any, now: int) -> Any:
+        event = parked(model, plan, now)
+        if isinstance(plan, Hold) and plan.wait.until < FOREVER:
+            return replace(event, lacks="time", until=plan.wait.until)
+        return event
+
+    return until
+
+
+def unpark_on_anything(patches: Patches) -> None:
+    """Any change at all un-parks a model, whatever it lacks, and its doomed load is tried again."""
+
+    def eager(at: Any, model: Any, command: Any, now: int, *, below: bool) -> Any:
+        plan = routing.first_copy(at, replace(model, retry_at=0), now, strictly=True)
+        if not below or not isinstance(plan, Place | Evict):
+            return []
+        unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
+        return [unparked, *loads.begin(at, model, plan, now, f"floor of {model.name}: {command.cause}")]
+
+    patches.swap(reconcile._unpark, eager)
+
+
+def floor_evicts_equals(patches: Patches) -> None:
+    """A floor evicts replicas of the same priority: two floors on one slot throw each other out for ever."""
+    first_copy = routing.first_copy
+
+    def greedy(at: Any, model: Any, now: int, *, strictly: bool = False) -> Any:
+        return first_copy(at, model, now, strictly=False)
+
+    patches.swap(first_copy, greedy)
+    spare = eviction.spare_of_floor
+    patches.swap(spare, lambda at, replica, model, leaving=1: True)
+
+
+def up_and_down_in_one_tick(patches: Patches) -> None:
+    """What removes copies wants one less than what adds them: it takes away what has just come up."""
+
+    def one_less(at: Any, model: Any, now: int) -> Any:
+        warm = at.warm.get(model.name)
+        idle = warm.buckets.get(0) if warm is not None else None
+        floor = shrinking.floor_of(at, model)
+        if not idle or at.waiting(model.name) or floor < 1 or shrinking.copies(at, model) < floor:
+            return None
+        return at.replicas[idle[0][2]], "scale-down"
+
+    patches.swap(shrinking.surplus, one_less)
+
+
+def scale_down_at_once(patches: Patches) -> None:
+    """A copy above the floor goes as soon as it is idle for a moment."""
+    surplus = shrinking.surplus
+
+    def impatient(at: Any, model: Any, now: int) -> Any:
+        return surplus(at, model, now + at.settings.scale_down_delay)
+
+    patches.swap(surplus, impatient)
+
+
+# --- nodes ----------------------------------------------------------------------------------------------------------
+
+
+def busy_taken_for_dead(patches: Patches) -> None:
+    """A replica that is busy, and so is slow to answer, counts as lost."""
+    report = nodes.report_running
+
+    def impatient(at: Any, command: Any, now: int) -> Any:
+        quick = tuple(process for process in command.running if not at.lock_count(process.replica))
+        return report(at, replace(command, running=quick), now)
+
+    patches.swap(report, impatient)
+
+
+def unreachable_is_lost(patches: Patches) -> None:
+    """A node that is silent for a moment counts as gone at once, with all that runs there."""
+
+    def gone(at: Any, command: Any, now: int) -> Any:
+        node = at.nodes.get(command.node)
+        if node is None or not node.takes_work:
+            return []
+        return nodes.went_offline(at, node, now)
+
+    patches.swap(nodes.silence, gone)
+
+
+def stray_ignored(patches: Patches) -> None:
+    """A process that the log does not know is left running."""
+    patches.swap(nodes._strays, lambda at, node, running, now: [])
+
+
+# --- around the core ------------------------------------------------------------------------------------------------
+
+
+def epoch_unchecked(patches: Patches) -> None:
+    """Store and workers take what a replaced writer still sends."""
+    append, begin = log.Log.append, world.begin
+
+    def unfenced(self: Any, batch: Any, epoch: int) -> None:
+        append(self, batch, self.epoch)
+
+    patches.attribute(log.Log, "append", unfenced)
+    patches.attribute(world, "begin", lambda worker, effect, epoch: begin(worker, effect, max(epoch, worker.epoch)))
+
+
+def effect_before_commit(patches: Patches) -> None:
+    """Effects leave as soon as they are decided, before their cause is durable."""
+    when_durable = writer.Writer._when_durable
+
+    def at_once(self: Any, sent: Any, outcome: Any) -> None:
+        self._send(outcome.effects)
+        when_durable(self, sent, replace(outcome, effects=()))
+
+    patches.attribute(writer.Writer, "_when_durable", at_once)
+
+
+def model_name_unchecked(patches: Patches) -> None:
+    """A call does not name its model, and a port that is used again answers for another one."""
+    call = world.call
+
+    def whoever_listens(worker: Any, address: str, model: str) -> str:
+        for process in worker.processes:
+            if worker.hears and process.loaded and world.address_of(worker, process) == address:
+                return ""
+        return call(worker, address, model)
+
+    patches.attribute(world, "call", whoever_listens)
+
+
+ALL: tuple[tuple[Make, str, str, bool], ...] = (
+    (selector_ignored_in_lookup, "T", "orin-thor", True),
+    (empty_backend_scaleup, "Q", "orin-thor", True),
+    (evict_outside_candidates, "S", "victim-elsewhere", True),
+    (floor_counts_excluded, "S", "floor-elsewhere", True),
+    (evict_and_reserve_apart, "S", "victim-revived", True),
+    (load_not_reserved, "U", "evicted-before-first-request", True),
+    (unbounded_retry, "T", "many-backends-gone", True),
+    (busy_taken_for_dead, "S", "busy-is-not-dead", True),
+    (counter_not_lease, "S", "frontend-killed", True),
+    (hold_forgotten, "S", "hold-kept", True),
+    (wakeup_forgotten, "W", "idle-wakes-the-waiting", True),
+    (residency_ignored, "S", "working-set-above-capacity", True),
+    (priority_inverted, "S", "priorities", True),
+    (unpark_on_anything, "Q", "doomed-floor", True),
+    (double_release, "S", "in-flight-after-churn", True),
+    (holder_never_lost, "W", "frontend-killed", True),
+    (stale_revision_served, "S", "stale-revision", True),
+    (drain_keeps_routing, "S", "drain-under-load", True),
+    (join_failed_load, "W", "failed-load-cleaned-up", True),
+    (up_and_down_in_one_tick, "Q", "planner-and-applier", True),
+    (growth_evicts, "S", "autoscaler-swings", True),
+    (epoch_unchecked, "S", "two-leaders", False),
+    (effect_before_commit, "S", "store-stalls", False),
+    (loading_as_victim, "S", "load-as-victim", True),
+    (never_fits_waits, "W", "larger-than-any-node", True),
+    (floor_evicts_equals, "S", "floors-above-capacity", True),
+    (unloading_still_warm, "S", "request-during-unload", True),
+    (overload_sticks, "U", "overload-clears", True),
+    (evicts_all_it_can, "S", "one-load-evicts-one", True),
+    (pin_ignored, "S", "pinned-stays", True),
+    (declare_always_edits, "S", "same-options-again", True),
+    (scale_down_at_once, "S", "autoscaler-swings", True),
+    (restart_forgets_failures, "S", "restart-keeps-counters", True),
+    (silence_unwatched, "W", "dead-worker-mid-load", True),
+    (stray_ignored, "Q", "orphans-after-partition", True),
+    (unreachable_is_lost, "S", "brief-mass-silence", True),
+    (disk_unchecked, "S", "full-disk", True),
+    (give_up_leaves_running, "Q", "load-given-up", True),
+    (deadline_forgotten, "W", "deadline-wakes", True),
+    (model_name_unchecked, "S", "port-used-again", False),
+)
+"""Each mutant with the property that must kill it, the scenario that shows it, and whether it is in the core."""

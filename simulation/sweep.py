@@ -1,0 +1,158 @@
+"""Sweeps: the same scenario under many seeds, over processes, and what all of them together have covered."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from interlock.domain.events import EVENT_TYPES
+
+from .api import run
+from .report import reproduction
+from .scenario import FAULT_KINDS, Scenario
+
+Tell = Callable[[int, int, int], None]
+"""Hears how many of how many seeds are done, and how many of them failed."""
+FAILURES_SHOWN = 20
+
+
+class Job:
+    """What a process needs to run one seed: text, because a parsed scenario does not travel."""
+
+    def __init__(self, text: str, name: str, folder: str, mutant: str | None, until: int | None) -> None:
+        self.text, self.name, self.folder = text, name, folder
+        self.mutant, self.until = mutant, until
+
+    def __call__(self, seed: int) -> dict[str, Any]:
+        scenario = Scenario.parse(self.text, self.name, Path(self.folder))
+        return run(scenario, seed=seed, mutant=self.mutant, until=self.until).report
+
+
+def sweep(
+    scenario: Scenario,
+    text: str,
+    seeds: range,
+    *,
+    mutant: str | None = None,
+    until: int | None = None,
+    processes: int | None = None,
+    tell: Tell = lambda done, total, failed: None,
+) -> dict[str, Any]:
+    """Run every seed and sum up. ``text`` is the scenario's file."""
+    job = Job(text, scenario.source, scenario.folder, mutant, until)
+    began = time.perf_counter()
+    totals = Totals()
+    for done, data in enumerate(_results(job, seeds, processes), 1):
+        totals.add(data, scenario, mutant)
+        tell(done, len(seeds), len(totals.failures))
+    return totals.summary(scenario, seeds, mutant, time.perf_counter() - began)
+
+
+def _results(job: Job, seeds: range, processes: int | None) -> Iterator[dict[str, Any]]:
+    workers = min(processes or os.cpu_count() or 1, len(seeds))
+    if workers <= 1:
+        yield from map(job, seeds)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(job, seeds, chunksize=max(1, min(16, len(seeds) // (workers * 4))))
+
+
+class Totals:
+    """What the runs of a sweep add up to."""
+
+    def __init__(self) -> None:
+        self.failures: list[dict[str, Any]] = []
+        self.event_types: Counter[str] = Counter()
+        self.refusals: Counter[str] = Counter()
+        self.fired: Counter[str] = Counter()
+        self.effective: Counter[str] = Counter()
+        self.events = self.requests = self.most_steps = 0
+        self.virtual_seconds = 0.0
+        self.broken: Counter[str] = Counter()
+
+    def add(self, data: dict[str, Any], scenario: Scenario, mutant: str | None) -> None:
+        """Count one run in."""
+        self.events += data["events"]
+        self.requests += data["requests"]["submitted"]
+        self.virtual_seconds += data["virtual_seconds"]
+        self.event_types.update(data["coverage"]["event_types"])
+        self.refusals.update(data["coverage"]["refusals"])
+        for kind, row in data["faults"].items():
+            self.fired[kind] += row["fired"]
+            self.effective[kind] += row["effective"]
+        if data["verdict"] == "pass":
+            return
+        why = [f"{name}: {row['detail']}" for name, row in data["properties"].items() if not row["holds"]]
+        why += [f"expected {row['name']} {row['wanted']}, got {row['got']}" for row in data["expectations"]
+                if not row["holds"] and not row["name"].startswith("property")]  # fmt: skip
+        self.broken.update(name for name, row in data["properties"].items() if not row["holds"])
+        replay = reproduction(scenario, data["seed"], mutant)
+        self.failures.append({"seed": data["seed"], "why": why or [data["invariants"]["detail"]], "replay": replay})
+
+    def summary(self, scenario: Scenario, seeds: range, mutant: str | None, wall: float) -> dict[str, Any]:
+        """The sweep's report."""
+        return {
+            "scenario": scenario.name,
+            "mutant": mutant,
+            "verdict": "fail" if self.failures else "pass",
+            "seeds": {"first": seeds.start, "count": len(seeds), "failed": len(self.failures)},
+            "failures": self.failures,
+            "broken": {name: self.broken[name] for name in sorted(self.broken)},
+            "events": self.events,
+            "requests": self.requests,
+            "virtual_seconds": self.virtual_seconds,
+            "wall_seconds": round(wall, 1),
+            "coverage": {
+                "event_types": {name: self.event_types[name] for name in sorted(EVENT_TYPES)},
+                "refusals": {name: self.refusals[name] for name in sorted(self.refusals)},
+                "faults": {
+                    kind: {"fired": self.fired[kind], "effective": self.effective[kind]} for kind in FAULT_KINDS
+                },
+            },
+        }
+
+
+def summary_text(data: dict[str, Any]) -> str:
+    """A sweep's report for people."""
+    seeds, coverage = data["seeds"], data["coverage"]
+    lines = [
+        f"{data['scenario']}" + (f"  mutant {data['mutant']}" if data["mutant"] else ""),
+        f"{data['verdict'].upper()}: {seeds['count']} seeds from {seeds['first']}, {seeds['failed']} failed; "
+        f"{data['requests']} requests, {data['events']} events, {data['virtual_seconds'] / 3600:.1f} h of virtual time "
+        f"in {data['wall_seconds']:g} s",
+        "",
+        "event types  " + _list(coverage["event_types"]),
+        "refusals     " + _list(coverage["refusals"]),
+        "faults       "
+        + ", ".join(f"{kind} {row['fired']} ({row['effective']})" for kind, row in coverage["faults"].items()),
+    ]
+    never = [name for name, count in coverage["event_types"].items() if not count]
+    never += [kind for kind, row in coverage["faults"].items() if not row["effective"]]
+    lines.append(f"never seen   {', '.join(never) or 'nothing: all of them occurred'}")
+    for failure in data["failures"][:FAILURES_SHOWN]:
+        lines += ["", f"seed {failure['seed']}: {failure['why'][0]}", f"  {failure['replay']}"]
+    if len(data["failures"]) > FAILURES_SHOWN:
+        lines.append(f"... and {len(data['failures']) - FAILURES_SHOWN} more failing seeds")
+    return "\n".join(lines)
+
+
+def _list(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
+
+
+def tell_on_stderr(done: int, total: int, failed: int) -> None:
+    """A progress bar on a terminal; on anything else, a line now and then."""
+    width = 30
+    filled = width * done // total
+    line = f"[{'#' * filled}{'.' * (width - filled)}] {done}/{total} seeds, {failed} failed"
+    if sys.stderr.isatty():
+        sys.stderr.write("\r" + line + ("\n" if done == total else ""))
+    elif done == total or done % max(1, total // 10) == 0:
+        sys.stderr.write(line + "\n")
+    sys.stderr.flush()
