@@ -199,7 +199,7 @@ def _say_ready(endpoint: Endpoint) -> None:
         f"Interlock is ready at {url}\n\nTry:\n"
         f"  curl -s {url}/v1/embeddings{token} {kind} -d '{body}'\n"
         f"  curl -s {url}/v1/chat/completions{token} {kind} -d '{chat}'\n"
-        f"  interlock nodes\n\nCtrl-C stops all of it.\n"
+        f"  interlock nodes --url {url}\n\nCtrl-C stops all of it.\n"
     )
     sys.stdout.flush()
 

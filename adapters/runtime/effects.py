@@ -20,7 +20,7 @@ from interlock.domain.state import State
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 256
+_AT_ONCE = 2048
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 
 

@@ -155,6 +155,10 @@ class Seat:
 
     async def renew_lease(self, holder: str) -> None:
         """See the port."""
+        if self._term is None and self._forward is None:
+            # A gateway asks for this as soon as it listens: a takeover that is about to be is worth the wait.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.began.wait(), self._lease.length_s)
         if self._term is None:
             await self._forwarded().renew_lease(holder)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from interlock.adapters.store.memory import MemoryStore
 from interlock.domain import commands as c
 from interlock.domain.entities import NodeStatus
 from interlock.domain.errors import UnknownEvent
+from interlock.domain.recording import Recorded
 from interlock.domain.snapshots import encode_cluster
 from tests.runtime.rig import Rig, expect_sound
 
@@ -47,7 +48,7 @@ async def test_a_standby_takes_over_within_the_lease_and_knows_everything(make_r
     expect_sound(second)
 
 
-async def test_a_clean_stop_leaves_a_snapshot_and_no_lease(make_rig: MakeRig) -> None:
+async def test_a_clean_stop_leaves_a_snapshot_and_no_lease(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await leading(make_rig)
     await first.acquire("q1")
     state = encode_cluster(first.seat.state())
@@ -56,7 +57,12 @@ async def test_a_clean_stop_leaves_a_snapshot_and_no_lease(make_rig: MakeRig) ->
     second = make_rig(first.log, first.workers, lease_us=60_000_000)
     reads: list[int] = []
     read = second.store.read
-    second.store.read = lambda after=0, **bounds: reads.append(after) or read(after, **bounds)  # type: ignore[method-assign]  # watched
+
+    def watched(after: int = 0, **bounds: int | None) -> Iterator[Recorded]:
+        reads.append(after)
+        return read(after, **bounds)
+
+    monkeypatch.setattr(second.store, "read", watched)
     second.start()
     await second.until(lambda: second.seat.loaded.is_set())
     assert encode_cluster(second.seat.state()) == state
