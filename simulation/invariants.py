@@ -17,7 +17,7 @@ from interlock.domain.commands import Command, ReportBackendGone
 from interlock.domain.engine import Outcome
 from interlock.domain.explanation import Explanation
 from interlock.domain.settings import Settings
-from interlock.domain.units import format_size
+from interlock.domain.units import format_duration, format_size
 from interlock.domain.variant import passes_allowed
 
 from .clock import START
@@ -256,10 +256,10 @@ class Invariants:
         rounds = rounds + 1 if in_vain else 0
         self.rounds[event.request] = (rounds, self.changes, wanted)
         if event.explanation is not None and event.request in picture.waiting:
-            self.stories.setdefault(event.request, []).append(_round(event.model, event.explanation))
+            told = f"at {format_duration(event.at - START)} {_round(event.model, event.explanation)}"
+            self.stories.setdefault(event.request, []).append(told)
         if rounds > IDLE_ROUNDS_MAX:
-            told = dict.fromkeys(self.stories.get(event.request, ())[-3:])
-            cycle = " || ".join(told) or f"waits for {event.wait.kind}"
+            cycle = " || ".join(self.stories.get(event.request, ())[-3:]) or f"waits for {event.wait.kind}"
             text = f"{event.request} goes round in circles while nothing changes: {cycle}"
             self.breach("T", text, event.request)
         picture.waiting[event.request] = event.model
@@ -286,7 +286,9 @@ class Invariants:
 
     def on_RequestRefused(self, event: ev.RequestRefused) -> None:
         model = self.picture.models.get(event.model)
-        if model is not None and event.code not in ("unknown_model", "queue_full"):
+        # A request that has used up its own steps is refused whatever there is: that is what T asks for.
+        spent = self.steps.get(event.request, 0) >= self.bound
+        if model is not None and not spent and event.code not in ("unknown_model", "queue_full"):
             replica = self.picture.usable(model)
             if replica is not None:
                 text = f"{event.request} is refused ({event.code}) while {replica.id} on {replica.node} has room"

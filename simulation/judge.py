@@ -116,7 +116,8 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
         plan = reconcile.floor_plan(state, model, now)
         if model.parked is None:
             yield "W", f"{name} is below its floor, not parked, and nothing is under way", name
-        elif isinstance(plan, Place | Evict) and model.parked.lacks != "time":
+        elif isinstance(plan, Place | Evict) and model.parked.lacks not in ("time", "edit"):
+            # What lacks time has a timer; what has failed too often waits for a person, by design.
             yield "W", f"{name} is parked for {model.parked.reason}, and there is room now", name
 
 
