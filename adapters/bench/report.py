@@ -99,7 +99,7 @@ def rounded(value: float) -> float:
 
 
 def machine() -> str:
-    """What this was measured on: processor, cores, memory, Python."""
+    """What this was measured on: processor, cores, memory, Python, and how busy it was with other things."""
     name = platform.processor() or platform.machine()
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -110,4 +110,6 @@ def machine() -> str:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{name}, {cores} cores, {memory:.0f} GiB, Python {platform.python_version()}, {platform.system()}"
+    load = os.getloadavg()[0]
+    python = platform.python_version()
+    return f"{name}, {cores} cores, {memory:.0f} GiB, Python {python}, {platform.system()}, load {load:.1f}"
