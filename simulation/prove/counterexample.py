@@ -54,7 +54,7 @@ class _Run:
         self.lines: list[str] = []
         self.created: dict[Holder, tuple[int, int]] = {}
         self.bounds: list[tuple[int, int, int, bool]] = []
-        """(step, later step, length, exact): the later comes so much after the first when exact, and else before that."""
+        """(step, later step, length, exact): the later comes so much after the first when exact, else before that."""
         self._note(0)
 
     def _note(self, step: int) -> None:
@@ -142,7 +142,8 @@ def explain_lasso(exploration: Exploration, lasso: Lasso) -> Counterexample:
     """The counterexample of a cycle."""
     radix = exploration.budget.radix
     on_cycle = {core for core, _ in lasso.cycle}
-    entry = next(state for state in exploration.parents if state // radix in on_cycle)
+    first = exploration.first_states()
+    entry = min((first[core] for core in on_cycle), key=lambda state: len(exploration.stem(state)))
     place = next(place for place, (core, _) in enumerate(lasso.cycle) if core == entry // radix)
     turned = [*lasso.cycle[place:], *lasso.cycle[:place]]
     stem = [edge.action.key for _, edge in exploration.stem(entry)]

@@ -29,7 +29,7 @@ class Lasso(msgspec.Struct, frozen=True):
 
 
 def find_lassos(exploration: Exploration) -> list[Lasso]:
-    """The shortest cycle found for each of T and Q; none when both hold."""
+    """The cycles found that break T, then those that break Q; of each the one that is reached first comes first."""
     found: list[Lasso] = []
     fair = ALWAYS_FAIR | ({"release"} if exploration.scope.completions_fair else set())
     graph = [_steps_of(exploration, core) for core in range(len(exploration.cores))]
@@ -48,10 +48,11 @@ def find_lassos(exploration: Exploration) -> list[Lasso]:
             effects = sorted({name for _, edge in busy for name in edge.label.effects})
             words = f"without anything new, effects go on for ever: {', '.join(effects)}"
             found.append(Lasso("Q", words, _walk(busy, inside, graph, _needs(inside, graph, fair, deadlines=True))))
-    shortest: dict[str, Lasso] = {}
-    for lasso in sorted(found, key=lambda lasso: len(lasso.cycle)):
-        shortest.setdefault(lasso.property, lasso)
-    return [shortest[name] for name in ("T", "Q") if name in shortest]
+    order = {core: place for place, core in enumerate(exploration.first_states())}
+    return sorted(
+        found,
+        key=lambda lasso: (lasso.property != "T", min(order[core] for core, _ in lasso.cycle), len(lasso.cycle)),
+    )
 
 
 def _steps_of(exploration: Exploration, core: int) -> list[Edge]:

@@ -27,6 +27,7 @@ from .scope import RESOURCES, Scope
 from .situation import Finding, Situation
 
 STATES_MAX = 3_000_000
+FIRST_ASKED_AT = 500
 DECISIONS_IN_A_BREATH = 400
 """A breath of the core that is longer than this in so small a cluster is a loop."""
 
@@ -105,11 +106,11 @@ def _as_fast_as_it_goes() -> Iterator[None]:
     """Leave out what no decision reads: explanations. A breath is short here, and nothing here is cyclic garbage."""
     collecting = gc.isenabled()
     gc.disable()
+    explaining = ("survey", "survey_warm", "explain_room", "explain_eviction", "_explain_no_room", "_explain_queue")
     replaced: list[tuple[Any, str, Any]] = [
-        (engine_module, "DECISIONS_IN_A_BREATH", DECISIONS_IN_A_BREATH),
-        (loads, "survey", _unexplained), (routing, "survey", _unexplained), (routing, "explain_room", _unexplained),
-        (routing, "explain_eviction", _unexplained), (routing, "_explain_no_room", _unexplained),
-    ]  # fmt: skip
+        (module, name, _unexplained) for module in (loads, routing) for name in explaining if hasattr(module, name)
+    ]
+    replaced.append((engine_module, "DECISIONS_IN_A_BREATH", DECISIONS_IN_A_BREATH))
     kept = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     for module, name, stand_in in replaced:
         setattr(module, name, stand_in)
@@ -148,18 +149,24 @@ class Exploration:
         self._offsets: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = {}
         self.root = self._core(start) * self.budget.radix + self.budget.full
 
-    def run(self, states_max: int = STATES_MAX, progress: Callable[[int], None] | None = None) -> Exploration:
-        """Explore until nothing new is reached; ``complete`` is false when ``states_max`` was in the way."""
+    def run(
+        self, states_max: int = STATES_MAX, enough: Callable[[Exploration], bool] = lambda exploration: False
+    ) -> Exploration:
+        """Explore until nothing new is reached, or it is ``enough``: that is asked whenever the states have doubled.
+
+        ``complete`` is false when it was enough, or ``states_max`` was in the way.
+        """
         began = time.perf_counter()
         with _as_fast_as_it_goes():
-            self._explore(states_max, progress)
+            self._explore(states_max, enough)
         self.seconds = time.perf_counter() - began
         return self
 
-    def _explore(self, states_max: int, progress: Callable[[int], None] | None) -> None:
+    def _explore(self, states_max: int, enough: Callable[[Exploration], bool]) -> None:
         radix, parents, allowed = self.budget.radix, self.parents, self.budget.allowed
         parents[self.root] = -1
         layer = [self.root]
+        ask_at = FIRST_ASKED_AT
         while layer:
             following: list[int] = []
             for state in layer:
@@ -174,12 +181,15 @@ class Exploration:
                     if target not in parents:
                         parents[target] = state
                         following.append(target)
-            if len(parents) > states_max:
+            layer = following
+            if layer and len(parents) > states_max:
                 self.complete = False
                 return
-            if progress is not None:
-                progress(len(parents))
-            layer = following
+            if len(parents) >= ask_at:
+                ask_at = 2 * len(parents)
+                if enough(self):
+                    self.complete = not layer
+                    return
 
     def _expand(self, core: int, names: tuple[str, ...], state: int) -> tuple[int, ...]:
         """The core's steps that these resources allow, as differences between state numbers."""
@@ -250,6 +260,13 @@ class Exploration:
             found = self.index[picture.key] = len(self.cores)
             self.cores.append(Core(situation, picture, tuple(properties.judge_state(situation))))
         return found
+
+    def first_states(self) -> dict[int, int]:
+        """For each picture, the state in which it was reached first."""
+        first: dict[int, int] = {}
+        for state in self.parents:
+            first.setdefault(state // self.budget.radix, state)
+        return first
 
     # --- the way back -----------------------------------------------------------------------------------------------
 

@@ -69,6 +69,8 @@ class Vocabulary:
         self._numbers: dict[object, int] = {}
         self._nodes: dict[int, tuple[Node, int]] = {}
         self._models: dict[int, tuple[Model, int]] = {}
+        self._replicas: dict[int, tuple[Replica, tuple[str, str, int], int]] = {}
+        self._workers: dict[int, tuple[Worker, int, str]] = {}
 
     def number(self, thing: object) -> int:
         """The same number for equal things."""
@@ -102,6 +104,30 @@ class Vocabulary:
             known = self._models[id(model)] = (model, self.number(_encode_sorted(plain)))
         return known[1]
 
+    def of_replica(self, replica: Replica) -> tuple[Replica, tuple[str, str, int], int]:
+        """The replica, its slot, and a number for all of it that is no instant and no relation."""
+        known = self._replicas.get(id(replica))
+        if known is None:
+            if len(self._replicas) > _ENTITIES_CACHED:
+                self._replicas.clear()
+            slot = slot_of(replica)
+            fixed = (
+                slot, replica.claim, replica.disk, replica.phase, replica.owed, replica.held, replica.tries,
+                replica.used_at > 0,
+            )  # fmt: skip
+            known = self._replicas[id(replica)] = (replica, slot, self.number(fixed))
+        return known
+
+    def of_worker(self, worker: Worker) -> tuple[Worker, int, str]:
+        """The worker, a number for what it is by itself, and its boot as it names it."""
+        known = self._workers.get(id(worker))
+        if known is None:
+            if len(self._workers) > _ENTITIES_CACHED:
+                self._workers.clear()
+            number = self.number((worker.name, worker.up, worker.cut, worker.staged))
+            known = self._workers[id(worker)] = (worker, number, boot_of(worker))
+        return known
+
 
 class _Instants:
     """Instants by class: past, never, or a number that equal ones share."""
@@ -131,61 +157,74 @@ def slot_of(replica: Replica) -> tuple[str, str, int]:
 def take(situation: Situation, words: Vocabulary) -> Picture:
     """The picture of a situation."""
     state, now = situation.engine.state, situation.now
-    ordered = sorted(state.replicas.values(), key=slot_of)
-    places = {replica.id: place for place, replica in enumerate(ordered)}
-    safe = {replica.evictable_at for replica in ordered if replica.evictable_at > now}
-    instants = _Instants(now, sorted(safe))
+    ordered = [words.of_replica(replica) for replica in state.replicas.values()]
+    if len(ordered) > 1:
+        ordered.sort(key=_by_slot)
+    places = {entry[0].id: place for place, entry in enumerate(ordered)}
+    safe = [entry[0].evictable_at for entry in ordered if entry[0].evictable_at > now]
+    instants = _Instants(now, sorted(set(safe)) if len(safe) > 1 else safe)
     row: list[int] = []
-    _add_replicas(row, state, ordered, places, instants, words)
+    _add_replicas(row, state, ordered, places, instants)
     _add_requests(row, state, places, instants, words)
     attempts = state.settings.load_attempts
     for model in state.models.values():
         row.append(words.of_model(model, attempts))
-        row.append(instants.of(model.retry_at))
+        if model.retry_at:
+            row.append(instants.of(model.retry_at))
         if model.parked is not None:
             row.append(instants.of(model.parked.until))
     for node in state.nodes.values():
         row.append(words.of_node(node))
-        row.append(instants.of(node.offline_at))
+        if node.offline_at < FOREVER:
+            row.append(instants.of(node.offline_at))
     _add_rest(row, state, words)
     for worker in situation.workers.values():
         _add_worker(row, worker, state, places, words)
     if situation.mail:
         _add_mail(row, situation.mail, state, places, words)
-    return Picture(_encode(row), [replica.id for replica in ordered], list(state.requests))
+    return Picture(_encode(row), [entry[0].id for entry in ordered], list(state.requests))
+
+
+_Entry = tuple[Replica, tuple[str, str, int], int]
+
+
+def _by_slot(entry: _Entry) -> tuple[str, str, int]:
+    return entry[1]
 
 
 def _add_replicas(
-    row: list[int], state: State, ordered: list[Replica], places: dict[str, int], instants: _Instants, words: Vocabulary
+    row: list[int], state: State, ordered: list[_Entry], places: dict[str, int], instants: _Instants
 ) -> None:
-    now = instants.now
-    older: dict[str, int] = {}
-    ages: dict[str, tuple[int, int]] = {}
-    for replica in state.replicas.values():  # in order of serial number
-        in_model, on_node = older.get("m" + replica.model, 0), older.get("n" + replica.node, 0)
-        older["m" + replica.model], older["n" + replica.node] = in_model + 1, on_node + 1
-        ages[replica.id] = (in_model, on_node)
-    uses = sorted({replica.used_at for replica in ordered if replica.phase is Phase.LOADED})
-    idle = sorted({idle_since(replica) for replica in ordered if replica.phase is Phase.LOADED})
+    now, settings, models = instants.now, state.settings, state.models
+    loaded = [entry[0] for entry in ordered if entry[0].phase is Phase.LOADED]
+    uses = sorted({replica.used_at for replica in loaded})
+    idle = sorted({idle_since(replica) for replica in loaded})
     row.append(len(ordered))
-    for replica in ordered:
-        model = state.models.get(replica.model)
-        revision = 0
+    for replica, _, number in ordered:
+        model = models.get(replica.model)
+        row.append(number)
         if model is not None:
-            revision = (replica.revision == model.declared) + 2 * (replica.revision == model.serving)
-        loaded = replica.phase is Phase.LOADED
-        beneficiary = places.get(replica.beneficiary, -1) if replica.beneficiary else -1
-        awaited = replica.id in state.awaited.get(replica.beneficiary, ())
-        row += (
-            words.number((slot_of(replica), replica.claim, replica.disk)), *ages[replica.id], revision,
-            _PHASES[replica.phase], replica.owed, instants.of(replica.silent_at), replica.held, beneficiary, awaited,
-            instants.of(replica.evictable_at) if loaded else 0, replica.tries,
-        )  # fmt: skip
-        if loaded:
+            row.append((replica.revision == model.declared) + 2 * (replica.revision == model.serving))
+        if replica.phase is Phase.LOADED:
             since = idle_since(replica)
-            row += (uses.index(replica.used_at), idle.index(since), bool(replica.used_at))
-            for delay in (state.settings.scale_down_delay, state.settings.idle_unload):
+            row += (instants.of(replica.evictable_at), uses.index(replica.used_at), idle.index(since))
+            for delay in (settings.scale_down_delay, settings.idle_unload):
                 row.append((since + delay <= now) + 2 * (replica.idle_seen_at >= since + delay))
+            continue
+        row.append(instants.of(replica.silent_at))
+        if replica.beneficiary:
+            row.append(places.get(replica.beneficiary, -1))
+            row.append(replica.id in state.awaited.get(replica.beneficiary, ()))
+    if len(ordered) > 1:
+        _add_ages(row, state, places)
+
+
+def _add_ages(row: list[int], state: State, places: dict[str, int]) -> None:
+    """The order of age, where rules look at it: among those of one model, and among those on one node."""
+    for group in (state.by_model, state.by_node):
+        for members in group.values():
+            if len(members) > 1:
+                row += [places[replica] for replica in members]
 
 
 def _add_requests(row: list[int], state: State, places: dict[str, int], instants: _Instants, words: Vocabulary) -> None:
@@ -222,15 +261,18 @@ def _add_rest(row: list[int], state: State, words: Vocabulary) -> None:
 
 def _add_worker(row: list[int], worker: Worker, state: State, places: dict[str, int], words: Vocabulary) -> None:
     node = state.nodes.get(worker.name)
-    known = node is not None and node.boot == boot_of(worker)
-    row.append(worker.up + 2 * worker.cut + 4 * known)
-    if worker.processes or worker.gone or worker.staged:
-        processes = sorted(
-            (places.get(process.replica, -1), process.model, process.loaded, (worker.name, process.id) in state.strays)
-            for process in worker.processes
-        )
-        gone = sorted(places[replica] for replica in worker.gone if replica in places)
-        row.append(words.number((tuple(processes), tuple(gone), worker.staged)))
+    _, number, boot = words.of_worker(worker)
+    row.append(number)
+    row.append(node is not None and node.boot == boot)
+    for process in worker.processes:
+        place = places.get(process.replica)
+        if place is not None:
+            row.append(2 * place + process.loaded)
+    unknown = [process for process in worker.processes if process.replica not in places]
+    gone = [places[replica] for replica in worker.gone if replica in places]
+    if unknown or gone:
+        found = sorted((process.model, (worker.name, process.id) in state.strays) for process in unknown)
+        row.append(words.number((tuple(found), tuple(sorted(gone)))))
 
 
 def _add_mail(

@@ -1,9 +1,10 @@
 """The writer's protocol, explored: two writers, a fenced store, lost answers, speculation, and effects that come late.
 
 The decisions are production's, taken by real engines. The store is a model of
-:class:`interlock.domain.ports.EventStore`: a batch is stored whole, after the position it names, and only under the newest epoch. The worker is the one of
-:mod:`interlock.simulation.world`. Writers do what the design says: decide ahead while a batch commits, let effects and
-replies leave after the commit, and after a lost answer take a new epoch and look what is there.
+:class:`interlock.domain.ports.EventStore`: a batch is stored whole, after the position it names, and only under the
+newest epoch. The worker is the one of :mod:`interlock.simulation.world`. Writers do what the design says: decide ahead
+while a batch commits, let effects and replies leave after the commit, and after a lost answer take a new epoch and look
+what is there.
 """
 
 from __future__ import annotations

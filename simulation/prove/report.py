@@ -59,7 +59,8 @@ def prove(scope: Scope | str, *, mutant: str | None = None, states_max: int = ST
         return _of_protocol(protocol.explore(), mutant)
     if isinstance(scope, str):
         scope = load_scope(scope)
-    exploration = Exploration(scope, begin(scope)).run(states_max)
+    enough = _is_caught if mutant is not None else _never
+    exploration = Exploration(scope, begin(scope)).run(states_max, enough)
     lassos = find_lassos(exploration)
     return Report(
         scope=scope.name,
@@ -72,12 +73,26 @@ def prove(scope: Scope | str, *, mutant: str | None = None, states_max: int = ST
         bound=exploration.bound,
         properties=_properties(exploration, lassos),
         violations=[
-            *(f"{lasso.property}: {lasso.words}" for lasso in lassos),
+            *dict.fromkeys(f"{lasso.property}: {lasso.words}" for lasso in lassos),
             *(f"{name}: {words}" for name, words in exploration.violations),
         ],
         fairness=fairness_of(scope),
         counterexample=_counterexample(exploration, lassos),
     )
+
+
+LASSOS_TRIED = 20
+"""So many cycles are run again with real durations, to show one that can happen."""
+CAUGHT_AT = 20_000
+"""Under a mutant, that many states are looked at for a cycle before a violation of another kind is enough."""
+
+
+def _is_caught(exploration: Exploration) -> bool:
+    return bool(find_lassos(exploration)) or (bool(exploration.violations) and len(exploration.parents) > CAUGHT_AT)
+
+
+def _never(exploration: Exploration) -> bool:
+    return False
 
 
 def _verdict(broken: bool, *, complete: bool) -> str:
@@ -95,6 +110,10 @@ def _properties(exploration: Exploration, lassos: list[Lasso]) -> dict[str, Hold
 
 def _counterexample(exploration: Exploration, lassos: list[Lasso]) -> Counterexample | None:
     """A cycle before anything else; then a step that never settles; then what was seen first."""
+    for lasso in lassos[:LASSOS_TRIED]:
+        shown = explain_lasso(exploration, lasso)
+        if not shown.spurious:
+            return shown
     if lassos:
         return explain_lasso(exploration, lassos[0])
     if not exploration.violations:
