@@ -17,7 +17,7 @@ def hunt(mutant: Mutant) -> dict[str, Any]:
     """Run the mutant's scenario; it is killed when its property is violated there, and none is without it."""
     found_by = witness = None
     seen: list[str] = []
-    result = run(mutant.scenario, seed=mutant.seed, mutant=mutant.name)
+    result = run(mutant.scenario, mutant=mutant.name)
     for violation in result.harness.invariants.violations:
         seen.append(violation.property)
         if violation.property == mutant.property:

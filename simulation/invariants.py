@@ -23,7 +23,8 @@ from interlock.domain.variant import passes_allowed
 from .clock import START
 from .picture import ModelView, NodeView, Picture, ReplicaView
 
-VIOLATIONS_KEPT = 50
+VIOLATIONS_KEPT = 20
+"""So many of each property."""
 IDLE_ROUNDS_MAX = 3
 """A request may be looked at so often in vain, with nothing at all having happened in between."""
 LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator"})
@@ -85,7 +86,7 @@ class Invariants:
             return
         self.count += 1
         known = any(v.property == prop and v.subject == subject and v.detail == detail for v in self.violations)
-        if not known and len(self.violations) < VIOLATIONS_KEPT:
+        if not known and sum(v.property == prop for v in self.violations) < VIOLATIONS_KEPT:
             self.violations.append(Violation(prop, self._at - START, self._position, detail, subject))
 
     def see(self, outcome: Outcome, command: Command) -> None:

@@ -19,7 +19,7 @@ from .patching import Patches
 
 
 class Mutant(msgspec.Struct, frozen=True):
-    """One seeded bug. ``scenario`` is the bundled one that kills it, under ``seed``, and passes without it.
+    """One seeded bug. ``scenario`` is the bundled one that kills it, and passes without it.
 
     ``core``: it is put into the core, so that ``prove`` may look for it too; else into the protocol around it.
     """
@@ -29,7 +29,6 @@ class Mutant(msgspec.Struct, frozen=True):
     description: str
     scenario: str
     make: Make
-    seed: int = 1
     core: bool = True
 
 

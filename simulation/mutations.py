@@ -275,7 +275,7 @@ def unbounded_retry(patches: Patches) -> None:
 
 def load_not_reserved(patches: Patches) -> None:
     """A load that is done is not kept for those who waited for it."""
-    loaded, grant = loads.loaded, reconcile._grant
+    loaded, grant, advance = loads.loaded, reconcile._grant, requests.advance
 
     def unclaimed(at: Any, command: Any, now: int) -> Any:
         return [event for event in loaded(at, command, now) if not isinstance(event, ev.ReplicaLocked)]
@@ -283,6 +283,10 @@ def load_not_reserved(patches: Patches) -> None:
     def not_after_a_load(at: Any, model: Any, cause: str, now: int) -> Any:
         return [] if cause.endswith(" loaded") else grant(at, model, cause, now)
 
+    def nor_by_advancing(at: Any, model: Any, request: Any, now: int, cause: str) -> Any:
+        return [] if cause.endswith(" loaded") else advance(at, model, request, now, cause)
+
+    patches.swap(advance, nor_by_advancing)
     patches.swap(loaded, unclaimed)
     patches.swap(grant, not_after_a_load)
 

@@ -251,7 +251,11 @@ class Writer:
         if self.leading or self.halted:
             return
         epoch = self.log.take_epoch()
-        self.engine = self.log.rebuild()
+        try:
+            self.engine = self.log.rebuild()
+        except InvariantBroken as error:
+            self._halt(error)
+            return
         self.leading = True
         self._term += 1
         self._tick_at = None
