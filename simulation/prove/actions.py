@@ -139,7 +139,8 @@ def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Act
             replica = state.replicas.get(process.replica)
             if replica is not None and scope.may_hit("kills", name, replica.model):
                 yield Action(("kill", *slot_of(replica)), (name, process.replica), "kills")
-        if node is not None and _has_news(state, name, worker):
+        # While a node may be cut off its reports are asked for at any time: a partition's end is one of these.
+        if node is not None and (_has_news(state, name, worker) or (worker.processes and scope.amount("partitions"))):
             yield Action(("tell", name), name)
         return
     if node is not None and node.status in (NodeStatus.HEALTHY, NodeStatus.DRAINING):

@@ -18,6 +18,8 @@ from .explore import Edge, Exploration
 
 Step = tuple[int, Edge]
 """A picture's number, and the step taken from there."""
+STARTS_TRIED = 40
+"""So many bad steps of a component are tried as the first of the walk around it."""
 
 
 class Lasso(msgspec.Struct, frozen=True):
@@ -120,13 +122,14 @@ def _needs(inside: frozenset[int], graph: list[list[Edge]], fair: frozenset[str]
 def _walk(bad: list[Step], inside: frozenset[int], graph: list[list[Edge]], needs: list[Key]) -> list[Step]:
     """The shortest closed walk found that takes a bad step and is fair."""
     best: list[Step] = []
-    for first in bad[:50]:
+    for first in bad[:STARTS_TRIED]:
         back = _way(first[1].target, {first[0]}, inside, graph)
-        if back is not None and (not best or len(back) + 1 < len(best)):
-            best = [first, *back]
-    for key in needs:
-        if not _meets(best, key, graph):
-            best = _detour(best, key, inside, graph)
+        walk = [first, *(back or [])]
+        for key in needs:
+            if not _meets(walk, key, graph):
+                walk = _detour(walk, key, inside, graph)
+        if not best or len(walk) < len(best):
+            best = walk
     return best
 
 

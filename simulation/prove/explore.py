@@ -248,6 +248,11 @@ class Exploration:
                 effects.append(name)
         if steps:
             findings += properties.judge_steps(before.state, after.state, steps)
+        if action.key[0] in ("tell", "heal", "silence", "mail", "timer"):
+            findings += properties.judge_losses(after, witness.seen)
+            findings += properties.judge_silence(before.state, witness.seen)
+        if "model.unload" in effects:
+            findings += properties.judge_breath(witness.seen)
         if not (effects or decided or findings):
             return _PLAIN
         return Label(tuple(effects), tuple(decided), tuple(findings))

@@ -327,6 +327,36 @@ def own_steps(events: Iterable[ev.Event], routed_again: str) -> dict[str, int]:
     return steps
 
 
+def judge_losses(situation: Situation, events: Iterable[ev.Event]) -> Iterator[Finding]:
+    """S: busy is not dead, and silent is not gone: what its worker runs and says so is not lost."""
+    for event in events:
+        if isinstance(event, ev.ReplicaLost) and event.gone:
+            worker = situation.workers.get(event.node)
+            if worker is not None and worker.hears and worker.process_of(event.replica) is not None:
+                yield Finding("S", f"{event.model} on {event.node} counts as lost though its worker says that it runs")
+
+
+def judge_silence(before: State, events: Iterable[ev.Event]) -> Iterator[Finding]:
+    """S: a brief loss of contact moves nothing: a node is unreachable for a while before it counts as offline."""
+    for event in events:
+        if isinstance(event, ev.NodeWentOffline) and before.nodes[event.node].status is not NodeStatus.UNREACHABLE:
+            yield Finding("S", f"{event.node} counts as offline without having been unreachable for a while")
+
+
+def judge_breath(events: Iterable[ev.Event]) -> Iterator[Finding]:
+    """S: what belongs to one decision is decided together: a victim goes for a load reserved in the same step."""
+    victims: dict[str, ev.ReplicaEvicted] = {}
+    claimed: set[str] = set()
+    for event in events:
+        if isinstance(event, ev.ReplicaEvicted):
+            victims[event.replica] = event
+        elif isinstance(event, ev.ReplicaReserved):
+            claimed.update(event.victims)
+    for replica, event in victims.items():
+        if replica not in claimed:
+            yield Finding("S", f"{event.model} on {event.node} is evicted, and what it frees is reserved for nobody")
+
+
 def judge_steps(before: State, after: State, steps: dict[str, int]) -> Iterator[Finding]:
     """T: every own step lowers the variant, which production takes its budget from."""
     attempts = after.settings.load_attempts
