@@ -38,6 +38,8 @@ from .writer import Writer
 
 CHECKPOINT_EVENTS = 5_000
 """A full check, the replay of the log included, at least once in so many events."""
+EFFECTS_KEPT = 50_000
+"""So many effects are remembered for the page that shows the run."""
 SMALL = 64
 """Up to so many nodes and models every decision is followed by a full look for forgotten wake-ups."""
 SETTLING_MAX = 6 * HOUR
@@ -127,6 +129,8 @@ class Harness:
         engine = self.writer.engine
         if engine.ledger.position > self.log.length:
             self.invariants.breach("S", f"{effect.name} leaves before its cause is durable", effect.op)
+        if len(self.effect_times) < EFFECTS_KEPT:
+            self.effect_times.append((self.clock.elapsed, effect))
         asked = isinstance(effect, ReplicaEffect) and self._for_request.get(effect.replica, False)
         if not asked:
             self.unasked_effects.append((self.clock.elapsed, effect.name))
