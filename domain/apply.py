@@ -445,7 +445,7 @@ def _backend_installed(state: State, event: ev.BackendInstalled) -> None:
 @_applies(ev.StagingStarted)
 def _staging_started(state: State, event: ev.StagingStarted) -> None:
     replica = state.replicas[event.replica]
-    _put_replica(state, replace(replica, phase=Phase.STAGING, op=event.op, silent_at=event.silent_at))
+    _put_replica(state, replace(replica, phase=Phase.STAGING, op=event.op, silent_at=event.silent_at, done=0, total=0))
 
 
 @_applies(ev.LoadStarted)
@@ -456,12 +456,13 @@ def _load_started(state: State, event: ev.LoadStarted) -> None:
         if (replica.model, replica.revision) in staged:
             _unstage(state, replica)  # a second copy beside one that staged the same files meanwhile
         staged[replica.model, replica.revision] = replica.disk
-    _put_replica(state, replace(replica, phase=Phase.LOADING, op=event.op, silent_at=event.silent_at))
+    _put_replica(state, replace(replica, phase=Phase.LOADING, op=event.op, silent_at=event.silent_at, done=0, total=0))
 
 
 @_applies(ev.LoadProgressed)
 def _load_progressed(state: State, event: ev.LoadProgressed) -> None:
-    _put_replica(state, replace(state.replicas[event.replica], silent_at=event.silent_at))
+    replica = state.replicas[event.replica]
+    _put_replica(state, replace(replica, silent_at=event.silent_at, done=event.done, total=event.total))
 
 
 @_applies(ev.ReplicaLoaded)
@@ -470,6 +471,8 @@ def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
         state.replicas[event.replica],
         phase=Phase.LOADED,
         silent_at=FOREVER,
+        done=0,
+        total=0,
         loaded_at=event.at,
         evictable_at=event.evictable_at,
     )

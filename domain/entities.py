@@ -194,6 +194,9 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     """When it was last found idle and kept; it is not looked at for that again until it is used."""
     tries: int = 0
     """How often the unload in progress was asked for."""
+    done: int = 0
+    total: int = 0
+    """Bytes moved of the operation in progress, as the worker last said; 0 of 0 when it says nothing."""
 
 
 class RequestStatus(StrEnum):

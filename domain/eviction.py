@@ -8,7 +8,7 @@ from itertools import combinations, islice
 import msgspec
 
 from .entities import Claim, Model, Node, Phase, Replica
-from .placement import staging_need
+from .placement import has_its_copy, staging_need
 from .shrinking import counts, floor_of
 from .state import State
 from .units import FOREVER, format_instant
@@ -89,7 +89,7 @@ def find_victims(state: State, model: Model, now: int, *, strictly: bool = False
 
 def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search, *, strictly: bool) -> None:
     disk = staging_need(state, model, node)
-    if disk is None:
+    if disk is None or has_its_copy(state, model, node):
         return
     possible: list[Replica] = []
     for replica_id in state.by_node.get(node.name, ()):

@@ -131,12 +131,16 @@ def staged(state: State, command: ReportStaged, now: int) -> list[ev.Event]:
 
 
 def progressed(state: State, command: ReportProgress, now: int) -> list[ev.Event]:
-    """Bytes moved: extend the silent window, once at least a quarter of it has passed, so that the log stays small."""
+    """Bytes moved: extend the silent window.
+
+    So that the log stays small, only once a quarter of the window has passed, or another tenth of all bytes has moved.
+    """
     replica = state.replicas.get(command.replica)
     if replica is None or replica.phase not in LOADING_PHASES or operation(replica) != command.op:
         return []
     silence = state.settings.load_silence
-    if replica.silent_at >= now + silence - silence // 4:
+    fresh = replica.silent_at >= now + silence - silence // 4
+    if fresh and _tenths(command.done, command.total) <= _tenths(replica.done, replica.total):
         return []
     return [
         ev.LoadProgressed(
@@ -144,6 +148,10 @@ def progressed(state: State, command: ReportProgress, now: int) -> list[ev.Event
             done=command.done, total=command.total,
         )
     ]  # fmt: skip
+
+
+def _tenths(done: int, total: int) -> int:
+    return min(10, 10 * done // total) if total > 0 else 0
 
 
 def loaded(state: State, command: ReportLoaded, now: int) -> list[ev.Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .entities import Claim, Model, Node
+from .entities import Claim, Model, Node, Phase
 from .state import State
 
 
@@ -40,10 +40,18 @@ def find_room(state: State, model: Model) -> Room | None:
     return fallback
 
 
+def has_its_copy(state: State, model: Model, node: Node) -> bool:
+    """Whether a model that is to have one copy on every candidate has it on this node already."""
+    if not model.scheduling.everywhere:
+        return False
+    here = (state.replicas[replica] for replica in state.by_slot.get((node.name, model.name), {}).values())
+    return any(replica.revision == model.declared and replica.phase is not Phase.UNLOADING for replica in here)
+
+
 def room_on(state: State, model: Model, node: Node) -> Room | None:
-    """Room on this node, or None when a slot, memory or disk is missing."""
+    """Room on this node, or None when a slot, memory or disk is missing, or one copy there is all that is wanted."""
     index = state.free_index(node, model.name)
-    if index is None:
+    if index is None or has_its_copy(state, model, node):
         return None
     claim = fit(state.free_in_pools(node), model.declared_spec.vram)
     disk = staging_need(state, model, node)

@@ -257,7 +257,8 @@ def load_status_view(state: State, model: str) -> LoadStatusView | None:
         return None
     replica = state.replicas[next(iter(loads))]
     waits = "evicting" if replica.phase is Phase.RESERVED and state.awaited.get(replica.id) else replica.phase.value
-    return LoadStatusView(state=waits, node=replica.node, replica=replica.id)
+    progress = min(1.0, replica.done / replica.total) if replica.total else None
+    return LoadStatusView(state=waits, node=replica.node, replica=replica.id, progress=progress)
 
 
 def model_view(state: State, model: Model) -> ModelView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.entities import Phase
 from tests.domain.cluster import Cluster
@@ -25,3 +26,23 @@ def test_a_growth_load_that_failed_is_tried_again_by_itself_while_requests_wait(
     assert cluster.count("ReplicaReserved") == 1
     assert [r.phase for r in cluster.state.replicas.values()] == [Phase.LOADED, Phase.LOADED]
     assert any(type(event) is ev.ReplicaLocked and event.request == "q2" for event in cluster.events)
+
+
+def test_one_copy_on_every_candidate_means_one_on_each_and_not_two_on_some() -> None:
+    """A node that came back got no copy, because another with two slots had been given a second one meanwhile."""
+    cluster = Cluster()
+    cluster.node("a", slots=2)
+    cluster.node("b", slots=2)
+    cluster.model("m", everywhere=True)
+    cluster.settle()
+    lost = next(r.id for r in cluster.state.replicas.values() if r.node == "b")
+    cluster.send(cmd.DrainNode(node="b"))
+    cluster.settle()
+    assert lost not in cluster.state.replicas
+    for request in ("q1", "q2", "q3"):
+        cluster.request(request, "m")
+    cluster.settle()
+    assert [r.node for r in cluster.state.replicas.values()] == ["a"]
+    cluster.send(cmd.ResumeNode(node="b"))
+    cluster.settle()
+    assert sorted(r.node for r in cluster.state.replicas.values()) == ["a", "b"]

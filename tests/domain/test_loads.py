@@ -8,6 +8,7 @@ from interlock.domain.effects import InstallBackend, LoadModel, UnloadModel
 from interlock.domain.entities import LoadSpec, Scheduling
 from interlock.domain.loads import pending_effects
 from interlock.domain.variant import passes_allowed
+from interlock.domain.views import load_status_view
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
 
@@ -74,6 +75,20 @@ def test_a_silent_load_fails_and_progress_extends_its_window() -> None:
     assert cluster.count("LoadProgressed") == 3
     cluster.wait(301)
     assert "no progress" in next(e.reason for e in cluster.events if type(e).__name__ == "ReplicaLoadFailed")
+
+
+def test_progress_is_kept_in_tenths_so_that_a_waiter_can_be_told_and_the_log_stays_small() -> None:
+    cluster = cluster_with("m")
+    cluster.request("r1", "m")
+    cluster.answer(cluster.effects[0])
+    load = cluster.effects[0]
+    for done in range(0, 101):
+        cluster.send(cmd.ReportProgress(replica=load.replica, op=load.op, done=done, total=100))
+    assert cluster.count("LoadProgressed") == 10
+    assert load_status_view(cluster.state, "m").progress == 1.0
+    cluster.answer(load)
+    assert cluster.state.replicas[load.replica].total == 0
+    check_replay(cluster)
 
 
 def test_a_load_that_was_given_up_is_stopped_on_its_worker_and_its_late_success_changes_nothing() -> None:
