@@ -181,7 +181,7 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
             if free + cost < need or why_not_victim(state, replica, model, now, strictly=strictly):
                 continue
             node = state.nodes[replica.node]
-            disk = staging_need(state, model, node)
+            disk = None if has_its_copy(state, model, node) else staging_need(state, model, node)
             if disk is not None and _weigh_set(state, model, node, (replica,), disk, search):
                 break
     return search.best is not None
