@@ -259,7 +259,7 @@ class Invariants:
         if event.explanation is not None and event.request in picture.waiting:
             told = f"at {format_duration(event.at - START)} {_round(event.model, event.explanation)}"
             self.stories.setdefault(event.request, []).append(told)
-        if rounds > IDLE_ROUNDS_MAX:
+        if rounds == IDLE_ROUNDS_MAX + 1:
             cycle = " || ".join(self.stories.get(event.request, ())[-3:]) or f"waits for {event.wait.kind}"
             text = f"{event.request} goes round in circles while nothing changes: {cycle}"
             self.breach("T", text, event.request)
@@ -419,6 +419,9 @@ class Invariants:
         if any(other.index == event.index for other in same):
             self.breach("S", f"two replicas of {model.name} have index {event.index} on {node.name}", event.replica)
         staying = sum(1 for other in same if other.phase != "unloading")
+        alike = any(other.revision == event.revision and other.phase != "unloading" for other in same)
+        if model.scheduling.everywhere and alike:
+            self.breach("S", f"{model.name} is to have one copy on each candidate; {node.name} gets two", event.replica)
         if staying >= node.slots:
             self.breach("S", f"{node.name} holds {staying} of {model.name} and may hold {node.slots}", event.replica)
         if node.disk is not None and event.disk:

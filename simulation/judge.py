@@ -151,6 +151,11 @@ def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Findi
         short = copies(state, model) < floor_of(state, model)
         if short and model.parked is None and "reconciler" not in state.frozen:
             yield "Q", f"{name} is neither at its floor nor parked", name
+        if model.scheduling.everywhere and model.parked is None and "reconciler" not in state.frozen:
+            for node_name in state.candidates(model).nodes:
+                known = state.nodes[node_name]
+                if known.takes_work and (node_name, name) not in state.by_slot:
+                    yield "Q", f"{name} is to run on every candidate; {node_name} has no copy of it", name
         extra = surplus(state, model, now)
         if extra is not None:
             yield "Q", f"{extra[0].id} of {name} is one too many ({extra[1]}) and stays", name
