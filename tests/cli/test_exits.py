@@ -20,7 +20,8 @@ COMMANDS = [
     ("models", "apply"), ("models", "load"), ("models", "unload"), ("models", "remove"), ("replicas",),
     ("replicas", "evict"), ("requests",), ("locks",), ("locks", "release"), ("freeze",), ("thaw",), ("audit",),
     ("audit", "log"), ("audit", "why"), ("audit", "state"), ("audit", "diff"), ("audit", "verify"),
-    ("audit", "export"), ("audit", "sql"), ("bench",),
+    ("audit", "export"), ("audit", "sql"), ("simulate",), ("prove",), ("mutants",),
+    ("bench",),
 ]  # fmt: skip
 
 
