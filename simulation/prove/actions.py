@@ -93,10 +93,12 @@ def _of_requests(situation: Situation, picture: Picture, scope: Scope) -> Iterat
 
 
 def _of_locked(situation: Situation, request: Request, place: int) -> Iterator[Action]:
-    replica = situation.state.replicas[request.replica]
+    yield Action(("release", place), request.id)
+    replica = situation.state.replicas.get(request.replica)
+    if replica is None:  # only a defect, or a mutant, gets here
+        return
     worker = situation.workers.get(replica.node)
     serves = worker is not None and worker.hears and worker.process_of(replica.id) is not None
-    yield Action(("release", place), request.id)
     if not serves:
         yield Action(("gone", place), (request.id, replica.id))
 
@@ -113,6 +115,9 @@ def _of_workers(situation: Situation, state: State, scope: Scope) -> Iterator[Ac
             continue
         slot = slot_of(replica)
         step = (*slot, replica.phase.value)
+        if world.can_fail(effect) and scope.is_doomed(replica.node, replica.model):
+            yield Action(("answer", *step), (effect, "it always fails"))
+            continue
         yield Action(("answer", *step), (effect, ""))
         if world.can_fail(effect) and scope.may_hit("failures", replica.node, replica.model):
             yield Action(("fail", *step), (effect, "out of memory"), "failures")

@@ -227,7 +227,7 @@ class Exploration:
             return Edge(-1, action, Label(findings=(finding,)))
         target = self._core(after)
         witness = after.witness
-        if target == core and not witness.seen:
+        if target == core and not witness.seen and action.key[0] not in ("tell", "lose-holder"):
             return None
         return Edge(target, action, self._label(before, after, here.picture, action))
 
@@ -248,9 +248,14 @@ class Exploration:
                 effects.append(name)
         if steps:
             findings += properties.judge_steps(before.state, after.state, steps)
-        if action.key[0] in ("tell", "heal", "silence", "mail", "timer"):
-            findings += properties.judge_losses(after, witness.seen)
+        kind = str(action.key[0])
+        if kind in _WORLDLY:
+            findings += properties.judge_world(after, witness.seen, kind)
             findings += properties.judge_silence(before.state, witness.seen)
+        elif kind in ("release", "lose-holder"):
+            findings += properties.judge_releases(before.state, witness.seen, kind, action.about)
+            if kind == "lose-holder":
+                findings += properties.judge_loss(after.state, action.about)
         if "model.unload" in effects:
             findings += properties.judge_breath(witness.seen)
         if not (effects or decided or findings):
@@ -263,7 +268,11 @@ class Exploration:
         found = self.index.get(picture.key)
         if found is None:
             found = self.index[picture.key] = len(self.cores)
-            self.cores.append(Core(situation, picture, tuple(properties.judge_state(situation))))
+            try:
+                findings = tuple(properties.judge_state(situation))
+            except Exception as error:  # the state is so broken that it cannot be judged: that is the finding
+                findings = (Finding("invariant", f"the state is broken: {type(error).__name__}: {error}"),)
+            self.cores.append(Core(situation, picture, findings))
         return found
 
     def first_states(self) -> dict[int, int]:
@@ -297,6 +306,8 @@ class Exploration:
 
 
 _PLAIN = Label()
+_WORLDLY = frozenset({"tell", "heal", "start", "silence", "mail", "timer", "fail", "answer", "repeat"})
+"""Kinds of action after which the log is held against what runs."""
 _EFFECTS: dict[type[ev.Event], str] = {
     ev.BackendInstallRequested: "backend.install",
     ev.StagingStarted: "model.stage",

@@ -110,6 +110,11 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
         return Finding("S", f"{where} takes a slot that is taken")
     if len(mine) - sum(replica.id in event.victims for replica in mine) >= node.max_replicas_per_model:
         return Finding("S", f"{where} exceeds the node's {node.max_replicas_per_model} slots for a model")
+    if node.disk is not None and event.disk > node.disk - _disk_taken(state, node):
+        return Finding("S", f"{where} needs more disk than there is")
+    spare = _needless_victim(state, node, model, event)
+    if spare:
+        return Finding("S", f"{where} evicts {spare} too, which it needs not")
     used, owed = used_in_pools(state, node), event.owed
     for pool, size in event.claim:
         if used[pool] + size - owed > node.budgets[pool]:
@@ -120,6 +125,30 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     if ceiling and model.declared == model.serving and len(copies) >= ceiling and event.cause.startswith("request"):
         return Finding("S", f"{where} exceeds the model's ceiling of {ceiling}")
     return None
+
+
+def _disk_taken(state: State, node: Node) -> int:
+    staging = (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING)
+    reserved = sum(r.disk for r in state.replicas.values() if r.node == node.name and r.phase in staging)
+    return reserved + sum(state.staged.get(node.name, {}).values())
+
+
+def _needless_victim(state: State, node: Node, model: Model, event: ev.ReplicaReserved) -> str:
+    """A victim without which there would be room as well, by slot and by memory; empty when all are needed."""
+    if len(event.victims) < 2:
+        return ""
+    used = used_in_pools(state, node)
+    freed = {name: dict(state.replicas[name].claim) for name in event.victims}
+    for spared in event.victims:
+        if state.replicas[spared].model == model.name:
+            continue
+        room = all(
+            size <= node.budgets[pool] - used[pool] + sum(freed[v].get(pool, 0) for v in event.victims if v != spared)
+            for pool, size in event.claim
+        )
+        if room:
+            return state.replicas[spared].model
+    return ""
 
 
 def _is_copy(state: State, model: Model, replica: Replica) -> bool:
@@ -175,6 +204,15 @@ def _unload_requested(state: State, event: ev.UnloadRequested, now: int) -> Find
     replica = state.replicas[event.replica]
     if replica.phase is Phase.LOADED and locks_on(state, replica.id):
         return Finding("S", f"{replica.model} on {replica.node} is unloaded while it is locked")
+    idle_until = max(replica.used_at, replica.loaded_at) + state.settings.scale_down_delay
+    if event.reason == "scale-down" and idle_until > now:
+        return Finding("S", f"{replica.model} on {replica.node} is scaled down before it has been idle for its time")
+    return None
+
+
+def _revision_declared(state: State, event: ev.RevisionDeclared, now: int) -> Finding | None:
+    if event.spec == state.models[event.model].declared_spec:
+        return Finding("S", f"{event.model} gets a new revision that is no different: everything loads anew")
     return None
 
 
@@ -195,6 +233,7 @@ _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.ReplicaEvicted: _evicted,
     ev.UnloadRequested: _unload_requested,
     ev.RequestRefused: _refused,
+    ev.RevisionDeclared: _revision_declared,
 }
 
 
@@ -255,8 +294,19 @@ def _waits_for_something(state: State, request: Request, now: int) -> Iterator[F
             yield Finding("W", f"a request for {request.model} waits for a load that is not in progress")
     elif wait.kind == "backoff" and wait.until >= FOREVER:
         yield Finding("W", f"a request for {request.model} waits for a next try that has no instant")
+    elif wait.kind == "capacity" and not _could_ever_fit(state, state.models[request.model]):
+        yield Finding("W", f"a request for {request.model} waits for room that no node can ever have")
     elif wait.kind == "frozen" and "evictions" not in state.frozen:
         yield Finding("W", f"a request for {request.model} waits for a thaw though nothing is frozen")
+
+
+def _could_ever_fit(state: State, model: Model) -> bool:
+    spec = model.declared_spec
+    return any(
+        (not spec.vram or spec.vram <= max(node.budgets, default=0)) and (node.disk is None or spec.disk <= node.disk)
+        for node in state.nodes.values()
+        if is_candidate(model, node)
+    )
 
 
 def _nobody_woke(state: State, model: Model, request: Request, now: int) -> Iterator[Finding]:
@@ -327,13 +377,45 @@ def own_steps(events: Iterable[ev.Event], routed_again: str) -> dict[str, int]:
     return steps
 
 
-def judge_losses(situation: Situation, events: Iterable[ev.Event]) -> Iterator[Finding]:
-    """S: busy is not dead, and silent is not gone: what its worker runs and says so is not lost."""
+def judge_world(situation: Situation, events: Iterable[ev.Event], kind: str) -> Iterator[Finding]:
+    """What the log says of processes against what runs, after a step of this kind."""
+    state = situation.state
     for event in events:
-        if isinstance(event, ev.ReplicaLost) and event.gone:
-            worker = situation.workers.get(event.node)
-            if worker is not None and worker.hears and worker.process_of(event.replica) is not None:
-                yield Finding("S", f"{event.model} on {event.node} counts as lost though its worker says that it runs")
+        if not isinstance(event, ev.ReplicaLost | ev.ReplicaLoadFailed) or not event.gone:
+            continue
+        worker = situation.workers.get(event.node)
+        if worker is None or not worker.hears or worker.process_of(event.replica) is None:
+            continue
+        what = f"{event.model} on {event.node}"
+        if isinstance(event, ev.ReplicaLost):
+            yield Finding("S", f"{what} counts as lost though its worker says that it runs: busy is not dead")
+        else:
+            yield Finding("Q", f"the load of {what} is given up, and left running")
+    if kind in ("tell", "heal", "start"):
+        for worker in situation.workers.values():
+            for process in worker.processes if worker.hears else ():
+                known = process.replica in state.replicas or (worker.name, process.id) in state.strays
+                if not known and kind == "tell":
+                    yield Finding(
+                        "Q", f"{worker.name} runs a process that the log does not know, and goes on running it"
+                    )
+
+
+def judge_releases(before: State, events: Iterable[ev.Event], key: str, about: str) -> Iterator[Finding]:
+    """S: a lock ends by the word of its own request, or of its holder's loss; W: and all of a lost holder's do."""
+    for event in events:
+        if not isinstance(event, ev.ReplicaReleased):
+            continue
+        request = before.requests.get(event.request)
+        own = event.request == about if key == "release" else request is not None and request.holder == about
+        if key in ("release", "lose-holder") and not own:
+            yield Finding("S", f"a lock on {event.model} is released by somebody else's word")
+
+
+def judge_loss(after: State, holder: str) -> Iterator[Finding]:
+    """W: nothing of a lost holder waits or is held any more."""
+    if any(request.holder == holder for request in after.requests.values()):
+        yield Finding("W", "a gateway that is lost keeps its requests, and nothing will ever end them")
 
 
 def judge_silence(before: State, events: Iterable[ev.Event]) -> Iterator[Finding]:

@@ -83,7 +83,7 @@ def prove(scope: Scope | str, *, mutant: str | None = None, states_max: int = ST
 
 LASSOS_TRIED = 20
 """So many cycles are run again with real durations, to show one that can happen."""
-CAUGHT_AT = 20_000
+CAUGHT_AT = 5_000
 """Under a mutant, that many states are looked at for a cycle before a violation of another kind is enough."""
 
 

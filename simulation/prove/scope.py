@@ -87,10 +87,16 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """How much there is of each; what is not named there is none of."""
     targets: tuple[Target, ...] = ()
     """What each may hit; a resource that is not named there may hit anything."""
+    doomed: tuple[Target, ...] = ()
+    """Loads that fail always."""
 
     def amount(self, resource: str) -> int:
         """How much there is of a resource."""
         return dict(self.resources).get(resource, 0)
+
+    def is_doomed(self, node: str, model: str) -> bool:
+        """Whether loads of the model on the node fail always."""
+        return any(target.node in ("", node) and target.model in ("", model) for target in self.doomed)
 
     def may_hit(self, resource: str, node: str, model: str = "") -> bool:
         """Whether this misfortune may befall that node, and that model there."""

@@ -1,7 +1,7 @@
 """Reading scopes: scenario files whose ``[scope]`` says what may happen, and whose faults and steps say what else.
 
 In a scope a request, a fault or an administrative step comes at any moment, not at its ``at``; each ``[[faults]]``
-table is one more misfortune of its kind, and the steps come in their order.
+table is one more misfortune of its kind (loads that fail for ever always do), and the steps come in their order.
 """
 
 from __future__ import annotations
@@ -60,13 +60,18 @@ def scope_of(scenario: Scenario) -> Scope:
     amounts["requests"] = scenario.scope.requests if scenario.requests else 0
     amounts["crashes"] = scenario.scope.crashes
     targets: dict[Target, None] = {}
+    doomed: dict[Target, None] = {}
     for fault in scenario.faults:
         resource = _RESOURCE_OF_FAULT.get(fault.kind)
         if resource is None:
             cure = f"prove explores: {', '.join(_RESOURCE_OF_FAULT)}."
             raise UnreadableFile(f"{scenario.name}: prove does not explore the fault {fault.kind!r}.", cure=cure)
-        amounts[resource] += 1
-        targets[Target(resource, fault.target, fault.model)] = None
+        target = Target(resource, fault.target, fault.model)
+        if fault.kind == "load-fails" and fault.length >= FOREVER:
+            doomed[target] = None
+        else:
+            amounts[resource] += 1
+            targets[target] = None
     steps = _steps(scenario) if scenario.scope.admin else ()
     amounts["admin"] = len(steps)
     kinds = dict.fromkeys(Kind(request.model, request.priority, request.deadline) for request in scenario.requests)
@@ -86,6 +91,7 @@ def scope_of(scenario: Scenario) -> Scope:
         completions_fair=scenario.scope.completions_fair,
         resources=tuple((name, amount) for name, amount in amounts.items() if amount),
         targets=tuple(targets),
+        doomed=tuple(doomed),
     )
 
 
