@@ -15,6 +15,8 @@ from .units import FOREVER, format_instant
 
 EXACT_NODES = 64
 """Up to so many open candidates every one is weighed; beyond, a bounded search by reload cost goes first."""
+COMPARED_MODELS = 16
+"""So many models whose replicas cost the same to reload are compared by recency in the bounded search."""
 EXACT_REPLICAS = 12
 """Up to so many possible victims on a node every combination is weighed; beyond, the largest are taken first."""
 
@@ -172,7 +174,7 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
     start = bisect_left(state.warm_by_size, (need - roomiest, ""))
     compared = 0
     for cost, name in islice(state.warm_by_size, start, None):
-        if search.best is not None and (cost > search.cost[1] or compared >= EXACT_NODES):
+        if search.best is not None and (cost > search.cost[1] or compared >= COMPARED_MODELS):
             break
         compared += search.best is not None
         for _, _, replica_id, _ in state.warm[name].buckets.get(0, ()):

@@ -1,4 +1,8 @@
-"""``bench route``: one decision with its events applied and encoded, in clusters of growing size."""
+"""``bench route``: one decision with its events applied and encoded, in clusters of growing size.
+
+A warm decision is timed twice: the decision itself (decide, apply, encode), which the bar is for, and the whole breath
+that the writer spends on it (with recall, recording, follow-ups and the reply), which has none.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ import random
 from collections.abc import Callable
 from time import perf_counter_ns
 
+from interlock.domain.apply import apply
+from interlock.domain.codec import encode_state
 from interlock.domain.commands import AcquireLock, Command, Envelope, Locked, ReleaseLock, Waiting
+from interlock.domain.decide import decide
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.errors import InvariantBroken
+from interlock.domain.events import ReplicaLocked
 from interlock.domain.units import SECOND
 
 from .fleet import NOW, Fleet
@@ -30,10 +38,14 @@ def measure(scale: Scale, tell: Tell) -> list[Row]:
         tell(f"route: {size} nodes, {size * 5} replicas")
         fleet = Fleet(size, cold=_COLD_SAMPLES)
         gc.collect()
+        gc.freeze()  # as the writer does when it begins to lead
         warm = [_warm(fleet, scale.of(_WARM_SAMPLES, 500), seed) for seed in range(scale.runs)]
         warm_p50[size] = [p50 for p50, _ in warm]
         rows.append(_timed(f"warm p50, {size} nodes", warm_p50[size], empty, 15.0))
         rows.append(_timed(f"warm p99, {size} nodes", [p99 for _, p99 in warm], empty, 60.0))
+        breath = [_warm_breath(fleet, scale.of(_WARM_SAMPLES, 500), seed) for seed in range(scale.runs)]
+        rows.append(_timed(f"warm whole breath p50, {size} nodes", [p50 for p50, _ in breath], empty))
+        rows.append(_timed(f"warm whole breath p99, {size} nodes", [p99 for _, p99 in breath], empty))
         for name, models in (("place", fleet.small), ("evict", fleet.big)):
             cold = [_cold(fleet.engine, models, size) for _ in range(scale.runs)]
             bar = 500.0 if size == SIZES[-1] else None
@@ -43,6 +55,7 @@ def measure(scale: Scale, tell: Tell) -> list[Row]:
         rows.append(_timed(f"tick, nothing due, {size} nodes", idle, empty))
         due = [_tick_with_one_due(fleet) for _ in range(scale.runs)]
         rows.append(_timed(f"tick, one deadline due, {size} nodes", due, empty))
+        gc.unfreeze()
     rows.append(_flat("warm p50", warm_p50, sizes))
     return rows
 
@@ -88,7 +101,26 @@ def _expect(outcome: Outcome, kind: type) -> None:
 
 
 def _warm(fleet: Fleet, count: int, seed: int) -> tuple[float, float]:
-    """p50 and p99 of acquiring a warm model; every lock is released again, untimed."""
+    """p50 and p99 of deciding, applying and encoding the lock of a warm model; its release is not timed."""
+    state, rng = fleet.engine.state.fork(), random.Random(seed)
+    asked = [AcquireLock(request=f"q-{number}", model=rng.choice(fleet.warm), holder="g") for number in range(count)]
+    samples = []
+    for number, command in enumerate(asked):
+        begun = perf_counter_ns()
+        events = decide(state, command, NOW + number).events
+        for event in events:
+            apply(state, event)
+            encode_state(event)
+        samples.append((perf_counter_ns() - begun) / 1_000)
+        if type(events[0]) is not ReplicaLocked:
+            raise InvariantBroken(f"The benchmark expected a lock and got {events[0]!r}.")
+        for event in decide(state, ReleaseLock(request=command.request), NOW + number).events:
+            apply(state, event)
+    return percentile(samples, 0.5), percentile(samples, 0.99)
+
+
+def _warm_breath(fleet: Fleet, count: int, seed: int) -> tuple[float, float]:
+    """p50 and p99 of all that the writer's engine does for acquiring a warm model."""
     engine, rng = fleet.engine.fork(), random.Random(seed)
     models = [rng.choice(fleet.warm) for _ in range(count)]
     envelopes = [_acquire(number, model) for number, model in enumerate(models)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import secrets
 from collections.abc import Callable, Sequence
@@ -82,9 +83,13 @@ class Term:
     async def run(self) -> None:
         """Lead; see :meth:`Writer.lead`."""
         sweeping = asyncio.create_task(self._sweep(), name="sweep")
+        # The state that was read from the log lives as long as the term: the collector need not walk it ever again.
+        gc.collect()
+        gc.freeze()
         try:
             await self.writer.lead()
         finally:
+            gc.unfreeze()
             sweeping.cancel()
             await asyncio.gather(sweeping, return_exceptions=True)
             await self.effects.close()
