@@ -101,14 +101,17 @@ class Budget:
         return known
 
 
+EXPLAINING = ("survey", "survey_warm", "explain_room", "explain_eviction", "_explain_no_room")
+"""Functions of the core that make explanations."""
+
+
 @contextmanager
 def _as_fast_as_it_goes() -> Iterator[None]:
     """Leave out what no decision reads: explanations. A breath is short here, and nothing here is cyclic garbage."""
     collecting = gc.isenabled()
     gc.disable()
-    explaining = ("survey", "survey_warm", "explain_room", "explain_eviction", "_explain_no_room", "_explain_queue")
     replaced: list[tuple[Any, str, Any]] = [
-        (module, name, _unexplained) for module in (loads, routing) for name in explaining if hasattr(module, name)
+        (module, name, _unexplained) for module in (loads, routing) for name in EXPLAINING if hasattr(module, name)
     ]
     replaced.append((engine_module, "DECISIONS_IN_A_BREATH", DECISIONS_IN_A_BREATH))
     kept = [(module, name, getattr(module, name)) for module, name, _ in replaced]

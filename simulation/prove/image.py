@@ -35,6 +35,8 @@ REPLICA_LEFT_OUT = {
     "id": "renamed",
     "serial": "kept as the order within its model and within its node",
     "op": "a version",
+    "done": "bytes for people",
+    "total": "bytes for people",
     "address": "a name that the world gives",
     "reason": "words for people",
     "loaded_at": "kept in how long it is idle",

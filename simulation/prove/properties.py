@@ -265,6 +265,10 @@ def _invariants(state: State) -> Iterator[Finding]:
         other = slots.setdefault((replica.node, replica.model, replica.index), replica.id)
         if other != replica.id:
             yield Finding("invariant", f"two replicas of {replica.model} share a slot on {replica.node}")
+        if replica.owed:
+            victims = [r for r in state.replicas.values() if r.beneficiary == replica.id]
+            if replica.owed > sum(size for victim in victims for _, size in victim.claim):
+                yield Finding("S", f"what was freed on {replica.node} for {replica.model} is not held for it")
         held = len(state.locks.get(replica.id, ()))
         if held != locks_on(state, replica.id):
             yield Finding("invariant", f"{replica.model} on {replica.node}: in flight is not the number of live locks")

@@ -1,0 +1,66 @@
+"""``interlock prove``: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from interlock.domain.errors import UsageError
+from interlock.simulation.prove.cli import prove_command
+from interlock.simulation.prove.scopes import BUNDLED
+
+FIELDS = {
+    "scope", "mutant", "verdict", "states", "edges", "seconds", "bound", "properties", "violations", "fairness",
+    "counterexample",
+}  # fmt: skip
+
+
+def invoke(*args: str) -> tuple[object, str, str]:
+    """What the command returns, and what it writes to standard output and standard error."""
+    result = CliRunner().invoke(prove_command, args, standalone_mode=False, catch_exceptions=False)
+    return result.return_value, result.stdout, result.stderr
+
+
+def test_one_scope_as_json_is_one_object_and_nothing_else() -> None:
+    code, out, _ = invoke("--scope", "backend-gone", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert set(report) >= FIELDS
+    assert report["properties"]["T"] == {"holds": True, "bound": 4, "detail": ""}
+    assert report["counterexample"] is None
+
+
+def test_a_counterexample_is_a_stem_and_a_cycle_and_the_command_exits_with_1() -> None:
+    code, out, err = invoke("--scope", "orin-thor", "--mutant", "selector-ignored-in-lookup", "--json")
+    shown = json.loads(out)["counterexample"]
+    assert code == 1
+    assert set(shown) >= {"property", "stem", "cycle", "spurious"}
+    assert shown["stem"]
+    assert shown["cycle"]
+    assert "again and again" in err
+
+
+def test_a_scope_is_given_by_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text((BUNDLED / "backend-gone.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    code, out, _ = invoke("--scope", str(path))
+    assert code == 0
+    assert out.startswith("backend-gone: pass")
+
+
+@pytest.mark.parametrize("args", [("--scope", "nowhere"), ("--scope", "orin-thor", "--mutant", "nobody")])
+def test_a_wrong_name_is_a_usage_error_that_lists_the_right_ones(args: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError) as caught:
+        invoke(*args)
+    assert "orin-thor" in str(caught.value) or "selector-ignored-in-lookup" in str(caught.value)
+
+
+def test_what_is_not_explored_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = (BUNDLED / "backend-gone.toml").read_text(encoding="utf-8")
+    path.write_text(f'{text}\n[[faults]]\nat = "1m"\nkind = "clock-jump"\ntarget = "solo"\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="clock-jump"):
+        invoke("--scope", str(path))

@@ -1,0 +1,148 @@
+"""What a picture keeps and leaves out, and that situations with one picture go on alike."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import fields, replace
+
+from interlock.domain.entities import Model, Node, Replica, Request
+from interlock.domain.explanation import Explanation
+from interlock.domain.state import State
+from interlock.simulation.prove import explore as explore_module
+from interlock.simulation.prove import image
+from interlock.simulation.prove.actions import perform, possible
+from interlock.simulation.prove.image import Vocabulary
+from interlock.simulation.prove.scope import Scope
+from interlock.simulation.prove.scopes import load_scope
+from interlock.simulation.prove.situation import Situation
+from interlock.simulation.prove.start import begin
+from tests.prove.support import explore, model, one_node
+
+SCOPE = one_node(model("alpha"), model("beta"), requests=3, failures=1, hangs=1)
+
+
+def walk(scope: Scope, choices: list[int], *, later: int = 0, first_number: int = 0) -> tuple[list[bytes], Situation]:
+    """The pictures along a walk that always takes the chosen of the possible actions, in order of key.
+
+    ``later`` shifts the clock, ``first_number`` the numbers that replicas and requests get.
+    """
+    words, situation = Vocabulary(), begin(scope)
+    situation.now += later
+    situation.state.reservations += first_number
+    situation.state.arrivals += first_number
+    pictures = [image.take(situation, words).key]
+    for choice in choices:
+        picture = image.take(situation, words)
+        actions = sorted(possible(situation, picture, scope), key=lambda action: str(action.key))
+        if not actions:
+            break
+        after = situation.fork()
+        perform(after, actions[choice % len(actions)])
+        situation = after
+        pictures.append(image.take(situation, words).key)
+    return pictures, situation
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 50), max_size=14), st.integers(1, 10**9), st.integers(1, 400))
+def test_names_numbers_and_the_hour_are_outside_the_picture(choices: list[int], later: int, number: int) -> None:
+    here, _ = walk(SCOPE, choices)
+    there, _ = walk(SCOPE, choices, later=later, first_number=number)
+    assert len(set(here)) == len(set(there))
+    assert [here.index(key) for key in here] == [there.index(key) for key in there]
+
+
+def test_one_vocabulary_gives_equal_bytes_for_walks_that_differ_in_names_alone() -> None:
+    words = Vocabulary()
+    keys = set()
+    for number in (0, 77):
+        situation = begin(SCOPE)
+        situation.state.reservations += number
+        situation.now += number
+        for kind in ("arrive", "answer"):
+            picture = image.take(situation, words)
+            action = next(a for a in possible(situation, picture, SCOPE) if a.key[0] == kind)
+            situation = situation.fork()
+            perform(situation, action)
+        keys.add(image.take(situation, words).key)
+    assert len(keys) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 50), max_size=12))
+def test_a_fork_leaves_its_origin_as_it_was(choices: list[int]) -> None:
+    _, situation = walk(SCOPE, choices)
+    words = Vocabulary()
+    before = image.take(situation, words)
+    for action in possible(situation, before, SCOPE):
+        perform(situation.fork(), action)
+    assert image.take(situation, words).key == before.key
+
+
+def test_a_fork_shares_no_container() -> None:
+    state = begin(SCOPE).state
+    fork = state.fork()
+    for name in State.__slots__:
+        value = getattr(state, name)
+        if isinstance(value, dict | list):
+            assert getattr(fork, name) is not value, f"{name} is shared between forks"
+
+
+def test_every_field_of_an_entity_is_in_the_picture_or_said_to_be_left_out() -> None:
+    """A field that is added must be told apart by the picture, or be given a reason why it need not be."""
+    in_picture = {
+        Replica: {
+            "model", "node", "index", "phase", "claim", "owed", "disk", "silent_at", "held", "beneficiary",
+            "evictable_at", "tries",
+        },
+        Request: {"model", "holder", "priority", "status", "replica", "wait", "passes"},
+        Node: {
+            "name", "status", "approved", "drained", "worker_labels", "operator_labels", "pools", "foreign", "budget",
+            "ram", "disk", "max_replicas_per_model", "gpu_vendor", "labels",
+        },
+        Model: {
+            "name", "aliases", "scheduling", "declared_spec", "serving_spec", "failed_nodes",
+        },
+    }  # fmt: skip
+    left_out = {
+        Replica: image.REPLICA_LEFT_OUT, Request: image.REQUEST_LEFT_OUT, Node: image.NODE_LEFT_OUT,
+        Model: image.MODEL_LEFT_OUT,
+    }  # fmt: skip
+    for entity, kept in in_picture.items():
+        names = {field.name for field in fields(entity)}
+        assert names == kept | set(left_out[entity]), f"{entity.__name__}: {names ^ (kept | set(left_out[entity]))}"
+
+
+def test_a_change_of_what_decisions_read_changes_the_picture() -> None:
+    situation = begin(load_scope("orin-thor"))
+    words = Vocabulary()
+    before = image.take(situation, words).key
+    replica = next(iter(situation.state.replicas.values()))
+    changed = {
+        "evictable_at": situation.now + 5, "disk": 7, "held": True, "tries": 2, "owed": 1, "revision": 9,
+        "used_at": situation.now, "silent_at": situation.now + 9,
+    }  # fmt: skip
+    seen = set()
+    for field, value in changed.items():
+        if field == "silent_at":
+            continue  # of a loaded replica it means nothing
+        situation.state.replicas[replica.id] = replace(replica, **{field: value})
+        seen.add(image.take(situation, words).key)
+        situation.state.replicas[replica.id] = replica
+    assert before not in seen
+    assert len(seen) == len(changed) - 1
+
+
+def test_explanations_decide_nothing(monkeypatch) -> None:
+    """Exploration leaves them out; with them it finds the same graph."""
+    fast = explore(SCOPE)
+    monkeypatch.setattr(explore_module, "_unexplained", None)
+    monkeypatch.setattr(explore_module, "EXPLAINING", ())
+    slow = explore(SCOPE)
+    assert (len(fast.parents), len(fast.cores), fast.edge_count) == (
+        len(slow.parents), len(slow.cores), slow.edge_count,
+    )  # fmt: skip
+    explanations = [event.explanation for core in slow.cores for event in core.situation.witness.seen
+                    if getattr(event, "explanation", None) is not None]  # fmt: skip
+    assert any(isinstance(why, Explanation) and why.considered for why in explanations)

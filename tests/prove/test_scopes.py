@@ -1,0 +1,146 @@
+"""The bundled scopes: the real code holds all five properties in each, and the incident's bugs are found."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from interlock.simulation.mutants import activate
+from interlock.simulation.prove import Report, bundled_scopes, prove
+from interlock.simulation.prove.protocol import EPOCHS
+from interlock.simulation.prove.scopes import BUNDLED, PROTOCOL, load_scope
+
+OWN_STEPS = {
+    "backend-gone": 4,
+    "cut-off": 3,
+    "doomed-floor": 1,
+    "growth": 1,
+    "impossible": 3,
+    "orin-thor": 2,
+    "reconciler": 2,
+    "two-models-one-slot": 3,
+    PROTOCOL: EPOCHS,
+}
+"""The scopes that every run of the tests explores, and the most own steps of a request in each."""
+LONGER = sorted(set(bundled_scopes()) - set(OWN_STEPS))
+
+
+def assert_proved(report: Report) -> None:
+    assert report.violations == []
+    assert report.verdict == "pass"
+    assert list(report.properties) == ["T", "U", "S", "Q", "W"]
+    assert all(holds.holds for holds in report.properties.values())
+    assert report.counterexample is None
+    assert report.fairness
+    assert report.states > 100
+    assert report.edges > report.states
+
+
+@pytest.mark.parametrize("name", sorted(OWN_STEPS))
+def test_the_real_code_holds_all_five_properties(name: str) -> None:
+    report = prove(name)
+    assert_proved(report)
+    assert report.bound == report.properties["T"].bound == OWN_STEPS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", LONGER)
+def test_the_real_code_holds_all_five_properties_in_the_larger_scopes(name: str) -> None:
+    assert_proved(prove(name))
+
+
+def under(mutant: str, scope: str) -> Report:
+    with activate(mutant):
+        return prove(scope, mutant=mutant)
+
+
+def test_the_lookup_that_ignores_the_selector_is_found_as_a_livelock() -> None:
+    report = under("selector-ignored-in-lookup", "orin-thor")
+    assert report.verdict == "fail"
+    assert not report.properties["T"].holds
+    shown = report.counterexample
+    assert shown is not None
+    assert (shown.property, shown.spurious) == ("T", False)
+    assert shown.stem == ["a request for qwen3-8b arrives → request queued: request 1 qwen3-8b (waits for capacity)"]
+    assert len(shown.cycle) == 1
+    assert shown.cycle[0].startswith("request 1 looks again at its instant → request queued")
+
+
+def test_the_empty_backend_name_is_found_as_a_cycle_that_carries_an_effect() -> None:
+    report = under("empty-backend-scaleup", "orin-thor")
+    assert not report.properties["Q"].holds
+    shown = report.counterexample
+    assert shown is not None
+    assert (shown.property, shown.spurious) == ("Q", False)
+    assert "backend.install" in shown.words
+    assert any("backend install requested" in line for line in shown.cycle)
+    assert any("no backend is named ''" in line for line in shown.cycle)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scope", "broken", "words"),
+    [
+        ("busy-taken-for-dead", "cut-off", "S", "busy is not dead"),
+        ("deadline-forgotten", "two-models-one-slot", "W", "without a timer for its deadline"),
+        ("declare-always-edits", "impossible", "S", "no different"),
+        ("disk-unchecked", "impossible", "S", "more disk than there is"),
+        ("evict-and-reserve-apart", "two-models-one-slot", "S", "reserved for nobody"),
+        ("evict-outside-candidates", "orin-thor", "S", "does not match"),
+        ("evicts-all-it-can", "impossible", "S", "which it needs not"),
+        ("give-up-leaves-running", "orin-thor", "Q", "left running"),
+        ("growth-evicts", "growth", "S", "growth evicts"),
+        ("hold-forgotten", "two-models-one-slot", "S", "is not held for it"),
+        ("join-failed-load", "orin-thor", "W", "waits for a load that is not in progress"),
+        ("load-not-reserved", "orin-thor", "U", "waits while a warm replica has room"),
+        ("loading-as-victim", "two-models-one-slot", "S", "while it is loading"),
+        ("never-fits-waits", "impossible", "W", "no node can ever have"),
+        ("residency-ignored", "two-models-one-slot", "S", "before its residency is over"),
+        ("scale-down-at-once", "growth", "S", "idle for its time"),
+        ("silence-unwatched", "two-models-one-slot", "W", "no timer for its silence"),
+        ("stray-ignored", "cut-off", "Q", "goes on running it"),
+        ("unbounded-retry", "backend-gone", "T", "own step that lowered nothing"),
+        ("unloading-still-warm", "backend-gone", "S", "where it is not loaded"),
+        ("unpark-on-anything", "doomed-floor", "Q", "effects go on for ever"),
+        ("unreachable-is-lost", "cut-off", "S", "counts as offline without"),
+        ("wakeup-forgotten", "two-models-one-slot", "W", "nobody woke it"),
+    ],
+)
+def test_mutants_die_by_the_property_that_must_kill_them(mutant: str, scope: str, broken: str, words: str) -> None:
+    report = under(mutant, scope)
+    assert report.verdict == "fail"
+    assert not report.properties[broken].holds
+    assert any(line.startswith(f"{broken}: ") and words in line for line in report.violations), report.violations
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mutant", "scope", "broken", "words"),
+    [
+        ("counter-not-lease", "holder-lost-against-release", "S", "live locks"),
+        ("double-release", "holder-lost-against-release", "S", "by somebody else's word"),
+        ("drain-keeps-routing", "drain-during-load", "S", "which is draining"),
+        ("floor-counts-excluded", "drain-during-load", "S", "below its floor"),
+        ("floor-evicts-equals", "reconciler", "S", "evicted for"),
+        ("holder-never-lost", "holder-lost-against-release", "W", "nothing will ever end them"),
+        ("pin-ignored", "reconciler", "S", "is evicted for"),
+        ("priority-inverted", "reconciler", "S", "is evicted for"),
+        ("stale-revision-served", "revision-under-load", "S", "a revision that does not serve"),
+        ("up-and-down-in-one-tick", "reconciler", "Q", "effects go on for ever"),
+    ],
+)
+def test_mutants_die_in_the_larger_scopes_too(mutant: str, scope: str, broken: str, words: str) -> None:
+    report = under(mutant, scope)
+    assert not report.properties[broken].holds
+    assert any(words in line for line in report.violations), report.violations
+
+
+def test_every_scope_file_is_called_as_its_scope_and_says_what_it_is_about() -> None:
+    for path in sorted(Path(BUNDLED).glob("*.toml")):
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        assert (data["schema"], data["name"]) == (1, path.stem)
+        assert data["description"]
+        assert "scope" in data
+        assert load_scope(path.stem).kinds
