@@ -31,8 +31,8 @@ def counts(state: State, replica: Replica, candidates: dict[str, None]) -> bool:
 
 
 def keeps_replicas(node: Node) -> bool:
-    """Whether what runs there counts as a copy: a brief loss of contact moves nothing."""
-    return node.status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
+    """Whether what runs there counts as a copy: a brief loss of contact moves nothing; a drained node is to be empty."""
+    return node.status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE) and not node.drained
 
 
 def idle_since(replica: Replica) -> int:

@@ -441,7 +441,7 @@ class Invariants:
             for other in model.replicas.values()
             if other.phase != "unloading"
             and self.picture.candidate(model, self.picture.nodes.get(other.node))
-            and self.picture.nodes[other.node].status != "offline"
+            and self.picture.nodes[other.node].keeps_replicas
         )
         if scheduling.max_replicas and copies >= scheduling.max_replicas and self.picture.has_live_copy(model):
             text = f"{event.replica} is copy {copies + 1} of {model.name}; its ceiling is {scheduling.max_replicas}"
@@ -474,9 +474,10 @@ class Invariants:
         if len(victims) < 2 or not event.claim:
             return
         pool, need = event.claim[0]
-        free = node.limits[pool] - node.staying[pool]
+        sizes = {v.id: sum(size for where, size in v.claim if where == pool) for v in victims}
+        free = node.limits[pool] - node.claims[pool] + sum(sizes.values())
         for victim in victims:
-            size = sum(size for where, size in victim.claim if where == pool)
+            size = sizes[victim.id]
             same_slot = victim.model == event.model
             if free - size >= need and not same_slot:
                 self.breach("S", f"{victim.id} is evicted for {event.replica}, which had room without that", victim.id)

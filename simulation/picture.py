@@ -45,6 +45,11 @@ class NodeView:
         """Whether new locks and loads may go there."""
         return self.approved and self.status == "up" and not self.drained
 
+    @property
+    def keeps_replicas(self) -> bool:
+        """Whether what runs there counts as a copy: not what must leave, and not what is gone."""
+        return self.status != "offline" and not self.drained
+
     def relabel(self) -> None:
         """Work out the labels that selectors see."""
         labels = {"node.name": self.name, "node.replica-slots": str(self.slots)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.entities import Phase
+from interlock.domain.shrinking import copies, floor_of
 from tests.domain.cluster import Cluster
 
 
@@ -46,3 +47,17 @@ def test_one_copy_on_every_candidate_means_one_on_each_and_not_two_on_some() -> 
     cluster.send(cmd.ResumeNode(node="b"))
     cluster.settle()
     assert sorted(r.node for r in cluster.state.replicas.values()) == ["a", "b"]
+
+
+def test_a_drained_node_that_falls_silent_is_not_to_have_a_copy() -> None:
+    """Its silence hid that it was drained: "one on every candidate" wanted a copy there again, and never got it."""
+    cluster = Cluster()
+    cluster.node("a")
+    cluster.node("b")
+    cluster.model("m", everywhere=True)
+    cluster.settle()
+    cluster.send(cmd.DrainNode(node="b"))
+    cluster.settle()
+    cluster.send(cmd.ReportSilence(node="b"))
+    model = cluster.state.models["m"]
+    assert copies(cluster.state, model) == floor_of(cluster.state, model) == 1
