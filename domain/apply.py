@@ -480,6 +480,7 @@ def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
     if model is not None and (model.failures or model.failed_nodes):
         _put_model(state, replace(model, failures=0, failure="", failed_nodes=(), retry_at=0))
     _put_replica(state, replica)
+    arm_idle(state, replica)
     arm_idle_of(state, event.model)
 
 

@@ -31,7 +31,7 @@ def counts(state: State, replica: Replica, candidates: dict[str, None]) -> bool:
 
 
 def keeps_replicas(node: Node) -> bool:
-    """Whether what runs there counts as a copy: a brief loss of contact moves nothing; a drained node is to be empty."""
+    """Whether what runs there counts as a copy: a brief loss of contact moves nothing, a drained node is to be empty."""
     return node.status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE) and not node.drained
 
 
@@ -49,6 +49,8 @@ def surplus(state: State, model: Model, now: int) -> tuple[Replica, str] | None:
     """
     if "reconciler" in state.frozen or state.waiting(model.name) or state.loading.get(model.name):
         return None
+    if not model.scheduling.everywhere and 1 < len(state.by_model.get(model.name, ())) <= floor_of(state, model):
+        return None  # without looking at each: a floor of many copies is looked at often
     if any(state.replicas[replica].phase is Phase.UNLOADING for replica in state.by_model.get(model.name, ())):
         return None
     warm = state.warm.get(model.name)

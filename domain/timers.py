@@ -66,7 +66,9 @@ def arm_idle(state: State, replica: Replica) -> None:
 
 
 def arm_idle_of(state: State, model: str) -> None:
-    """The same for every replica of a model: its number of copies, or what is asked of it, has changed."""
+    """The same for every replica of a model whose number of copies has changed: it matters where one may be alone."""
+    if len(state.by_model.get(model, ())) > 2:
+        return
     for replica_id in state.by_model.get(model, ()):
         arm_idle(state, state.replicas[replica_id])
 

@@ -47,12 +47,17 @@ BACKGROUND_ACTOR = "scenario"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run is watched. ``keep_log`` holds every event in memory, which takeovers and reports need."""
+    """How a run is watched.
+
+    ``keep_log`` holds every event in memory, which takeovers, replays and pages need. The full checks run at least once
+    in ``checkpoint_events``.
+    """
 
     seed: int | None = None
     until: int | None = None
     keep_log: bool = True
     checks: bool = True
+    checkpoint_events: int = CHECKPOINT_EVENTS
     settle: bool = True
 
 
@@ -120,7 +125,7 @@ class Harness:
         state = self.writer.engine.state
         if len(state.nodes) <= SMALL and len(state.models) <= SMALL and (state.queues or self._structural):
             self._find(judge.forgotten(state, self.clock.now))
-        if self._since_checkpoint >= CHECKPOINT_EVENTS:
+        if self._since_checkpoint >= self.options.checkpoint_events:
             self.checkpoint()
 
     def effect(self, effect: Effect, epoch: int) -> None:
