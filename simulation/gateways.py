@@ -150,12 +150,9 @@ class Gateways:
 
     def _check_who_answers(self, call: Call, lock: Locked) -> None:
         """A recycled port may not answer for another model."""
-        worker = self.cluster.nodes[lock.node].worker
-        for process in worker.processes:
-            if world.address_of(worker, process) == lock.address and process.model != lock.model:
-                self.wrong_answers.append(
-                    f"{call.id} for {lock.model} is answered by {process.model} at {lock.address}"
-                )
+        process = world.listening_at(self.cluster.nodes[lock.node].worker, lock.address)
+        if process is not None and process.model != lock.model:
+            self.wrong_answers.append(f"{call.id} for {lock.model} is answered by {process.model} at {lock.address}")
 
     def is_served(self, request: str) -> bool:
         """Whether a backend is answering the request now."""

@@ -12,7 +12,7 @@ from interlock.domain.snapshots import encode_cluster
 
 
 class Log:
-    """What is durable. ``rows`` are all events when ``keep`` is true, else only those since the last checkpoint."""
+    """What is durable. Without ``keep`` only its length and hash are: for runs that nobody replays or takes over."""
 
     def __init__(self, *, keep: bool = True) -> None:
         self.keep = keep
@@ -39,8 +39,8 @@ class Log:
             )
             self._hash.update(header.encode() + row.state)
         self.length += len(batch)
-        self.tail.extend(batch)
         if self.keep:
+            self.tail.extend(batch)
             self.rows.extend(batch)
 
     @property
@@ -60,6 +60,8 @@ class Log:
 
     def differs_from(self, live: Engine) -> str:
         """How the live state differs from the replayed log; empty when they are the same, byte for byte."""
+        if not self.keep:
+            return ""
         shadow = self.catch_up()
         if shadow.ledger.position != live.ledger.position:
             return f"the log ends at {shadow.ledger.position}, the live state at {live.ledger.position}"

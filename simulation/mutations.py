@@ -548,9 +548,9 @@ def model_name_unchecked(patches: Patches) -> None:
     call = world.call
 
     def whoever_listens(worker: Any, address: str, model: str) -> str:
-        for process in worker.processes:
-            if worker.hears and process.loaded and world.address_of(worker, process) == address:
-                return ""
+        process = world.listening_at(worker, address)
+        if worker.hears and process is not None and process.loaded:
+            return ""
         return call(worker, address, model)
 
     patches.attribute(world, "call", whoever_listens)

@@ -287,12 +287,19 @@ def call(worker: Worker, address: str, model: str) -> str:
     """Call the backend at ``address`` for ``model``; empty when it serves, else the error before its first byte."""
     if not worker.hears:
         return f"UNAVAILABLE: {address} does not answer"
-    for process in worker.processes:
-        if address_of(worker, process) == address:
-            if process.model == model and process.loaded:
-                return ""
-            return f"FAILED_PRECONDITION: {model} is not loaded at {address}"
-    return f"UNAVAILABLE: nothing listens at {address}"
+    process = listening_at(worker, address)
+    if process is None:
+        return f"UNAVAILABLE: nothing listens at {address}"
+    if process.model == model and process.loaded:
+        return ""
+    return f"FAILED_PRECONDITION: {model} is not loaded at {address}"
+
+
+def listening_at(worker: Worker, address: str) -> Process | None:
+    """The process that listens at this address of the worker."""
+    _, _, port = address.rpartition(":")
+    number = int(port) if port.isdigit() else -1
+    return next((process for process in worker.processes if process.port == number), None)
 
 
 # --- What happens to it ---------------------------------------------------------------------------------------------

@@ -1,0 +1,151 @@
+"""``interlock simulate`` and ``interlock mutants`` as they are called: output, exit status, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interlock.adapters.cli import app
+
+KEYS = {
+    "scenario", "seed", "mutant", "verdict", "virtual_seconds", "wall_seconds", "events", "requests", "served_on",
+    "loads", "evictions", "unloads", "holders_lost", "effects", "faults", "wait_seconds", "properties", "invariants",
+    "expectations", "coverage", "log_hash", "state_hash",
+}  # fmt: skip
+
+
+def call(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = app.run(list(arguments))
+    out, err = capfd.readouterr()
+    return status, out, err
+
+
+def test_the_incident_is_served_and_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capfd, "simulate", "orin-thor")
+    assert status == 0
+    assert "PASS" in out
+    assert "10 served" in out
+
+
+def test_under_its_mutant_the_report_shows_the_loop_in_the_incidents_words(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capfd, "simulate", "orin-thor", "--mutant", "selector-ignored-in-lookup")
+    assert status == 1
+    words = ["no longer matches selector", "no free replica slot, evicting LRU", "all models have in-flight requests"]
+    places = [out.index(word) for word in words]
+    assert places == sorted(places)
+    assert out.count(words[0]) >= 3
+    assert "interlock simulate orin-thor --seed 1 --mutant selector-ignored-in-lookup" in err
+
+
+def test_a_reconciler_without_load_info_is_found_by_its_effects(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capfd, "simulate", "orin-thor", "--mutant", "empty-backend-scaleup", "--json")
+    report = json.loads(out)
+    assert status == 1
+    assert not report["properties"]["Q"]["holds"]
+    assert report["effects"]["backend.install"] > 10
+
+
+def test_json_is_one_document_with_the_contracts_keys(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capfd, "simulate", "store-stalls", "--json")
+    report = json.loads(out)
+    assert status == 0
+    assert not err
+    assert report.keys() >= KEYS
+    requests = report["requests"]
+    ends = requests["served"] + sum(requests["refused"].values()) + sum(requests["failed"].values())
+    assert requests["submitted"] == ends + requests["waiting"] + requests["running"]
+    assert set(report["properties"]) == set("TUSQW")
+    assert report["properties"]["T"]["bound"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("simulate", "no-such-thing"), "no scenario is named"),
+        (("simulate", "orin-thor", "--mutant", "gremlin"), "mutant"),
+        (("simulate", "orin-thor", "--until", "soon"), "duration"),
+        (("simulate", "orin-thor", "--seeds", "2", "--html", "x.html"), "--seeds"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    status, _, err = call(capfd, *arguments)
+    assert status in (1, 2)
+    assert words in err.lower()
+    assert "Traceback" not in err
+
+
+def test_events_are_a_store_that_the_audit_reads(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    assert call(capfd, "simulate", "two-leaders", "--events", str(path))[0] == 0
+    status, out, _ = call(capfd, "audit", "verify", "--store", f"sqlite:///{path}", "--json")
+    assert status == 0, out
+    status, out, _ = call(capfd, "audit", "log", "--store", f"sqlite:///{path}", "--limit", "1", "--json")
+    assert status == 0
+    assert "2026-01-01T00:00:00" in out
+    status, _, err = call(capfd, "simulate", "two-leaders", "--events", str(path))
+    assert status == 2
+    assert "exists already" in err
+
+
+def test_the_page_stands_alone_and_tells_the_whole_run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "run.html"
+    arguments = ("simulate", "orin-thor", "--mutant", "selector-ignored-in-lookup", "--html", str(path))
+    assert call(capfd, *arguments)[0] == 1
+    text = path.read_text(encoding="utf-8")
+    head, _, rest = text.partition('<script type="application/json" id="data">')
+    data = json.loads(rest.partition("</script>")[0].replace("<\\/", "</"))
+    assert "http" not in head
+    assert [node["name"] for node in data["nodes"]] == ["agx-orin-slow", "nvidia-thor"]
+    assert data["violations"][0]["property"] == "T"
+    assert any("no longer matches selector" in row[3] for decision in data["decisions"] for row in decision["rows"])
+
+
+def test_a_failing_run_shrinks_to_a_file_that_still_fails(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    arguments = ("--mutant", "drain-keeps-routing")
+    assert call(capfd, "simulate", "drain-under-load", *arguments, "--shrink", str(path))[0] == 1
+    small = path.read_text(encoding="utf-8")
+    assert small.count("[[nodes]]") == 1
+    assert small.count("[[admin]]") == 1
+    assert call(capfd, "simulate", str(path), *arguments)[0] == 1
+    assert call(capfd, "simulate", str(path))[0] == 0
+
+
+def test_a_sweep_names_the_seeds_that_fail_and_how_to_replay_them(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, err = call(capfd, "simulate", "in-flight-after-churn", "--seeds", "4", "--json")
+    assert status == 0
+    assert json.loads(out)["seeds"] == {"first": 1, "count": 4, "failed": 0}
+    assert "4/4 seeds" in err
+    status, out, _ = call(capfd, "simulate", "priorities", "--seeds", "2", "--mutant", "priority-inverted", "--json")
+    data = json.loads(out)
+    assert status == 1
+    assert [failure["seed"] for failure in data["failures"]] == [1, 2]
+    assert data["failures"][1]["replay"] == "interlock simulate priorities --seed 2 --mutant priority-inverted"
+
+
+def test_hashes_are_the_same_under_any_hash_seed() -> None:
+    program = (
+        "from interlock.simulation import run; r = run('mixed', until=240_000_000).report;"
+        "print(r['log_hash'], r['state_hash'])"
+    )
+    answers = set()
+    for seed in ("0", "1", "4242"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+        answers.add(done.stdout)
+    assert len(answers) == 1
+    assert len(answers.pop().split()) == 2
+
+
+def test_the_list_of_mutants_has_the_contracts_fields(capfd: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = call(capfd, "mutants", "--only", "pin-ignored", "--json")
+    rows = json.loads(out)
+    assert status == 0
+    assert {"name", "killed", "property", "found_by", "witness"} <= rows[0].keys()

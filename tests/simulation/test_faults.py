@@ -1,0 +1,92 @@
+"""Every kind of fault has an effect in a run that is made for it, every admin action does what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.support import result_of
+
+LOADS = '[[requests]]\nmodel = "m"\nat = "1s"\ncount = 40\nevery = "2s"\n'
+GROW = '[[admin]]\nat = "20s"\naction = "set-scheduling"\nmodel = "m"\nmin_replicas = 2\n'
+
+
+def fault(kind: str, at: str = "15s", **more: object) -> str:
+    rows = "".join(f'{key.rstrip("_")} = "{value}"\n' for key, value in more.items() if key != "p")
+    rows += f"p = {more['p']}\n" if "p" in more else ""
+    return f'[[faults]]\nkind = "{kind}"\nat = "{at}"\n{rows}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        fault("node-crash", target="a", for_="20s"),
+        fault("node-crash", target="a", for_="forever") + fault("node-recover", "40s", target="a"),
+        fault("partition", target="a", for_="50s"),
+        fault("partition", target="a", for_="forever") + fault("heal", "60s", target="a"),
+        fault("process-kill", target="a"),
+        fault("load-fails", "3s", target="b", model="m", for_="30s") + GROW,
+        fault("load-hangs", "3s", target="b", for_="30s") + GROW,
+        fault("slow-load", "3s", model="m", for_="30s") + GROW,
+        fault("probe-timeout", target="a", for_="30s"),
+        fault("drop-messages", target="b", p=0.9, for_="60s") + GROW,
+        fault("duplicate-messages", target="b", p=1.0, for_="60s") + GROW,
+        fault("delay-messages", target="b", p=1.0, delay="exp 1s", for_="60s") + GROW,
+        fault("clock-jump", target="a", by="-1h", for_="60s"),
+        fault("writer-crash"),
+        fault("store-stall", for_="10s"),
+        fault("store-error", for_="5s"),
+        fault("holder-crash"),
+    ],
+    ids=lambda text: text.split('"')[1],
+)
+def test_a_fault_changes_something_and_nothing_breaks(text: str) -> None:
+    result = result_of(text + LOADS)
+    for kind, row in result.report["faults"].items():
+        assert row["fired"] >= 1, kind
+        assert row["effective"] >= 1, kind
+    assert result.passed, result.harness.invariants.violations
+
+
+@pytest.mark.parametrize(
+    ("step", "event"),
+    [
+        ('action = "set-scheduling"\nmodel = "m"\nparallel = 2', "ModelSchedulingChanged"),
+        ('action = "set-labels"\nnode = "a"\nlabels = { tier = "x" }', "NodeLabelsChanged"),
+        ('action = "drain"\nnode = "a"', "NodeDrainStarted"),
+        ('action = "remove-node"\nnode = "b"', "NodeRemoved"),
+        ('action = "set-budget"\nnode = "a"\nvalue = "80%"', "NodeBudgetSet"),
+        ('action = "set-max-replicas"\nnode = "a"\nvalue = 3', "NodeReplicaSlotsSet"),
+        ('action = "declare-model"\nname = "n"\nbackend = "echo"', "ModelDeclared"),
+        ('action = "edit-model"\nmodel = "m"\nvram = "9GiB"', "RevisionDeclared"),
+        ('action = "remove-model"\nmodel = "m"', "ModelRemoved"),
+        ('action = "load-info"\nmodel = "m"\nbackend = "other"', "RevisionDeclared"),
+        ('action = "freeze"\nwhat = "evictions"', "Frozen"),
+        ('action = "set"\nmin_residency = "1s"', "SettingsChanged"),
+    ],
+)
+def test_an_admin_action_is_taken(step: str, event: str) -> None:
+    result = result_of(f'[[admin]]\nat = "1m"\n{step}\n')
+    assert result.report["coverage"]["event_types"][event] == 1
+    assert not result.report["rejected_steps"]
+    assert result.passed, result.harness.invariants.violations
+
+
+def test_resume_thaw_and_approve_undo_what_went_before() -> None:
+    steps = [
+        'action = "drain"\nnode = "a"', 'action = "resume"\nnode = "a"', 'action = "freeze"\nwhat = "reconciler"',
+        'action = "thaw"\nwhat = "reconciler"', 'action = "approve"\nnode = "late"',
+    ]  # fmt: skip
+    late = '[[nodes]]\nname = "late"\nvram = "24GiB"\napproved = false\n'
+    text = "".join(f'[[admin]]\nat = "{number}m"\n{step}\n' for number, step in enumerate(steps, 1))
+    result = result_of(late + text)
+    seen = result.report["coverage"]["event_types"]
+    assert {"NodeResumed", "Thawed", "NodeApproved"} <= seen.keys()
+    assert result.passed, result.harness.invariants.violations
+
+
+def test_a_settled_run_has_no_orphans_and_the_same_seed_gives_the_same_log() -> None:
+    text = LOADS + '[random_faults]\nprocess-kill = 60.0\npartition = 30.0\nwriter-crash = 30.0\nstop_at = "10m"\n'
+    first, second, other = (result_of(text, seed=seed) for seed in (5, 5, 6))
+    assert first.passed, first.harness.invariants.violations
+    assert first.report["log_hash"] == second.report["log_hash"]
+    assert first.report["log_hash"] != other.report["log_hash"]

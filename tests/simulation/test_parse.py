@@ -1,0 +1,125 @@
+"""Scenario files: everything that may be written is read, and everything else is refused with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from interlock.domain.errors import UnreadableFile
+from interlock.domain.units import FOREVER, GIB, SECOND
+from interlock.simulation import Scenario, toml
+from interlock.simulation.scenario import bundled_names, read_text
+from tests.simulation.support import TWO_NODES, scenario
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('[[nodes]]\nname = "x"\nvrm = "1GiB"', 3, "vrm: is no key here"),
+        ('[[nodes]]\nname = "x"\nvram = 24', 0, ""),
+        ('[[nodes]]\nname = "x"\nvram = "24 parsecs"', 3, "not a size"),
+        ('[[nodes]]\nname = "x"\npools = "24GiB"', 3, "no list of sizes"),
+        ('[[nodes]]\nname = "x"\nlabels = { tier = 3 }', 3, "is not text"),
+        ('[[nodes]]\nname = "x"\n\n[[nodes]]\nname = "x"', 5, "taken"),
+        ('[[models]]\nname = "x"\nreplicas = "some"', 3, "not known"),
+        ('[[models]]\nname = "x"\nmin_replicas = 3\nmax_replicas = 2', 3, "above max_replicas"),
+        ('[[models]]\nname = "x"\nservice_time = "gauss 2s"', 3, "distribution"),
+        ('[[models]]\nname = "x"\nnode_selector = { tier = 1 }', 3, "not a term"),
+        ('[scheduler]\nmin_residence = "1s"', 2, "min_residence"),
+        ('[scheduler]\nmin_residency = "soon"', 2, "duration"),
+        ('[[faults]]\nat = "1s"\nkind = "meteor"', 3, "meteor"),
+        ('[[faults]]\nat = "1s"\nkind = "node-crash"', 1, "target: is missing"),
+        ('[[faults]]\nat = "1s"\nkind = "heal"\ntarget = "a"\nfor = "3s"', 5, "for: is no key here"),
+        ('[[faults]]\nat = "2h"\nkind = "writer-crash"', 2, "after the end"),
+        ('[[admin]]\nat = "1s"\naction = "drain"\nnode = "zz"', 4, "not declared"),
+        ('[[admin]]\nat = "1s"\naction = "set"\nmin_residncy = "1s"', 4, "min_residncy"),
+        ('[[workloads]]\nkind = "poisson"\nmodel = "m"', 1, "rate: is missing"),
+        ('[[workloads]]\nkind = "poisson"\nmodel = "m"\nrate = "2"', 4, "not a rate"),
+        ('[[workloads]]\nkind = "trace"\nformat = "jsonl"\npath = "nowhere.jsonl"', 4, "is no file"),
+        ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\nzipf = { models = 50, s = 1.1 }', 4, "50 models"),
+        ("[random_faults]\nmeteor = 2.0", 2, "meteor"),
+        ('[expect]\nserved = "many"', 2, "served"),
+        ("[expect]\nrefused_as = { no_luck = 1 }", 2, "no_luck"),
+        ('[expect]\nproperties = ["X"]', 2, "properties"),
+        ('[scope]\nrequests = "three"', 2, "wrong kind"),
+        ("name = 3 4", 1, ""),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_key_and_line(text: str, line: int, words: str) -> None:
+    if not line:
+        assert scenario(text).nodes[0].pools == (24,)  # a whole number of bytes is a size
+        return
+    whole = text if text.startswith(("[[nodes]]", "name")) else f"{text}\n{TWO_NODES}"
+    with pytest.raises(UnreadableFile) as caught:
+        scenario(whole)
+    assert words in str(caught.value)
+    assert f"line {line}" in str(caught.value) or f"test:{line}:" in str(caught.value)
+
+
+def test_defaults_are_the_contracts() -> None:
+    read = scenario('[[nodes]]\nname = "n"\n[[models]]\nname = "m"\n[[requests]]\nmodel = "m"')
+    node, model, request = read.nodes[0], read.models[0], read.requests[0]
+    assert (node.max_replicas_per_model, node.approved, node.up, node.load_rate) == (1, True, True, GIB)
+    assert (node.install_time, node.unload_time, node.stage_rate) == (0, 0, 0)
+    assert (model.scheduling.parallel, model.scheduling.max_replicas, model.spec.backend) == (1, 0, "")
+    assert (request.at, request.count, request.every, request.deadline) == (0, 1, SECOND, 0)
+    assert read.expect.properties == ("T", "U", "S", "Q", "W")
+
+
+def test_everything_that_the_contract_shows_is_read(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"at": "1s", "model": "m"}\n')
+    text = (
+        TWO_NODES
+        + """
+[[nodes]]
+name = "c"
+pools = ["24GiB", "24GiB"]
+vram_budget = "80%"
+ram = "64GiB"
+disk = "900GiB"
+stage_rate = "1GiB/s"
+up = false
+[[replicas]]
+model = "m"
+node = "a"
+in_flight = 1
+busy_for = "forever"
+[[workloads]]
+kind = "trace"
+path = "t.jsonl"
+format = "jsonl"
+[[faults]]
+at = "5m"
+kind = "clock-jump"
+target = "a"
+by = "-1h"
+for = "forever"
+[[admin]]
+at = "1m"
+action = "set-scheduling"
+model = "m"
+node_selector = { "!tier" = ["x", "y"] }
+[random_faults]
+node-crash = 2.0
+length = "exp 20s"
+stop_at = "20m"
+[expect]
+served = { min = 1, max = 3 }
+effects = { "backend.install" = { max = 9 } }
+quiet_after = "5m"
+"""
+    )
+    read = Scenario.parse(text, "whole", tmp_path)
+    assert read.nodes[2].pools == (24 * GIB, 24 * GIB)
+    assert read.faults[0].by == -3600 * SECOND
+    assert read.faults[0].length == FOREVER
+    assert read.replicas[0].busy_for == FOREVER
+    assert str(read.expect.numbers["served"]) == "min 1 max 3"
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_what_is_written_again_reads_the_same(name: str) -> None:
+    text = read_text(name)
+    first = Scenario.parse(text, name)
+    assert Scenario.parse(toml.dump(first.raw), name).raw == first.raw

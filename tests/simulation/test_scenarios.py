@@ -1,0 +1,58 @@
+"""Every bundled scenario passes, and the mutant that brings its failure back makes it fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from interlock.domain import apply, consequences, decide, engine, reconcile, routing, state
+from interlock.domain.errors import NotFound
+from interlock.simulation import mutations
+from interlock.simulation.api import run
+from interlock.simulation.hunt import hunt
+from interlock.simulation.mutants import MUTANTS, activate, find
+from interlock.simulation.scenario import bundled_names
+
+SHORT = [name for name in bundled_names() if name != "mixed"]
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_bundled_scenario_brings_what_it_expects(name: str) -> None:
+    result = run(name)
+    broken = [row for row in result.report["expectations"] if not row["holds"]]
+    assert result.passed, (broken, result.harness.invariants.violations)
+    assert result.harness.scenario.expect.numbers or result.harness.scenario.expect.groups
+
+
+@pytest.mark.parametrize("name", list(MUTANTS))
+def test_a_mutant_is_killed_by_its_property(name: str) -> None:
+    row = hunt(MUTANTS[name])
+    assert row["killed"], row["witness"]
+
+
+def test_there_are_as_many_mutants_as_promised_and_every_scenario_has_one() -> None:
+    assert len(MUTANTS) >= 24
+    without = set(SHORT) - {mutant.scenario for mutant in MUTANTS.values()}
+    assert without <= {"daily-sweep"}  # what it guards against is residency, which another scenario's mutant takes away
+
+
+def test_a_mutant_leaves_no_trace() -> None:
+    """Everything it touched is the very object that was there before, also when the run breaks off."""
+
+    def picture() -> list[object]:
+        modules = (apply, consequences, decide, engine, reconcile, routing, mutations.requests, mutations.loads)
+        held = [value for module in modules for value in vars(module).values()]
+        tables = [*decide._RULES.values(), *apply._HANDLERS.values(), *reconcile.CURES.values()]
+        return [*held, *tables, *vars(state.State).values(), *vars(engine.Engine).values()]
+
+    before = picture()
+    for name in MUTANTS:
+        with pytest.raises(KeyError), activate(name):
+            raise KeyError
+    after = picture()
+    assert len(before) == len(after)
+    assert all(old is new for old, new in zip(before, after, strict=True))
+
+
+def test_an_unknown_mutant_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(NotFound, match="selector-ignored-in-lookup"):
+        find("gremlin")
