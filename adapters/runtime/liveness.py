@@ -45,18 +45,21 @@ class Liveness:
         *,
         state: Callable[[], State],
         report: Callable[[Command, str], None],
+        registered: set[str] | None = None,
     ) -> None:
         self._workers, self._clock = workers, clock
         self._state, self._report = state, report
         now = clock.monotonic()
         self._heard_at: dict[str, float] = dict.fromkeys(state().nodes, now)
+        self._began_at, self._inherited = now, frozenset(state().nodes)
         self._wall: dict[str, int] = {}
         self._answered: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._asked_at = now
         self._swept_at = now
-        self.registered: set[str] = set()
-        """Nodes that have registered in this term."""
+        self.registered = registered if registered is not None else set()
+        """Nodes that have registered with this process. It may outlive the term: a node does not register again because
+        the term ended, and whether it is still there is what :meth:`unanswered` asks."""
 
     # --- What is heard ------------------------------------------------------------------------------------------------
 
@@ -103,8 +106,16 @@ class Liveness:
     # --- What is asked ------------------------------------------------------------------------------------------------
 
     def unanswered(self) -> list[str]:
-        """Nodes at work that have not said what they run since the takeover."""
-        return [node.name for node in self._at_work() if node.name not in self._answered]
+        """Nodes that were at work at the takeover and have not said since what they run.
+
+        After ``unreachable_after`` it is empty: a node that beats and never answers must not keep the others from
+        serving, and neither must one that joined later, of whose processes the log knows nothing.
+        """
+        if self._clock.monotonic() - self._began_at > self._state().settings.unreachable_after / SECOND:
+            return []
+        return [
+            node.name for node in self._at_work() if node.name in self._inherited and node.name not in self._answered
+        ]
 
     def ask(self, node: str) -> None:
         """Ask what the node runs, unless that is under way."""

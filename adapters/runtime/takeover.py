@@ -79,6 +79,7 @@ class Seat:
         self._listeners = [self.feed.on_committed, *listeners]
         self._engine = Engine()
         self._term: Term | None = None
+        self._registered: set[str] = set()
         self._following = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._poison: dict[str, InvariantBroken] = {}
@@ -118,10 +119,14 @@ class Seat:
         """What is missing before the cluster can serve; empty when it can."""
         term = self._term
         if term is None or not self.leads:
-            return [] if self._forward is not None and self._led_elsewhere else [f"no writer here: {self._why_not}."]
+            return [] if self._forward is not None and self._led_elsewhere else [self._no_writer]
         lacks = [f"node {node} has not said what it runs since the takeover." for node in term.liveness.unanswered()]
         missing = [node for node in self._expected if node not in term.liveness.registered]
         return [*lacks, *(f"worker {node} has not registered." for node in missing)]
+
+    @property
+    def _no_writer(self) -> str:
+        return f"no writer here: {self._why_not.rstrip('.')}."
 
     @property
     def _led_elsewhere(self) -> bool:
@@ -195,7 +200,7 @@ class Seat:
 
     def _forwarded(self) -> CommandPort:
         if self._forward is None:
-            raise NoWriter(f"no writer here: {self._why_not}.", cure="Ask again in a moment.")
+            raise NoWriter(self._no_writer, cure="Ask again in a moment.")
         return self._forward
 
     # --- Life ---------------------------------------------------------------------------------------------------------
@@ -215,8 +220,10 @@ class Seat:
                 self._why_not = f"another writer leads ({error.message})"
                 await self._pause()
             except Unavailable as error:
+                if self._why_not != str(error):
+                    # Asked again twice a second: said once for each reason.
+                    log.warning("cannot take over: %s", error)
                 self._why_not = str(error)
-                log.warning("cannot take over: %s", error)
                 await self._pause()
             else:
                 await self._lead()
@@ -271,6 +278,7 @@ class Seat:
             listeners=self._listeners,
             reach=self._reach,
             snapshot_events=self._snapshot_events,
+            registered=self._registered,
         )
 
     async def _lead_on(self, term: Term) -> None:

@@ -41,6 +41,7 @@ class Term:
         listeners: Sequence[Committed] = (),
         reach: Callable[[str], None] = lambda point: None,
         snapshot_events: int = SNAPSHOT_EVENTS,
+        registered: set[str] | None = None,
     ) -> None:
         self._run = secrets.token_hex(4)
         self._serial = itertools.count(1)
@@ -56,7 +57,7 @@ class Term:
             reach=reach,
             snapshot_events=snapshot_events,
         )
-        self.liveness = Liveness(workers, clock, state=self._state, report=self.report)
+        self.liveness = Liveness(workers, clock, state=self._state, report=self.report, registered=registered)
         self.holders = Holders(engine.state.by_holder, clock, lambda: self._state().settings.holder_lease)
 
     def _state(self) -> State:

@@ -210,6 +210,37 @@ async def test_it_is_ready_once_every_node_has_said_what_it_runs(make_rig: MakeR
     await second.until(lambda: second.seat.lacks() == [])
 
 
+async def test_it_is_ready_again_after_a_lost_term_though_no_worker_registers_anew(make_rig: MakeRig) -> None:
+    rig = await make_rig(expected=["thor"]).lead()
+    await rig.node("thor")
+    await rig.until(lambda: rig.seat.lacks() == [])
+    rig.log.lease_until = 0
+    MemoryStore(rig.log).take_epoch("another", 60_000_000)
+    await rig.until(lambda: not rig.seat.leads)
+    assert all(".." not in reason for reason in rig.seat.lacks())
+    rig.log.lease_until = 0
+    await rig.until(lambda: rig.seat.leads)
+    await rig.until(lambda: rig.seat.lacks() == [])
+
+
+async def test_a_node_that_never_says_what_it_runs_does_not_keep_the_others_from_serving(make_rig: MakeRig) -> None:
+    first = await leading(make_rig, unreachable_after=500_000)
+    await first.node("mute")
+    first.workers.silence("mute")
+    assert first.seat.lacks() == [], "nothing was handed over with a node that has just joined"
+    await first.die()
+    second = await make_rig(first.log, first.workers, lease_us=300_000).lead()
+
+    async def beat_until_ready() -> None:
+        while second.seat.lacks():
+            assert await second.seat.heard("mute", second.seat.state().nodes["mute"].boot)
+            await asyncio.sleep(0.05)
+
+    assert any("mute has not said" in reason for reason in second.seat.lacks())
+    await asyncio.wait_for(beat_until_ready(), 5)
+    assert second.seat.state().nodes["mute"].status is NodeStatus.HEALTHY
+
+
 async def test_a_standby_without_a_way_to_the_writer_is_not_ready_and_says_why(make_rig: MakeRig) -> None:
     first = await leading(make_rig)
     second = make_rig(first.log, first.workers)
