@@ -31,6 +31,13 @@ Each error says what was asked, what stood in the way, and the setting or action
 from __future__ import annotations
 
 
+def sentences(message: str, cure: str) -> str:
+    """What went wrong and what cures it, one after the other; a message that is no sentence becomes one."""
+    if message and cure and message[-1] not in ".!?":
+        return f"{message}. {cure}"
+    return f"{message} {cure}".strip()
+
+
 class InterlockError(Exception):
     """Root of the tree. ``cure`` is the action or setting that helps, as one plain sentence."""
 
@@ -42,7 +49,7 @@ class InterlockError(Exception):
         self.cure = cure
 
     def __str__(self) -> str:
-        return f"{self.message} {self.cure}".strip()
+        return sentences(self.message, self.cure)
 
 
 class UsageError(InterlockError):

@@ -168,8 +168,11 @@ def _fail(wants_json: bool, message: str, cure: str, code: str, status: int) -> 
     first = message.partition(" ")[0]
     # A plain word begins a sentence; the name of a file or a field stays as it is.
     text = message[:1].upper() + message[1:] if first.isalpha() and first.islower() else message
-    sys.stderr.write(f"Error: {f'{text} {cure}'.strip()}\n")
-    return _fail_json(wants_json, f"{text} {cure}".strip(), "error", code, status)
+    # As the domain's errors do it; `audit verify` has to fail well without the domain.
+    stop = "." if cure and text and text[-1] not in ".!?" else ""
+    told = f"{text}{stop} {cure}".strip()
+    sys.stderr.write(f"Error: {told}\n")
+    return _fail_json(wants_json, told, "error", code, status)
 
 
 def _fail_json(wants_json: bool, message: str, kind: str, code: str, status: int) -> int:
