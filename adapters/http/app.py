@@ -71,7 +71,11 @@ def build_app(
 
 def _add(app: web.Application, routes: Sequence[Route], guard: Guard) -> None:
     for route in routes:
-        app.router.add_route(route.method, route.path, _guarded(route, guard))
+        handler = _guarded(route, guard)
+        app.router.add_route(route.method, route.path, handler)
+        if route.method == "GET" and route.media != "text/event-stream":
+            # Probes and proxies ask this way; the server sends the head of the answer and leaves out its body.
+            app.router.add_route("HEAD", route.path, handler)
 
 
 def _guarded(route: Route, guard: Guard) -> Handler:

@@ -47,6 +47,7 @@ _MOST_NAMES = 3
 _GRACE = 5 * SECOND
 """How much later than the core the gateway gives up a wait, so that the core's own refusal comes first."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
+_COMPLAINT_SECONDS = 10.0
 _LOADING_CODES = frozenset({"loading", "capacity_exhausted"})
 
 
@@ -60,6 +61,7 @@ class Claims:
         self.holder = f"gw-{ids.run}"
         self._serial = itertools.count(1)
         self._unsettled: set[asyncio.Task[None]] = set()
+        self._complained_at = -_COMPLAINT_SECONDS
 
     @property
     def unsettled(self) -> int:
@@ -97,9 +99,23 @@ class Claims:
                 # Any error leaves open whether it was decided; the same command id makes asking again harmless. It ends
                 # with the gateway at the latest, and then the holder's lease releases.
                 if pause >= _LONGEST_PAUSE_SECONDS or not isinstance(error, NoWriter):
-                    log.warning("release %s of %s is sent again: %s", envelope.command_id, envelope.request_id, error)
+                    self._complain(envelope, error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _complain(self, envelope: Envelope, error: Exception) -> None:
+        """Say that releases are not confirmed: one line now and then, however many requests wait for it."""
+        now = time.monotonic()
+        if now - self._complained_at < _COMPLAINT_SECONDS:
+            return
+        self._complained_at = now
+        log.warning(
+            "%d releases are not confirmed yet and are sent again, %s of %s among them: %s",
+            len(self._unsettled),
+            envelope.command_id,
+            envelope.request_id,
+            error,
+        )
 
     async def renew_forever(self) -> None:
         """Keep the holder's lease; runs as long as the gateway."""

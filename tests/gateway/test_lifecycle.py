@@ -11,6 +11,7 @@ import aiohttp
 import openai
 import pytest
 
+from interlock.adapters.http.app import GATEWAY
 from interlock.domain import commands as c
 from interlock.domain.errors import BackendFailed, BackendGone
 from tests.gateway.conftest import Cluster
@@ -223,6 +224,21 @@ async def test_a_lock_whose_answer_was_lost_is_found_again(cluster: Cluster) -> 
     assert cluster.scheduler.acquired == 1
     await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
     check_nothing_is_held(cluster)
+
+
+async def test_many_unconfirmed_releases_are_one_line_in_the_log(
+    bare: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("interlock.adapters.http.lifecycle._LONGEST_PAUSE_SECONDS", 0.02)
+    await bare.start(writer_patience=10_000)
+    bare.scheduler.away = 10**6
+    await asyncio.gather(*(bare.chat() for _ in range(30)))
+    claims = bare.app[GATEWAY].claims
+    await bare.scheduler.until(lambda: "not confirmed" in caplog.text)
+    assert claims.unsettled == 30
+    assert caplog.text.count("not confirmed") == 1
+    bare.scheduler.away = 0
+    await bare.scheduler.until(lambda: claims.unsettled == 0)
 
 
 async def test_without_a_writer_the_client_is_told_and_the_request_ended_once_one_is_back(bare: Cluster) -> None:

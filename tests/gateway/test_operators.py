@@ -206,13 +206,20 @@ async def test_a_gateway_that_stops_does_not_wait_for_readers_of_the_feed(bare: 
     assert bare.events.closed.is_set()
 
 
+async def test_what_can_be_got_answers_head_too(cluster: Cluster) -> None:
+    for path in ("/livez", "/readyz", "/v1/models", "/"):
+        async with cluster.http.head(path) as response:
+            assert response.status == 200, path
+            assert await response.read() == b""
+
+
 async def test_openapi_tells_every_path_with_its_body_and_token(cluster: Cluster) -> None:
     _, document, _ = await cluster.ask("GET", "/openapi.json")
     assert document["openapi"].startswith("3.1")
     served = {
         (route.method.lower(), route.resource.canonical)
         for route in cluster.app.router.routes()
-        if route.resource is not None
+        if route.resource is not None and route.method != "HEAD"
     }
     told = {(method, path) for path, methods in document["paths"].items() for method in methods}
     assert told == served
