@@ -24,7 +24,7 @@ def write_events(rows: list[Recorded], path: Path) -> Path:
         epoch = 0
         for wanted, of_epoch in groupby(rows, key=lambda row: row.epoch):
             while epoch < wanted:
-                epoch = store.take_epoch(f"writer-{wanted}", 0)
+                epoch = store.take_epoch("simulation", 0)
             batch = list(of_epoch)
             for start in range(0, len(batch), BATCH):
                 store.append(batch[start : start + BATCH], epoch)
