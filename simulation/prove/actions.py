@@ -125,7 +125,7 @@ def _of_workers(situation: Situation, state: State, scope: Scope) -> Iterator[Ac
             yield Action(("delay", *step), (effect, ""), "delays")
         if scope.may_hit("repeats", replica.node):
             yield Action(("repeat", *step), (effect, ""), "repeats")
-    for node, process in state.strays:
+    for node, process in sorted(state.strays):
         if node in situation.workers and situation.workers[node].hears:
             yield Action(("answer", node, "stray"), (stop_stray(node, process), ""))
     for worker in situation.workers.values():
@@ -197,12 +197,14 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
             found.setdefault(request.wait.until, (("timer", "wake", place), ""))
         if now < request.deadline < FOREVER:
             found.setdefault(request.deadline, (("timer", "deadline", place), ""))
-    for name, model in state.models.items():
+    for name in sorted(state.models):
+        model = state.models[name]
         if now < model.retry_at < FOREVER:
             found.setdefault(model.retry_at, (("pass", "retry", name), ""))
         if model.parked is not None and now < model.parked.until < FOREVER:
             found.setdefault(model.parked.until, (("timer", "unpark", name), ""))
-    for name, node in state.nodes.items():
+    for name in sorted(state.nodes):
+        node = state.nodes[name]
         if now < node.offline_at < FOREVER:
             found.setdefault(node.offline_at, (("timer", "offline", name), ""))
     for instant, (key, resource) in found.items():
@@ -255,13 +257,14 @@ def bring(state: State, instant: int, now: int) -> None:
 def bring_idle(state: State, replica_id: str, delay: int, now: int) -> None:
     """Make the replica have been idle for ``delay``; the timer that looks at it, if it has one, is due then."""
     replica = state.replicas[replica_id]
-    due, since = idle_since(replica) + delay, now - delay
+    since = now - delay
     used_at = since if replica.used_at else 0
     state.replicas[replica_id] = replace(replica, used_at=used_at, loaded_at=min(replica.loaded_at, since))
     state.index_warm(state.replicas[replica_id])
-    if state.idle_timers.get(replica_id) == due:
+    if replica_id in state.idle_timers:  # it may be set for an earlier use: then it is renewed before it is due
         state.idle_timers[replica_id] = now
-        state.timers = [(now, *timer[1:]) if timer == (due, "idle", replica_id) else timer for timer in state.timers]
+        others = [timer for timer in state.timers if timer[1:] != ("idle", replica_id)]
+        state.timers = [*others, (now, "idle", replica_id)]
         heapify(state.timers)
     prune(state)
 

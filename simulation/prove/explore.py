@@ -24,7 +24,7 @@ from . import image, properties
 from .actions import Action, perform, possible
 from .image import Picture, Vocabulary
 from .scope import RESOURCES, Scope
-from .situation import Finding, Situation
+from .situation import Finding, Packed, Situation, pack, unpack
 
 STATES_MAX = 3_000_000
 FIRST_ASKED_AT = 500
@@ -49,16 +49,33 @@ class Edge(msgspec.Struct, frozen=True):
 
 
 class Core:
-    """One picture: a situation that has it, and its steps, by the resource that they use up."""
+    """One picture: a situation that has it, and its steps, by the resource that they use up.
 
-    __slots__ = ("actions", "edges", "findings", "picture", "situation")
+    The situation is packed once its steps are known, as a snapshot keeps a state: what is explored is large.
+    """
+
+    __slots__ = ("_packed", "_situation", "actions", "edges", "findings", "picture")
 
     def __init__(self, situation: Situation, picture: Picture, findings: tuple[Finding, ...]) -> None:
-        self.situation = situation
+        self._situation: Situation | None = situation
+        self._packed: Packed | None = None
         self.picture = picture
         self.findings = findings
         self.actions: dict[str, list[Action]] = {}
         self.edges: dict[str, list[Edge]] = {}
+
+    @property
+    def situation(self) -> Situation:
+        """The situation; unpacked anew at each call once it is packed."""
+        if self._situation is not None:
+            return self._situation
+        assert self._packed is not None
+        return unpack(self._packed)
+
+    def pack(self) -> None:
+        """Keep only what cannot be derived."""
+        if self._situation is not None:
+            self._packed, self._situation = pack(self._situation), None
 
     def steps(self, resource: str, scope: Scope) -> list[Action]:
         """The actions that use up this resource."""
@@ -150,6 +167,7 @@ class Exploration:
         self.violations: dict[tuple[str, str], tuple[int, Action | None]] = {}
         """For each finding: the first state where it shows, and the action that shows it (None: the state itself)."""
         self._offsets: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = {}
+        self._opened: dict[int, None] = {}
         self.root = self._core(start) * self.budget.radix + self.budget.full
 
     def run(
@@ -184,6 +202,9 @@ class Exploration:
                     if target not in parents:
                         parents[target] = state
                         following.append(target)
+            for core in self._opened:
+                self.cores[core].pack()
+            self._opened.clear()
             layer = following
             if layer and len(parents) > states_max:
                 self.complete = False
@@ -202,8 +223,11 @@ class Exploration:
             self.violations.setdefault((finding.property, finding.words), (state, None))
         for name in ("", *names):
             if name not in here.edges:
-                steps = (self._step(here, core, action) for action in here.steps(name, self.scope))
+                actions = here.steps(name, self.scope)
+                before = here.situation if actions else None
+                steps = (self._step(before, here.picture, core, action) for action in actions if before is not None)
                 here.edges[name] = [edge for edge in steps if edge is not None]
+                self._opened[core] = None
         offsets: list[int] = []
         for name in ("", *names):
             weight = weights.get(name, 0)
@@ -215,9 +239,8 @@ class Exploration:
         found = self._offsets[core, names] = tuple(offsets)
         return found
 
-    def _step(self, here: Core, core: int, action: Action) -> Edge | None:
+    def _step(self, before: Situation, picture: Picture, core: int, action: Action) -> Edge | None:
         """One step of the core, judged; None when it changes nothing."""
-        before = here.situation
         after = before.fork()
         try:
             perform(after, action)
@@ -232,7 +255,7 @@ class Exploration:
         witness = after.witness
         if target == core and not witness.seen and action.key[0] not in ("tell", "lose-holder"):
             return None
-        return Edge(target, action, self._label(before, after, here.picture, action))
+        return Edge(target, action, self._label(before, after, picture, action))
 
     def _label(self, before: Situation, after: Situation, picture: Picture, action: Action) -> Label:
         witness = after.witness

@@ -169,13 +169,16 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
     _add_replicas(row, state, ordered, places, instants)
     _add_requests(row, state, places, instants, words)
     attempts = state.settings.load_attempts
-    for model in state.models.values():
+    # In order of name, so that a state that was restored has the same picture.
+    for name in sorted(state.models):
+        model = state.models[name]
         row.append(words.of_model(model, attempts))
         if model.retry_at:
             row.append(instants.of(model.retry_at))
         if model.parked is not None:
             row.append(instants.of(model.parked.until))
-    for node in state.nodes.values():
+    for name in sorted(state.nodes):
+        node = state.nodes[name]
         row.append(words.of_node(node))
         if node.offline_at < FOREVER:
             row.append(instants.of(node.offline_at))
@@ -248,8 +251,8 @@ def _add_requests(row: list[int], state: State, places: dict[str, int], instants
 def _add_rest(row: list[int], state: State, words: Vocabulary) -> None:
     row.append(words.number(state.settings))
     row.append(words.number(tuple(sorted(state.frozen))) if state.frozen else -1)
-    for node, staged in state.staged.items():
-        files = []
+    for node in sorted(state.staged):
+        staged, files = state.staged[node], []
         for (name, revision), size in staged.items():
             model = state.models.get(name)
             current = model is not None and revision in (model.declared, model.serving)

@@ -15,6 +15,7 @@ from interlock.domain.commands import AnyReply, Command, Envelope
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.ledger import Ledger
 from interlock.domain.recording import Recorded
+from interlock.domain.snapshots import StateImage, image_of_state, state_from
 from interlock.domain.state import State
 from interlock.simulation.world import Worker
 
@@ -103,3 +104,29 @@ class Situation:
         ledger = self.engine.ledger
         assert isinstance(ledger, Witness)
         return ledger
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """A situation as a snapshot would keep it; entities are shared."""
+
+    state: StateImage
+    workers: dict[str, Worker]
+    mail: tuple[Command, ...]
+    now: int
+    epoch: int
+    judge: Judge
+
+
+def pack(situation: Situation) -> Packed:
+    """What cannot be derived."""
+    epoch = situation.engine.ledger.epoch
+    image = image_of_state(situation.state)
+    return Packed(image, situation.workers, situation.mail, situation.now, epoch, situation.judge)
+
+
+def unpack(packed: Packed) -> Situation:
+    """The situation again, its indexes made anew as after a restart: a snapshot that loses something shows here."""
+    state = state_from(packed.state)
+    ledger = Witness(state, packed.judge)
+    ledger.epoch = packed.epoch
+    return Situation(Engine(state, ledger), packed.workers, packed.mail, packed.now, packed.judge)

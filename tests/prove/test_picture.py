@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import fields, replace
 
+from interlock.domain import routing
 from interlock.domain.entities import Model, Node, Replica, Request
 from interlock.domain.explanation import Explanation
 from interlock.domain.state import State
@@ -15,7 +17,7 @@ from interlock.simulation.prove.actions import perform, possible
 from interlock.simulation.prove.image import Vocabulary
 from interlock.simulation.prove.scope import Scope
 from interlock.simulation.prove.scopes import load_scope
-from interlock.simulation.prove.situation import Situation
+from interlock.simulation.prove.situation import Situation, pack, unpack
 from interlock.simulation.prove.start import begin
 from tests.prove.support import explore, model, one_node
 
@@ -80,6 +82,31 @@ def test_a_fork_leaves_its_origin_as_it_was(choices: list[int]) -> None:
     assert image.take(situation, words).key == before.key
 
 
+@pytest.mark.parametrize("name", ["growth", "cut-off", "doomed-floor"])
+def test_a_state_that_a_snapshot_kept_goes_on_as_the_live_one_would_have(name: str) -> None:
+    """In every state of the scope, whatever happens next."""
+    scope = load_scope(name)
+    words, todo, seen = Vocabulary(), [begin(scope)], set()
+    while todo:
+        live = todo.pop()
+        kept = unpack(pack(live))
+        picture = image.take(live, words)
+        assert image.take(kept, words).key == picture.key
+        actions = {action.key: action for action in possible(live, picture, scope) if not action.resource}
+        again = {action.key: action for action in possible(kept, picture, scope) if not action.resource}
+        assert list(actions) == list(again)
+        for key, action in actions.items():
+            after, beside = live.fork(), kept.fork()
+            perform(after, action)
+            perform(beside, again[key])
+            found = image.take(after, words).key
+            assert image.take(beside, words).key == found, f"{key} after {action.about}"
+            if found not in seen:
+                seen.add(found)
+                todo.append(after)
+    assert seen
+
+
 def test_a_fork_shares_no_container() -> None:
     state = begin(SCOPE).state
     fork = state.fork()
@@ -134,15 +161,23 @@ def test_a_change_of_what_decisions_read_changes_the_picture() -> None:
     assert len(seen) == len(changed) - 1
 
 
-def test_explanations_decide_nothing(monkeypatch) -> None:
+def test_explanations_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exploration leaves them out; with them it finds the same graph."""
+    explained = []
+    survey = routing.survey
+
+    def counted(*args: object, **named: object) -> Explanation:
+        explained.append(args)
+        return survey(*args, **named)
+
+    monkeypatch.setattr(routing, "survey", counted)
     fast = explore(SCOPE)
-    monkeypatch.setattr(explore_module, "_unexplained", None)
+    assert not explained
     monkeypatch.setattr(explore_module, "EXPLAINING", ())
     slow = explore(SCOPE)
+    assert explained
     assert (len(fast.parents), len(fast.cores), fast.edge_count) == (
-        len(slow.parents), len(slow.cores), slow.edge_count,
-    )  # fmt: skip
-    explanations = [event.explanation for core in slow.cores for event in core.situation.witness.seen
-                    if getattr(event, "explanation", None) is not None]  # fmt: skip
-    assert any(isinstance(why, Explanation) and why.considered for why in explanations)
+        len(slow.parents),
+        len(slow.cores),
+        slow.edge_count,
+    )
