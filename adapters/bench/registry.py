@@ -10,6 +10,7 @@ BENCHES = {
     "commit": "interlock.adapters.bench.commit",
     "route": "interlock.adapters.bench.route",
     "rebuild": "interlock.adapters.bench.rebuild",
+    "prove": "interlock.adapters.bench.prove",
 }
 """Each benchmark's module; it has ``measure(scale, tell)``, which returns rows."""
 
