@@ -25,7 +25,7 @@ def measure(scale: Scale, tell: Tell) -> list[Row]:
     rows: list[Row] = []
     for case, (name, more) in _CASES.items():
         scope = load_scope(name)
-        scope = replace(scope, resources=tuple((dict(scope.resources) | more).items()))
+        scope = replace(scope, resources=scope.resources | more)
         states, edges, pictures = [], [], []
         for number in range(scale.runs):
             tell(f"prove: {case}, run {number + 1}")

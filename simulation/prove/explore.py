@@ -28,6 +28,8 @@ from .situation import Finding, Packed, Situation, pack, unpack
 
 STATES_MAX = 3_000_000
 FIRST_ASKED_AT = 500
+UNPACKED_MAX = 40_000
+"""So many situations are kept as they are; beyond, those whose steps are known are packed."""
 DECISIONS_IN_A_BREATH = 400
 """A breath of the core that is longer than this in so small a cluster is a loop."""
 
@@ -202,9 +204,10 @@ class Exploration:
                     if target not in parents:
                         parents[target] = state
                         following.append(target)
-            for core in self._opened:
-                self.cores[core].pack()
-            self._opened.clear()
+            if len(self.cores) > UNPACKED_MAX:
+                for core in self._opened:
+                    self.cores[core].pack()
+                self._opened.clear()
             layer = following
             if layer and len(parents) > states_max:
                 self.complete = False
@@ -259,6 +262,9 @@ class Exploration:
 
     def _label(self, before: Situation, after: Situation, picture: Picture, action: Action) -> Label:
         witness = after.witness
+        kind = str(action.key[0])
+        if not witness.seen and kind not in ("tell", "lose-holder"):
+            return _PLAIN
         routed_again = action.about[0] if action.key[0] == "report" else ""
         steps = properties.own_steps(witness.seen, routed_again)
         findings = list(witness.findings)
@@ -274,7 +280,6 @@ class Exploration:
                 effects.append(name)
         if steps:
             findings += properties.judge_steps(before.state, after.state, steps)
-        kind = str(action.key[0])
         if kind in _WORLDLY:
             findings += properties.judge_world(after, witness.seen, kind)
             findings += properties.judge_silence(before.state, witness.seen)

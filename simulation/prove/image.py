@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from interlock.domain.commands import Command
 from interlock.domain.entities import Model, Node, Phase, Replica, RequestStatus
 from interlock.domain.loads import operation
+from interlock.domain.settings import Settings
 from interlock.domain.shrinking import idle_since
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
@@ -25,7 +26,6 @@ from interlock.simulation.world import Worker, boot_of
 from .situation import Situation
 
 PAST, NEVER = 0, -1
-_PHASES = {phase: number for number, phase in enumerate(Phase)}
 _STATUSES = {status: number for number, status in enumerate(RequestStatus)}
 _ENTITIES_CACHED = 50_000
 _encode = msgspec.msgpack.Encoder().encode
@@ -69,6 +69,8 @@ class Vocabulary:
 
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}
+        self._settings: Settings | None = None
+        self._settings_number = 0
         self._nodes: dict[int, tuple[Node, int]] = {}
         self._models: dict[int, tuple[Model, int]] = {}
         self._replicas: dict[int, tuple[Replica, tuple[str, str, int], int]] = {}
@@ -80,6 +82,12 @@ class Vocabulary:
         if found is None:
             found = self._numbers[thing] = len(self._numbers)
         return found
+
+    def of_settings(self, settings: Settings) -> int:
+        """A number for the settings, which are the same object nearly always."""
+        if settings is not self._settings:
+            self._settings, self._settings_number = settings, self.number(settings)
+        return self._settings_number
 
     def of_node(self, node: Node) -> int:
         """A number for all of a node that is no instant and no boot."""
@@ -249,7 +257,7 @@ def _add_requests(row: list[int], state: State, places: dict[str, int], instants
 
 
 def _add_rest(row: list[int], state: State, words: Vocabulary) -> None:
-    row.append(words.number(state.settings))
+    row.append(words.of_settings(state.settings))
     row.append(words.number(tuple(sorted(state.frozen))) if state.frozen else -1)
     for node in sorted(state.staged):
         staged, files = state.staged[node], []

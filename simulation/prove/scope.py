@@ -83,7 +83,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[AdminStep, ...] = ()
     holders: int = 1
     completions_fair: bool = False
-    resources: tuple[tuple[str, int], ...] = ()
+    resources: dict[str, int] = {}
     """How much there is of each; what is not named there is none of."""
     targets: tuple[Target, ...] = ()
     """What each may hit; a resource that is not named there may hit anything."""
@@ -92,7 +92,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
     def amount(self, resource: str) -> int:
         """How much there is of a resource."""
-        return dict(self.resources).get(resource, 0)
+        return self.resources.get(resource, 0)
 
     def is_doomed(self, node: str, model: str) -> bool:
         """Whether loads of the model on the node fail always."""
@@ -100,6 +100,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
     def may_hit(self, resource: str, node: str, model: str = "") -> bool:
         """Whether this misfortune may befall that node, and that model there."""
+        if not self.targets:
+            return True
         targets = [target for target in self.targets if target.resource == resource]
         return not targets or any(
             target.node in ("", node) and (not model or target.model in ("", model)) for target in targets

@@ -89,7 +89,7 @@ def scope_of(scenario: Scenario) -> Scope:
         steps=steps,
         holders=1 + amounts["holder_losses"],
         completions_fair=scenario.scope.completions_fair,
-        resources=tuple((name, amount) for name, amount in amounts.items() if amount),
+        resources={name: amount for name, amount in amounts.items() if amount},
         targets=tuple(targets),
         doomed=tuple(doomed),
     )

@@ -23,7 +23,7 @@ def one_node(*models: ScopeModel, vram: int = 16, settings: Settings | None = No
         nodes=(ScopeNode(NodeFacts(name="solo", pools=(vram * GIB,))),),
         models=models,
         kinds=tuple(Kind(model.name) for model in models),
-        resources=tuple(amounts.items()),
+        resources=amounts,
     )
 
 

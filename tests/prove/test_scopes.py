@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from interlock.simulation.mutants import activate
 from interlock.simulation.prove import Report, bundled_scopes, prove
@@ -50,6 +51,15 @@ def test_the_real_code_holds_all_five_properties(name: str) -> None:
 @pytest.mark.parametrize("name", LONGER)
 def test_the_real_code_holds_all_five_properties_in_the_larger_scopes(name: str) -> None:
     assert_proved(prove(name))
+
+
+@pytest.mark.soak
+def test_three_requests_on_three_nodes_break_nothing_as_far_as_they_are_explored() -> None:
+    scope = load_scope("three-nodes-three-models")
+    scope = replace(scope, name="three-requests", resources=scope.resources | {"requests": 3})
+    report = prove(scope, states_max=1_500_000)
+    assert report.violations == []
+    assert report.states > 1_000_000
 
 
 def under(mutant: str, scope: str) -> Report:
