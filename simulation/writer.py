@@ -292,6 +292,9 @@ class Writer:
         self.armed = ""
         self.leading = False
         self._term += 1
+        # What was decided and never stored dies with its writer; its senders ask again.
+        unanswered = [*(sent for sent, _ in self.hanging), *unanswered]
+        self.hanging, self.stalled = [], False
         self.unheard += [sent for sent in unanswered if sent.on_reply is not None]
         self.clock.after(after, self.lead)
 

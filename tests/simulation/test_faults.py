@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from interlock.domain.errors import UnreadableFile
+from interlock.simulation import Scenario
+from interlock.simulation.api import run
 from tests.simulation.support import result_of
+
+STRANGERS = Path(__file__).parent / "strangers"
 
 LOADS = '[[requests]]\nmodel = "m"\nat = "1s"\ncount = 40\nevery = "2s"\n'
 GROW = '[[admin]]\nat = "20s"\naction = "set-scheduling"\nmodel = "m"\nmin_replicas = 2\n'
@@ -90,3 +97,23 @@ def test_a_settled_run_has_no_orphans_and_the_same_seed_gives_the_same_log() -> 
     assert first.passed, first.harness.invariants.violations
     assert first.report["log_hash"] == second.report["log_hash"]
     assert first.report["log_hash"] != other.report["log_hash"]
+
+
+def test_a_writer_that_dies_while_its_store_hangs_takes_nothing_with_it_into_the_next_term() -> None:
+    """What it had decided and not stored is decided again by its successor, and stored once."""
+    text = fault("store-stall", "14s", for_="20s") + fault("writer-crash", "13s500ms") + fault("store-error", "50s")
+    for seed in range(1, 9):
+        result = result_of(text + LOADS, seed=seed)
+        assert result.passed, (seed, result.harness.invariants.violations)
+
+
+@pytest.mark.parametrize("path", sorted(STRANGERS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_scenario_by_somebody_who_never_saw_the_code_gets_the_verdict_it_deserves(path: Path) -> None:
+    """The first word of its description is the verdict."""
+    try:
+        wanted = Scenario.load(path).description.partition(":")[0]
+    except UnreadableFile as error:
+        assert "memory" in str(error)
+        assert "line" in str(error) or ":8:" in str(error)
+        return
+    assert run(Scenario.load(path)).verdict == wanted
