@@ -1,0 +1,40 @@
+"""The writer's protocol: each promise that is broken on purpose is seen to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from interlock.simulation.prove import protocol
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "words"),
+    [
+        ("is_fenced", lambda taken, epoch: False, "after epoch 2 had begun"),
+        ("leaves_when_decided", lambda: True, "before the events that cause it were stored"),
+    ],
+)
+def test_a_broken_promise_is_found(monkeypatch: pytest.MonkeyPatch, name: str, broken: object, words: str) -> None:
+    monkeypatch.setattr(protocol, name, broken)
+    result = protocol.explore(20_000)
+    found = [violation for violation in result.violations if words in violation.words]
+    assert found
+    assert found[0].property == "S"
+    assert found[0].stem
+
+
+def test_a_worker_that_forgets_epochs_obeys_a_writer_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = protocol.world.begin
+    monkeypatch.setattr(
+        protocol.world, "begin", lambda worker, effect, epoch: begin(worker, effect, worker.epoch or epoch)
+    )
+    heard = protocol.world.perform
+
+    def forgetful(worker, effect, epoch, failure=""):
+        after, answers = heard(worker, effect, epoch, failure)
+        newest = max(worker.epoch, epoch)
+        return protocol.replace(after, epoch=newest), answers
+
+    monkeypatch.setattr(protocol.world, "perform", forgetful)
+    result = protocol.explore(60_000)
+    assert any("a worker obeys epoch" in violation.words for violation in result.violations)
