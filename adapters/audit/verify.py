@@ -134,7 +134,8 @@ def _open_sqlite(path: Path) -> sqlite3.Connection:
         db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
     except sqlite3.OperationalError:
         db.close()
-        if path.with_name(f"{path.name}-wal").exists():
+        ahead = path.with_name(f"{path.name}-wal")
+        if ahead.exists() and ahead.stat().st_size:
             raise
         db = sqlite3.connect(f"{address}&immutable=1", uri=True)
         db.text_factory = lambda text: text.decode("utf-8", "surrogateescape")

@@ -146,14 +146,19 @@ class SqliteStore(LogReader):
         return db
 
     def _connect_reader(self) -> sqlite3.Connection:
-        db = self._connect("ro")
         try:
-            db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+            db = self._connect("ro")
+            try:
+                db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+            except sqlite3.OperationalError:
+                db.close()
+                raise
         except sqlite3.OperationalError:
-            db.close()
             # A log that was closed well, in a folder that we may not write, has no shared memory file and cannot get
-            # one. Nobody can be writing it there either, so that it may be read as it stands.
-            if self.path.with_name(self.path.name + "-wal").exists():
+            # one. Nobody can be writing it there either, so that it may be read as it stands. A reader that may write
+            # there leaves an empty write-ahead log behind.
+            ahead = self.path.with_name(self.path.name + "-wal")
+            if ahead.exists() and ahead.stat().st_size:
                 raise
             db = self._connect("ro&immutable=1")
         return db

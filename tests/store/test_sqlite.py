@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from interlock.adapters.audit.verify import verify
 from interlock.adapters.store import FILE_NAME, SqliteStore, migrate, open_store, sqlite_path
 from interlock.adapters.store.lease import FileLease
 from interlock.domain.errors import InvalidSetting, LeaseHeld, StoreUnavailable
@@ -252,3 +256,45 @@ def test_preparing_twice_changes_nothing(tmp_path: Path, postgres_url: str, empt
         assert migrate(url) == 1
         assert store.head().position == 1
         store.close()
+
+
+def _read_as_somebody_else(path: Path, tell: multiprocessing.connection.Connection) -> None:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+    try:
+        store = open_store(path, read_only=True)
+        tell.send((store.head().position, len(list(store.read())), verify(str(path))["holds"]))
+        store.close()
+    except Exception as error:
+        tell.send(repr(error))
+
+
+def _asked_as_somebody_else(path: Path) -> object:
+    fork = multiprocessing.get_context("fork")
+    hear, tell = fork.Pipe(duplex=False)
+    reader = fork.Process(target=_read_as_somebody_else, args=(path, tell))
+    reader.start()
+    assert hear.poll(20)
+    answer: object = hear.recv()
+    reader.join()
+    return answer
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_only_read_reads_a_log_that_was_closed_well_and_read_since(store: SqliteStore) -> None:
+    store.append(batch(1, 3, 1), 1)
+    store.close()
+    open_store(store.path, read_only=True).close()
+    left = store.path.with_name(f"{store.path.name}-wal")
+    assert left.stat().st_size == 0, "what a reader leaves behind"
+    # A folder that everybody may enter, and write nothing into.
+    folder = Path(tempfile.mkdtemp(prefix="interlock-read-only-"))
+    try:
+        shutil.copy(store.path, folder)
+        folder.chmod(0o755)
+        assert _asked_as_somebody_else(folder / store.path.name) == (3, 3, True)
+        shutil.copy(left, folder)
+        assert _asked_as_somebody_else(folder / store.path.name) == (3, 3, True)
+    finally:
+        shutil.rmtree(folder)
