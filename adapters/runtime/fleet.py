@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import msgspec
 
+from interlock.adapters.modelfile import parse_budget
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.adapters.worker import pidfiles
-from interlock.domain.errors import InvalidSetting, UnreadableFile
+from interlock.domain.errors import InvalidSetting, UnreadableFile, UsageError
+from interlock.domain.units import parse_size
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ _STOP_GRACE_S = 12.0
 """Longer than a worker takes: its backends have five seconds, its goodbye three."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _MOST_WORKERS = 64
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_FILE_CURE = "docs/operations.md describes the file."
 
 # Asks the kernel to end the worker with us, so that none is left when we are killed.
 _DIE_WITH_PARENT = """
@@ -48,6 +53,24 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     vram_budget: str = ""
 
 
+class _WorkersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    workers: list[WorkerSpec] = []
+
+
+def _check(worker: WorkerSpec) -> None:
+    """What the worker itself would refuse, it must not refuse again and again as a process of its own."""
+    if not _NAME.fullmatch(worker.name):
+        raise UsageError(f"{worker.name!r} cannot be a worker's name: letters, digits, dots, dashes and underscores.")
+    if worker.slots < 1:
+        raise UsageError(f"{worker.name}: slots: {worker.slots} is less than 1.")
+    for size in (*worker.vram.split(","), worker.disk):
+        if size:
+            parse_size(size, worker.name)
+    parse_budget(worker.vram_budget, worker.name)
+
+
 def local_workers(text: str) -> list[WorkerSpec]:
     """The workers that ``--workers N|FILE`` means: ``orin``, ``thor``, ``worker-3`` and so on, or the file's."""
     if text.isdigit():
@@ -58,10 +81,16 @@ def local_workers(text: str) -> list[WorkerSpec]:
         return [WorkerSpec(name=name, labels=labels) for name, labels in named[: int(text)]]
     path = Path(text)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        workers = msgspec.convert(document.get("workers", []), list[WorkerSpec])
-    except (OSError, ValueError) as error:
-        raise UnreadableFile(f"{path}: {error}.", cure="Give a number, or a TOML file with [[workers]].") from None
+        workers = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _WorkersFile).workers
+        for worker in workers:
+            _check(worker)
+    except OSError as error:
+        problem = f"{path}: {(error.strerror or str(error)).lower()}."
+        raise UnreadableFile(problem, cure="Give a number, or a TOML file with [[workers]].") from None
+    except (ValueError, UsageError) as error:
+        raise UnreadableFile(f"{path}: {str(error).rstrip('.')}.", cure=_FILE_CURE) from None
+    if not workers:
+        raise UnreadableFile(f"{path}: it describes no worker.", cure=_FILE_CURE)
     if len({worker.name for worker in workers}) < len(workers):
         raise UnreadableFile(f"{path}: two workers have the same name.", cure="Name each differently.")
     return workers

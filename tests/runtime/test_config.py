@@ -105,3 +105,23 @@ def test_local_workers_have_names_and_tiers(tmp_path: Path) -> None:
         local_workers(str(path))
     with pytest.raises(InvalidSetting):
         local_workers("1000")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[worker]]\nname = "a"\n', "worker"),
+        ("", "no worker"),
+        ('[[workers]]\nname = "a b"\n', "a b"),
+        ('[[workers]]\nname = "a"\nvram = "lots"\n', "lots"),
+        ('[[workers]]\nname = "a"\nvram_budget = "most"\n', "most"),
+        ('[[workers]]\nname = "a"\nslots = 0\n', "slots"),
+        ("[[workers", "workers.toml"),
+    ],
+)
+def test_a_workers_file_that_means_nothing_starts_no_cluster(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "workers.toml"
+    path.write_text(text)
+    with pytest.raises(UnreadableFile, match=said) as refused:
+        local_workers(str(path))
+    assert "docs/operations.md" in str(refused.value)
