@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterable
@@ -199,9 +200,15 @@ def _say_ready(endpoint: Endpoint) -> None:
         f"Interlock is ready at {url}\n\nTry:\n"
         f"  curl -s {url}/v1/embeddings{token} {kind} -d '{body}'\n"
         f"  curl -s {url}/v1/chat/completions{token} {kind} -d '{chat}'\n"
-        f"  interlock nodes --url {url}\n\nCtrl-C stops all of it.\n"
+        f"  {_command()} nodes --url {url}\n\nCtrl-C stops all of it.\n"
     )
     sys.stdout.flush()
+
+
+def _command() -> str:
+    """How this program is called from the same folder: by its path, unless the shell would find it by its name."""
+    called = sys.argv[0]
+    return called if os.path.basename(called) == "interlock" and shutil.which("interlock") is None else "interlock"
 
 
 def _reachable(url: str) -> str:
