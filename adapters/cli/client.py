@@ -60,6 +60,18 @@ class Cluster:
                 f"no cluster answers at {self.url}: {reason}.", cure="Start one with `interlock up`, or give --url."
             ) from None
 
+    def lacks(self) -> list[str]:
+        """What keeps it from being ready; empty when nothing does."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=_TIMEOUT_S):
+                return []
+        except urllib.error.HTTPError as error:
+            told = _json(error.read())
+            reasons = told.get("reasons") if isinstance(told, dict) else None
+            return [str(reason) for reason in reasons] if isinstance(reasons, list) else [f"it answers {error.code}."]
+        except OSError as error:
+            return [f"{getattr(error, 'reason', error)}."]
+
     def answers(self) -> bool:
         """Whether an Interlock is there."""
         try:

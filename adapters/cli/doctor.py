@@ -15,6 +15,8 @@ from .options import Place, as_json, reads_store
 from .output import print_json
 
 _NEEDED_PYTHON = (3, 11)
+_LEAST_FREE = 100 * 2**20
+"""Bytes. A log on a disk with less is about to stop the cluster."""
 
 
 class Check:
@@ -26,7 +28,7 @@ class Check:
     def line(self) -> str:
         """The check for people."""
         cure = f" {self.cure}" if self.cure and not self.ok else ""
-        return f"{'OK' if self.ok else 'FAIL':<4}  {self.name:<16}  {self.detail}{cure}"
+        return f"{'OK' if self.ok else 'FAIL':<4}  {self.name:<18}  {self.detail}{cure}"
 
 
 @click.command(epilog="Example: interlock doctor --store postgresql://db.example/interlock --nats nats://broker:4222")
@@ -82,14 +84,20 @@ def _will_be_made(place: Place) -> bool:
 
 
 def _store(place: Place) -> Check:
-    from interlock.adapters.store import open_store
+    from interlock.adapters.store import open_store, sqlite_path
+    from interlock.domain.units import format_size
 
     if _will_be_made(place):
         return Check("store", True, f"{place.log}: none yet; the first start makes it")
     store = open_store(place.log, read_only=True)
     try:
         kind = "SQLite" if store.dialect == "sqlite" else "PostgreSQL"
-        return Check("store", True, f"{kind}, schema version {store.schema_version}, {store.head().position} events")
+        found = f"{kind}, schema version {store.schema_version}, {store.head().position} events"
+        if store.dialect != "sqlite":
+            return Check("store", True, found)
+        free = _free(sqlite_path(place.log).absolute().parent)
+        told = f"{found}, {format_size(free)} free on its disk"
+        return Check("store", free >= _LEAST_FREE, f"{told}.", "Free space there: without it nothing is decided.")
     finally:
         store.close()
 
@@ -123,9 +131,13 @@ def _data_folder(data: Path) -> Check:
         return Check("data folder", False, f"{folder} is not a folder.", "Name another with --data.")
     if not os.access(folder, os.W_OK | os.X_OK):
         return Check("data folder", False, f"{folder} cannot be written.", "Give this user the right, or use --data.")
+    free = _free(folder)
+    return Check("data folder", free >= _LEAST_FREE, f"{folder.resolve()}, {free / 2**30:.1f} GiB free", "Free some.")
+
+
+def _free(folder: Path) -> int:
     space = os.statvfs(folder)
-    free_gib = space.f_bavail * space.f_frsize / 2**30
-    return Check("data folder", free_gib > 0.1, f"{folder.resolve()}, {free_gib:.1f} GiB free", "Free some space.")
+    return space.f_bavail * space.f_frsize
 
 
 def _broker(nats: str | None) -> Check:
@@ -166,7 +178,9 @@ def _port(http: str, data: Path) -> Check:
         return Check("port", False, f"{http!r} is not HOST:PORT.", "Use --http 127.0.0.1:8700.")
     running = read_endpoint(data)
     if running is not None and Cluster(running["url"]).answers():
-        return Check("port", True, f"a cluster runs in {data}, at {running['url']}")
+        found = f"a cluster runs in {data}, at {running['url']}"
+        lacks = Cluster(running["url"]).lacks()
+        return Check("port", not lacks, f"{found}, and is not ready: {' '.join(lacks)}" if lacks else found)
     host = host.strip("[]") or "127.0.0.1"
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from interlock.adapters.cli import doctor
+from interlock.adapters.cli.options import Place
 from interlock.adapters.store import SqliteStore
 from tests.cli.conftest import Shell
 
@@ -154,6 +156,26 @@ def cluster() -> Iterator[tuple[str, type[_Cluster]]]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def test_the_doctor_says_why_a_running_cluster_is_not_ready(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    url, asked = cluster
+    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "admin_token": ""}))
+    asked.answer = (503, {"ready": False, "reasons": ["no writer here: the disk is full."]})
+    ran = interlock("doctor", "--data", story_data, status=1)
+    assert "FAIL  port" in ran.out
+    assert "no writer here: the disk is full." in ran.out
+
+
+def test_the_doctor_looks_at_the_disk_under_the_log(story_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(f"sqlite:///{story_data / 'events.db'}", None)
+    assert doctor._store(place).ok
+    monkeypatch.setattr(doctor, "_free", lambda folder: 4096 if folder == story_data else 2**40)
+    found = doctor._store(place)
+    assert not found.ok
+    assert "4KiB free on its disk" in found.line()
 
 
 @pytest.mark.parametrize(
