@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 
 import msgspec
 
@@ -50,11 +51,17 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(config: GatewayConfig, host: str) -> None:
-    """Refuse to listen beyond loopback without tokens; raises InvalidSetting naming what is not set."""
+    """Refuse to listen beyond loopback without tokens, or with one token for two audiences; raises InvalidSetting."""
+    tokens = {name: getattr(config, name) for name in ("registration_token", "client_token", "admin_token")}
+    for first, second in itertools.combinations(tokens, 2):
+        if tokens[first] and tokens[first] == tokens[second]:
+            raise InvalidSetting(
+                f"{first}, {second}: both are the same, so that whoever has one may do what the other is for.",
+                cure="Set three different tokens.",
+            )
     if config.insecure or is_loopback(host):
         return
-    tokens = ("registration_token", "client_token", "admin_token")
-    missing = [name for name in tokens if not getattr(config, name)]
+    missing = [name for name, token in tokens.items() if not token]
     if missing:
         raise InvalidSetting(
             f"{', '.join(missing)}: not set, and {host} can be reached from other machines.",

@@ -83,3 +83,14 @@ async def test_a_port_that_is_taken_is_named_with_its_cure(cluster: Cluster) -> 
     with pytest.raises(AddressInUse, match=rf"127\.0\.0\.1:{cluster.server.port} already\. .*--http") as told:
         await serve_http(app, "127.0.0.1", cluster.server.port)
     assert told.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    "same", [("client_token", "admin_token"), ("registration_token", "client_token")], ids=lambda pair: " ".join(pair)
+)
+async def test_one_token_for_two_audiences_is_a_refusal_to_start(bare: Cluster, same: tuple[str, str]) -> None:
+    with pytest.raises(InvalidSetting, match="three different") as refused:
+        await bare.start(**dict.fromkeys(same, "twice"))
+    assert all(name in str(refused.value) for name in same)
+    assert "twice" not in str(refused.value)
+    await bare.start()
