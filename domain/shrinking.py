@@ -31,7 +31,7 @@ def counts(state: State, replica: Replica, candidates: dict[str, None]) -> bool:
 
 
 def keeps_replicas(node: Node) -> bool:
-    """Whether what runs there counts as a copy: a brief loss of contact moves nothing, a drained node is to be empty."""
+    """Whether what runs there counts as a copy: a brief loss of contact moves nothing, a drain empties the node."""
     return node.status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE) and not node.drained
 
 

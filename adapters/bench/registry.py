@@ -10,6 +10,7 @@ BENCHES = {
     "commit": "interlock.adapters.bench.commit",
     "route": "interlock.adapters.bench.route",
     "rebuild": "interlock.adapters.bench.rebuild",
+    "simulate": "interlock.adapters.bench.simulate",
     "prove": "interlock.adapters.bench.prove",
 }
 """Each benchmark's module; it has ``measure(scale, tell)``, which returns rows."""

@@ -142,6 +142,8 @@ def _as_fast_as_it_goes() -> Iterator[None]:
         for module, name, original in kept:
             setattr(module, name, original)
         if collecting:
+            # What was explored is large and holds no cycles: the collector need not walk it when it begins again.
+            gc.freeze()
             gc.enable()
 
 
@@ -275,7 +277,7 @@ class Exploration:
                 self.bound = max(self.bound, event.passes)
                 if event.request in picture.requests:
                     decided[picture.requests.index(event.request)] = None
-            name = _EFFECTS.get(type(event))
+            name = EFFECTS.get(type(event))
             if name:
                 effects.append(name)
         if steps:
@@ -339,7 +341,7 @@ class Exploration:
 _PLAIN = Label()
 _WORLDLY = frozenset({"tell", "heal", "start", "silence", "mail", "timer", "fail", "answer", "repeat"})
 """Kinds of action after which the log is held against what runs."""
-_EFFECTS: dict[type[ev.Event], str] = {
+EFFECTS: dict[type[ev.Event], str] = {
     ev.BackendInstallRequested: "backend.install",
     ev.StagingStarted: "model.stage",
     ev.LoadStarted: "model.load",
@@ -347,3 +349,4 @@ _EFFECTS: dict[type[ev.Event], str] = {
     ev.ReplicaEvicted: "model.unload",
     ev.StrayFound: "backend.stop",
 }
+"""The effects that leave with an event."""

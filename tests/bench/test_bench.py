@@ -31,7 +31,8 @@ def test_a_benchmark_reports_figures_beside_limits(name: str) -> None:
         if row.limit is not None:
             assert row.ratio == pytest.approx(row.value / row.limit, rel=0.01)
     assert any(row.bar for row in found.rows)
-    assert any(row.limit for row in found.rows)
+    if name != "prove":  # exploring has nothing to stand beside
+        assert any(row.limit for row in found.rows)
 
 
 def test_a_fleet_is_what_its_log_folds_to_and_serves_warm() -> None:
