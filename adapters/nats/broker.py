@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _START_TRIES = 5
 _START_TIMEOUT_S = 10.0
 _STOP_GRACE_S = 5.0
+_LOOK_S = 0.2
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 
 # Runs between fork and the broker itself: asks the kernel to end the broker with us, which execve does not undo.
 _DIE_WITH_PARENT = """
@@ -84,6 +86,22 @@ class Broker:
             kept.port = 0
         words = (self._folder / "nats.log").read_text(errors="replace").strip().splitlines()[-3:]
         raise BrokerUnavailable("the broker does not start: " + " | ".join(words))
+
+    async def keep(self) -> None:
+        """Start it again whenever it ends by itself, where it was, so that its clients come back; until cancelled."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if self.pid:
+                pause = _FIRST_PAUSE_S
+                continue
+            ended = self._process.returncode if self._process is not None else "unknown"
+            log.error(
+                "the broker ended (status %s) and is started again; %s says why", ended, self._folder / "nats.log"
+            )
+            if not await self._launch(find_binary(), self._kept().port):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     async def stop(self) -> None:
         """Stop it by its process id, and wait until it is gone."""

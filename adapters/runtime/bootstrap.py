@@ -100,8 +100,13 @@ async def _up(config: Configuration) -> int:
     folder = DataFolder(config.data)
     folder.claim()
     broker = None if config.text("nats") else Broker(folder.path / "nats")
+    keeping: asyncio.Task[None] | None = None
     try:
-        nats = await broker.start() if broker is not None else NatsConfig.parse(config.text("nats"))
+        if broker is not None:
+            nats = await broker.start()
+            keeping = asyncio.create_task(broker.keep(), name="broker")
+        else:
+            nats = NatsConfig.parse(config.text("nats"))
         plane = ControlPlane(
             config, nats, gateway, expected=[spec.name for spec in specs], opening=built_in_models, migrates=True
         )
@@ -118,6 +123,9 @@ async def _up(config: Configuration) -> int:
             plane, fleet, folder, Endpoint(_reachable(plane.server.url), os.getpid(), gateway.admin_token), stop
         )
     finally:
+        if keeping is not None:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
         if broker is not None:
             await broker.stop()
         folder.release()

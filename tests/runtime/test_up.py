@@ -48,6 +48,18 @@ async def test_up_serves_real_vectors_and_ctrl_c_leaves_nothing(make_cluster: Ma
     assert "Traceback" not in cluster.log()
 
 
+async def test_a_broker_that_dies_is_started_again_and_cold_models_load(make_cluster: Make) -> None:
+    cluster = await make_cluster().start()
+    (broker,) = (process for process in cluster.remember() if process.name() == "nats-server")
+    broker.kill()
+    status, answer = await cluster.chat("echo", "hello again")
+    assert status == 200, answer
+    assert broker.pid not in {process.pid for process in cluster.remember() if process.name() == "nats-server"}
+    assert "the broker ended" in cluster.log()
+    assert await cluster.stop() == 0
+    await cluster.expect_gone()
+
+
 async def test_after_kill_9_of_everything_up_works_again(make_cluster: Make) -> None:
     cluster = await make_cluster().start()
     await embed(cluster, "before")
