@@ -99,9 +99,13 @@ class Broker:
             log.error(
                 "the broker ended (status %s) and is started again; %s says why", ended, self._folder / "nats.log"
             )
-            if not await self._launch(find_binary(), self._kept().port):
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+            try:
+                if await self._launch(find_binary(), self._kept().port):
+                    continue
+            except (OSError, BrokerUnavailable) as error:
+                log.error("the broker cannot be started: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
 
     async def stop(self) -> None:
         """Stop it by its process id, and wait until it is gone."""
