@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from interlock.domain.errors import NotFound, UsageError
 from interlock.simulation.mutants import activate, find
 
+from .html import page
 from .report import Report, lines_of, prove
 from .scopes import bundled_scopes
 
@@ -18,8 +20,9 @@ HOLDS, BROKEN = 0, 1
 @click.command("prove", epilog="Example: interlock prove --scope orin-thor")
 @click.option("--scope", "scope", metavar="FILE|NAME", help="One scope; all bundled ones when left out.")
 @click.option("--mutant", metavar="NAME", help="Explore with this seeded bug in place; `interlock mutants` lists them.")
+@click.option("--html", type=click.Path(dir_okay=False), help="Write a page that shows what was found.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: an object for one scope, else a list.")
-def prove_command(scope: str | None, mutant: str | None, as_json: bool) -> int:
+def prove_command(scope: str | None, mutant: str | None, html: str | None, as_json: bool) -> int:
     """Explore scopes state by state, and prove five properties or show a counterexample.
 
     Exits 0 when all hold, 1 when one fails or the exploration did not end, 2 when a file or a name is wrong.
@@ -35,6 +38,9 @@ def prove_command(scope: str | None, mutant: str | None, as_json: bool) -> int:
             reports.append(prove(name, mutant=mutant))
         for line in lines_of(reports[-1]):
             click.echo(line, err=as_json)
+    if html is not None:
+        Path(html).write_text(page(reports), encoding="utf-8")
+        click.echo(f"Page: {html}", err=True)
     if as_json:
         plain = [report.plain() for report in reports]
         click.echo(json.dumps(plain[0] if scope is not None else plain, ensure_ascii=False))

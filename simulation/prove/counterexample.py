@@ -8,40 +8,69 @@ production's own clock arithmetic, and has to show the same pictures. If not, th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from interlock.domain import events as ev
 from interlock.domain.entities import Phase, RequestStatus
 from interlock.domain.shrinking import idle_since
 from interlock.domain.units import FOREVER
 
 from . import image
-from .actions import Action, perform, possible
+from .actions import Action, Key, perform, possible
 from .cycles import Lasso
-from .explore import Exploration
+from .explore import EFFECTS, Exploration
 from .image import Vocabulary
 from .scope import Scope
 from .situation import Situation
 from .start import begin
-from .words import Names, tell_action, tell_event
+from .words import Names, tell_action, tell_event, tell_standing
 
 ROUNDS = 2
 """So often a cycle is run again with real durations."""
+TOLD_MAX = 40
+"""So many events of one step are told."""
 Holder = tuple[str, ...]
 
 
+class Move(msgspec.Struct, frozen=True):
+    """One step of a counterexample: what was done, what the core decided, and what is otherwise after it.
+
+    ``at`` is its instant in the run with real durations, in microseconds from the start, or None.
+    """
+
+    key: Key
+    did: str
+    told: list[str]
+    effects: list[str]
+    changed: list[str]
+    at: int | None = None
+
+    @property
+    def line(self) -> str:
+        """The step on one line."""
+        return f"{self.did}{' → ' if self.told else ''}{'; '.join(self.told)}"
+
+
 class Counterexample(msgspec.Struct, frozen=True):
-    """The shortest way found to where a property does not hold, and the cycle that goes on for ever, if it is one."""
+    """The shortest way found to where a property does not hold, and the cycle that goes on for ever, if it is one.
+
+    ``start`` is how things stand at the beginning; ``moves`` are the steps of the stem, then those of one round.
+    """
 
     property: str
     words: str
     stem: list[str]
     cycle: list[str]
     spurious: bool
+    start: list[str] = []
+    moves: list[Move] = []
 
 
-class _Run:
+class Run:
     """One way through the scope, as it was explored."""
 
     def __init__(self, scope: Scope) -> None:
@@ -51,11 +80,20 @@ class _Run:
         self.situation = begin(scope)
         self.actions: list[Action] = []
         self.pictures: list[bytes] = []
-        self.lines: list[str] = []
+        self.moves: list[Move] = []
+        self.events: list[list[ev.Event]] = []
+        """What the core decided in each step."""
         self.created: dict[Holder, tuple[int, int]] = {}
         self.bounds: list[tuple[int, int, int, bool]] = []
         """(step, later step, length, exact): the later comes so much after the first when exact, else before that."""
+        self.standing = tell_standing(self.situation, self.names)
+        self.start = [f"{what}: {how}" for what, how in self.standing.items()]
         self._note(0)
+
+    @property
+    def lines(self) -> list[str]:
+        """Each step on one line."""
+        return [move.line for move in self.moves]
 
     def _note(self, step: int) -> None:
         """Remember which step set each instant that is to come, and how far ahead."""
@@ -67,7 +105,7 @@ class _Run:
         for holder in [holder for holder in self.created if holder not in live]:
             del self.created[holder]
 
-    def take(self, key: tuple[str | int, ...]) -> bool:
+    def take(self, key: Key) -> bool:
         """Do the action of that key; false when it is not possible here, or the core breaks on it."""
         before = self.situation
         picture = image.take(before, self.words)
@@ -82,15 +120,24 @@ class _Run:
         try:
             perform(after, action)
         except Exception as error:  # a defect of the core, or a mutant's: it ends the way
-            broke = f"; the core breaks: {error}"
-        told = [tell_event(event, self.names) for event in after.witness.seen[:40]]
-        self.lines.append(f"{said}{' → ' if told else ''}{'; '.join(told)}{broke}")
+            broke = f"the core breaks: {error}"
+        seen = after.witness.seen
+        told = [tell_event(event, self.names) for event in seen[:TOLD_MAX]]
+        changed = [] if broke else self._changed(after)
+        self.moves.append(Move(action.key, said, [*told, *([broke] if broke else [])], _effects(seen), changed))
+        self.events.append(list(seen))
         self.actions.append(action)
         self.situation = after
         self.pictures.append(b"" if broke else image.take(after, self.words).key)
         if not broke:
             self._note(step)
         return not broke
+
+    def _changed(self, after: Situation) -> list[str]:
+        """What stands otherwise than before the step."""
+        before, self.standing = self.standing, tell_standing(after, self.names)
+        changed = [f"{what}: {how}" for what, how in self.standing.items() if before.get(what) != how]
+        return [*changed, *(f"{what}: no more" for what in before if what not in self.standing)]
 
     def _bound(self, action: Action, step: int) -> None:
         """What this step says about instants: the one that comes is reached, and no other is overdue."""
@@ -110,6 +157,17 @@ class _Run:
         if isinstance(action.about, int):
             return action.about == instant
         return holder == ("idle", action.about[0], str(action.about[1]))
+
+
+def _effects(events: list[ev.Event]) -> list[str]:
+    """The effects that these events bring, each with its node."""
+    named = ((EFFECTS.get(type(event)), event) for event in events[:TOLD_MAX])
+    return [f"{name} of {_whose(event)}" for name, event in named if name]
+
+
+def _whose(event: ev.Event) -> str:
+    model, node = getattr(event, "model", ""), getattr(event, "node", "")
+    return f"{model} on {node}" if model else f"a stray process on {node}"
 
 
 def instants_of(situation: Situation) -> dict[Holder, int]:
@@ -148,10 +206,12 @@ def explain_lasso(exploration: Exploration, lasso: Lasso) -> Counterexample:
     turned = [*lasso.cycle[place:], *lasso.cycle[:place]]
     stem = [edge.action.key for _, edge in exploration.stem(entry)]
     cycle = [edge.action.key for _, edge in turned]
-    run = _follow(exploration.scope, [*stem, *cycle * ROUNDS])
-    lines = run.lines
+    run = follow(exploration.scope, [*stem, *cycle * ROUNDS])
+    schedule = _played(run)
+    moves = _timed(run, schedule)[: len(stem) + len(cycle)]
+    lines = [move.line for move in moves]
     return Counterexample(
-        lasso.property, lasso.words, lines[: len(stem)], lines[len(stem) : len(stem) + len(cycle)], not _is_real(run)
+        lasso.property, lasso.words, lines[: len(stem)], lines[len(stem) :], schedule is None, run.start, moves
     )
 
 
@@ -161,20 +221,22 @@ def explain_finding(exploration: Exploration, property_: str, words: str) -> Cou
     keys = [edge.action.key for _, edge in exploration.stem(state)]
     if action is not None:
         keys.append(action.key)
-    run = _follow(exploration.scope, keys)
+    run = follow(exploration.scope, keys)
     rounds = _rounds(run)
-    return Counterexample(property_, words, run.lines, rounds, not _is_real(run))
+    schedule = _played(run)
+    return Counterexample(property_, words, run.lines, rounds, schedule is None, run.start, _timed(run, schedule))
 
 
-def _follow(scope: Scope, keys: list[tuple[str | int, ...]]) -> _Run:
-    run = _Run(scope)
+def follow(scope: Scope, keys: Iterable[Key]) -> Run:
+    """The way that these actions take from the scope's beginning, as far as they are possible."""
+    run = Run(scope)
     for key in keys:
         if not run.take(key):
             break
     return run
 
 
-def _rounds(run: _Run) -> list[str]:
+def _rounds(run: Run) -> list[str]:
     """When the last step never settled: the events that repeat in it."""
     seen = run.situation.witness.seen
     told = [tell_event(event, run.names) for event in seen[-120:]]
@@ -189,11 +251,19 @@ def _rounds(run: _Run) -> list[str]:
 # --- real durations -------------------------------------------------------------------------------------------------
 
 
-def _is_real(run: _Run) -> bool:
-    """Whether the way has a schedule, and shows the same pictures when it is played by it."""
-    schedule = solve(len(run.actions), run.bounds)
+def _timed(run: Run, schedule: list[int] | None) -> list[Move]:
     if schedule is None:
-        return False
+        return run.moves
+    return [replace(move, at=at) for move, at in zip(run.moves, schedule[1:], strict=True)]
+
+
+def _played(run: Run) -> list[int] | None:
+    """The schedule of the way, when it has one and shows the same pictures when it is played by it; else None."""
+    schedule = solve(len(run.actions), run.bounds)
+    return schedule if schedule is not None and _shows_the_same(run, schedule) else None
+
+
+def _shows_the_same(run: Run, schedule: list[int]) -> bool:
     situation, words = begin(run.scope), run.words
     start = situation.now
     for action, at, wanted in zip(run.actions, schedule[1:], run.pictures, strict=True):
@@ -215,9 +285,9 @@ def _is_real(run: _Run) -> bool:
     return True
 
 
-def solve(steps: int, bounds: list[tuple[int, int, int, bool]]) -> list[int] | None:
-    """Instants for the steps, or None when there are none: longest paths over differences."""
-    least: list[tuple[int, int, int]] = [(step, step + 1, 1) for step in range(steps)]
+def solve(steps: int, bounds: list[tuple[int, int, int, bool]], gap: int = 1) -> list[int] | None:
+    """Instants for the steps, ``gap`` apart at least, or None when there are none: longest paths over differences."""
+    least: list[tuple[int, int, int]] = [(step, step + 1, gap) for step in range(steps)]
     for first, second, length, exact in bounds:
         if exact:
             least.append((first, second, length))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 from interlock.domain import events as ev
+from interlock.domain.entities import NodeStatus, Request, RequestStatus
+from interlock.domain.units import FOREVER
 
-from .actions import Action
+from .actions import BUSY_FOREVER, Action
 from .scope import Scope
 from .situation import Situation
 
@@ -38,7 +40,7 @@ def tell_action(action: Action, before: Situation, scope: Scope, names: Names) -
         done = {"release": "is over", "gone": "finds its backend gone", "report": "asks again"}[kind]
         return f"{names.of(request)} {done}"
     if kind in ("answer", "fail", "delay", "repeat"):
-        return _tell_answer(kind, rest)
+        return _tell_answer(kind, rest, action.about[1])
     if kind == "mail":
         return f"late word arrives: {rest[1]}"
     if kind in ("timer", "pass"):
@@ -54,12 +56,12 @@ def tell_action(action: Action, before: Situation, scope: Scope, names: Names) -
     return plain[kind].format(*rest)
 
 
-def _tell_answer(kind: str, rest: list[str]) -> str:
+def _tell_answer(kind: str, rest: list[str], failure: str) -> str:
     if rest[-1] == "stray":
         return f"{rest[0]} has stopped a process that the log does not know"
     model, node, _, phase = rest
     how = {
-        "answer": "done", "fail": "failed: out of memory", "delay": "done, its answer is late",
+        "answer": f"failed: {failure}" if failure else "done", "fail": f"failed: {failure}", "delay": "done, its answer is late",
         "repeat": "done, its answer comes twice",
     }  # fmt: skip
     return f"{node} answers {_EFFECTS.get(phase, phase)} of {model}: {how[kind]}"
@@ -96,3 +98,42 @@ def tell_event(event: ev.Event, names: Names) -> str:
     if wait is not None:
         parts.append(f"(waits for {wait.kind})")
     return f"{said}: {' '.join(parts)}" if parts else said
+
+
+def tell_standing(situation: Situation, names: Names) -> dict[str, str]:
+    """How everything stands that a step may change, by what it is: nodes with something wrong, models, requests."""
+    state, said = situation.state, {}
+    for name, worker in situation.workers.items():
+        node = state.nodes.get(name)
+        wrong = [] if worker.hears else ["down" if not worker.up else "cut off"]
+        if node is not None and node.status is not NodeStatus.HEALTHY:
+            wrong.append(f"counts as {node.status.value}")
+        if node is not None and node.drained:
+            wrong.append("draining")
+        if wrong:
+            said[name] = ", ".join(dict.fromkeys(wrong))
+    for replica in state.replicas.values():
+        locks = state.lock_count(replica.id)
+        busy = f", {locks} in flight" if locks else ""
+        copy = f" #{replica.index + 1}" if replica.index else ""
+        said[f"{replica.model} on {replica.node}{copy}"] = f"{replica.phase.value}{busy}"
+    for name, model in state.models.items():
+        pauses = ["waits before its next load"] if situation.now < model.retry_at < FOREVER else []
+        if model.parked is not None or pauses:
+            parked = [f"parked ({model.parked.reason})"] if model.parked is not None else []
+            said[name] = ", ".join([*parked, *pauses])
+    for request in state.requests.values():
+        if not request.id.startswith((BUSY_FOREVER, "busy-")):
+            said[names.of(request.id)] = _tell_request(situation, request)
+    if situation.mail:
+        said["on their way"] = ", ".join(type(word).__name__ for word in situation.mail)
+    return said
+
+
+def _tell_request(situation: Situation, request: Request) -> str:
+    if request.status is RequestStatus.LOCKED:
+        replica = situation.state.replicas.get(request.replica)
+        return f"served on {replica.node}" if replica is not None else "holds a replica that is gone"
+    if request.status is RequestStatus.ADRIFT:
+        return "has lost its replica"
+    return f"waits for {request.wait.kind}" if request.wait is not None else "waits"
