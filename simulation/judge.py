@@ -74,7 +74,9 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
             continue
         head = state.requests[queue[0][2]]
         plan = routing.route(state, model, now)
-        if not isinstance(plan, Join | Hold):
+        # A timer that is due in this very instant may be handled after another command of the same instant.
+        woken_now = head.wait is not None and head.wait.until <= now and (head.wait.until, head.id) in due
+        if not isinstance(plan, Join | Hold) and not woken_now:
             what = type(plan).__name__.lower()
             yield "W", f"{head.id} waits for {name} ({_wait(head.wait)}) while routing it anew says {what}", name
         for _, _, request_id in queue:
