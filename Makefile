@@ -26,8 +26,9 @@ lint: env ## ruff, mypy --strict, import-linter
 		echo "$$check"; $(BIN)/$$check || failed=1; \
 	done; exit $$failed
 
-prove: env ## explore the bundled scopes state by state
-	@exec $(BIN)/interlock prove $(PROVE_ARGS)
+prove: env ## explore the bundled scopes state by state, and hunt every seeded bug
+	@$(BIN)/interlock prove $(PROVE_ARGS)
+	@$(BIN)/interlock mutants
 
 soak: env ## the tests that run for minutes on purpose
 	@$(BIN)/python -m pytest -m soak --timeout 3600 $(TEST_ARGS)
