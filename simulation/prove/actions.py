@@ -272,11 +272,16 @@ def bring_idle(state: State, replica_id: str, delay: int, now: int) -> None:
 # --- carrying out ---------------------------------------------------------------------------------------------------
 
 
+def holder_named(state: State, number: int, now: int) -> str:
+    """The gateway of that number; one that has no request yet is called by the instant at which it comes."""
+    holders = list(dict.fromkeys(request.holder for request in state.requests.values()))
+    ours = [name for name in holders if not name.startswith(BUSY_FOREVER)]
+    return ours[number] if number < len(ours) else f"gateway-{now}"
+
+
 def _arrive(after: Situation, about: Any) -> None:
     kind, holder = about
-    holders = list(dict.fromkeys(request.holder for request in after.state.requests.values()))
-    ours = [name for name in holders if not name.startswith(BUSY_FOREVER)]
-    name = ours[holder] if holder < len(ours) else f"gateway-{after.now}"
+    name = holder_named(after.state, holder, after.now)
     deadline = after.now + kind.deadline if kind.deadline else 0
     after.handle(
         AcquireLock(request=f"q{after.now}", model=kind.model, holder=name, priority=kind.priority, deadline=deadline)

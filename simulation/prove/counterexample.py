@@ -81,6 +81,8 @@ class Run:
         self.actions: list[Action] = []
         self.pictures: list[bytes] = []
         self.moves: list[Move] = []
+        self.befores: list[Situation] = []
+        """The situation before each step."""
         self.events: list[list[ev.Event]] = []
         """What the core decided in each step."""
         self.created: dict[Holder, tuple[int, int]] = {}
@@ -125,6 +127,7 @@ class Run:
         told = [tell_event(event, self.names) for event in seen[:TOLD_MAX]]
         changed = [] if broke else self._changed(after)
         self.moves.append(Move(action.key, said, [*told, *([broke] if broke else [])], _effects(seen), changed))
+        self.befores.append(before)
         self.events.append(list(seen))
         self.actions.append(action)
         self.situation = after
@@ -260,10 +263,11 @@ def _timed(run: Run, schedule: list[int] | None) -> list[Move]:
 def _played(run: Run) -> list[int] | None:
     """The schedule of the way, when it has one and shows the same pictures when it is played by it; else None."""
     schedule = solve(len(run.actions), run.bounds)
-    return schedule if schedule is not None and _shows_the_same(run, schedule) else None
+    return schedule if schedule is not None and plays(run, schedule) else None
 
 
-def _shows_the_same(run: Run, schedule: list[int]) -> bool:
+def plays(run: Run, schedule: list[int]) -> bool:
+    """Whether the way shows the same pictures when its steps come at these instants, and no instant is touched."""
     situation, words = begin(run.scope), run.words
     start = situation.now
     for action, at, wanted in zip(run.actions, schedule[1:], run.pictures, strict=True):

@@ -4,7 +4,8 @@ The decisions are production's, taken by real engines. The store is a model of
 :class:`interlock.domain.ports.EventStore`: a batch is stored whole, after the position it names, and only under the
 newest epoch. The worker is the one of :mod:`interlock.simulation.world`. Writers do what the design says: decide ahead
 while a batch commits, let effects and replies leave after the commit, and after a lost answer take a new epoch and look
-what is there.
+what is there. The fence, and that effects wait for the commit, are asked of the simulator's own log and writer, so that
+whoever breaks them there breaks them here.
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from collections.abc import Iterator
 import msgspec
 from msgspec.structs import replace
 
-from interlock.domain.commands import AcquireLock, Command, DeclareModel, Envelope, RegisterNode, StartEpoch
+from interlock.domain.commands import AcquireLock, AnyReply, Command, DeclareModel, Envelope, RegisterNode, StartEpoch
 from interlock.domain.effects import Effect
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.entities import LoadSpec
+from interlock.domain.errors import Fenced, InvariantBroken
 from interlock.domain.loads import pending_effects
 from interlock.domain.snapshots import encode_cluster
 from interlock.domain.units import GIB
 from interlock.simulation import world
+from interlock.simulation.clock import Clock, Streams
+from interlock.simulation.log import Log
+from interlock.simulation.writer import Writer as SimulatedWriter
 
 from .properties import PROPERTIES
 from .situation import Finding
@@ -44,14 +49,57 @@ _SETUP: tuple[Command, ...] = (
 )
 
 
+_STORE = Log(keep=False)
+
+
 def is_fenced(taken: int, epoch: int) -> bool:
-    """The store's fence: whether a writer of ``epoch`` may not append, ``taken`` being the newest."""
-    return epoch != taken
+    """The store's fence: whether a writer of ``epoch`` may not append, ``taken`` being the newest. The log is asked."""
+    _STORE.epoch = taken
+    try:
+        _STORE.append((), epoch)
+    except Fenced:
+        return True
+    return False
+
+
+class _Bystander:
+    """Sees what leaves a writer."""
+
+    def __init__(self) -> None:
+        self.left: list[str] = []
+
+    def committed(self, outcome: Outcome, envelope: Envelope) -> None:
+        """Nothing to do."""
+
+    def effect(self, effect: Effect, epoch: int) -> None:
+        """An effect has left."""
+        self.left.append(effect.op)
+
+    def answered(self, request: str, reply: AnyReply) -> None:
+        """Nothing to do."""
+
+    def took_over(self) -> None:
+        """Nothing to do."""
+
+    def broken(self, problem: str, *, stuck: bool = False) -> None:
+        """Nothing to do."""
+
+    def fault_took_effect(self, kind: str) -> None:
+        """Nothing to do."""
 
 
 def leaves_when_decided() -> bool:
-    """Whether effects and replies leave before the commit. They never do."""
-    return False
+    """Whether effects leave before the commit. The simulator's writer is asked, with a store that hangs."""
+    clock, around = Clock(), _Bystander()
+    writer = SimulatedWriter(clock, Log(), Streams(0), around)
+    writer.lead()
+    for number, command in enumerate(_SETUP):
+        writer.submit(Envelope(command_id=f"setup-{number}", command=command))
+    writer.stall(cut_off=False)
+    writer.submit(Envelope(command_id="first", command=_COMMANDS["first"]))
+    if not writer.hanging:
+        raise InvariantBroken("A writer whose store hangs has nothing waiting to be stored.")
+    return bool(around.left)
 
 
 class Writer(msgspec.Struct, frozen=True):
@@ -127,6 +175,7 @@ class Engines:
         for number, command in enumerate(_SETUP):
             engine.handle(Envelope(command_id=f"setup-{number}", command=command), number)
         self._known: dict[Rows, tuple[Engine, Outcome | None]] = {(): (engine, None)}
+        self.leave_when_decided = leaves_when_decided()
 
     def after(self, rows: Rows) -> Engine:
         """The engine that has decided these batches."""
@@ -207,7 +256,7 @@ def _decide(moment: Moment, number: int, who: str, engines: Engines) -> Iterator
         elif name not in known and name not in moment.acked and len(writer.ahead) < AHEAD:
             ahead = (*writer.ahead, (writer.epoch, name))
             after = _with(moment, number, replace(writer, ahead=ahead))
-            if leaves_when_decided():
+            if engines.leave_when_decided:
                 rows = (*writer.base, *ahead)
                 after = replace(after, sent=after.sent | engines.leaving(rows, writer.epoch))
             yield f"{who} decides command {name}", after, None

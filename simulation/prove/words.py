@@ -61,7 +61,8 @@ def _tell_answer(kind: str, rest: list[str], failure: str) -> str:
         return f"{rest[0]} has stopped a process that the log does not know"
     model, node, _, phase = rest
     how = {
-        "answer": f"failed: {failure}" if failure else "done", "fail": f"failed: {failure}", "delay": "done, its answer is late",
+        "answer": f"failed: {failure}" if failure else "done", "fail": f"failed: {failure}",
+        "delay": "done, its answer is late",
         "repeat": "done, its answer comes twice",
     }  # fmt: skip
     return f"{node} answers {_EFFECTS.get(phase, phase)} of {model}: {how[kind]}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from interlock.simulation.prove import protocol
+from interlock.simulation.mutants import activate
+from interlock.simulation.prove import protocol, prove
+from interlock.simulation.prove.scopes import PROTOCOL
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,17 @@ def test_a_worker_that_forgets_epochs_obeys_a_writer_that_was_replaced(monkeypat
     monkeypatch.setattr(protocol.world, "perform", forgetful)
     result = protocol.explore(60_000)
     assert any("a worker obeys epoch" in violation.words for violation in result.violations)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "words"),
+    [("epoch-unchecked", "epoch"), ("effect-before-commit", "before the events that cause it were stored")],
+)
+def test_the_protocols_mutants_are_found_by_exploring(mutant: str, words: str) -> None:
+    with activate(mutant):
+        report = prove(PROTOCOL, mutant=mutant)
+    assert report.verdict == "fail"
+    assert not report.properties["S"].holds
+    assert any(words in line for line in report.violations)
+    assert report.counterexample is not None
+    assert report.counterexample.stem
