@@ -152,7 +152,8 @@ class Result(msgspec.Struct, frozen=True):
     def properties(self) -> dict[str, Holds]:
         """The five properties as this scope sees them: S the fence and the log, W that every command is answered."""
         seen = {broken.property: broken.words for broken in self.violations}
-        asked = {"S": "", "W": "", "T": "", "U": "not asked in this scope", "Q": ""}
+        fine = "" if self.complete else "not explored to the end"
+        asked = {"S": fine, "W": fine, "T": fine, "U": "not asked in this scope", "Q": fine}
         return {
             name: Holds(name not in seen, seen.get(name, asked[name]), self.bound if name == "T" else None)
             for name in PROPERTIES
@@ -328,15 +329,18 @@ def judge_end(moment: Moment) -> Finding | None:
     return None
 
 
-def explore(states_max: int = STATES_MAX) -> Result:
-    """Every moment that can come, breadth first; each finding with the shortest way to it."""
+def explore(states_max: int = STATES_MAX, *, until_broken: bool = False) -> Result:
+    """Every moment that can come, breadth first; each finding with the shortest way to it.
+
+    ``until_broken``: no further than the layer in which something is wrong.
+    """
     began = time.perf_counter()
     engines = Engines()
     start = Moment()
     came: dict[Moment, tuple[Moment, str] | None] = {start: None}
     found: dict[tuple[str, str], Broken] = {}
     layer, edges = [start], 0
-    while layer and len(came) <= states_max:
+    while layer and len(came) <= states_max and not (until_broken and found):
         following: list[Moment] = []
         for moment in layer:
             ended = True

@@ -56,7 +56,7 @@ def fairness_of(scope: Scope) -> list[str]:
 def prove(scope: Scope | str, *, mutant: str | None = None, states_max: int = STATES_MAX) -> Report:
     """Explore a scope, given or by name or file. The mutant, if any, is in place already: here it is only named."""
     if scope == PROTOCOL:
-        return _of_protocol(protocol.explore(), mutant)
+        return _of_protocol(protocol.explore(until_broken=mutant is not None), mutant)
     if isinstance(scope, str):
         scope = load_scope(scope)
     enough = _is_caught if mutant is not None else _never

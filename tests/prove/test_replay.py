@@ -24,7 +24,7 @@ def script_of(mutant: str, scope: str) -> tuple[str, Script]:
         assert not shown.spurious
         script = write_script(loaded, shown)
     assert script is not None
-    return shown.property, script
+    return "S" if shown.property == "invariant" else shown.property, script
 
 
 def played(script: Script, mutant: str | None) -> Replayed:
