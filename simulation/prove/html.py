@@ -57,6 +57,8 @@ def _counterexample(shown: Counterexample) -> str:
         "Real durations rule this way out: it is <b>spurious</b>, and another way to the same place may be real."
         if shown.spurious
         else "It can happen: run again with real durations, it shows the same states."
+        if shown.moves
+        else ""
     )
     diagram = f'<div class="drawing">{draw(shown)}</div>' if shown.moves else ""
     first = len(shown.stem) + 1
@@ -100,7 +102,7 @@ def _properties(report: Report) -> str:
     for name, holds in report.properties.items():
         mark = '<td class="good">holds</td>' if holds.holds else '<td class="bad">fails</td>'
         if holds.holds and holds.detail:
-            mark = '<td class="soft">not seen to fail</td>'
+            mark = '<td class="soft wide">not seen to fail</td>'
         detail = f'<br><span class="{"soft" if holds.holds else "bad"}">{escape(holds.detail)}</span>'
         rows.append(
             f"<tr><th>{escape(name)}</th>{mark}<td>{PROPERTIES[name]}{detail if holds.detail else ''}</td></tr>"
