@@ -19,8 +19,10 @@ from .state import State
 from .survey import room_verdict, survey, survey_warm
 from .units import FOREVER
 
-TIE_SCAN = 8
-"""So many replicas that tie on locks and recency are compared by free memory."""
+TIE_SCAN, TIE_SCAN_LARGE = 16, 2
+"""So many replicas that tie on locks and recency are compared by free memory; fewer in a large cluster, where each one
+reaches into memory that no cache holds."""
+LARGE_NODES = 64
 
 
 class Lock(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +97,8 @@ def pick_warm(state: State, model: Model) -> str | None:
     if len(bucket) == 1 or bucket[1][0] != used_at:
         return bucket[0][2]
     room = state.candidates(model).keys
-    return min((room[key[3]], key[1], key[2]) for key in bucket[:TIE_SCAN] if key[0] == used_at)[2]
+    compared = bucket[: TIE_SCAN if len(state.nodes) <= LARGE_NODES else TIE_SCAN_LARGE]
+    return min((room[key[3]], key[1], key[2]) for key in compared if key[0] == used_at)[2]
 
 
 def route_cold(state: State, model: Model, now: int) -> Plan:
