@@ -182,11 +182,16 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         offline_at=FOREVER,
     )
     if old is None or len(old.pools) != len(event.pools):
-        state.committed[event.node] = (0,) * len(event.pools)
-        for replica_id in state.by_node.get(event.node, ()):
-            replica = state.replicas[replica_id]
-            state.commit(event.node, replica.claim, +1, replica.owed)
+        _recount_committed(state, event.node, len(event.pools))
     _put_node(state, node)
+
+
+def _recount_committed(state: State, node: str, pools: int) -> None:
+    """The node has another number of pools than before: count its claims anew."""
+    state.committed[node] = (0,) * pools
+    for replica_id in state.by_node.get(node, ()):
+        replica = state.replicas[replica_id]
+        state.commit(node, replica.claim, +1, replica.owed)
 
 
 def _status(approved: bool, drained: bool) -> NodeStatus:
@@ -212,10 +217,7 @@ def _node_labels_changed(state: State, event: ev.NodeLabelsChanged) -> None:
 def _node_capacity_changed(state: State, event: ev.NodeCapacityChanged) -> None:
     node = state.nodes[event.node]
     if len(node.pools) != len(event.pools):
-        state.committed[node.name] = (0,) * len(event.pools)
-        for replica_id in state.by_node.get(event.node, ()):
-            replica = state.replicas[replica_id]
-            state.commit(event.node, replica.claim, +1, replica.owed)
+        _recount_committed(state, event.node, len(event.pools))
     _put_node(state, replace(node, pools=event.pools, foreign=event.foreign, disk=event.disk, ram=event.ram))
 
 

@@ -18,7 +18,7 @@ from .commands import (
     ReportUnloaded,
 )
 from .effects import Effect, InstallBackend, LoadModel, StageModel, StopStray, UnloadModel
-from .entities import LOADING_PHASES, Model, Phase, Replica, RequestStatus
+from .entities import LOADING_PHASES, Model, Phase, Replica
 from .errors import Conflict, NotFound
 from .eviction import Eviction
 from .explanation import Explanation
@@ -350,9 +350,3 @@ def pending_effects(state: State) -> list[Effect]:
 def stop_stray(node: str, process: str) -> StopStray:
     """The effect that a found stray calls for."""
     return StopStray(op=f"{node}.{process}", node=node, process=process)
-
-
-def is_adrift(state: State, request_id: str) -> bool:
-    """Whether the request's replica was lost under it."""
-    request = state.requests.get(request_id)
-    return request is not None and request.status is RequestStatus.ADRIFT

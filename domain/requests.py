@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import msgspec
 
 from . import events as ev
@@ -25,7 +23,6 @@ LONGEST_NAME = 200
 class Asking(msgspec.Struct, frozen=True, gc=False):
     """A request on its way through routing: known to the state already, or arriving now."""
 
-    known: ClassVar[bool] = False
     id: str
     model: str
     holder: str

@@ -6,8 +6,6 @@ log decides as the live scheduler did.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from .errors import InvalidSetting
@@ -51,15 +49,6 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _COUNTS = frozenset({"queue_limit", "load_attempts", "growth_per_tick"})
 _CAN_BE_OFF = frozenset({"idle_unload"})
-
-
-def parse_settings(values: Mapping[str, object], base: Settings | None = None) -> Settings:
-    """``base`` with ``values`` (names to text or whole numbers, as files and flags give them) laid over it.
-
-    Raises InvalidSetting that names the setting and the values it takes.
-    """
-    fields = {name: parse_setting(name, value) for name, value in values.items()}
-    return msgspec.structs.replace(base or Settings(), **fields)
 
 
 def parse_setting(name: str, value: object) -> int:

@@ -93,7 +93,7 @@ class WarmSet:
         self.where[replica.id] = (locks, key)
 
 
-_FORKED_MAPS = (
+_MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
     "parked", "everywhere", "frozen", "idle_timers",
@@ -120,7 +120,7 @@ class State:
     - ``timers``: a heap whose first entry is always live
     """
 
-    __slots__ = (*_FORKED_MAPS, "approved", "arrivals", "reservations", "settings", "timers", "warm_by_size")
+    __slots__ = (*_MAPS, "approved", "arrivals", "reservations", "settings", "timers", "warm_by_size")
 
     def __init__(self) -> None:
         self.settings = Settings()
