@@ -134,6 +134,9 @@ def check_invariants(cluster: Cluster) -> None:
             assert replica.phase is Phase.LOADED, f"{request.id} holds a lock on {replica}"
             locked[request.replica] = locked.get(request.replica, 0) + 1
     assert {name: len(held) for name, held in state.locks.items()} == locked, "in flight is not the live locks"
+    for beneficiary, victims in state.awaited.items():
+        assert victims, f"{beneficiary} waits for nobody and is still held back"
+        assert all(state.replicas[victim].beneficiary == beneficiary for victim in victims)
     slots = [(r.node, r.model, r.index) for r in state.replicas.values()]
     assert len(slots) == len(set(slots)), "two replicas in one slot"
     for node in state.nodes.values():
