@@ -10,7 +10,6 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import apply as applying
 from interlock.domain import (
     consequences,
     engine,
@@ -27,6 +26,7 @@ from interlock.domain import (
     variant,
 )
 from interlock.domain import events as ev
+from interlock.domain.applying import changes, handlers
 from interlock.domain.entities import NodeStatus, Phase, Wait
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
@@ -262,7 +262,7 @@ def hold_forgotten(patches: Patches) -> None:
             if not waiting:
                 del at.awaited[victim.beneficiary]
 
-    patches.swap(applying._pay_beneficiary, unpaid)
+    patches.swap(changes.pay_beneficiary, unpaid)
 
 
 # --- requests and locks ---------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ def load_not_reserved(patches: Patches) -> None:
 
 def counter_not_lease(patches: Patches) -> None:
     """Requests in flight are counted up and down, and a lost gateway's are never counted down."""
-    released = applying._HANDLERS[ev.ReplicaReleased]
+    released = handlers.HANDLERS[ev.ReplicaReleased]
 
     def miscounted(at: Any, event: Any) -> None:
         released(at, event)

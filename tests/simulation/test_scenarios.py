@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from interlock.domain import apply, consequences, decide, engine, reconcile, routing, state
+from interlock.domain import consequences, decide, engine, reconcile, routing, state
+from interlock.domain.applying import changes, handlers
 from interlock.domain.errors import NotFound
 from interlock.simulation import mutations
 from interlock.simulation.api import run
@@ -39,9 +40,9 @@ def test_a_mutant_leaves_no_trace() -> None:
     """Everything it touched is the very object that was there before, also when the run breaks off."""
 
     def picture() -> list[object]:
-        modules = (apply, consequences, decide, engine, reconcile, routing, mutations.requests, mutations.loads)
+        modules = (changes, consequences, decide, engine, reconcile, routing, mutations.requests, mutations.loads)
         held = [value for module in modules for value in vars(module).values()]
-        tables = [*decide._RULES.values(), *apply._HANDLERS.values(), *reconcile.CURES.values()]
+        tables = [*decide._RULES.values(), *handlers.HANDLERS.values(), *reconcile.CURES.values()]
         return [*held, *tables, *vars(state.State).values(), *vars(engine.Engine).values()]
 
     before = picture()

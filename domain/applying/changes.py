@@ -1,0 +1,119 @@
+"""Changes that several events share: an entity is put or dropped, and every index follows."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from interlock.domain.entities import Model, Node, Phase, Replica, Request, RequestStatus, merged_labels
+from interlock.domain.state import State
+from interlock.domain.timers import arm_idle_of
+from interlock.domain.units import FOREVER
+
+
+def put_node(state: State, node: Node) -> None:
+    """Replace a node, with its labels merged anew."""
+    node = replace(node, labels=merged_labels(node))
+    state.nodes[node.name] = node
+    state.index_node(node)
+
+
+def put_replica(state: State, replica: Replica) -> None:
+    """Replace a replica whose phase, address or operation changed."""
+    state.replicas[replica.id] = replica
+    state.index_phase(replica)
+    state.index_warm(replica)
+    if replica.silent_at < FOREVER:
+        state.set_timer(replica.silent_at, "silent", replica.id)
+
+
+def drop_replica(state: State, replica: Replica) -> None:
+    """Nothing is left of the replica: free its memory, slot and disk reservation, and pay its beneficiary."""
+    del state.replicas[replica.id]
+    for index, key in ((state.by_node, replica.node), (state.by_model, replica.model)):
+        members = index[key]
+        del members[replica.id]
+        if not members:
+            del index[key]
+    slots = state.by_slot[replica.node, replica.model]
+    del slots[replica.index]
+    if not slots:
+        del state.by_slot[replica.node, replica.model]
+    loads = state.loading.get(replica.model)
+    if loads is not None and loads.pop(replica.id, 0) is None and not loads:
+        del state.loading[replica.model]
+    state.transit.pop(replica.id, None)
+    state.idle_timers.pop(replica.id, None)
+    state.unindex_warm(replica)
+    state.commit(replica.node, replica.claim, -1, replica.owed)
+    unstage(state, replica)
+    state.awaited.pop(replica.id, None)
+    pay_beneficiary(state, replica)
+    state.index_free(replica.node)
+    arm_idle_of(state, replica.model)
+
+
+def pay_beneficiary(state: State, victim: Replica) -> None:
+    """The victim's memory goes to the load that it made room for, as far as that load is still owed any."""
+    waiting = state.awaited.get(victim.beneficiary)
+    if waiting is None:
+        return
+    del waiting[victim.id]
+    beneficiary = state.replicas[victim.beneficiary]
+    pools = {pool for pool, _ in beneficiary.claim}
+    freed = sum(size for pool, size in victim.claim if pool in pools)
+    paid = beneficiary.owed if not waiting else min(beneficiary.owed, freed)
+    state.commit(beneficiary.node, beneficiary.claim, -1, beneficiary.owed)
+    state.replicas[beneficiary.id] = replace(beneficiary, owed=beneficiary.owed - paid)
+    state.commit(beneficiary.node, beneficiary.claim, +1, beneficiary.owed - paid)
+    if not waiting:
+        del state.awaited[victim.beneficiary]
+
+
+def unstage(state: State, replica: Replica) -> None:
+    """Give back the disk of a staging that did not finish; what was staged stays for the next load."""
+    if replica.phase in (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING) and replica.disk:
+        state.disk_used[replica.node] = state.disk_used.get(replica.node, 0) - replica.disk
+        if not state.disk_used[replica.node]:
+            del state.disk_used[replica.node]
+
+
+def drop_locks(state: State, replica: Replica) -> None:
+    """The replica no longer serves: its requests are adrift until their holder reports."""
+    for request_id in state.locks.pop(replica.id, ()):
+        request = state.requests[request_id]
+        state.requests[request_id] = replace(request, status=RequestStatus.ADRIFT, replica="")
+
+
+def leave_queue(state: State, request: Request) -> None:
+    """Take a request out of its model's queue."""
+    queue = state.queues[request.model]
+    queue.remove((-request.priority, request.serial, request.id))
+    if not queue:
+        del state.queues[request.model]
+
+
+def end_request(state: State, request: Request) -> None:
+    """Forget a request that is over."""
+    del state.requests[request.id]
+    held = state.by_holder[request.holder]
+    del held[request.id]
+    if not held:
+        del state.by_holder[request.holder]
+
+
+def put_request(state: State, request: Request) -> None:
+    """Replace a request."""
+    state.requests[request.id] = request
+    held = state.by_holder.get(request.holder)
+    if held is None:
+        held = state.by_holder[request.holder] = {}
+    held[request.id] = None
+
+
+def put_model(state: State, model: Model) -> None:
+    """Replace a model."""
+    state.models[model.name] = model
+    if model.scheduling.everywhere:
+        state.everywhere[model.name] = None
+    else:
+        state.everywhere.pop(model.name, None)

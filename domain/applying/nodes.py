@@ -1,0 +1,144 @@
+"""Folding what happens to nodes, and the strays found on them."""
+
+from __future__ import annotations
+
+from bisect import insort
+
+from msgspec.structs import replace
+
+from interlock.domain import events as ev
+from interlock.domain.entities import Node, NodeStatus, Stray
+from interlock.domain.state import State
+from interlock.domain.units import FOREVER
+
+from .changes import put_node
+from .handlers import applies
+
+
+@applies(ev.NodeRegistered)
+def _node_registered(state: State, event: ev.NodeRegistered) -> None:
+    old = state.nodes.get(event.node)
+    approved = old.approved if old else False
+    drained = old.drained if old else False
+    node = Node(
+        name=event.node,
+        address=event.address,
+        boot=event.boot,
+        status=_status(approved, drained),
+        approved=approved,
+        drained=drained,
+        worker_labels=event.labels,
+        operator_labels=old.operator_labels if old else {},
+        pools=event.pools,
+        foreign=event.foreign or (0,) * len(event.pools),
+        budget=event.budget,
+        ram=event.ram,
+        disk=event.disk,
+        max_replicas_per_model=event.max_replicas_per_model,
+        gpu_vendor=event.gpu_vendor,
+        offline_at=FOREVER,
+    )
+    if old is None or len(old.pools) != len(event.pools):
+        _recount_committed(state, event.node, len(event.pools))
+    put_node(state, node)
+
+
+def _recount_committed(state: State, node: str, pools: int) -> None:
+    """The node has another number of pools than before: count its claims anew."""
+    state.committed[node] = (0,) * pools
+    for replica_id in state.by_node.get(node, ()):
+        replica = state.replicas[replica_id]
+        state.commit(node, replica.claim, +1, replica.owed)
+
+
+def _status(approved: bool, drained: bool) -> NodeStatus:
+    if not approved:
+        return NodeStatus.PENDING
+    return NodeStatus.DRAINING if drained else NodeStatus.HEALTHY
+
+
+@applies(ev.NodeApproved)
+def _node_approved(state: State, event: ev.NodeApproved) -> None:
+    node = state.nodes[event.node]
+    status = _status(True, node.drained) if node.status is NodeStatus.PENDING else node.status
+    insort(state.approved, node.name)
+    put_node(state, replace(node, approved=True, status=status))
+
+
+@applies(ev.NodeLabelsChanged)
+def _node_labels_changed(state: State, event: ev.NodeLabelsChanged) -> None:
+    put_node(state, replace(state.nodes[event.node], operator_labels=event.labels))
+
+
+@applies(ev.NodeCapacityChanged)
+def _node_capacity_changed(state: State, event: ev.NodeCapacityChanged) -> None:
+    node = state.nodes[event.node]
+    if len(node.pools) != len(event.pools):
+        _recount_committed(state, event.node, len(event.pools))
+    put_node(state, replace(node, pools=event.pools, foreign=event.foreign, disk=event.disk, ram=event.ram))
+
+
+@applies(ev.NodeBudgetSet)
+def _node_budget_set(state: State, event: ev.NodeBudgetSet) -> None:
+    put_node(state, replace(state.nodes[event.node], budget=event.budget))
+
+
+@applies(ev.NodeReplicaSlotsSet)
+def _node_replica_slots_set(state: State, event: ev.NodeReplicaSlotsSet) -> None:
+    put_node(state, replace(state.nodes[event.node], max_replicas_per_model=event.max_replicas_per_model))
+
+
+@applies(ev.NodeBecameUnreachable)
+def _node_became_unreachable(state: State, event: ev.NodeBecameUnreachable) -> None:
+    node = state.nodes[event.node]
+    put_node(state, replace(node, status=NodeStatus.UNREACHABLE, offline_at=event.offline_at))
+    state.set_timer(event.offline_at, "offline", node.name)
+
+
+@applies(ev.NodeRecovered)
+def _node_recovered(state: State, event: ev.NodeRecovered) -> None:
+    node = state.nodes[event.node]
+    put_node(state, replace(node, status=_status(node.approved, node.drained), offline_at=FOREVER))
+
+
+@applies(ev.NodeDrainStarted)
+def _node_drain_started(state: State, event: ev.NodeDrainStarted) -> None:
+    node = state.nodes[event.node]
+    status = NodeStatus.DRAINING if node.status is NodeStatus.HEALTHY else node.status
+    put_node(state, replace(node, drained=True, status=status))
+
+
+@applies(ev.NodeResumed)
+def _node_resumed(state: State, event: ev.NodeResumed) -> None:
+    node = state.nodes[event.node]
+    status = NodeStatus.HEALTHY if node.status is NodeStatus.DRAINING else node.status
+    put_node(state, replace(node, drained=False, status=status))
+
+
+@applies(ev.NodeWentOffline)
+def _node_went_offline(state: State, event: ev.NodeWentOffline) -> None:
+    put_node(state, replace(state.nodes[event.node], status=NodeStatus.OFFLINE, offline_at=FOREVER))
+
+
+@applies(ev.NodeRemoved)
+def _node_removed(state: State, event: ev.NodeRemoved) -> None:
+    node = state.nodes.pop(event.node)
+    if node.approved:
+        state.approved.remove(node.name)
+    for candidates in state.candidate_sets.values():
+        candidates.nodes.pop(node.name, None)
+        candidates.place(node.name, None)
+    for index in (state.committed, state.staged, state.disk_used):
+        index.pop(node.name, None)
+    for key in [key for key in state.strays if key[0] == node.name]:
+        del state.strays[key]
+
+
+@applies(ev.StrayFound)
+def _stray_found(state: State, event: ev.StrayFound) -> None:
+    state.strays[event.node, event.process] = Stray(event.node, event.process, event.model)
+
+
+@applies(ev.StrayStopped)
+def _stray_stopped(state: State, event: ev.StrayStopped) -> None:
+    state.strays.pop((event.node, event.process), None)

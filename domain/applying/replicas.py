@@ -1,0 +1,213 @@
+"""Folding a replica's life, its locks among it."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from interlock.domain import events as ev
+from interlock.domain.entities import Phase, Replica, Request, RequestStatus
+from interlock.domain.state import State
+from interlock.domain.timers import arm_idle, arm_idle_of
+from interlock.domain.units import FOREVER
+
+from .changes import drop_locks, drop_replica, end_request, leave_queue, put_model, put_replica, put_request, unstage
+from .handlers import applies
+
+
+@applies(ev.ReplicaReserved)
+def _replica_reserved(state: State, event: ev.ReplicaReserved) -> None:
+    state.reservations += 1
+    replica = Replica(
+        event.replica, state.reservations, event.model, event.node, event.index, event.revision, Phase.RESERVED,
+        event.claim, event.owed, event.disk, silent_at=event.silent_at, held=bool(event.victims),
+    )  # fmt: skip
+    state.by_node.setdefault(event.node, {})[replica.id] = None
+    state.by_model.setdefault(event.model, {})[replica.id] = None
+    state.by_slot.setdefault((event.node, event.model), {})[event.index] = replica.id
+    if event.victims:
+        state.awaited[replica.id] = dict.fromkeys(event.victims)
+    if event.disk:
+        state.disk_used[event.node] = state.disk_used.get(event.node, 0) + event.disk
+    state.commit(event.node, event.claim, +1, event.owed)
+    put_replica(state, replica)
+    state.index_free(event.node)
+    arm_idle_of(state, event.model)
+
+
+@applies(ev.BackendInstallRequested)
+def _backend_install_requested(state: State, event: ev.BackendInstallRequested) -> None:
+    replica = state.replicas[event.replica]
+    put_replica(state, replace(replica, phase=Phase.INSTALLING, op=event.op, silent_at=event.silent_at))
+
+
+@applies(ev.BackendInstalled)
+def _backend_installed(state: State, event: ev.BackendInstalled) -> None:
+    state.replicas[event.replica] = replace(state.replicas[event.replica], address=event.address)
+
+
+@applies(ev.StagingStarted)
+def _staging_started(state: State, event: ev.StagingStarted) -> None:
+    replica = state.replicas[event.replica]
+    put_replica(state, replace(replica, phase=Phase.STAGING, op=event.op, silent_at=event.silent_at, done=0, total=0))
+
+
+@applies(ev.LoadStarted)
+def _load_started(state: State, event: ev.LoadStarted) -> None:
+    replica = state.replicas[event.replica]
+    if replica.disk:
+        staged = state.staged.setdefault(replica.node, {})
+        if (replica.model, replica.revision) in staged:
+            unstage(state, replica)  # a second copy beside one that staged the same files meanwhile
+        staged[replica.model, replica.revision] = replica.disk
+    put_replica(state, replace(replica, phase=Phase.LOADING, op=event.op, silent_at=event.silent_at, done=0, total=0))
+
+
+@applies(ev.LoadProgressed)
+def _load_progressed(state: State, event: ev.LoadProgressed) -> None:
+    replica = state.replicas[event.replica]
+    put_replica(state, replace(replica, silent_at=event.silent_at, done=event.done, total=event.total))
+
+
+@applies(ev.ReplicaLoaded)
+def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
+    replica = replace(
+        state.replicas[event.replica],
+        phase=Phase.LOADED,
+        silent_at=FOREVER,
+        done=0,
+        total=0,
+        loaded_at=event.at,
+        evictable_at=event.evictable_at,
+    )
+    model = state.models.get(event.model)
+    if model is not None and (model.failures or model.failed_nodes):
+        put_model(state, replace(model, failures=0, failure="", failed_nodes=(), retry_at=0))
+    put_replica(state, replica)
+    arm_idle(state, replica)
+    arm_idle_of(state, event.model)
+
+
+@applies(ev.ReplicaLoadFailed)
+def _replica_load_failed(state: State, event: ev.ReplicaLoadFailed) -> None:
+    replica = state.replicas[event.replica]
+    model = state.models.get(event.model)
+    if model is not None and event.counts and replica.revision == model.declared:
+        nodes = model.failed_nodes if event.node in model.failed_nodes else (*model.failed_nodes, event.node)
+        put_model(
+            state,
+            replace(
+                model, failures=model.failures + 1, failure=event.reason, failed_nodes=nodes, retry_at=event.retry_at
+            ),
+        )
+    _let_go(state, replica, event.gone, "load failed", event.op, event.silent_at)
+
+
+def _let_go(state: State, replica: Replica, gone: bool, reason: str, op: int, silent_at: int) -> None:
+    """The replica stops being one: at once when nothing is left of it, else after the worker has cleaned up."""
+    drop_locks(state, replica)
+    if gone:
+        drop_replica(state, replica)
+        return
+    unstage(state, replica)
+    state.awaited.pop(replica.id, None)
+    leaving = replace(replica, phase=Phase.UNLOADING, reason=reason, op=op, silent_at=silent_at, tries=1)
+    put_replica(state, leaving)
+
+
+@applies(ev.ReplicaLocked)
+def _replica_locked(state: State, event: ev.ReplicaLocked) -> None:
+    request = state.requests.get(event.request)
+    if request is not None and request.status is RequestStatus.QUEUED:
+        leave_queue(state, request)
+    serial = request.serial if request is not None else state.arrivals
+    if request is None:
+        state.arrivals += 1
+    put_request(
+        state,
+        Request(
+            event.request, event.model, event.holder, event.tenant, event.priority, event.arrival, event.deadline,
+            serial, RequestStatus.LOCKED, event.replica, None, event.passes,
+        ),
+    )  # fmt: skip
+    held = state.locks.get(event.replica)
+    if held is None:
+        held = state.locks[event.replica] = {}
+    held[event.request] = None
+    _used(state, event.replica, event.at)
+
+
+def _used(state: State, replica_id: str, at: int) -> None:
+    """The replica was used now, and its number of locks has changed."""
+    replica = state.replicas[replica_id] = replace(state.replicas[replica_id], used_at=at)
+    warm = state.warm.get(replica.model)
+    if warm is not None and replica_id in warm.where:
+        warm.put(replica, len(state.locks.get(replica_id, ())))
+
+
+@applies(ev.ReplicaReleased)
+def _replica_released(state: State, event: ev.ReplicaReleased) -> None:
+    request = state.requests[event.request]
+    end_request(state, request)
+    if request.status is not RequestStatus.LOCKED:
+        return
+    held = state.locks[request.replica]
+    del held[event.request]
+    if not held:
+        del state.locks[request.replica]
+    _used(state, request.replica, event.at)
+    if not held:
+        arm_idle(state, state.replicas[request.replica])
+
+
+@applies(ev.ReplicaFoundIdle)
+def _replica_found_idle(state: State, event: ev.ReplicaFoundIdle) -> None:
+    state.replicas[event.replica] = replace(state.replicas[event.replica], idle_seen_at=event.at)
+
+
+@applies(ev.ReplicaEvicted)
+def _replica_evicted(state: State, event: ev.ReplicaEvicted) -> None:
+    replica = replace(
+        state.replicas[event.replica],
+        phase=Phase.UNLOADING,
+        reason="evicted",
+        beneficiary=event.beneficiary,
+        op=event.op,
+        silent_at=event.silent_at,
+        tries=1,
+    )
+    put_replica(state, replica)
+
+
+@applies(ev.HoldReleased)
+def _hold_released(state: State, event: ev.HoldReleased) -> None:
+    """The held bytes are part of the beneficiary's claim; from here on they are its own, or free with it."""
+    replica = state.replicas.get(event.replica)
+    if replica is not None:
+        state.replicas[replica.id] = replace(replica, held=False)
+
+
+@applies(ev.UnloadRequested)
+def _unload_requested(state: State, event: ev.UnloadRequested) -> None:
+    replica = state.replicas[event.replica]
+    unstage(state, replica)
+    put_replica(
+        state,
+        replace(
+            replica,
+            phase=Phase.UNLOADING,
+            reason=event.reason,
+            op=event.op,
+            silent_at=event.silent_at,
+            tries=event.tries,
+        ),
+    )
+
+
+@applies(ev.UnloadConfirmed)
+def _unload_confirmed(state: State, event: ev.UnloadConfirmed) -> None:
+    drop_replica(state, state.replicas[event.replica])
+
+
+@applies(ev.ReplicaLost)
+def _replica_lost(state: State, event: ev.ReplicaLost) -> None:
+    _let_go(state, state.replicas[event.replica], event.gone, "lost", event.op, event.silent_at)

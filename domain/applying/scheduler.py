@@ -1,0 +1,39 @@
+"""Folding epochs, holders, settings and freezes."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from interlock.domain import events as ev
+from interlock.domain.state import State
+from interlock.domain.timers import arm_idle
+
+from .handlers import applies
+
+
+@applies(ev.EpochStarted)
+def _epoch_started(state: State, event: ev.EpochStarted) -> None:
+    """The ledger keeps the epoch."""
+
+
+@applies(ev.HolderLost)
+def _holder_lost(state: State, event: ev.HolderLost) -> None:
+    """Its requests end by events of their own, which follow."""
+
+
+@applies(ev.SettingsChanged)
+def _settings_changed(state: State, event: ev.SettingsChanged) -> None:
+    state.settings = replace(state.settings, **event.values)
+    if "scale_down_delay" in event.values or "idle_unload" in event.values:
+        for replica in state.replicas.values():
+            arm_idle(state, replica)
+
+
+@applies(ev.Frozen)
+def _frozen(state: State, event: ev.Frozen) -> None:
+    state.frozen[event.what] = None
+
+
+@applies(ev.Thawed)
+def _thawed(state: State, event: ev.Thawed) -> None:
+    state.frozen.pop(event.what, None)
