@@ -118,6 +118,8 @@ class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Requests that one replica serves at once; 0 means no limit."""
     priority: int = 0
     pinned: bool = False
+    idle_unload: int | None = None
+    """How long it must be idle before its last copy goes; None: the cluster's setting; FOREVER: never."""
 
     @property
     def scales(self) -> bool:

@@ -68,6 +68,9 @@ def spare_of_floor(state: State, replica: Replica, model: Model, leaving: int = 
     floor = floor_of(state, model)
     if not floor:
         return True
+    if model.scheduling.everywhere:  # each candidate is to keep one of its own
+        here = state.by_slot.get((replica.node, model.name), {}).values()
+        return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) > leaving
     return loaded_on_candidates(state, model) - leaving >= floor
 
 

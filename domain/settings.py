@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .errors import InvalidSetting
+from .errors import InvalidField, InvalidSetting
 from .units import FOREVER, MINUTE, SECOND, format_duration, parse_duration
 
 
@@ -66,6 +66,23 @@ def parse_setting(name: str, value: object) -> int:
     if value == "off" and name in _CAN_BE_OFF:
         return FOREVER
     return parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
+
+
+def parse_idle_unload(value: object, field: str = "idle_unload") -> int | None:
+    """A model's own ``idle_unload``: a length, ``off`` for never, ``default`` or nothing for the cluster's setting."""
+    if value is None or value == "default":
+        return None
+    if value == "off":
+        return FOREVER
+    length = parse_duration(value, field)  # type: ignore[arg-type]  # parse_duration names what is not text
+    if length < SECOND:
+        raise InvalidField(field, f"{value!r} is shorter than a second", cure='Give "1s" or more, "off" or "default".')
+    return length
+
+
+def format_idle_unload(value: int | None) -> str:
+    """A model's own ``idle_unload`` as :func:`parse_idle_unload` reads it back."""
+    return "default" if value is None else format_setting("idle_unload", value)
 
 
 def format_setting(name: str, value: int) -> str:

@@ -16,11 +16,26 @@ def floor_of(state: State, model: Model) -> int:
 
 
 def copies(state: State, model: Model) -> int:
-    """The model's copies that count against its ceiling and for its floor: loaded or to be, on its candidates."""
+    """The model's copies that count against its ceiling and for its floor: loaded or to be, on its candidates.
+
+    Of a model that is to run on every candidate, two on one node count as one: they are no copy on another.
+    """
     candidates = state.candidates(model).nodes
-    return sum(
-        1 for replica in state.by_model.get(model.name, ()) if counts(state, state.replicas[replica], candidates)
-    )
+    replicas = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
+    counted = [replica.node for replica in replicas if counts(state, replica, candidates)]
+    return len(dict.fromkeys(counted)) if model.scheduling.everywhere else len(counted)
+
+
+def has_twin(state: State, replica: Replica) -> bool:
+    """Whether its node holds another copy of the same model that is not leaving."""
+    here = state.by_slot.get((replica.node, replica.model), {}).values()
+    return any(other != replica.id and state.replicas[other].phase is not Phase.UNLOADING for other in here)
+
+
+def idle_unload_of(state: State, model: Model) -> int:
+    """How long the model must be idle before its last copy goes: its own length, else the cluster's."""
+    own = model.scheduling.idle_unload
+    return state.settings.idle_unload if own is None else own
 
 
 def counts(state: State, replica: Replica, candidates: dict[str, None]) -> bool:
@@ -43,9 +58,10 @@ def idle_since(replica: Replica) -> int:
 def surplus(state: State, model: Model, now: int) -> tuple[Replica, str] | None:
     """The least recently used idle copy that is one too many at ``now``, and why; None when there is none.
 
-    Above the ceiling: at once. Above max(floor, 1): after ``scale_down_delay`` without use. The last copy: after
-    ``idle_unload``, unless a floor or a pin keeps it. Never while requests wait or a copy is on its way, up or down:
-    what goes up does not come down in the same tick, and copies leave one at a time.
+    Above the ceiling: at once. Above max(floor, 1): after ``scale_down_delay`` without use; of a model that is to run
+    on every candidate only one of two on a node. The last copy: after the model's ``idle_unload``, unless a floor
+    or a pin keeps it. Never while requests wait or a copy is on its way, up or down: what goes up does not come down in
+    the same tick, and copies leave one at a time.
     """
     if "reconciler" in state.frozen or state.waiting(model.name) or state.loading.get(model.name):
         return None
@@ -57,12 +73,19 @@ def surplus(state: State, model: Model, now: int) -> tuple[Replica, str] | None:
     idle = warm.buckets.get(0) if warm is not None else None
     if not idle:
         return None
-    replica = min((state.replicas[key[2]] for key in idle), key=lambda replica: (idle_since(replica), replica.serial))
-    since, settings = idle_since(replica), state.settings
-    count, ceiling, floor = copies(state, model), model.scheduling.max_replicas, floor_of(state, model)
-    if ceiling and count > ceiling and not model.scheduling.everywhere:
+    floor, everywhere = floor_of(state, model), model.scheduling.everywhere
+    loose = [state.replicas[key[2]] for key in idle]
+    if everywhere:
+        loose = [replica for replica in loose if has_twin(state, replica)]
+    replica = min(loose, key=lambda replica: (idle_since(replica), replica.serial), default=None)
+    if replica is None:
+        return None
+    since, delay = idle_since(replica), state.settings.scale_down_delay
+    count, ceiling = copies(state, model), model.scheduling.max_replicas
+    if ceiling and count > ceiling and not everywhere:
         return replica, "ceiling"
-    if count > max(floor, 1):
-        return (replica, "scale-down") if since + settings.scale_down_delay <= now else None
-    lone = count == 1 and floor == 0 and not model.scheduling.pinned and settings.idle_unload < FOREVER
-    return (replica, "idle") if lone and since + settings.idle_unload <= now else None
+    if everywhere or count > max(floor, 1):
+        return (replica, "scale-down") if since + delay <= now else None
+    ttl = idle_unload_of(state, model)
+    lone = count == 1 and floor == 0 and not model.scheduling.pinned and ttl < FOREVER
+    return (replica, "idle") if lone and since + ttl <= now else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from heapq import heappop
 
 from .entities import NodeStatus, Phase, Replica, RequestStatus
-from .shrinking import idle_since
+from .shrinking import idle_since, idle_unload_of
 from .state import State
 from .units import FOREVER
 
@@ -55,11 +55,8 @@ def arm_idle(state: State, replica: Replica) -> None:
     """See to it that an idle replica is looked at once when it may be surplus; at most one timer for each."""
     if replica.phase is not Phase.LOADED or replica.id in state.locks:
         return
-    delay = _delay(state, replica.model)
-    instant = idle_since(replica) + delay
-    if delay >= FOREVER or instant <= replica.idle_seen_at:
-        return
-    if state.idle_timers.get(replica.id, FOREVER) <= instant:
+    instant = _next_look(state, replica)
+    if instant >= FOREVER or state.idle_timers.get(replica.id, FOREVER) <= instant:
         return
     state.idle_timers[replica.id] = instant
     state.set_timer(instant, "idle", replica.id)
@@ -73,19 +70,29 @@ def arm_idle_of(state: State, model: str) -> None:
         arm_idle(state, state.replicas[replica_id])
 
 
-def _delay(state: State, model: str) -> int:
+def idle_delays(state: State, replica: Replica) -> tuple[int, ...]:
     """How long a replica must be idle before it may be surplus: a lone copy only goes by ``idle_unload``."""
-    settings = state.settings
-    alone = len(state.by_model.get(model, ())) <= 1
-    return settings.idle_unload if alone else min(settings.scale_down_delay, settings.idle_unload)
+    model = state.models.get(replica.model)
+    ttl = idle_unload_of(state, model) if model is not None else FOREVER
+    alone = len(state.by_model.get(replica.model, ())) <= 1
+    return (ttl,) if alone else (ttl, state.settings.scale_down_delay)
+
+
+def _next_look(state: State, replica: Replica) -> int:
+    """The first instant after it was last found idle and kept at which it may be surplus; FOREVER when never."""
+    since, seen = idle_since(replica), replica.idle_seen_at
+    first = FOREVER
+    for delay in idle_delays(state, replica):
+        if delay < FOREVER and seen < since + delay < first:
+            first = since + delay
+    return first
 
 
 def _idle_is_live(state: State, instant: int, owner: str) -> bool:
     replica = state.replicas.get(owner)
     if replica is None or replica.phase is not Phase.LOADED or owner in state.locks:
         return False
-    due = idle_since(replica) + _delay(state, replica.model)
-    return due == instant > replica.idle_seen_at and state.idle_timers.get(owner) == instant
+    return _next_look(state, replica) == instant == state.idle_timers.get(owner)
 
 
 def _renew_idle(state: State, owner: str, instant: int) -> None:

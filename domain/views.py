@@ -9,6 +9,7 @@ import msgspec
 
 from .entities import LOADING_PHASES, Budget, Model, Node, NodeStatus, Phase, Replica, Request
 from .selector import format_selector
+from .settings import format_idle_unload
 from .shrinking import copies, floor_of
 from .state import State
 from .units import FOREVER, format_size
@@ -114,6 +115,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     parallel: int
     priority: int
     pinned: bool
+    idle_unload: str
     declared: int
     serving: int
     load_info_known: bool
@@ -280,6 +282,7 @@ def model_view(state: State, model: Model) -> ModelView:
         parallel=scheduling.parallel,
         priority=scheduling.priority,
         pinned=scheduling.pinned,
+        idle_unload=format_idle_unload(scheduling.idle_unload),
         declared=model.declared,
         serving=model.serving,
         load_info_known=model.load_info_known,

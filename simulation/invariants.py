@@ -505,6 +505,11 @@ class Invariants:
         if model is None or not self.picture.candidate(model, self.picture.nodes.get(replica.node)):
             return
         floor = self.picture.floor(model)
+        if model.scheduling.everywhere:
+            if not self.picture.has_twin(replica):
+                text = f"{replica.id} is {how}; {model.name} is to have a copy on {replica.node}, and keeps none there"
+                self.breach("S", text, replica.id)
+            return
         if floor and self.picture.loaded_on_candidates(model) <= floor:
             self.breach("S", f"{replica.id} is {how}; {model.name} keeps fewer than its floor of {floor}", replica.id)
 
@@ -559,7 +564,15 @@ class Invariants:
             self._leave_above_floor(replica, self.picture.models.get(replica.model), "unloaded")
         if event.reason == "scale-down" and event.at < replica.used_at + self.settings.scale_down_delay:
             self.breach("S", f"{replica.id} is removed as idle before it was idle for long enough", replica.id)
+        if event.reason == "idle":
+            self._judge_idle_unload(event, replica)
         self.picture.leave(replica)
+
+    def _judge_idle_unload(self, event: ev.UnloadRequested, replica: ReplicaView) -> None:
+        """A last copy leaves only when it was idle for the model's own time, or the cluster's."""
+        model = self.picture.models.get(replica.model)
+        if model is None or event.at < replica.used_at + self.picture.idle_unload(model, self.settings):
+            self.breach("S", f"{replica.id} is unloaded as idle before its idle_unload is over", replica.id)
 
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
         self._lost(event, gone=event.gone)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from interlock.domain import reconcile, routing
 from interlock.domain.engine import Engine
-from interlock.domain.entities import Phase, RequestStatus
+from interlock.domain.entities import Model, Phase, RequestStatus
 from interlock.domain.loads import UNLOAD_TRIES
 from interlock.domain.routing import Evict, Hold, Join, Place
 from interlock.domain.shrinking import copies, floor_of, surplus
@@ -158,6 +158,21 @@ def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Findi
                 known = state.nodes[node_name]
                 if known.takes_work and (node_name, name) not in state.by_slot:
                     yield "Q", f"{name} is to run on every candidate; {node_name} has no copy of it", name
+        yield from _overstays(state, model, now)
         extra = surplus(state, model, now)
         if extra is not None:
             yield "Q", f"{extra[0].id} of {name} is one too many ({extra[1]}) and stays", name
+
+
+def _overstays(state: State, model: Model, now: int) -> Iterator[Finding]:
+    """A last copy that has been idle for longer than its model's own ``idle_unload``, or the cluster's."""
+    own = model.scheduling.idle_unload
+    ttl = state.settings.idle_unload if own is None else own
+    held = list(state.by_model.get(model.name, ()))
+    kept = model.scheduling.pinned or model.scheduling.min_replicas or model.scheduling.everywhere
+    if len(held) != 1 or kept or held[0] in state.locks or state.waiting(model.name) or "reconciler" in state.frozen:
+        return
+    replica = state.replicas[held[0]]
+    works = state.takes_locks(replica)  # on a node that is silent or drained it leaves another way
+    if works and ttl < FOREVER and max(replica.used_at, replica.loaded_at) + ttl <= now:
+        yield "Q", f"{replica.id} of {model.name} has been idle for longer than its idle_unload, and stays", model.name

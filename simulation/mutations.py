@@ -487,6 +487,11 @@ def scale_down_at_once(patches: Patches) -> None:
     patches.swap(surplus, impatient)
 
 
+def ttl_ignored(patches: Patches) -> None:
+    """A model's own ``idle_unload`` changes nothing: the cluster's setting holds for all."""
+    patches.swap(shrinking.idle_unload_of, lambda at, model: at.settings.idle_unload)
+
+
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
@@ -597,5 +602,6 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (give_up_leaves_running, "Q", "load-given-up", True),
     (deadline_forgotten, "W", "deadline-wakes", True),
     (model_name_unchecked, "S", "port-used-again", False),
+    (ttl_ignored, "S", "idle-models-leave", True),
 )
 """Each mutant with the property that must kill it, the scenario that shows it, and whether it is in the core."""

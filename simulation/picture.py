@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from interlock.domain.entities import Budget, Claim, LoadSpec, Scheduling
 from interlock.domain.selector import matches, vram_label
+from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 
 
@@ -172,6 +173,17 @@ class Picture:
         if model.scheduling.everywhere:
             return sum(1 for node in self.nodes.values() if self.candidate(model, node))
         return model.scheduling.min_replicas
+
+    def idle_unload(self, model: ModelView, settings: Settings) -> int:
+        """How long the model's last copy may be idle."""
+        own = model.scheduling.idle_unload
+        return settings.idle_unload if own is None else own
+
+    def has_twin(self, replica: ReplicaView) -> bool:
+        """Whether its node has another loaded copy of the same model."""
+        node = self.nodes.get(replica.node)
+        here = node.replicas.values() if node is not None else ()
+        return any(r.id != replica.id and r.model == replica.model and r.phase == "loaded" for r in here)
 
     def drop(self, replica: ReplicaView) -> None:
         """Nothing is left of the replica."""

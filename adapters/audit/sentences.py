@@ -7,7 +7,7 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain.entities import Wait
-from interlock.domain.settings import Settings, format_setting
+from interlock.domain.settings import Settings, format_idle_unload, format_setting
 from interlock.domain.units import FOREVER, format_duration, format_instant, format_size
 
 _WAITS = {
@@ -117,6 +117,8 @@ def _scheduling(e: ev.ModelSchedulingChanged) -> str:
     copies = "one copy per node" if e.scheduling.everywhere else f"at least {e.scheduling.min_replicas} copies"
     ceiling = f", at most {e.scheduling.max_replicas}" if e.scheduling.max_replicas else ""
     pinned = ", pinned" if e.scheduling.pinned else ""
+    if e.scheduling.idle_unload is not None:
+        pinned += f", idle_unload {format_idle_unload(e.scheduling.idle_unload)}"
     return f"The scheduling of {e.model} changed: {copies}{ceiling}, priority {e.scheduling.priority}{pinned}."
 
 

@@ -107,6 +107,7 @@ class SchedulingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     parallel: int | None = None
     priority: int | None = None
     pinned: bool | None = None
+    idle_unload: str | None = None
 
 
 class Nodes:
@@ -356,7 +357,7 @@ class Nodes:
     async def _set_scheduling(self, request: web.Request, asked: SchedulingBody) -> web.StreamResponse:
         model = await self._model(asked.model_name)
         table: dict[str, object] = {"node_selector": asked.node_selector}
-        for key in ("parallel", "priority", "pinned"):
+        for key in ("parallel", "priority", "pinned", "idle_unload"):
             value = getattr(asked, key)
             if value is not None or key in model:
                 table[key] = model[key] if value is None else value
@@ -483,4 +484,5 @@ def _scheduled(model: dict[str, Any]) -> dict[str, Any]:
         "parallel": model.get("parallel", 1),
         "priority": model.get("priority", 0),
         "pinned": model.get("pinned", False),
+        "idle_unload": model.get("idle_unload", "default"),
     }

@@ -42,6 +42,7 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parallel: int = 1
     priority: int = 0
     pinned: bool = False
+    idle_unload: str = "default"
     aliases: list[str] = []
 
 

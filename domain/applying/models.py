@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from interlock.domain import events as ev
 from interlock.domain.entities import Model, Parked
 from interlock.domain.state import State
+from interlock.domain.timers import arm_idle
 from interlock.domain.units import FOREVER
 
 from .changes import put_model
@@ -28,6 +29,7 @@ def _model_declared(state: State, event: ev.ModelDeclared) -> None:
 def _reindex_replicas_of(state: State, model: str) -> None:
     for replica in state.by_model.get(model, ()):
         state.index_warm(state.replicas[replica])
+        arm_idle(state, state.replicas[replica])
 
 
 @applies(ev.ModelSchedulingChanged)

@@ -24,7 +24,7 @@ from interlock.domain.commands import (
 )
 from interlock.domain.entities import NodeStatus, Phase, Request, RequestStatus
 from interlock.domain.loads import UNLOAD_TRIES, pending_effect, stop_stray
-from interlock.domain.shrinking import idle_since
+from interlock.domain.shrinking import idle_since, idle_unload_of
 from interlock.domain.state import State
 from interlock.domain.timers import prune
 from interlock.domain.units import FOREVER
@@ -222,7 +222,8 @@ def _of_idleness(situation: Situation, picture: Picture) -> Iterator[Action]:
         if replica.phase is not Phase.LOADED or model is None or replica_id in state.locks:
             continue
         delays = [settings.scale_down_delay] if model.scheduling.scales else []
-        delays += [settings.idle_unload] if settings.idle_unload < FOREVER else []
+        ttl = idle_unload_of(state, model)
+        delays += [ttl] if ttl < FOREVER else []
         for delay in sorted(delays):
             if idle_since(replica) + delay > now:
                 yield Action(("timer", "idle", *slot_of(replica)), (replica_id, delay))

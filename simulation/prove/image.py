@@ -17,7 +17,7 @@ from interlock.domain.commands import Command
 from interlock.domain.entities import Model, Node, Phase, Replica, RequestStatus
 from interlock.domain.loads import operation
 from interlock.domain.settings import Settings
-from interlock.domain.shrinking import idle_since
+from interlock.domain.shrinking import idle_since, idle_unload_of
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
 from interlock.domain.variant import passes_allowed
@@ -221,7 +221,7 @@ def _add_replicas(
         if replica.phase is Phase.LOADED:
             since = idle_since(replica)
             row += (instants.of(replica.evictable_at), uses.index(replica.used_at), idle.index(since))
-            for delay in (settings.scale_down_delay, settings.idle_unload):
+            for delay in (settings.scale_down_delay, idle_unload_of(state, model) if model else FOREVER):
                 row.append((since + delay <= now) + 2 * (replica.idle_seen_at >= since + delay))
             continue
         row.append(instants.of(replica.silent_at))

@@ -191,6 +191,10 @@ def _floor_kept(state: State, victim: Replica, owner: Model, what: str) -> Findi
     floor = len(keeping) if owner.scheduling.everywhere else owner.scheduling.min_replicas
     if not is_candidate(owner, state.nodes[victim.node]) or not floor:
         return None
+    if owner.scheduling.everywhere:
+        twins = [r for r in state.replicas.values() if (r.node, r.model) == (victim.node, victim.model)]
+        alone = sum(1 for replica in twins if replica.phase is Phase.LOADED) < 2
+        return Finding("S", f"{what}, where it is to have a copy") if alone else None
     kept = [
         replica for replica in state.replicas.values()
         if replica.model == owner.name and replica.phase is Phase.LOADED and replica.node in keeping
@@ -207,6 +211,12 @@ def _unload_requested(state: State, event: ev.UnloadRequested, now: int) -> Find
     idle_until = max(replica.used_at, replica.loaded_at) + state.settings.scale_down_delay
     if event.reason == "scale-down" and idle_until > now:
         return Finding("S", f"{replica.model} on {replica.node} is scaled down before it has been idle for its time")
+    model = state.models.get(replica.model)
+    if event.reason == "idle" and model is not None:
+        own = model.scheduling.idle_unload
+        ttl = state.settings.idle_unload if own is None else own
+        if max(replica.used_at, replica.loaded_at) + ttl > now:
+            return Finding("S", f"{replica.model} on {replica.node} is unloaded before its idle_unload is over")
     return None
 
 

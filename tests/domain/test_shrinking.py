@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from interlock.domain import commands as cmd
 from interlock.domain.entities import Scheduling
+from interlock.domain.units import FOREVER
 from tests.domain.cluster import Cluster, check_replay
 
 
@@ -97,3 +98,89 @@ def test_a_model_everywhere_keeps_its_copies_when_a_node_falls_silent() -> None:
     cluster.wait(500)
     assert len(cluster.state.by_model["m"]) == 3
     assert cluster.count("UnloadRequested") == 0
+
+
+def doubled(**facts: object) -> Cluster:
+    """`m` has two copies on n0, and is then to have one on every candidate, n1 among them."""
+    cluster = Cluster()
+    cluster.node("n0", slots=2)
+    cluster.model("m", max_replicas=2)
+    for request in ("r0", "r1"):
+        cluster.request(request, "m")
+        cluster.settle()
+    cluster.node("n1", **facts)
+    cluster.send(cmd.SetScheduling(model="m", scheduling=Scheduling(everywhere=True)))
+    cluster.settle()
+    return cluster
+
+
+def where(cluster: Cluster) -> list[str]:
+    return sorted(cluster.state.replicas[replica].node for replica in cluster.state.by_model["m"])
+
+
+def test_two_copies_on_one_node_are_no_copy_on_another() -> None:
+    assert where(doubled()) == ["n0", "n0", "n1"]
+
+
+def test_of_a_model_everywhere_only_one_of_two_on_a_node_is_too_many() -> None:
+    cluster = doubled()
+    cluster.wait(60)
+    for request in ("r0", "r1"):  # those on n0 were used last: the one on n1 is idle for longest
+        cluster.release(request)
+    cluster.wait(3600)
+    cluster.settle()
+    assert where(cluster) == ["n0", "n1"]
+    cluster.wait(3600)
+    assert where(cluster) == ["n0", "n1"]
+    check_replay(cluster)
+
+
+def test_a_second_copy_on_a_node_may_be_evicted_and_the_only_one_there_may_not() -> None:
+    cluster = doubled(vram=16)
+    for request in ("r0", "r1"):
+        cluster.release(request)
+    cluster.wait(60)
+    cluster.model("big", vram=15)
+    cluster.request("b", "big")
+    cluster.settle()
+    assert where(cluster) == ["n0", "n1"]
+    cluster.model("bigger", vram=16)
+    cluster.wait(60)
+    cluster.request("c", "bigger")
+    cluster.settle()
+    assert where(cluster) == ["n0", "n1"]
+
+
+def test_a_models_own_idle_unload_goes_before_the_clusters() -> None:
+    for own, cluster_wide, left in ((60_000_000, FOREVER, 0), (FOREVER, 60_000_000, 1), (None, 60_000_000, 0)):
+        cluster = grown(1, idle_unload=own)
+        cluster.send(cmd.ChangeSettings(values={"idle_unload": cluster_wide}))
+        cluster.wait(59)
+        assert len(cluster.state.by_model["m"]) == 1
+        cluster.wait(2)
+        cluster.settle()
+        assert len(cluster.state.by_model.get("m", ())) == left
+        check_replay(cluster)
+
+
+def test_a_new_idle_unload_counts_for_a_copy_that_is_idle_already() -> None:
+    cluster = grown(1)
+    cluster.wait(100)
+    cluster.send(cmd.SetScheduling(model="m", scheduling=Scheduling(max_replicas=1, idle_unload=120_000_000)))
+    cluster.wait(19)
+    assert len(cluster.state.by_model["m"]) == 1
+    cluster.wait(2)
+    cluster.settle()
+    assert not cluster.state.replicas
+    check_replay(cluster)
+
+
+def test_a_short_idle_unload_does_not_keep_a_second_copy_from_leaving_after_its_delay() -> None:
+    cluster = grown(2, idle_unload=60_000_000)
+    cluster.wait(299)
+    assert len(cluster.state.by_model["m"]) == 2
+    cluster.wait(2)
+    cluster.settle()
+    cluster.wait(2)
+    cluster.settle()
+    assert not cluster.state.replicas

@@ -13,7 +13,7 @@ from interlock.domain import commands as c
 from interlock.domain.entities import LoadSpec
 from interlock.domain.errors import BackendGone, InterlockError, NotFound, NoWriter
 from interlock.domain.selector import format_selector
-from interlock.domain.settings import Settings, format_setting
+from interlock.domain.settings import Settings, format_idle_unload, format_setting
 
 
 class FakeScheduler:
@@ -259,6 +259,7 @@ def _model_view(model: c.DeclareModel) -> dict[str, Any]:
         "parallel": scheduling.parallel,
         "priority": scheduling.priority,
         "pinned": scheduling.pinned,
+        "idle_unload": format_idle_unload(scheduling.idle_unload),
     }
 
 

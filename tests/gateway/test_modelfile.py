@@ -8,7 +8,7 @@ import pytest
 
 from interlock.adapters.modelfile import read_models
 from interlock.domain.errors import UnreadableFile
-from interlock.domain.units import GIB
+from interlock.domain.units import FOREVER, GIB
 
 GOOD = """
 [[models]]
@@ -20,6 +20,7 @@ vram = "1GiB"
 name = "b"
 replicas = "all"
 node_selector = { tier = "fast" }
+idle_unload = "off"
 """
 
 
@@ -29,6 +30,7 @@ def test_a_file_declares_its_models_in_order(tmp_path: Path) -> None:
     first, second = read_models(path)
     assert (first.model, first.spec.backend, first.spec.vram) == ("a", "echo", GIB)
     assert (second.model, second.spec.backend, second.scheduling.everywhere) == ("b", "", True)
+    assert (first.scheduling.idle_unload, second.scheduling.idle_unload) == (None, FOREVER)
     (tmp_path / "models.json").write_text('{"models": [{"name": "c"}]}')
     assert [model.model for model in read_models(tmp_path / "models.json")] == ["c"]
 
@@ -36,11 +38,12 @@ def test_a_file_declares_its_models_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (GOOD + "vramm = 1\n", r"models\.toml:11: models\[1\]\.vramm: no such key"),
+        (GOOD + "vramm = 1\n", r"models\.toml:12: models\[1\]\.vramm: no such key"),
         (GOOD.replace('"1GiB"', '"1 lot"'), r"models\.toml:5: models\[0\]\.vram: '1 lot' is not a size"),
         (GOOD.replace('{ tier = "fast" }', "{ tier = 7 }"), r"models\.toml:10: models\[1\]\.node_selector\.tier"),
         ('[[models]]\nbackend = "echo"\n', r"models\[0\]\.name: missing"),
-        (GOOD + "[other]\nx = 1\n", r"models\.toml:11: other: no such key"),
+        (GOOD.replace('"off"', '"0s"'), r"models\.toml:11: models\[1\]\.idle_unload: '0s' is shorter"),
+        (GOOD + "[other]\nx = 1\n", r"models\.toml:12: other: no such key"),
         ("name = \nx = 1", r"models\.toml: .*line 1"),
         ("x = 1", r"no \[\[models\]\] tables"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from interlock.domain.entities import Scheduling
 from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.simulation import Scenario, toml
@@ -100,6 +101,7 @@ at = "1m"
 action = "set-scheduling"
 model = "m"
 node_selector = { "!tier" = ["x", "y"] }
+idle_unload = "2m"
 [random_faults]
 node-crash = 2.0
 length = "exp 20s"
@@ -114,6 +116,7 @@ quiet_after = "5m"
     assert read.nodes[2].pools == (24 * GIB, 24 * GIB)
     assert read.faults[0].by == -3600 * SECOND
     assert read.faults[0].length == FOREVER
+    assert read.admin[0].values["merge"](Scheduling(pinned=True)).idle_unload == 120 * SECOND
     assert read.replicas[0].busy_for == FOREVER
     assert str(read.expect.numbers["served"]) == "min 1 max 3"
 
