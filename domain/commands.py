@@ -207,9 +207,14 @@ class SetNodeLabels(Command, frozen=True, kw_only=True):
 
 
 class DrainNode(Command, frozen=True, kw_only=True):
-    """No new locks or loads there; empty it."""
+    """No new locks or loads there; empty it.
+
+    ``within``: so long after the decision what is still there is taken away, requests and all; FOREVER clears such a
+    deadline, 0 leaves the one that is set as it is.
+    """
 
     node: str
+    within: int = 0
 
 
 class ResumeNode(Command, frozen=True, kw_only=True):
@@ -327,6 +332,8 @@ class Review(Command, frozen=True, kw_only=True):
     change: str
     cause: str
     models: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    """Nodes whose drain may be complete."""
 
 
 # --- Replies --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import events as ev
 from .commands import Review
+from .leaving import is_emptied
 from .state import State
 
 _Rule = Callable[[State, Any], Review | None]
@@ -56,7 +57,8 @@ def _room_on_node(words: str, *, own: bool) -> _Rule:
 
     def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
         models = (event.model,) if own else ()
-        return _review("capacity", words.format(event=event), (*models, *_who_waits_for(state, event.node)))
+        concerned = (*models, *_who_waits_for(state, event.node))
+        return _review("capacity", words.format(event=event), concerned, _emptied(state, event.node))
 
     return rule
 
@@ -70,9 +72,19 @@ def _node_changed(words: str, change: str = "node") -> _Rule:
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
         here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
         models = (*sorted(here), *_who_waits_for(state, event.node), *sorted(state.everywhere))
-        return _review(change, words.format(event=event), models)
+        return _review(change, words.format(event=event), models, _emptied(state, event.node))
 
     return rule
+
+
+def _stray_gone(state: State, event: ev.StrayStopped) -> Review | None:
+    """It may have been the last thing that ran on a node that is being drained."""
+    return _review("node", f"process {event.process} was stopped", (), _emptied(state, event.node))
+
+
+def _emptied(state: State, name: str) -> tuple[str, ...]:
+    node = state.nodes.get(name)
+    return (name,) if node is not None and is_emptied(state, node) else ()
 
 
 def _node_gone(words: str) -> _Rule:
@@ -104,9 +116,9 @@ def _everything(words: str, change: str) -> _Rule:
     return rule
 
 
-def _review(change: str, cause: str, models: Iterable[str]) -> Review | None:
+def _review(change: str, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()) -> Review | None:
     unique = tuple(dict.fromkeys(models))
-    return Review(change=change, cause=cause, models=unique) if unique else None
+    return Review(change=change, cause=cause, models=unique, nodes=nodes) if unique or nodes else None
 
 
 def _who_waits_for(state: State, node: str) -> tuple[str, ...]:
@@ -138,6 +150,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.NodeBecameUnreachable: _unreachable,
     ev.NodeWentOffline: _node_gone("node {event.node} went offline"),
     ev.NodeRemoved: _node_gone("node {event.node} was removed"),
+    ev.StrayStopped: _stray_gone,
     ev.ModelDeclared: _of_model("{event.model} was declared"),
     ev.ModelSchedulingChanged: _scheduling_changed,
     ev.RevisionDeclared: _of_model("{event.model} was edited"),

@@ -49,6 +49,8 @@ def _tick(state: State, command: cmd.Tick, now: int) -> Decision:
         events = loads.silent(state, state.replicas[owner], now)
     elif kind == "offline":
         events = nodes.went_offline(state, state.nodes[owner], now)
+    elif kind == "drain":
+        events = nodes.enforce_drain(state, state.nodes[owner], now)
     elif kind == "idle":
         events = reconcile.idle_reached(state, state.replicas[owner], now)
     elif kind == "unpark":
@@ -61,6 +63,9 @@ def _tick(state: State, command: cmd.Tick, now: int) -> Decision:
 
 
 def _review(state: State, command: cmd.Review, now: int) -> Decision:
+    if command.nodes:
+        rest = msgspec.structs.replace(command, nodes=command.nodes[1:])
+        return Decision(nodes.drained(state, command.nodes[0], now), (rest,))
     events, remaining = reconcile.review(state, command, now)
     if not events:
         return Decision([])

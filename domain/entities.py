@@ -75,6 +75,10 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     offline_at: int
     labels: dict[str, str] = {}
     """What selectors see; kept by :func:`merged_labels`."""
+    drain_by: int = FOREVER
+    """When what a drain has left behind is taken away."""
+    emptied: bool = False
+    """The drain is complete: nothing of ours runs there."""
 
     @property
     def budgets(self) -> tuple[int, ...]:

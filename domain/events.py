@@ -122,7 +122,20 @@ class NodeRecovered(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeDrainStarted(NodeEvent, frozen=True, kw_only=True):
-    """No new locks or loads; what is idle leaves, what is busy leaves when idle."""
+    """No new locks or loads; what is idle leaves, what is busy leaves when idle, and at ``drain_by`` all the same."""
+
+    drain_by: int = FOREVER
+
+
+class NodeDrainEnforced(NodeEvent, frozen=True, kw_only=True):
+    """The drain's deadline has come: so many replicas are taken away, with the requests that still run on them."""
+
+    replicas: int
+    requests: int
+
+
+class NodeDrained(NodeEvent, frozen=True, kw_only=True):
+    """The drain is complete: nothing of ours runs there any more."""
 
 
 class NodeResumed(NodeEvent, frozen=True, kw_only=True):

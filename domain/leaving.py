@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .entities import Phase, Replica
+from .entities import Node, Phase, Replica
 from .state import State
 
 
@@ -18,6 +18,13 @@ def why_leaving(state: State, replica: Replica) -> str:
     if replica.node not in state.candidates(model).nodes:
         return "selector"
     return "drain" if state.nodes[replica.node].drained else ""
+
+
+def is_emptied(state: State, node: Node) -> bool:
+    """Whether the node's drain has just become complete: no replica is left there, and no process that must stop."""
+    if not node.drained or node.emptied or state.by_node.get(node.name):
+        return False
+    return all(where != node.name for where, _ in state.strays)
 
 
 def leaving_now(state: State, model: str) -> Replica | None:

@@ -25,10 +25,13 @@ from .commands import (
 )
 from .entities import LOADING_PHASES, Budget, Node, NodeStatus, Phase, Replica
 from .errors import InvalidField, NotFound
+from .leaving import is_emptied
 from .requests import LONGEST_NAME
 from .state import State
-from .units import GIB
+from .units import FOREVER, GIB
 
+DRAINED = "its node was drained: the deadline has passed"
+"""Why a replica was taken away with requests in flight."""
 QUANTUM = GIB // 4
 """Reported figures count in steps of this many bytes, so that heartbeats do not flood the log."""
 
@@ -229,16 +232,51 @@ def set_labels(state: State, command: SetNodeLabels, now: int) -> list[ev.Event]
 
 
 def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
-    """No new locks or loads there; loads that are in progress are given up, so that they start elsewhere."""
+    """No new locks or loads there; loads that are in progress are given up, so that they start elsewhere.
+
+    Said again with another deadline, it changes the deadline.
+    """
     node = find(state, command.node)
-    if node.drained:
+    if command.within < 0:
+        raise InvalidField("deadline", "is negative", cure='Give a length, as in "10m".')
+    drain_by = min(now + command.within, FOREVER) if command.within else node.drain_by
+    if node.drained and (node.emptied or drain_by == node.drain_by):
         return []
-    events: list[ev.Event] = [ev.NodeDrainStarted(at=now, node=node.name)]
+    events: list[ev.Event] = [ev.NodeDrainStarted(at=now, node=node.name, drain_by=drain_by)]
     for replica_id in state.by_node.get(node.name, ()):
         replica = state.replicas[replica_id]
         if replica.phase in LOADING_PHASES:
             events += loads.give_up(state, replica, "its node drains", now)
     return events
+
+
+def enforce_drain(state: State, node: Node, now: int) -> list[ev.Event]:
+    """The drain's deadline has come: what is idle is unloaded, what is busy is lost, and its requests with it.
+
+    An operator named the deadline, so that neither a floor nor a frozen reconciler stands against it.
+    """
+    here = [state.replicas[replica] for replica in state.by_node.get(node.name, ())]
+    left = [replica for replica in here if replica.phase is not Phase.UNLOADING]
+    requests = sum(state.lock_count(replica.id) for replica in left)
+    events: list[ev.Event] = [
+        ev.NodeDrainEnforced(at=now, node=node.name, replicas=len(left), requests=requests),
+    ]
+    for replica in left:
+        if replica.phase in LOADING_PHASES:
+            events += loads.give_up(state, replica, DRAINED, now)
+        elif state.lock_count(replica.id):
+            events += loads.lose(state, replica, DRAINED, now, gone=False)
+        else:
+            events.append(loads.unload(state, replica, "drain", now))
+    return events
+
+
+def drained(state: State, name: str, now: int) -> list[ev.Event]:
+    """The last of what ran on a drained node is gone: say so, once."""
+    node = state.nodes.get(name)
+    if node is None or not is_emptied(state, node):
+        return []
+    return [ev.NodeDrained(at=now, node=name)]
 
 
 def resume(state: State, command: ResumeNode, now: int) -> list[ev.Event]:

@@ -111,6 +111,8 @@ def state_from(image: StateImage) -> State:
             state.approved.append(node.name)
         if node.status is NodeStatus.UNREACHABLE:
             state.set_timer(node.offline_at, "offline", node.name)
+        if node.drain_by < FOREVER:
+            state.set_timer(node.drain_by, "drain", node.name)
     for name, model_name, revision, size in image.staged:
         state.staged.setdefault(name, {})[model_name, revision] = size
         state.disk_used[name] = state.disk_used.get(name, 0) + size

@@ -40,6 +40,9 @@ def _is_live(state: State, instant: int, kind: str, owner: str) -> bool:
     if kind == "offline":
         node = state.nodes.get(owner)
         return node is not None and node.status is NodeStatus.UNREACHABLE and node.offline_at == instant
+    if kind == "drain":
+        node = state.nodes.get(owner)
+        return node is not None and node.drained and node.drain_by == instant
     request = state.requests.get(owner)
     if request is None or request.status is not RequestStatus.QUEUED:
         return False

@@ -56,6 +56,10 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     strays: list[str]
     offline_at: int = 0
     last_heard: int = 0
+    drain_by: int = 0
+    """When what a drain has left behind is taken away; 0 when no such instant was named."""
+    emptied: bool = False
+    """Its drain is complete."""
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +194,8 @@ def node_view(state: State, node: Node, last_heard: int = 0) -> NodeView:
         strays=[process for name, process in sorted(state.strays) if name == node.name],
         offline_at=_instant(node.offline_at) if node.status is NodeStatus.UNREACHABLE else 0,
         last_heard=last_heard,
+        drain_by=_instant(node.drain_by),
+        emptied=node.emptied,
     )
 
 

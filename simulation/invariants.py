@@ -21,6 +21,7 @@ from interlock.domain.units import format_duration, format_size
 from interlock.domain.variant import passes_allowed
 
 from .clock import START
+from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
 
 VIOLATIONS_KEPT = 20
@@ -76,6 +77,12 @@ class Invariants:
         self._victims: list[ReplicaView] = []
         self._position = 0
         self._at = 0
+        self.node_rules = NodeRules(self)
+        self._more: dict[type[ev.Event], Callable[[Any], None]] = {
+            getattr(ev, name[3:]): getattr(self.node_rules, name)
+            for name in dir(self.node_rules)
+            if name.startswith("on_")
+        }
         self._handlers: dict[type[ev.Event], Callable[[Any], None]] = {
             getattr(ev, name[3:]): getattr(self, name) for name in dir(self) if name.startswith("on_")
         }
@@ -100,6 +107,9 @@ class Invariants:
             handler = handlers.get(type(event))
             if handler is not None:
                 handler(event)
+            more = self._more.get(type(event))
+            if more is not None:
+                more(event)
         if type(command) is ReportBackendGone and any(
             isinstance(event, ev.ReplicaLocked | ev.RequestQueued) and event.request == command.request
             for event in outcome.events
@@ -108,6 +118,7 @@ class Invariants:
         for victim in self._victims:
             self.breach("S", f"{victim.id} is evicted, and what it frees is not reserved in the same step", victim.id)
         self._victims.clear()
+        self.node_rules.after()
         self._after()
 
     def _after(self) -> None:

@@ -32,7 +32,7 @@ from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
 
-from . import log, world, writer
+from . import log, node_mutations, world, writer
 from .patching import Patches
 
 Make = Callable[[Patches], None]
@@ -603,5 +603,6 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (deadline_forgotten, "W", "deadline-wakes", True),
     (model_name_unchecked, "S", "port-used-again", False),
     (ttl_ignored, "S", "idle-models-leave", True),
+    *node_mutations.ROWS,
 )
 """Each mutant with the property that must kill it, the scenario that shows it, and whether it is in the core."""

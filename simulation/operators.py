@@ -114,5 +114,7 @@ def _node_command(spec: AdminSpec) -> Command:
         return SetNodeBudget(node=node, budget=spec.values["budget"])
     if spec.action == "set-max-replicas":
         return SetReplicaSlots(node=node, max_replicas_per_model=spec.values["slots"])
-    plain = {"drain": DrainNode, "resume": ResumeNode, "approve": ApproveNode, "remove-node": RemoveNode}
+    if spec.action == "drain":
+        return DrainNode(node=node, within=spec.values["within"])
+    plain = {"resume": ResumeNode, "approve": ApproveNode, "remove-node": RemoveNode}
     return plain[spec.action](node=node)

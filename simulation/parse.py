@@ -297,6 +297,8 @@ class _Reader:
             values["budget"] = table.take("value", None, lambda value: parse_budget(value, "value"))
             if values["budget"] is None:
                 raise table.error("value", "is missing", 'Add value = "80%".')
+        elif action == "drain":
+            values["within"] = table.duration("deadline", 0)
         elif action == "set-max-replicas":
             values["slots"] = table.integer("value", least=1)
         return AdminSpec(action=action, at=at, node=node, values=values)

@@ -100,6 +100,16 @@ def _offline(e: ev.NodeWentOffline) -> str:
     return _because(f"Node {e.node} went offline and all that ran there is lost", e.reason) + "."
 
 
+def _drain_started(e: ev.NodeDrainStarted) -> str:
+    limit = f", and what is busy at {clock(e.drain_by)} is taken away" if e.drain_by < FOREVER else ""
+    return f"Node {e.node} is being drained: no new work, and what is idle leaves{limit}."
+
+
+def _drain_enforced(e: ev.NodeDrainEnforced) -> str:
+    left = f"{e.replicas} replicas with {e.requests} requests in flight"
+    return f"The deadline of node {e.node}'s drain has come: {left} are taken away."
+
+
 def _stray(e: ev.StrayFound) -> str:
     what = f" with {e.model}" if e.model else ""
     return f"Node {e.node} runs a process {e.process}{what} that the log does not know; it is being stopped."
@@ -208,7 +218,9 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.NodeReplicaSlotsSet: _slots,
     ev.NodeBecameUnreachable: _unreachable,
     ev.NodeRecovered: lambda e: f"Node {e.node} speaks again.",
-    ev.NodeDrainStarted: lambda e: f"Node {e.node} is being drained: no new work, and what is idle leaves.",
+    ev.NodeDrainStarted: _drain_started,
+    ev.NodeDrainEnforced: _drain_enforced,
+    ev.NodeDrained: lambda e: f"Node {e.node} is empty: its drain is complete, and it may be switched off.",
     ev.NodeResumed: lambda e: f"The drain of node {e.node} is over.",
     ev.NodeWentOffline: _offline,
     ev.NodeRemoved: lambda e: f"Node {e.node} was taken out of the cluster.",

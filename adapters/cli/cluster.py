@@ -58,7 +58,21 @@ def _node_cells(row: dict[str, Any]) -> list[Any]:
     pools = row.get("pools") or []
     total = " + ".join(format_size(pool["total"]) for pool in pools)
     used = " + ".join(format_size(pool.get("used", 0)) for pool in pools)
-    return [row.get("name"), row.get("status"), total, used, row.get("labels") or {}]
+    return [row.get("name"), _status(row), total, used, row.get("labels") or {}]
+
+
+def _status(row: dict[str, Any]) -> str:
+    """A node's status; for one that is being drained, what is left there, and until when."""
+    from interlock.domain.units import format_instant
+
+    status = str(row.get("status"))
+    if not row.get("drained"):
+        return status
+    if row.get("emptied"):
+        return f"{status}: empty"
+    left = f"{len(row.get('replicas') or ())} replicas, {row.get('in_flight', 0)} requests left"
+    until = f", until {format_instant(row['drain_by'])}" if row.get("drain_by") else ""
+    return f"{status}: {left}{until}"
 
 
 def _model_cells(row: dict[str, Any]) -> list[Any]:
@@ -150,7 +164,7 @@ def nodes(ctx: click.Context, place: Place, json_: bool) -> None:
 
 def _on_node(name: str, summary: str, method: str, tail: str, done: str) -> None:
     """Define one of the commands that need nothing but a node's name."""
-    attribute = {"approve": "ApproveNode", "drain": "DrainNode", "resume": "ResumeNode", "remove": "RemoveNode"}[name]
+    attribute = {"approve": "ApproveNode", "resume": "ResumeNode", "remove": "RemoveNode"}[name]
 
     @nodes.command(name, help=summary, epilog=f"Example: interlock nodes {name} thor")
     @click.argument("node")
@@ -164,9 +178,27 @@ def _on_node(name: str, summary: str, method: str, tail: str, done: str) -> None
 
 
 _on_node("approve", "Let a pending node take work.", "POST", "/approve", "was approved")
-_on_node("drain", "Give a node no new work, and empty it.", "POST", "/drain", "is being drained")
 _on_node("resume", "End a drain.", "POST", "/resume", "takes work again")
 _on_node("remove", "Take a node out of the cluster for good.", "DELETE", "", "was removed")
+
+
+@nodes.command("drain", epilog="Example: interlock nodes drain thor --deadline 10m")
+@click.argument("node")
+@click.option(
+    "--deadline", metavar="LENGTH", help='Take away what is left after so long, as in "10m"; "forever": never.'
+)
+@talks_to_cluster
+@as_json
+def drain(node: str, deadline: str | None, place: Place, json_: bool) -> None:
+    """Give a node no new work, and empty it."""
+    from interlock.domain.commands import DrainNode
+    from interlock.domain.units import parse_duration
+
+    body = {"deadline": deadline} if deadline else None
+    within = parse_duration(deadline, "deadline") if deadline else 0
+    request = ("POST", f"/api/nodes/{_part(node)}/drain", body)
+    limit = f" What is left after {deadline} is taken away." if deadline else ""
+    _do(place, json_, DrainNode(node=node, within=within), request, f"Node {node} is being drained.{limit}")
 
 
 @nodes.command("label", epilog="Example: interlock nodes label thor tier=fast room=")

@@ -30,7 +30,7 @@ from interlock.domain.commands import (
 )
 from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import SECOND, format_instant
+from interlock.domain.units import SECOND, format_instant, parse_duration
 
 from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import LivenessPort, View
@@ -84,6 +84,12 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     leaving: bool = False
 
 
+class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``POST /api/nodes/{id}/drain``: after ``deadline``, as in ``"10m"``, what is left there is taken away."""
+
+    deadline: str = ""
+
+
 class Value(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A number to set."""
 
@@ -118,6 +124,7 @@ class Nodes:
         self._registration = msgspec.json.Decoder(Registration)
         self._heartbeat = msgspec.json.Decoder(Heartbeat)
         self._value = msgspec.json.Decoder(Value)
+        self._drain = msgspec.json.Decoder(DrainBody)
         self._text = msgspec.json.Decoder(TextValue)
         self._labels = msgspec.json.Decoder(dict[str, str])
         self._scheduling = msgspec.json.Decoder(SchedulingBody)
@@ -143,7 +150,7 @@ class Nodes:
             Route("GET", node, self.one, admin, "One node"),
             Route("DELETE", node, self.remove, admin, "Take a node out of the cluster", None, Message),
             Route("GET", f"{node}/models", self.node_models, admin, "What is loaded on a node"),
-            Route("POST", f"{node}/drain", self.drain, admin, "Empty a node", None, Message),
+            Route("POST", f"{node}/drain", self.drain, admin, "Empty a node", DrainBody, Message),
             Route("POST", f"{node}/resume", self.resume, admin, "End a drain", None, Message),
             Route("POST", f"{node}/approve", self.approve, admin, "Let a pending node take work"),
             Route("GET", f"{node}/labels", self.labels, admin, "A node's labels", None, dict[str, str]),
@@ -262,7 +269,10 @@ class Nodes:
         """No new locks or loads there."""
         name = request.match_info["id"]
         own = request.path.startswith("/api/node/")
-        await self._gateway.send(request, DrainNode(node=name), f"worker:{name}" if own else "admin")
+        # A worker's own path is LocalAI's, whose body says nothing that we know.
+        deadline = "" if own else (await read(request, self._drain, empty=b"{}")).deadline
+        within = parse_duration(deadline, "deadline") if deadline else 0
+        await self._gateway.send(request, DrainNode(node=name, within=within), f"worker:{name}" if own else "admin")
         return json_response(Message("node set to draining"))
 
     async def resume(self, request: web.Request) -> web.StreamResponse:

@@ -37,6 +37,8 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         max_replicas_per_model=event.max_replicas_per_model,
         gpu_vendor=event.gpu_vendor,
         offline_at=FOREVER,
+        drain_by=old.drain_by if old else FOREVER,
+        emptied=old.emptied if old else False,
     )
     if old is None or len(old.pools) != len(event.pools):
         _recount_committed(state, event.node, len(event.pools))
@@ -105,14 +107,26 @@ def _node_recovered(state: State, event: ev.NodeRecovered) -> None:
 def _node_drain_started(state: State, event: ev.NodeDrainStarted) -> None:
     node = state.nodes[event.node]
     status = NodeStatus.DRAINING if node.status is NodeStatus.HEALTHY else node.status
-    put_node(state, replace(node, drained=True, status=status))
+    put_node(state, replace(node, drained=True, status=status, drain_by=event.drain_by))
+    if event.drain_by < FOREVER:
+        state.set_timer(event.drain_by, "drain", node.name)
+
+
+@applies(ev.NodeDrainEnforced)
+def _node_drain_enforced(state: State, event: ev.NodeDrainEnforced) -> None:
+    put_node(state, replace(state.nodes[event.node], drain_by=FOREVER))
+
+
+@applies(ev.NodeDrained)
+def _node_drained(state: State, event: ev.NodeDrained) -> None:
+    put_node(state, replace(state.nodes[event.node], emptied=True, drain_by=FOREVER))
 
 
 @applies(ev.NodeResumed)
 def _node_resumed(state: State, event: ev.NodeResumed) -> None:
     node = state.nodes[event.node]
     status = NodeStatus.HEALTHY if node.status is NodeStatus.DRAINING else node.status
-    put_node(state, replace(node, drained=False, status=status))
+    put_node(state, replace(node, drained=False, status=status, drain_by=FOREVER, emptied=False))
 
 
 @applies(ev.NodeWentOffline)

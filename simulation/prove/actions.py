@@ -207,6 +207,8 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
         node = state.nodes[name]
         if now < node.offline_at < FOREVER:
             found.setdefault(node.offline_at, (("timer", "offline", name), ""))
+        if now < node.drain_by < FOREVER:
+            found.setdefault(node.drain_by, (("timer", "drain", name), ""))
     for instant, (key, resource) in found.items():
         yield Action(key, instant, resource)
     yield from _of_idleness(situation, picture)
@@ -249,7 +251,9 @@ def bring(state: State, instant: int, now: int) -> None:
             state.models[name] = replace(model, retry_at=now)
     for name, node in list(state.nodes.items()):
         if node.offline_at == instant:
-            state.nodes[name] = replace(node, offline_at=now)
+            node = state.nodes[name] = replace(node, offline_at=now)
+        if node.drain_by == instant:
+            state.nodes[name] = replace(node, drain_by=now)
     state.timers = [(now if timer[0] == instant else timer[0], timer[1], timer[2]) for timer in state.timers]
     heapify(state.timers)
     prune(state)

@@ -196,6 +196,7 @@ def instants_of(situation: Situation) -> dict[Holder, int]:
             found["unpark", model.name] = model.parked.until
     for node in state.nodes.values():
         found["offline", node.name] = node.offline_at
+        found["drain", node.name] = node.drain_by
     return {holder: instant for holder, instant in found.items() if now < instant < FOREVER}
 
 

@@ -285,6 +285,7 @@ class Exploration:
         if kind in _WORLDLY:
             findings += properties.judge_world(after, witness.seen, kind)
             findings += properties.judge_silence(before.state, witness.seen)
+            findings += properties.judge_drain(after.state, witness.seen)
         elif kind in ("release", "lose-holder"):
             findings += properties.judge_releases(before.state, witness.seen, kind, action.about)
             if kind == "lose-holder":

@@ -48,7 +48,10 @@ REQUEST_LEFT_OUT = {
     "id": "renamed", "serial": "kept as the order", "arrival": "no decision reads it",
     "tenant": "no decision reads it", "deadline": "kept as past or to come, and only while it may end the wait",
 }  # fmt: skip
-NODE_LEFT_OUT = {"address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant"}
+NODE_LEFT_OUT = {
+    "address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant",
+    "drain_by": "an instant",
+}  # fmt: skip
 MODEL_LEFT_OUT = {
     "failure": "words for people", "declared": "kept as whether it serves", "serving": "kept as whether it is declared",
     "retry_at": "an instant", "parked": "kept with its instant as past or to come",
@@ -95,7 +98,7 @@ class Vocabulary:
         if known is None:
             if len(self._nodes) > _ENTITIES_CACHED:
                 self._nodes.clear()
-            plain = replace(node, offline_at=0, boot="", address="")
+            plain = replace(node, offline_at=0, drain_by=0, boot="", address="")
             known = self._nodes[id(node)] = (node, self.number(_encode_sorted(plain)))
         return known[1]
 
@@ -190,6 +193,8 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
         row.append(words.of_node(node))
         if node.offline_at < FOREVER:
             row.append(instants.of(node.offline_at))
+        if node.drained:
+            row.append(instants.of(node.drain_by))
     _add_rest(row, state, words)
     for worker in situation.workers.values():
         _add_worker(row, worker, state, places, words)

@@ -439,6 +439,19 @@ def judge_silence(before: State, events: Iterable[ev.Event]) -> Iterator[Finding
             yield Finding("S", f"{event.node} counts as offline without having been unreachable for a while")
 
 
+def judge_drain(after: State, events: Iterable[ev.Event]) -> Iterator[Finding]:
+    """S: at a drain's deadline all that is left goes, and a node that counts as empty is."""
+    for event in events:
+        if not isinstance(event, ev.NodeDrainEnforced | ev.NodeDrained) or event.node not in after.nodes:
+            continue
+        here = [replica for replica in after.replicas.values() if replica.node == event.node]
+        if isinstance(event, ev.NodeDrained) and here:
+            yield Finding("S", f"{event.node} counts as empty, and {here[0].model} is there")
+        for replica in here:
+            if replica.phase is not Phase.UNLOADING:
+                yield Finding("S", f"{replica.model} stays on {event.node} after the deadline of its drain")
+
+
 def judge_breath(events: Iterable[ev.Event]) -> Iterator[Finding]:
     """S: what belongs to one decision is decided together: a victim goes for a load reserved in the same step."""
     victims: dict[str, ev.ReplicaEvicted] = {}

@@ -142,7 +142,7 @@ def _on_model(step: AdminSpec, models: dict[str, ModelSpec]) -> cmd.Command:
 
 _ON_NODES: dict[str, Callable[[AdminSpec], cmd.Command]] = {
     "set-labels": lambda step: cmd.SetNodeLabels(node=step.node, labels=step.values["labels"]),
-    "drain": lambda step: cmd.DrainNode(node=step.node),
+    "drain": lambda step: cmd.DrainNode(node=step.node, within=step.values["within"]),
     "resume": lambda step: cmd.ResumeNode(node=step.node),
     "approve": lambda step: cmd.ApproveNode(node=step.node),
     "remove-node": lambda step: cmd.RemoveNode(node=step.node),

@@ -76,7 +76,8 @@ def _tell_time(key: tuple[str | int, ...], before: Situation, names: Names) -> s
     return {
         "silent": f"{owner} shows no progress for too long on {key[-2]}", "residency": "a replica's residency ends",
         "retry": f"{owner} may be loaded again", "unpark": f"the instant that {owner} is parked for has come",
-        "offline": f"{owner} has been unreachable for too long", "idle": f"{owner} has been idle for long",
+        "offline": f"{owner} has been unreachable for too long", "drain": f"the drain of {owner} reaches its deadline",
+        "idle": f"{owner} has been idle for long",
     }[what]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from interlock.adapters.audit.why import find_subject
 from interlock.adapters.store import SqliteStore
 from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
-from interlock.domain.commands import DrainNode, ResumeNode, StartEpoch
+from interlock.domain.commands import SetReplicaSlots, StartEpoch
 from interlock.domain.errors import InvalidField, NotFound
 from interlock.domain.units import MINUTE
 from tests.golden.story import Story
@@ -121,7 +121,7 @@ def test_a_chain_is_bounded_and_says_so(tmp_path: Path) -> None:
     story.send(StartEpoch(epoch=1, writer="test"))
     story.node("thor")
     for number in range(210):
-        story.send(DrainNode(node="thor") if number % 2 == 0 else ResumeNode(node="thor"))
+        story.send(SetReplicaSlots(node="thor", max_replicas_per_model=2 - number % 2))
     with _stored(story, tmp_path) as store:
         why = AuditService(store).why("node:thor")
         assert len(why.chain) == 200

@@ -65,6 +65,15 @@ def test_a_change_is_in_the_log_with_who_made_it(interlock: Shell, story_data: P
     assert labels[-1]["data"]["labels"] == {"room": "a", "tier": ""}
 
 
+def test_the_table_says_what_a_drain_has_left_and_until_when(interlock: Shell, story_data: Path) -> None:
+    interlock("nodes", "drain", "thor", "--deadline", "10m", "--data", story_data)
+    table = interlock("nodes", "--data", story_data).out
+    row = next(line for line in table.splitlines() if line.startswith("thor"))
+    assert "draining: " in row
+    assert "requests left, until 20" in row
+    assert "10q" in interlock("nodes", "drain", "thor", "--deadline", "10q", "--data", story_data, status=2).err
+
+
 def test_every_other_change_works_too(interlock: Shell, story_data: Path) -> None:
     here = ("--data", str(story_data))
     interlock("freeze", *here)
@@ -183,6 +192,7 @@ def test_the_doctor_looks_at_the_disk_under_the_log(story_data: Path, monkeypatc
     [
         (("nodes", "approve", "thor"), "POST", "/api/nodes/thor/approve", None),
         (("nodes", "drain", "thor"), "POST", "/api/nodes/thor/drain", None),
+        (("nodes", "drain", "thor", "--deadline", "9m"), "POST", "/api/nodes/thor/drain", {"deadline": "9m"}),
         (("nodes", "resume", "thor"), "POST", "/api/nodes/thor/resume", None),
         (("nodes", "remove", "thor"), "DELETE", "/api/nodes/thor", None),
         (("nodes", "label", "thor", "a=b", "c="), "PATCH", "/api/nodes/thor/labels", {"a": "b", "c": ""}),

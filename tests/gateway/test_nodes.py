@@ -153,6 +153,7 @@ async def test_what_is_loaded_is_shown_per_node_and_for_all(cluster: Cluster) ->
     ("method", "path", "body", "command"),
     [
         ("POST", "drain", None, c.DrainNode(node="orin")),
+        ("POST", "drain", {"deadline": "10m"}, c.DrainNode(node="orin", within=600_000_000)),
         ("POST", "resume", None, c.ResumeNode(node="orin")),
         ("POST", "approve", None, c.ApproveNode(node="orin")),
         ("PUT", "vram-budget", {"value": "80%"}, c.SetNodeBudget(node="orin", budget=Budget(percent=80))),

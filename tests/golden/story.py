@@ -131,6 +131,7 @@ def tell() -> Story:
     _edits_and_floors(story)
     _backends_go(story)
     _nodes_fail(story)
+    _drain_with_a_deadline(story)
     _operators(story)
     return story
 
@@ -231,6 +232,21 @@ def _nodes_fail(story: Story) -> None:
     story.node("spare", 8)
     story.send(cmd.ReportSilence(node="spare"))
     story.wait(HOUR)
+
+
+def _drain_with_a_deadline(story: Story) -> None:
+    """What is busy when the deadline comes is taken away, and then the node is empty."""
+    story.node("old", 24)
+    story.model("endless", 5, selector={"node.name": "old"})
+    story.acquire("q-30", "endless")
+    held = story.newest()
+    story.load(held)
+    story.send(cmd.DrainNode(node="old", within=10 * MINUTE), actor="operator:ann")
+    story.wait(11 * MINUTE)
+    story.unload(held)
+    story.send(cmd.ReleaseLock(request="q-30", outcome="failed", detail="drained"), actor="gateway-1")
+    story.send(cmd.RemoveModel(model="endless"), actor="operator:ann")
+    story.send(cmd.RemoveNode(node="old"), actor="operator:ann")
 
 
 def _operators(story: Story) -> None:

@@ -34,6 +34,7 @@ from tests.simulation.support import TWO_NODES, scenario
         ('[[faults]]\nat = "1s"\nkind = "heal"\ntarget = "a"\nfor = "3s"', 5, "for: is no key here"),
         ('[[faults]]\nat = "2h"\nkind = "writer-crash"', 2, "after the end"),
         ('[[admin]]\nat = "1s"\naction = "drain"\nnode = "zz"', 4, "not declared"),
+        ('[[admin]]\nat = "1s"\naction = "resume"\nnode = "a"\ndeadline = "1m"', 5, "deadline: is no key here"),
         ('[[admin]]\nat = "1s"\naction = "set"\nmin_residncy = "1s"', 4, "min_residncy"),
         ('[[workloads]]\nkind = "poisson"\nmodel = "m"', 1, "rate: is missing"),
         ('[[workloads]]\nkind = "poisson"\nmodel = "m"\nrate = "2"', 4, "not a rate"),
