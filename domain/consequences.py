@@ -11,6 +11,7 @@ from typing import Any
 
 from . import events as ev
 from .commands import Review
+from .fairness import fair_order
 from .leaving import is_emptied
 from .state import State
 
@@ -49,7 +50,7 @@ def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
     if not state.queues and not state.parked:
         return None
     cause = f"request {event.request} released {event.replica}"
-    return _review("capacity", cause, (*own, *_who_waits_for(state, event.node)))
+    return _review(state, "capacity", cause, (*own, *_who_waits_for(state, event.node)))
 
 
 def _room_on_node(words: str, *, own: bool) -> _Rule:
@@ -58,7 +59,7 @@ def _room_on_node(words: str, *, own: bool) -> _Rule:
     def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
         models = (event.model,) if own else ()
         concerned = (*models, *_who_waits_for(state, event.node))
-        return _review("capacity", words.format(event=event), concerned, _emptied(state, event.node))
+        return _review(state, "capacity", words.format(event=event), concerned, _emptied(state, event.node))
 
     return rule
 
@@ -72,14 +73,14 @@ def _node_changed(words: str, change: str = "node") -> _Rule:
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
         here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
         models = (*sorted(here), *_who_waits_for(state, event.node), *sorted(state.everywhere))
-        return _review(change, words.format(event=event), models, _emptied(state, event.node))
+        return _review(state, change, words.format(event=event), models, _emptied(state, event.node))
 
     return rule
 
 
 def _stray_gone(state: State, event: ev.StrayStopped) -> Review | None:
     """It may have been the last thing that ran on a node that is being drained."""
-    return _review("node", f"process {event.process} was stopped", (), _emptied(state, event.node))
+    return _review(state, "node", f"process {event.process} was stopped", (), _emptied(state, event.node))
 
 
 def _emptied(state: State, name: str) -> tuple[str, ...]:
@@ -91,50 +92,61 @@ def _node_gone(words: str) -> _Rule:
     """Whoever waits must look elsewhere; floors are looked at with each replica that is lost."""
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
-        return _review("node", words.format(event=event), _in_fair_order(state, state.queues))
+        return _review(state, "node", words.format(event=event), fair_order(state, state.queues))
 
     return rule
 
 
 def _unreachable(state: State, event: ev.NodeBecameUnreachable) -> Review | None:
     """Its models' waiting requests may go elsewhere; floors wait until it is offline, so that nothing moves at once."""
-    return _review("node", f"node {event.node} is unreachable", _in_fair_order(state, state.queues))
+    return _review(state, "node", f"node {event.node} is unreachable", fair_order(state, state.queues))
 
 
 def _scheduling_changed(state: State, event: ev.ModelSchedulingChanged) -> Review | None:
     """Its own replicas and requests, and those who wait for room where it lives: it may be evictable now."""
     nodes = {state.replicas[replica].node for replica in state.by_model.get(event.model, ())}
     others = [model for node in sorted(nodes) for model in _who_waits_for(state, node)]
-    return _review("model", f"the scheduling of {event.model} changed", (event.model, *others))
+    return _review(state, "model", f"the scheduling of {event.model} changed", (event.model, *others))
 
 
 def _everything(words: str, change: str) -> _Rule:
     def rule(state: State, event: ev.Event) -> Review | None:
-        models = (*_in_fair_order(state, state.queues), *sorted({*state.models, *state.by_model}))
-        return _review(change, words.format(event=event), models)
+        models = (*fair_order(state, state.queues), *sorted({*state.models, *state.by_model}))
+        return _review(state, change, words.format(event=event), models)
 
     return rule
 
 
-def _review(change: str, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()) -> Review | None:
-    unique = tuple(dict.fromkeys(models))
-    return Review(change=change, cause=cause, models=unique, nodes=nodes) if unique or nodes else None
+def _review(state: State, change: str, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()) -> Review | None:
+    """A review of these models, each once; those that compete for room by waiting requests stand in fair order.
+
+    A model that has a floor keeps its place: what an operator wants kept goes before a passing request.
+    """
+    unique = list(dict.fromkeys(models))
+    if not unique and not nodes:
+        return None
+    if state.queues:
+        places = [place for place, name in enumerate(unique) if _competes(state, name)]
+        for place, name in zip(places, fair_order(state, [unique[place] for place in places]), strict=True):
+            unique[place] = name
+    return Review(change=change, cause=cause, models=tuple(unique), nodes=nodes)
+
+
+def _competes(state: State, name: str) -> bool:
+    model = state.models.get(name)
+    has_floor = model is not None and (model.scheduling.min_replicas > 0 or model.scheduling.everywhere)
+    return name in state.queues and not has_floor
 
 
 def _who_waits_for(state: State, node: str) -> tuple[str, ...]:
     """Models with waiting requests, then parked models, that have this node among their candidates."""
-    waiting = _in_fair_order(state, (name for name in state.queues if _has_candidate(state, name, node)))
+    waiting = fair_order(state, (name for name in state.queues if _has_candidate(state, name, node)))
     return (*waiting, *(name for name in sorted(state.parked) if _has_candidate(state, name, node)))
 
 
 def _has_candidate(state: State, name: str, node: str) -> bool:
     model = state.models.get(name)
     return model is not None and node in state.candidates(model).nodes
-
-
-def _in_fair_order(state: State, names: Iterable[str]) -> tuple[str, ...]:
-    """Models by their first waiting request: higher priority first, then who came first."""
-    return tuple(sorted(names, key=lambda name: state.queues[name][0]))
 
 
 _RULES: dict[type[ev.Event], _Rule] = {

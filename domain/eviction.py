@@ -49,6 +49,9 @@ def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int,
     model = state.models.get(replica.model)
     if model is None:
         return ""
+    if replica.model in state.queues and state.takes_locks(replica):
+        # They are about to be granted: a warm model never waits behind a cold one.
+        return "its own requests wait for it"
     if model.scheduling.pinned:
         return "pinned"
     mine, its = beneficiary.scheduling.priority, model.scheduling.priority

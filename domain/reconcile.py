@@ -28,7 +28,16 @@ CURES = {
 
 
 def review(state: State, command: Review, now: int) -> tuple[list[ev.Event], tuple[str, ...]]:
-    """The events of the first model that needs something, and the models that are still to be reviewed."""
+    """The events of the first model that needs something, and the models that are still to be reviewed.
+
+    Locks on warm replicas come first, whoever is reviewed first: a warm model never waits behind a cold one.
+    """
+    for name in command.models:
+        model = state.models.get(name)
+        if model is not None and state.waiting(name):
+            granted = _grant(state, model, command.cause, now)
+            if granted:
+                return granted, command.models
     for place, name in enumerate(command.models):
         events = review_model(state, name, command, now)
         if events:
@@ -40,10 +49,6 @@ def review_model(state: State, name: str, command: Review, now: int) -> list[ev.
     """The first thing that this model needs now; no events when it needs none."""
     model = state.models.get(name)
     reconciling = "reconciler" not in state.frozen
-    if model is not None and state.waiting(name):
-        granted = _grant(state, model, command.cause, now)
-        if granted:
-            return granted
     if reconciling:
         leaving = leaving_now(state, name)
         if leaving is not None:

@@ -10,6 +10,7 @@ from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, Repor
 from .entities import Model, Phase, Request, RequestStatus, Wait
 from .errors import Conflict, InvalidField
 from .explanation import Explanation
+from .fairness import fair_order
 from .leaving import why_leaving
 from .refusals import RefusalCode
 from .routing import Evict, Hold, Join, Lock, Place, Plan, Refuse
@@ -276,11 +277,15 @@ def retry_after(state: State, now: int) -> int:
 
 
 def wake(state: State, request: Request, now: int) -> list[ev.Event]:
-    """The instant that a waiting request named has come: look again; if there is still no way, wait for a change."""
-    model = state.models[request.model]
-    head = state.waiting(model.name)[0][2]
-    if request.id != head:
+    """The instant that a waiting request named has come: look again; if there is still no way, wait for a change.
+
+    When it has come for several, they are looked at in fair order, and not in that of their timers.
+    """
+    if request.id != state.waiting(request.model)[0][2]:
         return [_queued(asking(request), Wait("busy"), None, now)]
+    heads = (state.requests[state.queues[name][0][2]] for name in fair_order(state, state.queues))
+    request = next(head for head in heads if head.wait is not None and head.wait.until <= now)
+    model = state.models[request.model]
     return advance(state, model, request, now, "the instant it waited for has come") or [
         _queued(asking(request), msgspec.structs.replace(request.wait or Wait("busy"), until=FOREVER), None, now)
     ]

@@ -37,6 +37,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a request waits for a lock when it names no deadline of its own."""
     queue_limit: int = 1000
     """How many requests may wait at once in the whole cluster."""
+    priority_ageing: int = 1 * MINUTE
+    """How much waiting one point of a request's priority is worth; off: higher priority always goes first."""
     load_silence: int = 5 * MINUTE
     """How long a load may show no progress before it counts as failed."""
     load_attempts: int = 3
@@ -48,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _COUNTS = frozenset({"queue_limit", "load_attempts", "growth_per_tick"})
-_CAN_BE_OFF = frozenset({"idle_unload"})
+_CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing"})
 
 
 def parse_setting(name: str, value: object) -> int:

@@ -7,6 +7,7 @@ derived from them is kept, in an order that does not depend on history; indexes 
 from __future__ import annotations
 
 import hashlib
+from bisect import insort
 
 import msgspec
 
@@ -14,6 +15,7 @@ from .engine import Engine
 from .entities import Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus, Stray
 from .errors import UnknownEvent
 from .events import EVENT_TYPES
+from .fairness import queue_key
 from .ledger import LedgerImage, image_of, ledger_from
 from .recording import Snapshot
 from .settings import Settings
@@ -149,9 +151,7 @@ def _restore_request(state: State, request: Request) -> None:
     if request.status is RequestStatus.LOCKED:
         state.locks.setdefault(request.replica, {})[request.id] = None
     elif request.status is RequestStatus.QUEUED:
-        key = (-request.priority, request.serial, request.id)
-        state.queues.setdefault(request.model, []).append(key)
-        state.queues[request.model].sort()
+        insort(state.queues.setdefault(request.model, []), queue_key(state, request))
         state.set_timer(request.deadline, "deadline", request.id)
         if request.wait is not None and request.wait.until < FOREVER:
             state.set_timer(request.wait.until, "wake", request.id)

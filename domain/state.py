@@ -18,6 +18,8 @@ OpenKey = tuple[int, str]
 """A node's place in :attr:`CandidateSet.open`: most free memory in one pool first, then by name."""
 WarmKey = tuple[int, int, str, str]
 """A replica's place in a :class:`WarmSet` bucket: least recently used first, then oldest; with its id and node."""
+QueueKey = tuple[int, int, str]
+"""A waiting request's place: its rank (see :mod:`interlock.domain.fairness`), its serial number and its id."""
 Timer = tuple[int, str, str]
 """An instant, the kind of timer, and the id of what it belongs to."""
 
@@ -141,7 +143,7 @@ class State:
         self.loading: dict[str, dict[str, None]] = {}
         self.transit: dict[str, None] = {}
         self.locks: dict[str, dict[str, None]] = {}
-        self.queues: dict[str, list[tuple[int, int, str]]] = {}
+        self.queues: dict[str, list[QueueKey]] = {}
         self.by_holder: dict[str, dict[str, None]] = {}
         self.awaited: dict[str, dict[str, None]] = {}
         self.committed: dict[str, tuple[int, ...]] = {}
@@ -222,7 +224,7 @@ class State:
             and self.nodes[replica.node].takes_work
         )
 
-    def waiting(self, model: str) -> list[tuple[int, int, str]]:
+    def waiting(self, model: str) -> list[QueueKey]:
         """The model's queue, first to be served first; the request id is each entry's last item."""
         return self.queues.get(model, [])
 

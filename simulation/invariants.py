@@ -23,6 +23,7 @@ from interlock.domain.variant import passes_allowed
 from .clock import START
 from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
+from .queueing import Queues
 
 VIOLATIONS_KEPT = 20
 """So many of each property."""
@@ -56,6 +57,7 @@ class Invariants:
         settings: Settings | None = None,
     ) -> None:
         self.picture = Picture()
+        self.queues = Queues(self.picture)
         self.settings = settings or Settings()
         load_attempts = self.settings.load_attempts
         self.violations: list[Violation] = []
@@ -274,6 +276,7 @@ class Invariants:
             cycle = " || ".join(self.stories.get(event.request, ())[-3:]) or f"waits for {event.wait.kind}"
             text = f"{event.request} goes round in circles while nothing changes: {cycle}"
             self.breach("T", text, event.request)
+        self.queues.see(event)
         picture.waiting[event.request] = event.model
         model = picture.models.get(event.model)
         if model is not None:
@@ -313,6 +316,7 @@ class Invariants:
     def _end(self, request: str, model: str) -> None:
         self._stop_waiting(request, model)
         self._unlock(request)
+        self.queues.end(request)
         self.changes += 1
         for memory in (self.steps, self.rounds, self.stories):
             memory.pop(request, None)
@@ -338,6 +342,7 @@ class Invariants:
             self._stop_waiting(event.request, event.model)
             self.rounds.pop(event.request, None)
             self.touched[event.model] = None
+        self.queues.see(event)
         replica = picture.replicas.get(event.replica)
         if event.request in picture.locked:
             self.breach("S", f"{event.request} holds {picture.locked[event.request]} and locks {event.replica}")
@@ -354,6 +359,9 @@ class Invariants:
         elif model.scheduling.parallel and len(replica.locks) > model.scheduling.parallel:
             text = f"{replica.id} serves {len(replica.locks)} requests; {model.name} allows {model.scheduling.parallel}"
             self.breach("S", text, event.replica)
+        passed = self.queues.passed_over(model, event.request, self.settings) if model is not None else ""
+        if passed:
+            self.breach("W", f"{event.request} is served while {passed} has waited longer for {event.model}", passed)
         if replica.model != event.model:
             self.breach("S", f"{event.request} for {event.model} locks a replica of {replica.model}", event.replica)
 
@@ -404,6 +412,9 @@ class Invariants:
             for victim in victims:
                 self._judge_victim(event, victim, model)
             self._judge_smallest(event, victims, node)
+            if passed := self.queues.passed_over_for_room(event, model, node, self.settings):
+                text = f"{event.cause} gets room on {node.name} that {passed} has waited longer for"
+                self.breach("W", text, passed)
         picture.replicas[replica.id] = node.replicas[replica.id] = model.replicas[replica.id] = replica
         node.count(node.claims, replica.claim, +1)
         node.count(node.staying, replica.claim, +1)
@@ -507,6 +518,11 @@ class Invariants:
         model = self.picture.models.get(event.model)
         if model is not None and model.scheduling.pinned:
             self.breach("S", f"{event.replica} of {model.name} is evicted, and pinned", event.replica)
+        if model is not None and model.waiting and self.picture.eligible(replica):
+            text = (
+                f"{event.replica} is evicted while {len(model.waiting)} requests wait for {model.name}, and it is free"
+            )
+            self.breach("U", text, event.replica)
         self._leave_above_floor(replica, model, "evicted")
         replica.beneficiary = event.beneficiary
         self._victims.append(replica)

@@ -14,6 +14,7 @@ from interlock.domain import (
     consequences,
     engine,
     eviction,
+    fairness,
     loads,
     models,
     nodes,
@@ -160,6 +161,11 @@ def disk_unchecked(patches: Patches) -> None:
     patches.swap(need, unchecked)
 
 
+def ageing_forgotten(patches: Patches) -> None:
+    """Priority is strict: a request waits for as long as requests of higher priority go on coming."""
+    patches.swap(fairness.rank, lambda settings, arrival, priority: -priority)
+
+
 # --- eviction -------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +191,29 @@ def floor_counts_excluded(patches: Patches) -> None:
         return sum(1 for replica in replicas if replica.phase is Phase.LOADED)
 
     patches.swap(eviction.loaded_on_candidates, loaded_anywhere)
+
+
+def cold_before_warm(patches: Patches) -> None:
+    """A replica that has come free goes to a cold model, while its own model's requests wait for it."""
+    let_go, why_not, review = requests.let_go, eviction.why_not_victim, reconcile.review
+
+    def keeps_nothing(at: Any, request: Any, outcome: str, detail: str, now: int) -> Any:
+        return let_go(at, request, outcome, detail, now)[:1]
+
+    def own_count_for_nothing(at: Any, replica: Any, beneficiary: Any, now: int, *, strictly: bool) -> str:
+        why = why_not(at, replica, beneficiary, now, strictly=strictly)
+        return "" if why == "its own requests wait for it" else why
+
+    def cold_first(at: Any, command: Any, now: int) -> Any:
+        names = tuple(sorted(command.models, key=lambda name: name in at.warm))
+        for name in names:
+            if name not in at.warm and (events := reconcile.review_model(at, name, command, now)):
+                return events, names
+        return review(at, command, now)
+
+    patches.swap(let_go, keeps_nothing)
+    patches.swap(why_not, own_count_for_nothing)
+    patches.swap(review, cold_first)
 
 
 def _spoil_victims(patches: Patches, forgive: Callable[[str, Any, Any, Any], str]) -> None:
@@ -601,6 +630,8 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (disk_unchecked, "S", "full-disk", True),
     (give_up_leaves_running, "Q", "load-given-up", True),
     (deadline_forgotten, "W", "deadline-wakes", True),
+    (ageing_forgotten, "W", "patient-request-served", True),
+    (cold_before_warm, "U", "warm-before-cold", True),
     (model_name_unchecked, "S", "port-used-again", False),
     (ttl_ignored, "S", "idle-models-leave", True),
     *node_mutations.ROWS,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from msgspec.structs import replace
 
 from interlock.domain.entities import Model, Node, Phase, Replica, Request, RequestStatus, merged_labels
+from interlock.domain.fairness import queue_key
 from interlock.domain.state import State
 from interlock.domain.timers import arm_idle_of
 from interlock.domain.units import FOREVER
@@ -87,7 +90,7 @@ def drop_locks(state: State, replica: Replica) -> None:
 def leave_queue(state: State, request: Request) -> None:
     """Take a request out of its model's queue."""
     queue = state.queues[request.model]
-    queue.remove((-request.priority, request.serial, request.id))
+    del queue[bisect_left(queue, queue_key(state, request))]
     if not queue:
         del state.queues[request.model]
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from interlock.domain import events as ev
 from interlock.domain.entities import Request, RequestStatus, Wait
+from interlock.domain.fairness import queue_key
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
 
@@ -27,7 +28,7 @@ def _request_queued(state: State, event: ev.RequestQueued) -> None:
     )  # fmt: skip
     put_request(state, request)
     if old is None or old.status is not RequestStatus.QUEUED:
-        insort(state.queues.setdefault(event.model, []), (-event.priority, serial, event.request))
+        insort(state.queues.setdefault(event.model, []), queue_key(state, request))
         state.set_timer(event.deadline, "deadline", event.request)
     if event.wait.until < FOREVER:
         state.set_timer(event.wait.until, "wake", event.request)

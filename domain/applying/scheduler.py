@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from interlock.domain import events as ev
+from interlock.domain.fairness import order_queues_anew
 from interlock.domain.state import State
 from interlock.domain.timers import arm_idle
 
@@ -27,6 +28,8 @@ def _settings_changed(state: State, event: ev.SettingsChanged) -> None:
     if "scale_down_delay" in event.values or "idle_unload" in event.values:
         for replica in state.replicas.values():
             arm_idle(state, replica)
+    if "priority_ageing" in event.values:
+        order_queues_anew(state)
 
 
 @applies(ev.Frozen)

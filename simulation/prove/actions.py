@@ -23,6 +23,7 @@ from interlock.domain.commands import (
     StartEpoch,
 )
 from interlock.domain.entities import NodeStatus, Phase, Request, RequestStatus
+from interlock.domain.fairness import order_queues_anew
 from interlock.domain.loads import UNLOAD_TRIES, pending_effect, stop_stray
 from interlock.domain.shrinking import idle_since, idle_unload_of
 from interlock.domain.state import State
@@ -30,7 +31,7 @@ from interlock.domain.timers import prune
 from interlock.domain.units import FOREVER
 from interlock.simulation import world
 
-from .image import Picture, slot_of
+from .image import Picture, aged_at, slot_of
 from .scope import Scope
 from .situation import Situation
 
@@ -197,6 +198,11 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
             found.setdefault(request.wait.until, (("timer", "wake", place), ""))
         if now < request.deadline < FOREVER:
             found.setdefault(request.deadline, (("timer", "deadline", place), ""))
+    if situation.priorities:
+        waiting = (r for r in state.requests.values() if r.status is not RequestStatus.LOCKED)
+        aged = [instant for request in waiting for instant in aged_at(situation, request) if instant > now]
+        if aged:
+            found.setdefault(min(aged), (("pass", "ageing"), ""))
     for name in sorted(state.models):
         model = state.models[name]
         if now < model.retry_at < FOREVER:
@@ -257,6 +263,16 @@ def bring(state: State, instant: int, now: int) -> None:
     state.timers = [(now if timer[0] == instant else timer[0], timer[1], timer[2]) for timer in state.timers]
     heapify(state.timers)
     prune(state)
+
+
+def bring_age(situation: Situation, instant: int) -> None:
+    """Make all who wait have waited for longer, up to the instant at which one of them has aged."""
+    state, by = situation.state, instant - situation.now
+    waiting = [request for request in state.requests.values() if request.status is not RequestStatus.LOCKED]
+    if any(instant in aged_at(situation, request) for request in waiting):
+        for request in waiting:
+            state.requests[request.id] = replace(request, arrival=request.arrival - by)
+        order_queues_anew(state)
 
 
 def bring_idle(state: State, replica_id: str, delay: int, now: int) -> None:
@@ -379,6 +395,7 @@ def _time(after: Situation, about: Any) -> None:
         prune(after.state)
     elif isinstance(about, int):
         bring(after.state, about, after.now)
+        bring_age(after, about)
     else:
         bring_idle(after.state, about[0], about[1], after.now)
     after.tick()

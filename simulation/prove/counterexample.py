@@ -23,7 +23,7 @@ from . import image
 from .actions import Action, Key, perform, possible
 from .cycles import Lasso
 from .explore import EFFECTS, Exploration
-from .image import Vocabulary
+from .image import Vocabulary, aged_at
 from .scope import Scope
 from .situation import Situation
 from .start import begin
@@ -188,6 +188,8 @@ def instants_of(situation: Situation) -> dict[Holder, int]:
     for request in state.requests.values():
         if request.status is not RequestStatus.LOCKED:
             found["deadline", request.id] = request.deadline
+            for place, instant in enumerate(aged_at(situation, request)):
+                found["aged", request.id, str(place)] = instant
         if request.wait is not None:
             found["wake", request.id] = request.wait.until
     for model in state.models.values():

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from interlock.domain.commands import Command
-from interlock.domain.entities import Model, Node, Phase, Replica, RequestStatus
+from interlock.domain.entities import Model, Node, Phase, Replica, Request, RequestStatus
 from interlock.domain.loads import operation
 from interlock.domain.settings import Settings
 from interlock.domain.shrinking import idle_since, idle_unload_of
@@ -45,7 +45,8 @@ REPLICA_LEFT_OUT = {
     "revision": "kept as declared, serving or neither",
 }
 REQUEST_LEFT_OUT = {
-    "id": "renamed", "serial": "kept as the order", "arrival": "no decision reads it",
+    "id": "renamed", "serial": "kept as the order",
+    "arrival": "kept as the order of all who wait, and as which newcomers would go first",
     "tenant": "no decision reads it", "deadline": "kept as past or to come, and only while it may end the wait",
 }  # fmt: skip
 NODE_LEFT_OUT = {
@@ -179,6 +180,7 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
     row: list[int] = []
     _add_replicas(row, state, ordered, places, instants)
     _add_requests(row, state, places, instants, words)
+    _add_order(row, situation, instants)
     attempts = state.settings.load_attempts
     # In order of name, so that a state that was restored has the same picture.
     for name in sorted(state.models):
@@ -259,6 +261,27 @@ def _add_requests(row: list[int], state: State, places: dict[str, int], instants
         wait = request.wait
         if wait is not None and request.status is RequestStatus.QUEUED:
             row += (words.number(wait.kind), places.get(wait.on, -1), instants.of(wait.until))
+
+
+def _add_order(row: list[int], situation: Situation, instants: _Instants) -> None:
+    """In which order those who wait go first, of whatever model; and up to when a newcomer would go before each."""
+    state = situation.state
+    waiting = sorted(entry for queue in state.queues.values() for entry in queue)
+    if not waiting:
+        return
+    if len(waiting) > 1:
+        numbers = {request: number for number, request in enumerate(state.requests)}
+        row += [numbers[entry[2]] for entry in waiting]
+    for _, _, request_id in waiting:
+        row += [instants.of(instant) for instant in aged_at(situation, state.requests[request_id])]
+
+
+def aged_at(situation: Situation, request: Request) -> list[int]:
+    """The instants from which on a newcomer of each higher priority no longer goes before the request."""
+    ageing = situation.state.settings.priority_ageing
+    if ageing >= FOREVER:
+        return []
+    return [request.arrival + (p - request.priority) * ageing for p in situation.priorities if p > request.priority]
 
 
 def _add_rest(row: list[int], state: State, words: Vocabulary) -> None:

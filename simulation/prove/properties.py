@@ -94,7 +94,42 @@ def _locked(state: State, event: ev.ReplicaLocked, now: int) -> Finding | None:
         return Finding("S", f"{model.name} is locked in a revision that does not serve")
     if model.scheduling.parallel and locks_on(state, replica.id) >= model.scheduling.parallel:
         return Finding("S", f"{model.name} on {node.name} takes more locks than parallel allows")
+    mine = _rank(state, state.requests.get(event.request), event.arrival, event.priority)
+    if any(_rank(state, other) < mine for other in _queued(state) if other.model == model.name):
+        return Finding("W", f"a request for {model.name} is served while another has waited longer for it")
     return None
+
+
+def _rank(state: State, request: Request | None, arrival: int = 0, priority: int = 0) -> tuple[int, int]:
+    """Where a request stands, or one that has just come with these: those of lower rank go first."""
+    ageing = state.settings.priority_ageing
+    if request is not None:
+        arrival, priority = request.arrival, request.priority
+    serial = request.serial if request is not None else state.arrivals
+    return (-priority if ageing >= FOREVER else arrival - priority * ageing, serial)
+
+
+def _queued(state: State) -> list[Request]:
+    return [request for request in state.requests.values() if request.status is RequestStatus.QUEUED]
+
+
+def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node, now: int) -> str:
+    """The model of a request that waits for nothing but this room, and has waited longer than who gets it."""
+    request = state.requests.get(event.cause.removeprefix("request "))
+    if not event.cause.startswith("request ") or model.scheduling.min_replicas or model.scheduling.everywhere:
+        return ""
+    mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
+    size = max((size for _, size in event.claim), default=0)
+    for other in _queued(state):
+        its, wait = state.models[other.model], other.wait
+        if its is model or wait is None or wait.kind != "capacity" or wait.until <= now or _rank(state, other) >= mine:
+            continue
+        may_evict = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
+        has_copy = any(r.model == its.name and r.node == node.name for r in state.replicas.values())
+        fits = its.declared_spec.vram <= size and its.declared_spec.disk <= event.disk
+        if fits and is_candidate(its, node) and not has_copy and (may_evict or not event.victims):
+            return its.name
+    return ""
 
 
 def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | None:
@@ -112,6 +147,8 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
         return Finding("S", f"{where} exceeds the node's {node.max_replicas_per_model} slots for a model")
     if node.disk is not None and event.disk > node.disk - _disk_taken(state, node):
         return Finding("S", f"{where} needs more disk than there is")
+    if passed := _passed_over(state, event, model, node, now):
+        return Finding("W", f"{where} takes room that a request for {passed} has waited longer for")
     spare = _needless_victim(state, node, model, event)
     if spare:
         return Finding("S", f"{where} evicts {spare} too, which it needs not")
@@ -172,6 +209,8 @@ def _evicted(state: State, event: ev.ReplicaEvicted, now: int) -> Finding | None
         return Finding("S", f"{what}, which is warm: growth evicts")
     if owner is None:
         return None
+    if any(request.model == owner.name for request in _queued(state)) and is_usable(state, victim, owner):
+        return Finding("U", f"{what} while requests wait for it, and it is free")
     if owner.scheduling.pinned:
         return Finding("S", f"{what} though it is pinned")
     mine, its = beneficiary.scheduling.priority, owner.scheduling.priority

@@ -65,18 +65,23 @@ class Witness(Ledger):
 
 
 class Situation:
-    """Engine, workers, and ``mail``: answers and late words that are still to arrive. ``now`` in microseconds."""
+    """Engine, workers, and ``mail``: answers and late words that are still to arrive. ``now`` in microseconds.
 
-    __slots__ = ("engine", "judge", "mail", "now", "workers")
+    ``priorities`` are those that requests may have, when they may differ.
+    """
+
+    __slots__ = ("engine", "judge", "mail", "now", "priorities", "workers")
 
     def __init__(
-        self, engine: Engine, workers: dict[str, Worker], mail: tuple[Command, ...], now: int, judge: Judge
-    ) -> None:
+        self, engine: Engine, workers: dict[str, Worker], mail: tuple[Command, ...], now: int, judge: Judge,
+        priorities: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         self.engine = engine
         self.workers = workers
         self.mail = mail
         self.now = now
         self.judge = judge
+        self.priorities = priorities
 
     @property
     def state(self) -> State:
@@ -89,7 +94,9 @@ class Situation:
         state = old.state.fork()
         ledger = Witness(state, self.judge)
         ledger.epoch = old.ledger.epoch
-        return Situation(Engine(state, ledger), self.workers.copy(), self.mail, self.now + 1, self.judge)
+        return Situation(
+            Engine(state, ledger), self.workers.copy(), self.mail, self.now + 1, self.judge, self.priorities
+        )
 
     def handle(self, command: Command) -> Outcome:
         """Have the engine decide a command now."""
@@ -116,13 +123,14 @@ class Packed(msgspec.Struct, frozen=True):
     now: int
     epoch: int
     judge: Judge
+    priorities: tuple[int, ...]
 
 
 def pack(situation: Situation) -> Packed:
     """What cannot be derived."""
     epoch = situation.engine.ledger.epoch
     image = image_of_state(situation.state)
-    return Packed(image, situation.workers, situation.mail, situation.now, epoch, situation.judge)
+    return Packed(image, situation.workers, situation.mail, situation.now, epoch, situation.judge, situation.priorities)
 
 
 def unpack(packed: Packed) -> Situation:
@@ -130,4 +138,4 @@ def unpack(packed: Packed) -> Situation:
     state = state_from(packed.state)
     ledger = Witness(state, packed.judge)
     ledger.epoch = packed.epoch
-    return Situation(Engine(state, ledger), packed.workers, packed.mail, packed.now, packed.judge)
+    return Situation(Engine(state, ledger), packed.workers, packed.mail, packed.now, packed.judge, packed.priorities)

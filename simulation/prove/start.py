@@ -29,7 +29,9 @@ def begin(scope: Scope) -> Situation:
     """The scope's first situation. What loads at the beginning has no history: it stands there, idle and evictable."""
     state = State()
     workers = {node.facts.name: world.Worker(node.facts, up=node.up) for node in scope.nodes}
-    situation = Situation(Engine(state, Witness(state, judge)), workers, (), START, judge)
+    priorities = tuple(sorted({kind.priority for kind in scope.kinds}))
+    several = priorities if len(priorities) > 1 else ()
+    situation = Situation(Engine(state, Witness(state, judge)), workers, (), START, judge, several)
     state.settings = scope.settings
     for node in scope.nodes:
         if node.up:

@@ -22,6 +22,7 @@ OWN_STEPS = {
     "orin-thor": 2,
     "reconciler": 2,
     "two-models-one-slot": 3,
+    "two-priorities-one-slot": 3,
     PROTOCOL: EPOCHS,
 }
 """The scopes that every run of the tests explores, and the most own steps of a request in each."""
