@@ -1,8 +1,8 @@
 """Model tables, as a scenario's ``[[models]]``, a file for ``interlock models apply`` and ``/api/models`` write them.
 
 ``name``, ``backend``, ``options``, ``vram``, ``disk``, ``node_selector``, ``min_replicas``, ``max_replicas`` or
-``replicas = "all"``, ``parallel``, ``priority``, ``pinned``, ``idle_unload``, ``aliases``. Anything else is refused by
-name.
+``replicas = "all"``, ``parallel``, ``priority``, ``pinned``, ``idle_unload``, ``prefix_affinity``, ``aliases``.
+Anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from interlock.domain.commands import DeclareModel
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
 from interlock.domain.errors import InvalidField, UnreadableFile
 from interlock.domain.selector import parse_selector
-from interlock.domain.settings import parse_idle_unload
+from interlock.domain.settings import parse_affinity, parse_idle_unload
 from interlock.domain.units import parse_size
 
 SPEC_KEYS = ("backend", "options", "vram", "disk")
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
-    "idle_unload",
+    "idle_unload", "prefix_affinity",
 )  # fmt: skip
 MODEL_KEYS = ("name", *SPEC_KEYS, *SCHEDULING_KEYS, "aliases")
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f*>]{1,200}")
@@ -97,6 +97,7 @@ def parse_scheduling(table: Mapping[str, object], field: str = "") -> Scheduling
         priority=_whole(table.get("priority", 0), f"{at}priority"),
         pinned=pinned,
         idle_unload=parse_idle_unload(table.get("idle_unload"), f"{at}idle_unload"),
+        prefix_affinity=parse_affinity(table.get("prefix_affinity", "default"), f"{at}prefix_affinity"),
     )
 
 

@@ -21,6 +21,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
 class AcquireLock(Command, frozen=True, kw_only=True):
     """A request wants a replica of ``model``. ``deadline`` is an instant; 0 means the setting's length from now.
 
+    ``prefix`` are the marks of its prompt (see :mod:`interlock.domain.prefixes`): it prefers a replica that holds them.
+
     Replies Locked, Waiting (the outcome follows as an event of the request) or Rejected.
     """
 
@@ -30,6 +32,7 @@ class AcquireLock(Command, frozen=True, kw_only=True):
     tenant: str = ""
     priority: int = 0
     deadline: int = 0
+    prefix: tuple[int, ...] = ()
 
 
 class ReleaseLock(Command, frozen=True, kw_only=True):

@@ -124,6 +124,8 @@ class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     pinned: bool = False
     idle_unload: int | None = None
     """How long it must be idle before its last copy goes; None: the cluster's setting; FOREVER: never."""
+    prefix_affinity: int | None = None
+    """So many more requests in flight may a replica have that holds the whole prompt; 0 is off, None the setting's."""
 
     @property
     def scales(self) -> bool:
@@ -243,6 +245,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     wait: Wait | None = None
     passes: int = 0
     """Its own steps so far: loads begun for it, and routes after a backend was gone."""
+    prefix: tuple[int, ...] = ()
+    """The marks of its prompt; see :mod:`interlock.domain.prefixes`."""
 
 
 class Stray(msgspec.Struct, frozen=True, gc=False):

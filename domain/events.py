@@ -234,6 +234,7 @@ class RequestQueued(ModelEvent, frozen=True, kw_only=True):
     tenant: str = ""
     priority: int = 0
     passes: int = 0
+    prefix: tuple[int, ...] = ()
     explanation: Explanation | None = None
 
 
@@ -340,7 +341,7 @@ class ReplicaLoadFailed(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class ReplicaLocked(ReplicaEvent, frozen=True, kw_only=True):
-    """The request may use the replica until it releases it."""
+    """The request may use the replica until it releases it, which holds its ``prefix`` from now on."""
 
     request: str
     holder: str
@@ -349,6 +350,7 @@ class ReplicaLocked(ReplicaEvent, frozen=True, kw_only=True):
     tenant: str = ""
     priority: int = 0
     passes: int = 0
+    prefix: tuple[int, ...] = ()
     cause: str = ""
     explanation: Explanation | None = None
 

@@ -195,7 +195,8 @@ def grants(state: State, model: Model, replica: Replica, room: int, now: int, ca
             ev.ReplicaLocked(
                 at=now, replica=replica.id, model=model.name, node=replica.node, request=request.id,
                 holder=request.holder, arrival=request.arrival, deadline=request.deadline, tenant=request.tenant,
-                priority=request.priority, passes=request.passes, cause=cause, explanation=why,
+                priority=request.priority, passes=request.passes, prefix=request.prefix, cause=cause,
+                explanation=why,
             )
         )  # fmt: skip
     return granted

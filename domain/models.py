@@ -62,6 +62,8 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
             raise InvalidField(field, f"{getattr(scheduling, field)} is negative", cure="Give 0 or more.")
     if scheduling.idle_unload is not None and scheduling.idle_unload <= 0:
         raise InvalidField("idle_unload", "is no length above 0", cure='Give "1s" or more, "off" or "default".')
+    if scheduling.prefix_affinity is not None and scheduling.prefix_affinity < 0:
+        raise InvalidField("prefix_affinity", "is negative", cure="Give 0 (off) or more, or leave it out.")
     if scheduling.max_replicas and scheduling.min_replicas > scheduling.max_replicas:
         cure = "Raise max_replicas, or set it to 0 for no ceiling."
         raise InvalidField("min_replicas", f"{scheduling.min_replicas} is above max_replicas", cure=cure)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from . import affinity, loads, routing
 from . import events as ev
-from . import loads, routing
 from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
 from .entities import Model, Phase, Request, RequestStatus, Wait
 from .errors import Conflict, InvalidField
 from .explanation import Explanation
 from .fairness import fair_order
 from .leaving import why_leaving
+from .prefixes import DEPTHS
 from .refusals import RefusalCode
 from .routing import Evict, Hold, Join, Lock, Place, Plan, Refuse
 from .state import State
@@ -32,13 +33,14 @@ class Asking(msgspec.Struct, frozen=True, gc=False):
     arrival: int
     deadline: int
     passes: int
+    prefix: tuple[int, ...] = ()
 
 
 def asking(request: Request) -> Asking:
     """The asking form of a request that the state knows."""
     return Asking(
         request.id, request.model, request.holder, request.tenant, request.priority, request.arrival,
-        request.deadline, request.passes,
+        request.deadline, request.passes, request.prefix,
     )  # fmt: skip
 
 
@@ -53,10 +55,15 @@ def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
             raise InvalidField(field, "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
     if command.request in state.requests:
         raise Conflict(f"request {command.request} is in the cluster already.", cure="Give each request its own id.")
+    if len(command.prefix) > len(DEPTHS):
+        raise InvalidField("prefix", f"has {len(command.prefix)} marks", cure=f"Give {len(DEPTHS)} at most.")
     deadline = command.deadline or now + state.settings.request_deadline
     model = state.find_model(command.model)
     name = model.name if model else command.model
-    request = Asking(command.request, name, command.holder, command.tenant, command.priority, now, deadline, 0)
+    prefix = command.prefix
+    if prefix and (model is None or not affinity.worth(state, model)):
+        prefix = ()
+    request = Asking(command.request, name, command.holder, command.tenant, command.priority, now, deadline, 0, prefix)
     if model is None:
         return [_refused(request, routing.no_such_model(command.model), now)]
     return settle(state, model, request, _plan(state, model, request, now), now)
@@ -64,7 +71,7 @@ def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
 
 def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
     """Route, but behind those of the same model that wait already: first in, first out."""
-    plan = routing.route(state, model, now)
+    plan = routing.route(state, model, now, request.prefix)
     if isinstance(plan, Lock) and state.waiting(model.name):
         return Hold(Wait("busy"), plan.explanation)
     if isinstance(plan, Join | Place | Evict | Hold):
@@ -119,7 +126,8 @@ def _locked(state: State, model: Model, request: Asking, plan: Lock, now: int, c
     return ev.ReplicaLocked(
         at=now, replica=plan.replica, model=model.name, node=state.replicas[plan.replica].node, request=request.id,
         holder=request.holder, arrival=request.arrival, deadline=request.deadline, tenant=request.tenant,
-        priority=request.priority, passes=request.passes, cause=cause, explanation=plan.explanation,
+        priority=request.priority, passes=request.passes, prefix=request.prefix, cause=cause,
+        explanation=plan.explanation,
     )  # fmt: skip
 
 
@@ -127,7 +135,7 @@ def _queued(request: Asking, wait: Wait, explanation: Explanation | None, now: i
     return ev.RequestQueued(
         at=now, model=request.model, request=request.id, wait=wait, holder=request.holder, arrival=request.arrival,
         deadline=request.deadline, tenant=request.tenant, priority=request.priority, passes=request.passes,
-        explanation=explanation,
+        prefix=request.prefix, explanation=explanation,
     )  # fmt: skip
 
 
@@ -293,7 +301,7 @@ def wake(state: State, request: Request, now: int) -> list[ev.Event]:
 
 def advance(state: State, model: Model, request: Request, now: int, cause: str) -> list[ev.Event]:
     """Try the first waiting request of a model again; no events when nothing has changed for it."""
-    plan = routing.route(state, model, now)
+    plan = routing.route(state, model, now, request.prefix)
     if isinstance(plan, Join | Hold):
         wait = plan_wait(plan)
         return [] if wait == request.wait else [_queued(asking(request), wait, plan.explanation, now)]

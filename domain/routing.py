@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from . import eviction, placement
+from . import affinity, eviction, placement
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction
 from .explanation import Explanation
@@ -16,7 +16,7 @@ from .placement import Room
 from .refusals import RefusalCode
 from .shrinking import copies
 from .state import State
-from .survey import room_verdict, survey, survey_warm
+from .survey import noted, room_verdict, survey, survey_warm
 from .units import FOREVER
 
 TIE_SCAN, TIE_SCAN_LARGE = 16, 2
@@ -72,15 +72,27 @@ class Refuse(msgspec.Struct, frozen=True, gc=False):
 Plan = Lock | Join | Place | Evict | Hold | Refuse
 
 
-def route(state: State, model: Model, now: int) -> Plan:
-    """Steps 1 to 7 for one request for this model."""
+def route(state: State, model: Model, now: int, prefix: tuple[int, ...] = ()) -> Plan:
+    """Steps 1 to 7 for one request for this model. ``prefix`` are the marks of its prompt."""
     if not state.candidates(model).nodes:
         return no_node_matches(state, model)
+    if prefix:
+        return _route_by_prefix(state, model, now, prefix)
     replica = pick_warm(state, model)
     if replica is not None:
         node = state.replicas[replica].node
         return Lock(replica, survey_warm(state, model, "warm", chosen=replica, node=node))
     return route_cold(state, model, now)
+
+
+def _route_by_prefix(state: State, model: Model, now: int, prefix: tuple[int, ...]) -> Plan:
+    """Step 2 for a request that says how its prompt begins: the replica that holds most of it, unless too busy."""
+    match = affinity.match(state, model, prefix)
+    replica = match.replica if match is not None and match.taken else pick_warm(state, model)
+    if replica is None:
+        return route_cold(state, model, now)
+    why = survey_warm(state, model, "warm", chosen=replica, node=state.replicas[replica].node)
+    return Lock(replica, why if match is None else noted(why, match.note, state.lock_count(replica)))
 
 
 def pick_warm(state: State, model: Model) -> str | None:

@@ -47,10 +47,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The pause after the first failed load of a model; it doubles with every further one, up to five minutes."""
     growth_per_tick: int = 1
     """How many loads of further copies one model may have in progress at once."""
+    prefix_affinity: int = 4
+    """How many more requests in flight a replica may have that holds the whole prompt; "off" ignores prompts."""
 
 
-_COUNTS = frozenset({"queue_limit", "load_attempts", "growth_per_tick"})
+_COUNTS = frozenset({"queue_limit", "load_attempts", "growth_per_tick", "prefix_affinity"})
 _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing"})
+_OFF_AT_ZERO = frozenset({"prefix_affinity"})
 
 
 def parse_setting(name: str, value: object) -> int:
@@ -58,11 +61,13 @@ def parse_setting(name: str, value: object) -> int:
     known = Settings.__struct_fields__
     if name not in known:
         raise InvalidSetting(f"no setting is named {name!r}.", cure=f"The settings are: {', '.join(known)}.")
+    if value == "off" and name in _OFF_AT_ZERO:
+        return 0
     if name in _COUNTS:
         digits = value if isinstance(value, int) and not isinstance(value, bool) else None
         if isinstance(value, str) and value.isdigit():
             digits = int(value)
-        if digits is None or digits < (0 if name == "queue_limit" else 1):
+        if digits is None or digits < (0 if name == "queue_limit" or name in _OFF_AT_ZERO else 1):
             raise InvalidSetting(f"{name}: {value!r} is not a whole number that it can have.", cure="Give 1 or more.")
         return digits
     if value == "off" and name in _CAN_BE_OFF:
@@ -89,6 +94,24 @@ def format_idle_unload(value: int | None) -> str:
 
 def format_setting(name: str, value: int) -> str:
     """A setting's value as :func:`parse_setting` reads it back."""
+    if name in _OFF_AT_ZERO and not value:
+        return "off"
     if name in _COUNTS:
         return str(value)
     return "off" if value >= FOREVER and name in _CAN_BE_OFF else format_duration(value)
+
+
+def parse_affinity(value: object, field: str = "prefix_affinity") -> int | None:
+    """A model's own ``prefix_affinity``: a number, ``off``, ``default`` or nothing for the cluster's setting."""
+    if value is None or value == "default":
+        return None
+    if value == "off":
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidField(field, f"{value!r} is not a number of requests", cure='Give 0 or more, "off" or "default".')
+    return value
+
+
+def format_affinity(value: int | None) -> int | str:
+    """A model's own ``prefix_affinity`` as :func:`parse_affinity` reads it back."""
+    return "default" if value is None else value or "off"

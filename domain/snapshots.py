@@ -25,7 +25,10 @@ from .units import FOREVER
 
 
 class StateImage(msgspec.Struct, frozen=True):
-    """The state as a snapshot keeps it. ``staged`` rows are (node, model, revision, bytes)."""
+    """The state as a snapshot keeps it. ``staged`` rows are (node, model, revision, bytes).
+
+    ``prefixes`` are each replica's marks; both in order of their last use.
+    """
 
     settings: Settings
     arrivals: int
@@ -38,6 +41,7 @@ class StateImage(msgspec.Struct, frozen=True):
     staged: list[tuple[str, str, int, int]]
     strays: list[Stray]
     frozen: list[str]
+    prefixes: list[tuple[str, list[int]]] = []
 
 
 class EngineImage(msgspec.Struct, frozen=True):
@@ -77,6 +81,7 @@ def image_of_state(state: State) -> StateImage:
         ],
         strays=[state.strays[key] for key in sorted(state.strays)],
         frozen=sorted(state.frozen),
+        prefixes=[(replica, list(marks)) for replica, (_, marks) in state.prefixes.held.items()],
     )
 
 
@@ -124,6 +129,9 @@ def state_from(image: StateImage) -> State:
         _restore_replica(state, replica)
     state.awaited = {name: dict.fromkeys(victims) for name, victims in image.awaited}
     state.strays = {(stray.node, stray.process): stray for stray in image.strays}
+    for name, marks in image.prefixes:
+        held = state.replicas[name]
+        state.prefixes.note(held.model, held.serial, name, marks[::-1])
     for node in state.nodes.values():
         state.index_node(node)
     for replica in state.replicas.values():

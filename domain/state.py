@@ -11,6 +11,7 @@ from bisect import bisect_left, insort
 from heapq import heappush
 
 from .entities import LOADING_PHASES, Model, Node, Phase, Replica, Request, Stray
+from .prefixes import PrefixIndex
 from .selector import Selector, matches
 from .settings import Settings
 
@@ -119,10 +120,11 @@ class State:
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``everywhere``: those with one per candidate
     - ``idle_timers``: replica to the instant of the one ``idle`` timer that it has in the heap
     - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
+    - ``prefixes``: which replica served which marks of prompts last (:class:`~interlock.domain.prefixes.PrefixIndex`)
     - ``timers``: a heap whose first entry is always live
     """
 
-    __slots__ = (*_MAPS, "approved", "arrivals", "reservations", "settings", "timers", "warm_by_size")
+    __slots__ = (*_MAPS, "approved", "arrivals", "prefixes", "reservations", "settings", "timers", "warm_by_size")
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -155,6 +157,7 @@ class State:
         self.idle_timers: dict[str, int] = {}
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []
+        self.prefixes = PrefixIndex()
 
     def fork(self) -> State:
         """An independent state; entities are shared, containers copied. Spelled out: exploration lives on it."""
@@ -166,7 +169,7 @@ class State:
         copy.replicas, copy.requests, copy.strays = self.replicas.copy(), self.requests.copy(), self.strays.copy()
         copy.transit, copy.parked, copy.everywhere = self.transit.copy(), self.parked.copy(), self.everywhere.copy()
         copy.committed, copy.disk_used = self.committed.copy(), self.disk_used.copy()
-        copy.idle_timers = self.idle_timers.copy()
+        copy.idle_timers, copy.prefixes = self.idle_timers.copy(), self.prefixes.fork()
         copy.candidate_sets = {key: value.fork() for key, value in self.candidate_sets.items()}
         copy.warm = {key: value.fork() for key, value in self.warm.items()}
         copy.by_node = {key: value.copy() for key, value in self.by_node.items()}

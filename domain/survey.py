@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+import msgspec
+
 from .entities import Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from .selector import first_failing_term
@@ -145,6 +147,19 @@ def survey_warm(
         else:
             rows.append(Considered(name, "eligible", "", replica, -float(locks)))
     return Explanation(step, tuple(rows), rejected, chosen, cure)
+
+
+def noted(explanation: Explanation, note: str, locks: int) -> Explanation:
+    """The explanation with a word more on the chosen replica, which has so many locks."""
+    rows = tuple(
+        [
+            Considered(row.node, "chosen", "", f"{row.detail}: {note}", -float(locks))
+            if row.outcome == "chosen"
+            else row
+            for row in explanation.considered
+        ]
+    )
+    return msgspec.structs.replace(explanation, considered=rows)
 
 
 def _rejected(state: State, candidates: CandidateSet) -> dict[str, int]:

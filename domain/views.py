@@ -9,7 +9,7 @@ import msgspec
 
 from .entities import LOADING_PHASES, Budget, Model, Node, NodeStatus, Phase, Replica, Request
 from .selector import format_selector
-from .settings import format_idle_unload
+from .settings import format_affinity, format_idle_unload
 from .shrinking import copies, floor_of
 from .state import State
 from .units import FOREVER, format_size
@@ -120,6 +120,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     priority: int
     pinned: bool
     idle_unload: str
+    prefix_affinity: int | str
     declared: int
     serving: int
     load_info_known: bool
@@ -289,6 +290,7 @@ def model_view(state: State, model: Model) -> ModelView:
         priority=scheduling.priority,
         pinned=scheduling.pinned,
         idle_unload=format_idle_unload(scheduling.idle_unload),
+        prefix_affinity=format_affinity(scheduling.prefix_affinity),
         declared=model.declared,
         serving=model.serving,
         load_info_known=model.load_info_known,

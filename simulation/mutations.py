@@ -49,7 +49,7 @@ def selector_ignored_in_lookup(patches: Patches) -> None:
     """
     route = routing.route
 
-    def looked_up_anywhere(at: Any, model: Any, now: int) -> Any:
+    def looked_up_anywhere(at: Any, model: Any, now: int, prefix: Any = ()) -> Any:
         loaded = [
             replica
             for replica_id in at.by_model.get(model.name, ())
@@ -58,7 +58,7 @@ def selector_ignored_in_lookup(patches: Patches) -> None:
         candidates = at.candidates(model)
         picked = min(loaded, key=lambda replica: (at.lock_count(replica.id), replica.used_at), default=None)
         if picked is None or picked.node in candidates.nodes:
-            return route(at, model, now)
+            return route(at, model, now, prefix)
         again = routing.first_copy(at, model, now)
         if not isinstance(again, Hold):
             return again

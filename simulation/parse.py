@@ -12,7 +12,7 @@ from interlock.domain.entities import LoadSpec, Scheduling
 from interlock.domain.errors import InvalidField
 from interlock.domain.refusals import RefusalCode
 from interlock.domain.selector import Selector, parse_selector
-from interlock.domain.settings import parse_idle_unload
+from interlock.domain.settings import parse_affinity, parse_idle_unload
 from interlock.domain.units import FOREVER, MINUTE, SECOND, parse_duration, parse_size
 
 from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole
@@ -41,7 +41,7 @@ EXPECTED_NUMBERS = ("served", "refused", "failed", "waiting_at_end", "loads", "e
 EXPECTED_GROUPS = ("refused_as", "replicas_at_end", "effects", "served_on", "events")
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
-    "idle_unload",
+    "idle_unload", "prefix_affinity",
 )  # fmt: skip
 
 
@@ -434,6 +434,7 @@ def scheduling(table: Table, old: Scheduling) -> Scheduling:
         priority=table.integer("priority", old.priority, least=None),
         pinned=table.boolean("pinned", old.pinned),
         idle_unload=table.take("idle_unload", old.idle_unload, parse_idle_unload),
+        prefix_affinity=table.take("prefix_affinity", old.prefix_affinity, parse_affinity),
     )
 
 

@@ -109,6 +109,7 @@ def _confirm(engine: Engine, event: ev.Event, recorded: Recorded) -> str:
         tenant=event.tenant,
         priority=event.priority,
         deadline=event.deadline,
+        prefix=event.prefix,
     )
     if event in decide(engine.state, command, event.at).events:
         return "Surveyed again on the state before the decision, and decided again with the same outcome."

@@ -7,7 +7,7 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain.entities import Wait
-from interlock.domain.settings import Settings, format_idle_unload, format_setting
+from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
 from interlock.domain.units import FOREVER, format_duration, format_instant, format_size
 
 _WAITS = {
@@ -129,6 +129,8 @@ def _scheduling(e: ev.ModelSchedulingChanged) -> str:
     pinned = ", pinned" if e.scheduling.pinned else ""
     if e.scheduling.idle_unload is not None:
         pinned += f", idle_unload {format_idle_unload(e.scheduling.idle_unload)}"
+    if e.scheduling.prefix_affinity is not None:
+        pinned += f", prefix_affinity {format_affinity(e.scheduling.prefix_affinity)}"
     return f"The scheduling of {e.model} changed: {copies}{ceiling}, priority {e.scheduling.priority}{pinned}."
 
 

@@ -391,7 +391,17 @@ def _request_story(own: list[_Link]) -> str:
     tries = f", its {len(locked)} replicas one after the other" if len(locked) > 1 else ""
     end = f"ended after {format_duration(released[-1].at - lock.at)}: {released[-1].outcome}" if released else "runs"
     cause = f" ({lock.cause})" if lock.cause else ""
-    return f"Request {lock.request} got {lock.replica} on node {lock.node} {how}{cause}{tries}, and {end}."
+    why = _of_its_prompt(lock)
+    return f"Request {lock.request} got {lock.replica} on node {lock.node} {how}{cause}{why}{tries}, and {end}."
+
+
+def _of_its_prompt(lock: ev.ReplicaLocked) -> str:
+    """What the choice had to do with the request's prompt, in brackets; empty when nothing."""
+    if not lock.prefix or lock.explanation is None:
+        return ""
+    told = next((row.detail for row in lock.explanation.considered if row.outcome == "chosen"), "")
+    note = told.partition(": ")[2]
+    return f" ({'it ' if note.startswith('holds') else ''}{note})" if note else ""
 
 
 _NOTE = re.compile(r"(keeps|evicts) (.+) \(([^()]+)\)(?:: (.*))?")

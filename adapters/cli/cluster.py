@@ -251,7 +251,7 @@ def apply(file: Path, place: Place, json_: bool) -> None:
 def _table(command: Any) -> dict[str, Any]:
     """A declaration as the table that it was read from."""
     from interlock.domain.selector import format_selector
-    from interlock.domain.settings import format_idle_unload
+    from interlock.domain.settings import format_affinity, format_idle_unload
 
     spec, scheduling = command.spec, command.scheduling
     copies: dict[str, Any] = {"min_replicas": scheduling.min_replicas, "max_replicas": scheduling.max_replicas}
@@ -267,6 +267,7 @@ def _table(command: Any) -> dict[str, Any]:
         "priority": scheduling.priority,
         "pinned": scheduling.pinned,
         "idle_unload": format_idle_unload(scheduling.idle_unload),
+        "prefix_affinity": format_affinity(scheduling.prefix_affinity),
         "aliases": list(command.aliases),
     }
 

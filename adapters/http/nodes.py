@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -114,6 +114,7 @@ class SchedulingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     priority: int | None = None
     pinned: bool | None = None
     idle_unload: str | None = None
+    prefix_affinity: int | Literal["off", "default"] | None = None
 
 
 class Nodes:
@@ -367,7 +368,7 @@ class Nodes:
     async def _set_scheduling(self, request: web.Request, asked: SchedulingBody) -> web.StreamResponse:
         model = await self._model(asked.model_name)
         table: dict[str, object] = {"node_selector": asked.node_selector}
-        for key in ("parallel", "priority", "pinned", "idle_unload"):
+        for key in ("parallel", "priority", "pinned", "idle_unload", "prefix_affinity"):
             value = getattr(asked, key)
             if value is not None or key in model:
                 table[key] = model[key] if value is None else value
@@ -495,4 +496,5 @@ def _scheduled(model: dict[str, Any]) -> dict[str, Any]:
         "priority": model.get("priority", 0),
         "pinned": model.get("pinned", False),
         "idle_unload": model.get("idle_unload", "default"),
+        "prefix_affinity": model.get("prefix_affinity", "default"),
     }

@@ -43,6 +43,7 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 0
     pinned: bool = False
     idle_unload: str = "default"
+    prefix_affinity: int | Literal["off", "default"] = "default"
     aliases: list[str] = []
 
 

@@ -23,6 +23,8 @@ def put_node(state: State, node: Node) -> None:
 def put_replica(state: State, replica: Replica) -> None:
     """Replace a replica whose phase, address or operation changed."""
     state.replicas[replica.id] = replica
+    if replica.phase is Phase.UNLOADING:
+        state.prefixes.forget(replica.id)
     state.index_phase(replica)
     state.index_warm(replica)
     if replica.silent_at < FOREVER:
@@ -32,6 +34,7 @@ def put_replica(state: State, replica: Replica) -> None:
 def drop_replica(state: State, replica: Replica) -> None:
     """Nothing is left of the replica: free its memory, slot and disk reservation, and pay its beneficiary."""
     del state.replicas[replica.id]
+    state.prefixes.forget(replica.id)
     for index, key in ((state.by_node, replica.node), (state.by_model, replica.model)):
         members = index[key]
         del members[replica.id]

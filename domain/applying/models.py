@@ -56,6 +56,9 @@ def _revision_declared(state: State, event: ev.RevisionDeclared) -> None:
 def _revision_serving(state: State, event: ev.RevisionServing) -> None:
     model = state.models[event.model]
     put_model(state, replace(model, serving=event.revision, serving_spec=model.declared_spec))
+    for replica in state.by_model.get(event.model, ()):
+        if state.replicas[replica].revision != event.revision:
+            state.prefixes.forget(replica)
     _reindex_replicas_of(state, event.model)
 
 

@@ -126,7 +126,7 @@ def _replica_locked(state: State, event: ev.ReplicaLocked) -> None:
         state,
         Request(
             event.request, event.model, event.holder, event.tenant, event.priority, event.arrival, event.deadline,
-            serial, RequestStatus.LOCKED, event.replica, None, event.passes,
+            serial, RequestStatus.LOCKED, event.replica, None, event.passes, event.prefix,
         ),
     )  # fmt: skip
     held = state.locks.get(event.replica)
@@ -134,6 +134,8 @@ def _replica_locked(state: State, event: ev.ReplicaLocked) -> None:
         held = state.locks[event.replica] = {}
     held[event.request] = None
     _used(state, event.replica, event.at)
+    if event.prefix:
+        state.prefixes.note(event.model, state.replicas[event.replica].serial, event.replica, event.prefix)
 
 
 def _used(state: State, replica_id: str, at: int) -> None:

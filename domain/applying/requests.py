@@ -24,7 +24,7 @@ def _request_queued(state: State, event: ev.RequestQueued) -> None:
         state.arrivals += 1
     request = Request(
         event.request, event.model, event.holder, event.tenant, event.priority, event.arrival, event.deadline,
-        serial, RequestStatus.QUEUED, "", event.wait, event.passes,
+        serial, RequestStatus.QUEUED, "", event.wait, event.passes, event.prefix,
     )  # fmt: skip
     put_request(state, request)
     if old is None or old.status is not RequestStatus.QUEUED:

@@ -198,6 +198,7 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
         if node.drained:
             row.append(instants.of(node.drain_by))
     _add_rest(row, state, words)
+    _add_prefixes(row, state, places, words)
     for worker in situation.workers.values():
         _add_worker(row, worker, state, places, words)
     if situation.mail:
@@ -254,7 +255,7 @@ def _add_requests(row: list[int], state: State, places: dict[str, int], instants
     for request in state.requests.values():  # in order of arrival
         holder = holders.setdefault(request.holder, len(holders))
         row += (
-            words.number((request.model, request.priority)), holder, _STATUSES[request.status],
+            words.number((request.model, request.priority, request.prefix)), holder, _STATUSES[request.status],
             places.get(request.replica, -1), min(request.passes, most),
         )  # fmt: skip
         row.append(0 if request.status is RequestStatus.LOCKED else instants.of(request.deadline))
@@ -298,6 +299,13 @@ def _add_rest(row: list[int], state: State, words: Vocabulary) -> None:
     if state.strays:
         found = ((stray.node, stray.model) for stray in state.strays.values())
         row.append(words.number(("strays", tuple(sorted(found)))))
+
+
+def _add_prefixes(row: list[int], state: State, places: dict[str, int], words: Vocabulary) -> None:
+    """Which replica holds which marks. Not the order of their use: it counts from thousands of marks on."""
+    held = ((places.get(replica, -1), tuple(sorted(marks))) for replica, (_, marks) in state.prefixes.held.items())
+    for place, marks in sorted(held):
+        row += (place, words.number(("prefix", marks)))
 
 
 def _add_worker(row: list[int], worker: Worker, state: State, places: dict[str, int], words: Vocabulary) -> None:

@@ -156,6 +156,9 @@ def check_invariants(cluster: Cluster) -> None:
         for replica_id, (locks, _) in warm.where.items():
             assert state.takes_locks(state.replicas[replica_id])
             assert locks == state.lock_count(replica_id), f"{name}: {replica_id} is in the wrong bucket"
+    for replica_id in state.prefixes.held:
+        replica = state.replicas[replica_id]
+        assert replica.phase is Phase.LOADED, f"{replica_id} is {replica.phase.value} and holds prefixes"
     for replica in state.replicas.values():
         inside = replica.model in state.warm and replica.id in state.warm[replica.model].where
         assert inside == state.takes_locks(replica)
@@ -171,6 +174,10 @@ def check_replay(cluster: Cluster) -> None:
     for name in ("committed", "disk_used", "queues", "locks", "approved", "by_slot", "warm_by_size", "transit"):
         mine, theirs = getattr(cluster.state, name), getattr(restored.state, name)
         assert (sorted(mine) if name == "transit" else mine) == (sorted(theirs) if name == "transit" else theirs), name
+    assert restored.state.prefixes.held == cluster.state.prefixes.held
+    assert list(restored.state.prefixes.held) == list(cluster.state.prefixes.held)
+    assert restored.state.prefixes.holders == cluster.state.prefixes.holders
+    assert restored.state.prefixes.count == cluster.state.prefixes.count
     for name, warm in cluster.state.warm.items():
         assert restored.state.warm[name].buckets == warm.buckets
     for selector, candidates in cluster.state.candidate_sets.items():

@@ -51,7 +51,8 @@ def _step(cluster: Cluster, rng: random.Random, n: int) -> None:
     requests, replicas = list(state.requests), list(state.replicas)
     if kind < 0.28:
         holder = rng.choice(("g1", "g2"))
-        cluster.request(f"r{n}", model, holder, priority=rng.choice((0, 0, 1)))
+        prefix = tuple(range(1, rng.choice((1, 1, 3, 6)))) + ((rng.randrange(10, 20),) if rng.random() < 0.5 else ())
+        cluster.request(f"r{n}", model, holder, priority=rng.choice((0, 0, 1)), prefix=prefix)
     elif kind < 0.46 and requests:
         cluster.release(rng.choice(requests))
     elif kind < 0.74 and cluster.effects:

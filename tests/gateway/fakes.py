@@ -13,7 +13,7 @@ from interlock.domain import commands as c
 from interlock.domain.entities import LoadSpec
 from interlock.domain.errors import BackendGone, InterlockError, NotFound, NoWriter
 from interlock.domain.selector import format_selector
-from interlock.domain.settings import Settings, format_idle_unload, format_setting
+from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
 
 
 class FakeScheduler:
@@ -260,6 +260,7 @@ def _model_view(model: c.DeclareModel) -> dict[str, Any]:
         "priority": scheduling.priority,
         "pinned": scheduling.pinned,
         "idle_unload": format_idle_unload(scheduling.idle_unload),
+        "prefix_affinity": format_affinity(scheduling.prefix_affinity),
     }
 
 

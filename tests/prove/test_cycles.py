@@ -52,8 +52,8 @@ def test_a_wait_for_ever_is_no_livelock_and_real_code_has_no_cycle() -> None:
 def test_a_request_that_looks_again_for_ever_breaks_t_though_its_deadline_would_end_it(monkeypatch) -> None:
     route = routing.route
 
-    def restless(state, model_, now):
-        plan = route(state, model_, now)
+    def restless(state, model_, now, prefix=()):
+        plan = route(state, model_, now, prefix)
         return Hold(Wait("busy", until=now + SECOND), Explanation("again")) if isinstance(plan, Hold) else plan
 
     monkeypatch.setattr(routing, "route", restless)
