@@ -1,8 +1,6 @@
 """Model tables, as a scenario's ``[[models]]``, a file for ``interlock models apply`` and ``/api/models`` write them.
 
-``name``, ``backend``, ``options``, ``vram``, ``disk``, ``node_selector``, ``min_replicas``, ``max_replicas`` or
-``replicas = "all"``, ``parallel``, ``priority``, ``pinned``, ``idle_unload``, ``prefix_affinity``, ``aliases``.
-Anything else is refused by name.
+The keys are those of ``MODEL_KEYS``, as docs/operations.md explains them. Anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -16,11 +14,12 @@ from pathlib import Path
 from interlock.domain.commands import DeclareModel
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
 from interlock.domain.errors import InvalidField, UnreadableFile
+from interlock.domain.memory import parse_pools
 from interlock.domain.selector import parse_selector
 from interlock.domain.settings import parse_affinity, parse_idle_unload
 from interlock.domain.units import parse_size
 
-SPEC_KEYS = ("backend", "options", "vram", "disk")
+SPEC_KEYS = ("backend", "options", "vram", "pools", "disk")
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
     "idle_unload", "prefix_affinity",
@@ -48,7 +47,7 @@ def parse_model(table: Mapping[str, object], field: str = "") -> DeclareModel:
 
 
 def parse_spec(table: Mapping[str, object], field: str = "") -> LoadSpec:
-    """How a model is loaded, from the keys ``backend``, ``options``, ``vram`` and ``disk``."""
+    """How a model is loaded, from the keys ``backend``, ``options``, ``vram``, ``pools`` and ``disk``."""
     at = f"{field}." if field else ""
     backend = table.get("backend", "")
     if not isinstance(backend, str) or ("backend" in table and not backend.strip()):
@@ -65,6 +64,7 @@ def parse_spec(table: Mapping[str, object], field: str = "") -> LoadSpec:
         options=dict(options),
         vram=_size(table.get("vram", 0), f"{at}vram"),
         disk=_size(table.get("disk", 0), f"{at}disk"),
+        pools=parse_pools(table.get("pools", 1), f"{at}pools"),
     )
 
 

@@ -28,6 +28,8 @@ class ReplicaEffect(Effect, frozen=True, kw_only=True):
     model: str
     index: int
     address: str = ""
+    pools: tuple[int, ...] = ()
+    """The node's memory pools that are its own: for GPUs, which of them its process may see. Empty: none is claimed."""
 
 
 class InstallBackend(ReplicaEffect, frozen=True, kw_only=True):

@@ -9,11 +9,14 @@ from enum import StrEnum
 
 import msgspec
 
+from .claims import Claim, less
 from .selector import Selector, vram_label
 from .units import FOREVER
 
-Claim = tuple[tuple[int, int], ...]
-"""Bytes per memory pool: ``((pool index, bytes), ...)`` in order of index, without zeros."""
+ANY_POOLS = 0
+"""A model that is split over as few pools as it takes."""
+MOST_POOLS = 16
+"""A model is split over so many pools at most."""
 
 
 class NodeStatus(StrEnum):
@@ -109,6 +112,8 @@ class LoadSpec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     options: dict[str, str | int | float | bool] = {}
     vram: int = 0
     disk: int = 0
+    pools: int = 1
+    """Over how many of one node's memory pools it is split, in equal shares; ANY_POOLS is as few as it takes."""
 
 
 class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -181,7 +186,7 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     phase: Phase
     claim: Claim
     owed: int
-    """Bytes of the claim that are not there yet: victims still hold them."""
+    """Bytes of the claim that are not there yet, in all pools together: victims still hold them."""
     disk: int
     address: str = ""
     op: int = 0
@@ -205,6 +210,13 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     done: int = 0
     total: int = 0
     """Bytes moved of the operation in progress, as the worker last said; 0 of 0 when it says nothing."""
+    owed_in: Claim = ()
+    """What is owed, per pool."""
+
+    @property
+    def present(self) -> Claim:
+        """The part of the claim that counts as used: all but what victims still hold, and count for it."""
+        return less(self.claim, self.owed_in)
 
 
 class RequestStatus(StrEnum):

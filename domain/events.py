@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import msgspec
 
-from .entities import Budget, Claim, LoadSpec, Scheduling, Wait
+from .claims import Claim
+from .entities import Budget, LoadSpec, Scheduling, Wait
 from .explanation import Explanation
 from .units import FOREVER
 
@@ -271,7 +272,7 @@ class RequestRefused(ModelEvent, frozen=True, kw_only=True):
 
 
 class ReplicaReserved(ReplicaEvent, frozen=True, kw_only=True):
-    """Memory, disk and a slot are its own from now on. ``owed`` bytes are still held by ``victims``."""
+    """Memory, disk and a slot are its own from now on. ``victims`` still hold ``owed`` bytes, per pool ``owed_in``."""
 
     index: int
     revision: int
@@ -279,6 +280,7 @@ class ReplicaReserved(ReplicaEvent, frozen=True, kw_only=True):
     disk: int = 0
     victims: tuple[str, ...] = ()
     owed: int = 0
+    owed_in: Claim = ()
     cause: str = ""
     silent_at: int
     explanation: Explanation | None = None

@@ -7,7 +7,9 @@ from itertools import combinations, islice
 
 import msgspec
 
-from .entities import Claim, Model, Node, Phase, Replica
+from .claims import Claim, total
+from .entities import Model, Node, Phase, Replica
+from .memory import fit_after, least_share
 from .placement import has_its_copy, staging_need
 from .shrinking import counts, floor_of
 from .state import State
@@ -29,7 +31,7 @@ class Eviction(msgspec.Struct, frozen=True, gc=False):
     claim: Claim
     disk: int
     victims: tuple[str, ...]
-    owed: int
+    owed_in: Claim
 
 
 class Search(msgspec.Struct):
@@ -131,23 +133,21 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
     leaving = sum(1 for replica in victims if replica.model == model.name)
     if len(slots) - leaving >= node.max_replicas_per_model or not _floors_hold(state, victims):
         return False
-    free = list(state.free_in_pools(node))
-    room = free.copy()
+    free = state.free_in_pools(node)
+    room = list(free)
     for replica in victims:
         for pool, size in replica.claim:
-            room[pool] += size
-    need = model.declared_spec.vram
-    pools = [pool for pool, size in enumerate(room) if size >= need]
-    if need and not pools:
+            if pool < len(room):
+                room[pool] += size
+    found = fit_after(free, tuple(room), model.declared_spec)
+    if found is None:
         return False
-    pool = min(pools, key=lambda pool: (max(0, need - free[pool]), pool)) if need else 0
     recency = max(replica.used_at for replica in victims)
     cost = (len(victims), sum(map(reload_cost, victims)), recency, node.name)
     if search.best is None or cost < search.cost:
         index = next(i for i in range(len(slots) + 1) if i not in slots)
-        claim = ((pool, need),) if need else ()
         ids = tuple(replica.id for replica in victims)
-        search.best = Eviction(node.name, index, claim, disk, ids, max(0, need - free[pool]) if need else 0)
+        search.best = Eviction(node.name, index, found[0], disk, ids, found[1])
         search.cost = cost
     return True
 
@@ -165,7 +165,7 @@ def _floors_hold(state: State, victims: tuple[Replica, ...]) -> bool:
 
 def reload_cost(replica: Replica) -> int:
     """What loading it again would move, in bytes; time is this over the node's load rate."""
-    return sum(size for _, size in replica.claim)
+    return total(replica.claim)
 
 
 def _search_by_cost(state: State, model: Model, now: int, search: Search, *, strictly: bool) -> bool:
@@ -174,10 +174,10 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
     The first find is the cheapest; models of the same cost are compared with it by recency, up to a bound. Returns
     False when no single replica makes room, and the exact search has to look for sets.
     """
-    need = model.declared_spec.vram
+    least = least_share(model.declared_spec)
     open_nodes = state.candidates(model).keys
     roomiest = -state.candidates(model).open[0][0]
-    start = bisect_left(state.warm_by_size, (need - roomiest, ""))
+    start = bisect_left(state.warm_by_size, (least - roomiest, ""))
     compared = 0
     for cost, name in islice(state.warm_by_size, start, None):
         if search.best is not None and (cost > search.cost[1] or compared >= COMPARED_MODELS):
@@ -186,7 +186,7 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
         for _, _, replica_id, _ in state.warm[name].buckets.get(0, ()):
             replica = state.replicas[replica_id]
             free = -open_nodes[replica.node][0] if replica.node in open_nodes else -cost
-            if free + cost < need or why_not_victim(state, replica, model, now, strictly=strictly):
+            if free + cost < least or why_not_victim(state, replica, model, now, strictly=strictly):
                 continue
             node = state.nodes[replica.node]
             disk = None if has_its_copy(state, model, node) else staging_need(state, model, node)

@@ -7,6 +7,7 @@ the instant at which an operation that shows no progress counts as failed.
 from __future__ import annotations
 
 from . import events as ev
+from .claims import total
 from .commands import (
     EvictReplica,
     ReportInstalled,
@@ -51,13 +52,14 @@ def begin(state: State, model: Model, plan: Place | Evict, now: int, cause: str)
     replica = f"r-{state.reservations + 1:06d}"
     silent_at = now + state.settings.load_silence
     victims = plan.eviction.victims if isinstance(plan, Evict) else ()
+    owed_in = plan.eviction.owed_in if isinstance(plan, Evict) else ()
     evicted: list[ev.Event] = [
         evict_for(state, state.replicas[victim], replica, model.name, plan.explanation, now) for victim in victims
     ]
     reserved = ev.ReplicaReserved(
         at=now, replica=replica, model=model.name, node=room.node, index=room.index, revision=model.declared,
         claim=room.claim, disk=room.disk, victims=victims,
-        owed=plan.eviction.owed if isinstance(plan, Evict) else 0,
+        owed=total(owed_in), owed_in=owed_in,
         cause=cause, silent_at=silent_at + (state.settings.load_silence if victims else 0),
         explanation=plan.explanation,
     )  # fmt: skip
@@ -328,7 +330,7 @@ def pending_effect(state: State, replica: Replica) -> Effect | None:
     """What the worker is being asked for this replica now; None when nothing."""
     common = {
         "op": operation(replica), "node": replica.node, "replica": replica.id, "model": replica.model,
-        "index": replica.index, "address": replica.address,
+        "index": replica.index, "address": replica.address, "pools": tuple(pool for pool, _ in replica.claim),
     }  # fmt: skip
     if replica.phase is Phase.UNLOADING:
         return UnloadModel(**common)  # type: ignore[arg-type]  # the values' types differ, each is right

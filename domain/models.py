@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from . import events as ev
 from . import loads, placement, routing
 from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
-from .entities import LOADING_PHASES, LoadSpec, Model, Phase, Scheduling
+from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling
 from .errors import Conflict, InvalidField, NotFound, Refused
 from .refusals import RefusalCode
 from .requests import LONGEST_NAME
@@ -57,6 +57,9 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
         raise InvalidField("name", "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
     if spec.vram < 0 or spec.disk < 0:
         raise InvalidField("vram" if spec.vram < 0 else "disk", "must not be negative")
+    if not ANY_POOLS <= spec.pools <= MOST_POOLS:
+        cure = f'Give 1 to {MOST_POOLS}, or "any" for as few as it takes.'
+        raise InvalidField("pools", f"{spec.pools} is no number of pools that a model can be split over", cure=cure)
     for field in ("min_replicas", "max_replicas", "parallel"):
         if getattr(scheduling, field) < 0:
             raise InvalidField(field, f"{getattr(scheduling, field)} is negative", cure="Give 0 or more.")
@@ -117,7 +120,9 @@ def store_load_info(state: State, command: StoreLoadInfo, now: int) -> list[ev.E
     if not command.spec.backend:
         raise InvalidField("backend", "is empty", cure="Name the backend that loads the model.")
     old = model.declared_spec
-    spec = replace(command.spec, vram=command.spec.vram or old.vram, disk=command.spec.disk or old.disk)
+    given = command.spec
+    pools = given.pools if given.vram else old.pools
+    spec = replace(given, vram=given.vram or old.vram, disk=given.disk or old.disk, pools=pools)
     return edit(state, model, spec, now, "operator") if spec != old else []
 
 

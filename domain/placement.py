@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from .entities import Claim, Model, Node, Phase
+from .claims import Claim
+from .entities import Model, Node, Phase
+from .memory import fit, least_share
 from .state import State
 
 
@@ -20,14 +22,14 @@ class Room(msgspec.Struct, frozen=True, gc=False):
 def find_room(state: State, model: Model) -> Room | None:
     """The best room among the model's candidates, or None.
 
-    Filters: a free slot, memory in one pool, disk. Scores: a node where the last load of this model did not fail, then
-    one without a copy of it, then the most free memory, then by name.
+    Filters: a free slot, memory in as many pools as the model is split over, disk. Scores: a node where the last load
+    of this model did not fail, then one without a copy of it, then the most free memory, then by name.
     """
     fallback: Room | None = None
     fallback_rank = 4
-    need = model.declared_spec.vram
+    least = least_share(model.declared_spec)
     for key, name in state.candidates(model).open:
-        if -key < need:
+        if -key < least:
             break
         rank = (2 if name in model.failed_nodes else 0) + (1 if (name, model.name) in state.by_slot else 0)
         if rank >= fallback_rank:
@@ -53,19 +55,11 @@ def room_on(state: State, model: Model, node: Node) -> Room | None:
     index = state.free_index(node, model.name)
     if index is None or has_its_copy(state, model, node):
         return None
-    claim = fit(state.free_in_pools(node), model.declared_spec.vram)
+    claim = fit(state.free_in_pools(node), model.declared_spec)
     disk = staging_need(state, model, node)
     if claim is None or disk is None:
         return None
     return Room(node.name, index, claim, disk)
-
-
-def fit(free: tuple[int, ...], need: int) -> Claim | None:
-    """``need`` bytes from the pool where they leave the smallest rest; None when no pool has them."""
-    if need == 0:
-        return ()
-    fitting = [(size, pool) for pool, size in enumerate(free) if size >= need]
-    return ((min(fitting)[1], need),) if fitting else None
 
 
 def staging_need(state: State, model: Model, node: Node) -> int | None:
@@ -80,8 +74,7 @@ def staging_need(state: State, model: Model, node: Node) -> int | None:
 def fits_when_empty(model: Model, node: Node) -> bool:
     """Whether one replica would fit on the node if nothing of ours were there."""
     spec = model.declared_spec
-    fits_memory = spec.vram == 0 or any(spec.vram <= budget for budget in node.budgets)
-    return fits_memory and (node.disk is None or spec.disk <= node.disk)
+    return fit(node.budgets, spec) is not None and (node.disk is None or spec.disk <= node.disk)
 
 
 def ever_fits(state: State, model: Model) -> bool:

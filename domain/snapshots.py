@@ -172,7 +172,7 @@ def _restore_replica(state: State, replica: Replica) -> None:
     state.by_slot.setdefault((replica.node, replica.model), {})[replica.index] = replica.id
     if replica.disk and replica.phase in (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING):
         state.disk_used[replica.node] = state.disk_used.get(replica.node, 0) + replica.disk
-    state.commit(replica.node, replica.claim, +1, replica.owed)
+    state.commit(replica.node, replica.present, +1)
     state.index_phase(replica)
     if replica.silent_at < FOREVER:
         state.set_timer(replica.silent_at, "silent", replica.id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from heapq import heappush
 
+from .claims import Claim
 from .entities import LOADING_PHASES, Model, Node, Phase, Replica, Request, Stray
 from .prefixes import PrefixIndex
 from .selector import Selector, matches
@@ -312,18 +313,15 @@ class State:
         else:
             self.transit[replica.id] = None
 
-    def commit(self, node: str, claim: tuple[tuple[int, int], ...], sign: int, owed: int = 0) -> None:
-        """Count a claim (less what is still owed to it) in or out of the node's pools.
-
-        A claim on several pools never owes: eviction for those waits until each victim is gone.
-        """
+    def commit(self, node: str, claim: Claim, sign: int) -> None:
+        """Count a claim in or out of the node's pools."""
         pools = self.committed.get(node)
         if pools is None or not claim:
             return
         figures = list(pools)
         for pool, size in claim:
             if pool < len(figures):
-                figures[pool] += sign * (size - owed)
+                figures[pool] += sign * size
         self.committed[node] = tuple(figures)
 
     def set_timer(self, instant: int, kind: str, owner: str) -> None:

@@ -11,8 +11,9 @@ from functools import lru_cache
 
 import msgspec
 
-from .entities import Model, Node, NodeStatus
+from .entities import LoadSpec, Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
+from .memory import fit, share_of
 from .selector import first_failing_term
 from .state import CandidateSet, State
 from .units import GIB, format_size
@@ -89,10 +90,8 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         if state.free_index(node, model.name) is None:
             held = state.by_slot.get((node.name, model.name), {}).values()
             return Considered(node.name, "rejected", "slots", _phases(state, held) or "no slot for it")
-        if spec.vram > room:
-            return Considered(
-                node.name, "rejected", "memory", f"needs {format_size(spec.vram)}, {format_size(room)} free"
-            )
+        if fit(state.free_in_pools(node), spec) is None:
+            return Considered(node.name, "rejected", "memory", lack_of_memory(state.free_in_pools(node), spec))
         disk = state.disk_free(node)
         if (
             disk is not None
@@ -105,6 +104,15 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         return Considered(node.name, "eligible", "", f"{format_size(room)} free", room / GIB)
 
     return verdict
+
+
+def lack_of_memory(free: tuple[int, ...], spec: LoadSpec) -> str:
+    """What the model needs there, and what is free, in words."""
+    if spec.pools == 1:
+        return f"needs {format_size(spec.vram)}, {format_size(max(free, default=0))} free"
+    split = f"in {spec.pools} pools, {format_size(share_of(spec, spec.pools))} in each" if spec.pools else "in all"
+    sizes = ", ".join(map(format_size, free[:FULL_SURVEY_LIMIT]))
+    return f"needs {format_size(spec.vram)} {split}; free in its pools: {sizes or 'none'}"
 
 
 def survey(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .claims import total
 from .entities import LOADING_PHASES, Budget, Model, Node, NodeStatus, Phase, Replica, Request
 from .selector import format_selector
 from .settings import format_affinity, format_idle_unload
@@ -77,6 +78,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     address: str
     memory: int
+    pools: list[int]
     in_flight: int
     locks: list[str]
     takes_locks: bool
@@ -110,6 +112,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     options: dict[str, str | int | float | bool]
     vram: int
+    pools: int
     disk: int
     node_selector: dict[str, str | list[str]]
     candidates: list[str]
@@ -211,16 +214,16 @@ def _pools(state: State, node: Node) -> list[PoolView]:
     for replica_id in state.by_node.get(node.name, ()):
         replica = state.replicas[replica_id]
         if replica.phase in LOADING_PHASES:
-            for pool, size in replica.claim:
+            for pool, size in replica.present:
                 if pool < len(reserved):
-                    reserved[pool] += size - replica.owed
+                    reserved[pool] += size
     views = []
     committed, free = state.committed[node.name], state.free_in_pools(node)
-    for pool, (total, budget, foreign) in enumerate(zip(node.pools, node.budgets, node.foreign, strict=True)):
-        within = budget - min(budget, max(0, total - foreign))
+    for pool, (size, budget, foreign) in enumerate(zip(node.pools, node.budgets, node.foreign, strict=True)):
+        within = budget - min(budget, max(0, size - foreign))
         views.append(
             PoolView(
-                total=total,
+                total=size,
                 budget=budget,
                 committed=committed[pool],
                 used=committed[pool] - reserved[pool] + within,
@@ -243,7 +246,8 @@ def replica_view(state: State, replica: Replica, now: int) -> ReplicaView:
         revision=replica.revision,
         phase=replica.phase.value,
         address=replica.address,
-        memory=sum(size for _, size in replica.claim),
+        memory=total(replica.claim),
+        pools=[pool for pool, _ in replica.claim],
         in_flight=len(locks),
         locks=locks,
         takes_locks=state.takes_locks(replica),
@@ -280,6 +284,7 @@ def model_view(state: State, model: Model) -> ModelView:
         backend=spec.backend,
         options=dict(spec.options),
         vram=spec.vram,
+        pools=spec.pools,
         disk=spec.disk,
         node_selector=format_selector(scheduling.selector),
         candidates=sorted(state.candidates(model).nodes),

@@ -23,6 +23,7 @@ from interlock.domain.variant import passes_allowed
 from .clock import START
 from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
+from .pools import could_lie_in, wrong_claim
 from .queueing import Queues
 
 VIOLATIONS_KEPT = 20
@@ -291,7 +292,7 @@ class Invariants:
         spec = model.specs[model.declared]
         nodes = (node for node in self.picture.nodes.values() if self.picture.candidate(model, node))
         return any(
-            (not spec.vram or any(node.budget.of(total) >= spec.vram for total in node.pools))
+            could_lie_in([node.budget.of(total) for total in node.pools], spec)
             and (node.disk is None or node.disk >= spec.disk)
             for node in nodes
         )
@@ -437,6 +438,9 @@ class Invariants:
             self.breach("S", f"{event.replica} is placed on {node.name}, which takes no work", event.replica)
         if not model.load_known:
             self.breach("Q", f"{event.replica} of {model.name} begins without load info: it cannot load", model.name)
+        wrong = wrong_claim(model.specs[event.revision], event.claim)
+        if wrong:
+            self.breach("S", f"{event.replica} of {model.name} {wrong}", event.replica)
         same = [other for other in node.replicas.values() if other.model == model.name]
         if any(other.index == event.index for other in same):
             self.breach("S", f"two replicas of {model.name} have index {event.index} on {node.name}", event.replica)
@@ -495,13 +499,15 @@ class Invariants:
         """No victim too many: without any one of them there would be no room."""
         if len(victims) < 2 or not event.claim:
             return
-        pool, need = event.claim[0]
-        sizes = {v.id: sum(size for where, size in v.claim if where == pool) for v in victims}
-        free = node.limits[pool] - node.claims[pool] + sum(sizes.values())
+        free = {pool: node.limits[pool] - node.claims[pool] for pool, _ in event.claim}
         for victim in victims:
-            size = sizes[victim.id]
+            for pool, size in victim.claim:
+                if pool in free:
+                    free[pool] += size
+        for victim in victims:
             same_slot = victim.model == event.model
-            if free - size >= need and not same_slot:
+            its = dict(victim.claim)
+            if all(free[pool] - its.get(pool, 0) >= need for pool, need in event.claim) and not same_slot:
                 self.breach("S", f"{victim.id} is evicted for {event.replica}, which had room without that", victim.id)
 
     def on_ReplicaEvicted(self, event: ev.ReplicaEvicted) -> None:

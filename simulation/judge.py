@@ -50,9 +50,10 @@ def _books(state: State) -> Iterator[Finding]:
         used = [0] * len(node.pools)
         for replica_id in state.by_node.get(name, ()):
             replica = state.replicas[replica_id]
+            owed = dict(replica.owed_in)
             for pool, size in replica.claim:
                 if pool < len(used):
-                    used[pool] += size - replica.owed
+                    used[pool] += size - owed.get(pool, 0)
         if tuple(used) != state.committed[name]:
             yield "S", f"{name} counts {state.committed[name]} bytes as used, its replicas claim {tuple(used)}", name
     locks: dict[str, set[str]] = {}

@@ -524,6 +524,16 @@ def ttl_ignored(patches: Patches) -> None:
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
+def span_counted_once(patches: Patches) -> None:
+    """A model that lies in two pools counts in the first of them alone."""
+    commit = state.State.commit
+
+    def in_the_first(self: Any, node: str, claim: Any, sign: int) -> None:
+        commit(self, node, claim[:1], sign)
+
+    patches.attribute(state.State, "commit", in_the_first)
+
+
 def busy_taken_for_dead(patches: Patches) -> None:
     """A replica that is busy, and so is slow to answer, counts as lost."""
     report = nodes.report_running
@@ -632,6 +642,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (deadline_forgotten, "W", "deadline-wakes", True),
     (ageing_forgotten, "W", "patient-request-served", True),
     (cold_before_warm, "U", "warm-before-cold", True),
+    (span_counted_once, "S", "two-gpus-one-model", True),
     (model_name_unchecked, "S", "port-used-again", False),
     (ttl_ignored, "S", "idle-models-leave", True),
     *node_mutations.ROWS,

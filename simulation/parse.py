@@ -10,6 +10,7 @@ from typing import Any
 from interlock.domain.effects import EFFECT_TYPES
 from interlock.domain.entities import LoadSpec, Scheduling
 from interlock.domain.errors import InvalidField
+from interlock.domain.memory import parse_pools
 from interlock.domain.refusals import RefusalCode
 from interlock.domain.selector import Selector, parse_selector
 from interlock.domain.settings import parse_affinity, parse_idle_unload
@@ -150,6 +151,7 @@ class _Reader:
             options=table.mapping("options", old.spec.options, _option),
             vram=table.size("vram", old.spec.vram),
             disk=table.size("disk", old.spec.disk),
+            pools=table.take("pools", old.spec.pools, lambda value: parse_pools(value, "pools")),
         )
         model = ModelSpec(
             name=name,
@@ -326,6 +328,7 @@ class _Reader:
             values["spec"] = LoadSpec(
                 backend=table.text("backend"), options=table.mapping("options", {}, _option),
                 vram=table.size("vram", 0), disk=table.size("disk", 0),
+                pools=table.take("pools", 1, lambda value: parse_pools(value, "pools")),
             )  # fmt: skip
         return AdminSpec(action=action, at=at, model=name, values=values)
 

@@ -5,7 +5,8 @@ It keeps just what the invariants judge by, so that a mistake in the core's own 
 
 from __future__ import annotations
 
-from interlock.domain.entities import Budget, Claim, LoadSpec, Scheduling
+from interlock.domain.claims import Claim
+from interlock.domain.entities import Budget, LoadSpec, Scheduling
 from interlock.domain.selector import matches, vram_label
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER

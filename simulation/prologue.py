@@ -11,12 +11,12 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain.apply import apply
+from interlock.domain.claims import Claim
 from interlock.domain.commands import ChangeSettings, Command, DeclareModel, Done, Envelope, StartEpoch
 from interlock.domain.decide import decide
 from interlock.domain.engine import Engine, Outcome
-from interlock.domain.entities import Claim
 from interlock.domain.errors import InterlockError, UnreadableFile
-from interlock.domain.placement import fit
+from interlock.domain.memory import fit
 from interlock.domain.recording import Recorded
 from interlock.domain.units import FOREVER
 
@@ -92,7 +92,7 @@ class Prologue:
         if index is None:
             cure = "Raise the node's max_replicas_per_model, or leave the replica out."
             raise UnreadableFile(f"{name}: the node holds as many of it as it may.", cure=cure)
-        claim = fit(state.free_in_pools(node), load.vram)
+        claim = fit(state.free_in_pools(node), load)
         staged = (model.name, model.serving) in state.staged.get(node.name, {})
         free = state.disk_free(node)
         if claim is None or (not staged and free is not None and load.disk > free):

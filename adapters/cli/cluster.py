@@ -260,6 +260,7 @@ def _table(command: Any) -> dict[str, Any]:
         **({"backend": spec.backend} if spec.backend else {}),
         "options": spec.options,
         "vram": spec.vram,
+        "pools": spec.pools or "any",
         "disk": spec.disk,
         "node_selector": format_selector(scheduling.selector),
         **({"replicas": "all"} if scheduling.everywhere else copies),

@@ -22,12 +22,16 @@ class Order(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Install(Order, kw_only=True):
-    """Start a backend process for (model, index); + ``replica`` is the incarnation that it is for."""
+    """Start a backend process for (model, index); + ``replica`` is the incarnation that it is for.
+
+    + ``pools`` are the memory pools that are its own, by their place in what the worker reports.
+    """
 
     backend: str = ""
     model_id: str = ""
     replica_index: int = 0
     replica: str = ""
+    pools: tuple[int, ...] = ()
 
 
 class Stage(Order, kw_only=True):

@@ -145,6 +145,7 @@ class NatsWorkers:
             model_id=effect.model,
             replica_index=effect.index,
             replica=effect.replica,
+            pools=effect.pools,
         )
         answer = await self._order(subjects.INSTALL, order, wire.InstallAnswer, self._timeouts.install_s)
         if not answer.success:

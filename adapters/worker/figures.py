@@ -74,6 +74,11 @@ class Meter:
             cpus=psutil.cpu_count() or 1,
         )
 
+    def devices(self, pools: tuple[int, ...]) -> tuple[str, ...]:
+        """The driver's ids of the GPUs behind these pools; none where a pool is no GPU of its own."""
+        found = _gpu_ids(self._nvml) if self._nvml is not None and _gpu_memory(self._nvml) else []
+        return tuple(found[pool] for pool in pools if pool < len(found))
+
     def _pools(
         self, ram: int, ram_used: int, own_pids: tuple[int, ...]
     ) -> tuple[tuple[int, ...], tuple[int, ...], str]:
@@ -120,6 +125,12 @@ def _gpu_memory(nvml: Any) -> list[tuple[int, int]]:
         log.debug("the GPU tells nothing of its memory: %s", error)
         return []
     return [] if any(total == 0 for total, _ in measured) else measured
+
+
+def _gpu_ids(nvml: Any) -> list[str]:
+    """GPUs by their UUIDs: indices mean one thing to the driver's library and may mean another to CUDA."""
+    ids = (nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(nvml.nvmlDeviceGetCount()))
+    return [found.decode() if isinstance(found, bytes) else str(found) for found in ids]
 
 
 def _resident(pid: int) -> int:

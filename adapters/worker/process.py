@@ -29,6 +29,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     replica: str = ""
     epoch: int = 0
+    devices: tuple[str, ...] = ()
+    """The GPUs that it may see, by the driver's own ids; empty: whatever the worker itself sees."""
 
     @property
     def key(self) -> str:
@@ -158,7 +160,7 @@ class BackendProcess:
                 stderr=output,
                 pass_fds=(ready_fd,),
                 start_new_session=True,  # Ctrl-C goes to the whole group: the worker stops its processes itself
-                env=_environment(),
+                env=_environment(wanted.devices),
             )
         pidfiles.write(self._pid_path, self._process.pid, self.id)
         self._watch = asyncio.create_task(self._await_end(self._process), name=f"watch {self.id}")
@@ -182,9 +184,13 @@ class BackendProcess:
             self._signal(signal.SIGKILL)
 
 
-def _environment() -> dict[str, str]:
-    """What a backend inherits: everything but our own settings, among which are secrets."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("INTERLOCK_")}
+def _environment(devices: tuple[str, ...]) -> dict[str, str]:
+    """What a backend inherits: everything but our own settings, among which are secrets; and which GPUs are its own.
+
+    Where somebody has restricted the worker already, that stands.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("INTERLOCK_")}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices), **inherited} if devices else inherited
 
 
 async def _first_line(receive: int, timeout_s: float) -> bytes | None:

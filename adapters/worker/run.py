@@ -63,6 +63,7 @@ class _Worker:
             stop_grace_s=config.stop_grace_s,
             tell=lambda progress: self._link.tell(progress) if self._link else None,
             on_death=self._on_death,
+            devices=lambda pools: meter.devices(pools),
         )
         meter = Meter(self._supervisor.models, pools=config.pools, disk=config.disk)
         self._registration = Registration(config, self._supervisor, meter)

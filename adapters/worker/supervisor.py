@@ -39,11 +39,15 @@ _TELL_EVERY_S = 0.25
 
 Answer = TypeVar("Answer", bound=wire.Answer)
 Told = Callable[[wire.Progress], None]
+Devices = Callable[[tuple[int, ...]], tuple[str, ...]]
 OnDeath = Callable[[BackendProcess], Awaitable[None]]
 
 
 class Supervisor:
-    """Starts, stops and knows the processes of one worker. ``on_death`` hears of those that end by themselves."""
+    """Starts, stops and knows the processes of one worker. ``on_death`` hears of those that end by themselves.
+
+    ``devices`` names the GPUs behind memory pools, so that a process sees those that it was given and no others.
+    """
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Supervisor:
         stop_grace_s: float = 5.0,
         tell: Told | None = None,
         on_death: OnDeath | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self.boot = f"b-{secrets.token_hex(8)}"
         self.models = data / "models"
@@ -69,6 +74,7 @@ class Supervisor:
         self._stop_grace_s = stop_grace_s
         self._tell = tell or (lambda progress: None)
         self._on_death = on_death
+        self._devices = devices or (lambda pools: ())
         self._processes: dict[str, BackendProcess] = {}
         self._operations: OrderedDict[str, asyncio.Task[wire.Answer]] = OrderedDict()
         self._jobs: dict[str, set[asyncio.Task[wire.Answer]]] = {}
@@ -259,6 +265,7 @@ class Supervisor:
             index=order.replica_index,
             replica=order.replica,
             epoch=self._epoch,
+            devices=self._devices(order.pools),
         )
         try:
             process = await self._start(wanted)

@@ -6,6 +6,7 @@ from bisect import bisect_left
 
 from msgspec.structs import replace
 
+from interlock.domain.claims import less, overlap, total
 from interlock.domain.entities import Model, Node, Phase, Replica, Request, RequestStatus, merged_labels
 from interlock.domain.fairness import queue_key
 from interlock.domain.state import State
@@ -50,7 +51,7 @@ def drop_replica(state: State, replica: Replica) -> None:
     state.transit.pop(replica.id, None)
     state.idle_timers.pop(replica.id, None)
     state.unindex_warm(replica)
-    state.commit(replica.node, replica.claim, -1, replica.owed)
+    state.commit(replica.node, replica.present, -1)
     unstage(state, replica)
     state.awaited.pop(replica.id, None)
     pay_beneficiary(state, replica)
@@ -65,12 +66,10 @@ def pay_beneficiary(state: State, victim: Replica) -> None:
         return
     del waiting[victim.id]
     beneficiary = state.replicas[victim.beneficiary]
-    pools = {pool for pool, _ in beneficiary.claim}
-    freed = sum(size for pool, size in victim.claim if pool in pools)
-    paid = beneficiary.owed if not waiting else min(beneficiary.owed, freed)
-    state.commit(beneficiary.node, beneficiary.claim, -1, beneficiary.owed)
-    state.replicas[beneficiary.id] = replace(beneficiary, owed=beneficiary.owed - paid)
-    state.commit(beneficiary.node, beneficiary.claim, +1, beneficiary.owed - paid)
+    paid = beneficiary.owed_in if not waiting else overlap(beneficiary.owed_in, victim.claim)
+    owed_in = less(beneficiary.owed_in, paid)
+    state.replicas[beneficiary.id] = replace(beneficiary, owed=total(owed_in), owed_in=owed_in)
+    state.commit(beneficiary.node, paid, +1)
     if not waiting:
         del state.awaited[victim.beneficiary]
 

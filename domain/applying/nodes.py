@@ -50,7 +50,7 @@ def _recount_committed(state: State, node: str, pools: int) -> None:
     state.committed[node] = (0,) * pools
     for replica_id in state.by_node.get(node, ()):
         replica = state.replicas[replica_id]
-        state.commit(node, replica.claim, +1, replica.owed)
+        state.commit(node, replica.present, +1)
 
 
 def _status(approved: bool, drained: bool) -> NodeStatus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from interlock.domain import events as ev
+from interlock.domain.claims import Claim
 from interlock.domain.entities import Phase, Replica, Request, RequestStatus
 from interlock.domain.state import State
 from interlock.domain.timers import arm_idle, arm_idle_of
@@ -20,6 +21,7 @@ def _replica_reserved(state: State, event: ev.ReplicaReserved) -> None:
     replica = Replica(
         event.replica, state.reservations, event.model, event.node, event.index, event.revision, Phase.RESERVED,
         event.claim, event.owed, event.disk, silent_at=event.silent_at, held=bool(event.victims),
+        owed_in=event.owed_in or _owed_in(event),
     )  # fmt: skip
     state.by_node.setdefault(event.node, {})[replica.id] = None
     state.by_model.setdefault(event.model, {})[replica.id] = None
@@ -28,10 +30,15 @@ def _replica_reserved(state: State, event: ev.ReplicaReserved) -> None:
         state.awaited[replica.id] = dict.fromkeys(event.victims)
     if event.disk:
         state.disk_used[event.node] = state.disk_used.get(event.node, 0) + event.disk
-    state.commit(event.node, event.claim, +1, event.owed)
+    state.commit(event.node, replica.present, +1)
     put_replica(state, replica)
     state.index_free(event.node)
     arm_idle_of(state, event.model)
+
+
+def _owed_in(event: ev.ReplicaReserved) -> Claim:
+    """Logs from before models could span pools tell only how much: it is owed in the one pool of the claim."""
+    return ((event.claim[0][0], event.owed),) if event.owed else ()
 
 
 @applies(ev.BackendInstallRequested)

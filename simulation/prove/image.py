@@ -35,6 +35,7 @@ REPLICA_LEFT_OUT = {
     "id": "renamed",
     "serial": "kept as the order within its model and within its node",
     "op": "a version",
+    "owed": "kept per pool",
     "done": "bytes for people",
     "total": "bytes for people",
     "address": "a name that the world gives",
@@ -126,7 +127,7 @@ class Vocabulary:
                 self._replicas.clear()
             slot = slot_of(replica)
             fixed = (
-                slot, replica.claim, replica.disk, replica.phase, replica.owed, replica.held, replica.tries,
+                slot, replica.claim, replica.disk, replica.phase, replica.owed_in, replica.held, replica.tries,
                 replica.used_at > 0,
             )  # fmt: skip
             known = self._replicas[id(replica)] = (replica, slot, self.number(fixed))

@@ -18,6 +18,7 @@ from interlock.domain.selector import matches
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
 from interlock.domain.variant import passes_left
+from interlock.simulation.pools import could_lie_in, wrong_claim
 
 from .situation import Finding, Situation
 
@@ -65,10 +66,9 @@ def used_in_pools(state: State, node: Node) -> list[int]:
     for replica in state.replicas.values():
         if replica.node == node.name:
             # What victims still hold counts with them, and not twice.
-            owed = replica.owed
+            owed = dict(replica.owed_in)
             for pool, size in replica.claim:
-                used[pool] += size - owed
-                owed = 0
+                used[pool] += size - owed.get(pool, 0)
     return used
 
 
@@ -152,11 +152,13 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     spare = _needless_victim(state, node, model, event)
     if spare:
         return Finding("S", f"{where} evicts {spare} too, which it needs not")
-    used, owed = used_in_pools(state, node), event.owed
+    wrong = wrong_claim(model.declared_spec, event.claim)
+    if wrong:
+        return Finding("S", f"{where} {wrong}")
+    used, owed = used_in_pools(state, node), dict(event.owed_in)
     for pool, size in event.claim:
-        if used[pool] + size - owed > node.budgets[pool]:
+        if used[pool] + size - owed.get(pool, 0) > node.budgets[pool]:
             return Finding("S", f"{where} exceeds its memory budget")
-        owed = 0
     copies = [r for r in state.replicas.values() if r.model == model.name and _is_copy(state, model, r)]
     ceiling = model.scheduling.max_replicas
     if ceiling and model.declared == model.serving and len(copies) >= ceiling and event.cause.startswith("request"):
@@ -316,7 +318,11 @@ def _invariants(state: State) -> Iterator[Finding]:
             yield Finding("invariant", f"two replicas of {replica.model} share a slot on {replica.node}")
         if replica.owed:
             victims = [r for r in state.replicas.values() if r.beneficiary == replica.id]
-            if replica.owed > sum(size for victim in victims for _, size in victim.claim):
+            at_victims: dict[int, int] = {}
+            for victim in victims:
+                for pool, size in victim.claim:
+                    at_victims[pool] = at_victims.get(pool, 0) + size
+            if any(size > at_victims.get(pool, 0) for pool, size in replica.owed_in):
                 yield Finding("S", f"what was freed on {replica.node} for {replica.model} is not held for it")
         held = len(state.locks.get(replica.id, ()))
         if held != locks_on(state, replica.id):
@@ -356,7 +362,7 @@ def _waits_for_something(state: State, request: Request, now: int) -> Iterator[F
 def _could_ever_fit(state: State, model: Model) -> bool:
     spec = model.declared_spec
     return any(
-        (not spec.vram or spec.vram <= max(node.budgets, default=0)) and (node.disk is None or spec.disk <= node.disk)
+        could_lie_in(node.budgets, spec) and (node.disk is None or spec.disk <= node.disk)
         for node in state.nodes.values()
         if is_candidate(model, node)
     )

@@ -10,8 +10,9 @@ from interlock.domain import events as ev
 from interlock.domain.apply import apply
 from interlock.domain.commands import Command, DeclareModel
 from interlock.domain.engine import Engine
-from interlock.domain.entities import LoadSpec, Scheduling
+from interlock.domain.entities import Scheduling
 from interlock.domain.errors import InvariantBroken
+from interlock.domain.memory import fit
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
 from interlock.simulation import world
@@ -63,7 +64,9 @@ def _stand(situation: Situation, scope: Scope, wanted: ScopeReplica, number: int
     index = state.free_index(state.nodes[wanted.node], model.name)
     if index is None:
         raise InvariantBroken(f"{wanted.node} has no slot for {model.name} at the beginning.")
-    claim = ((_pool_for(state, wanted.node, model.spec), model.spec.vram),) if model.spec.vram else ()
+    claim = fit(state.free_in_pools(state.nodes[wanted.node]), model.spec)
+    if claim is None:
+        raise InvariantBroken(f"{wanted.node} has no memory for what is loaded there at the beginning.")
     about: dict[str, Any] = {"at": at, "replica": replica, "model": model.name, "node": wanted.node}
     disk = model.spec.disk
     apply(state, ev.ReplicaReserved(**about, index=index, revision=1, claim=claim, disk=disk, silent_at=FOREVER))
@@ -77,11 +80,3 @@ def _stand(situation: Situation, scope: Scope, wanted: ScopeReplica, number: int
     for place in range(wanted.in_flight):
         name = f"{BUSY_FOREVER}{number}-{place}" if wanted.forever else f"busy-{number}-{place}"
         apply(state, ev.ReplicaLocked(**about, request=name, holder=name, arrival=at, deadline=FOREVER))
-
-
-def _pool_for(state: State, node: str, spec: LoadSpec) -> int:
-    free = state.free_in_pools(state.nodes[node])
-    pools = [pool for pool, size in enumerate(free) if size >= spec.vram]
-    if not pools:
-        raise InvariantBroken(f"{node} has no memory for what is loaded there at the beginning.")
-    return pools[0]

@@ -58,14 +58,16 @@ class Cluster:
         labels = facts.pop("labels", {})
         self.send(
             cmd.RegisterNode(
-                node=name, pools=(vram * GIB,), labels=labels, max_replicas_per_model=slots, approve=True,
-                boot=facts.pop("boot", "boot-1"), **facts,
+                node=name, pools=facts.pop("pools", (vram * GIB,)), labels=labels, max_replicas_per_model=slots,
+                approve=True, boot=facts.pop("boot", "boot-1"), **facts,
             )
         )  # fmt: skip
 
-    def model(self, name: str, vram: int = 9, backend: str = "echo", disk: int = 0, **scheduling: object) -> Outcome:
+    def model(
+        self, name: str, vram: int = 9, backend: str = "echo", disk: int = 0, pools: int = 1, **scheduling: object
+    ) -> Outcome:
         selector = parse_selector(scheduling.pop("selector", {}))
-        spec = LoadSpec(backend=backend, vram=vram * GIB, disk=disk * GIB)
+        spec = LoadSpec(backend=backend, vram=vram * GIB, disk=disk * GIB, pools=pools)
         return self.send(
             cmd.DeclareModel(model=name, spec=spec, scheduling=Scheduling(selector=selector, **scheduling))
         )
@@ -143,8 +145,10 @@ def check_invariants(cluster: Cluster) -> None:
         used = [0] * len(node.pools)
         for replica in state.replicas.values():
             if replica.node == node.name:
+                assert replica.owed == sum(size for _, size in replica.owed_in), f"{replica.id} owes otherwise per pool"
+                owed = dict(replica.owed_in)
                 for pool, size in replica.claim:
-                    used[pool] += size - replica.owed
+                    used[pool] += size - owed.get(pool, 0)
         assert tuple(used) == state.committed[node.name], f"{node.name}: {used} is not {state.committed[node.name]}"
     for model, queue in state.queues.items():
         assert queue == sorted(queue) != [], f"the queue of {model} is out of order"

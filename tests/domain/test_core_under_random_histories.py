@@ -7,13 +7,15 @@ import random
 import pytest
 
 from interlock.domain import commands as cmd
-from interlock.domain.entities import Budget, LoadSpec, Phase
+from interlock.domain.entities import ANY_POOLS, Budget, LoadSpec, Phase
 from interlock.domain.selector import parse_selector
 from interlock.domain.units import FOREVER, GIB
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
 NODES = ("a", "b", "c")
 MODELS = ("m1", "m2", "m3", "m4")
+POOLS = ((10,), (20,), (30,), (30,), (9, 12), (20, 6), (10, 10, 10))
+SPANS = (1, 1, 1, 2, ANY_POOLS)
 
 
 def _start(rng: random.Random) -> Cluster:
@@ -26,12 +28,17 @@ def _start(rng: random.Random) -> Cluster:
     for name in NODES:
         disk = rng.choice((None, 40, 15))
         cluster.node(
-            name, vram=rng.choice((10, 20, 30)), slots=rng.choice((1, 2)), labels={"tier": rng.choice("xy")},
+            name, pools=_pools(rng), slots=rng.choice((1, 2)), labels={"tier": rng.choice("xy")},
             disk=disk and disk * GIB,
         )  # fmt: skip
     for name in MODELS:
-        cluster.model(name, vram=rng.choice((5, 9, 12)), disk=rng.choice((0, 8)), **_scheduling(rng))
+        needs = {"vram": rng.choice((5, 9, 12)), "disk": rng.choice((0, 8)), "pools": rng.choice(SPANS)}
+        cluster.model(name, **needs, **_scheduling(rng))
     return cluster
+
+
+def _pools(rng: random.Random) -> tuple[int, ...]:
+    return tuple(size * GIB for size in rng.choice(POOLS))
 
 
 def _scheduling(rng: random.Random) -> dict[str, object]:
@@ -87,12 +94,12 @@ def _admin(cluster: Cluster, rng: random.Random, node: str, model: str, n: int) 
     choices = [
         lambda: cluster.send(cmd.ReportSilence(node=node)),
         lambda: cluster.send(cmd.ReportHeard(node=node, boot=_boot(cluster, node))),
-        lambda: cluster.node(node, vram=rng.choice((10, 20, 30)), boot=f"boot-{n}", slots=slots),
+        lambda: cluster.node(node, pools=_pools(rng), boot=f"boot-{n}", slots=slots),
         lambda: cluster.send(cmd.DrainNode(node=node)) if node in cluster.state.nodes else None,
         lambda: cluster.send(cmd.ResumeNode(node=node)),
         lambda: cluster.send(cmd.SetNodeLabels(node=node, labels={"tier": rng.choice(("x", "y", ""))})),
         lambda: cluster.send(cmd.SetNodeBudget(node=node, budget=Budget(rng.choice((50, 100))))),
-        lambda: cluster.model(model, vram=rng.choice((5, 9, 12)), **_scheduling(rng)),
+        lambda: cluster.model(model, vram=rng.choice((5, 9, 12)), pools=rng.choice(SPANS), **_scheduling(rng)),
         lambda: cluster.send(cmd.StoreLoadInfo(model=model, spec=LoadSpec(backend=rng.choice(("echo", "x"))))),
         lambda: cluster.send(cmd.SetScheduling(model=model, scheduling=_parsed(rng))),
         lambda: cluster.send(cmd.RemoveModel(model=model)),
@@ -104,7 +111,7 @@ def _admin(cluster: Cluster, rng: random.Random, node: str, model: str, n: int) 
         lambda: cluster.send(cmd.Thaw(what="evictions")),
         lambda: cluster.send(cmd.Thaw(what="reconciler")),
         lambda: cluster.send(cmd.StartEpoch(epoch=cluster.engine.ledger.epoch + 1, writer="w")),
-        lambda: cluster.send(cmd.ReportCapacity(node=node, used=(rng.randrange(30) * GIB,))),
+        lambda: cluster.send(cmd.ReportCapacity(node=node, used=(rng.randrange(30) * GIB, rng.randrange(9) * GIB))),
         lambda: cluster.send(cmd.ReportRunning(node=node, boot=_boot(cluster, node), asked_at=cluster.now, running=())),
         lambda: cluster.send(cmd.ReportRunning(
             node=node, boot=_boot(cluster, node), asked_at=cluster.now, running=(cmd.Running(process=f"p{n}"),)
@@ -142,8 +149,9 @@ def _check_budgets_where_reserved(cluster: Cluster) -> None:
     """A reservation never takes a pool above its budget; a budget that was lowered may leave one above it."""
     newest = max(cluster.state.replicas.values(), key=lambda replica: replica.serial)
     node = cluster.state.nodes[newest.node]
+    owed = dict(newest.owed_in)
     for pool, size in newest.claim:
-        if size > newest.owed:
+        if size > owed.get(pool, 0):
             assert cluster.state.committed[node.name][pool] <= node.budgets[pool]
 
 

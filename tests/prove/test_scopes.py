@@ -21,6 +21,7 @@ OWN_STEPS = {
     "impossible": 3,
     "orin-thor": 2,
     "reconciler": 2,
+    "span-against-two": 3,
     "two-models-one-slot": 3,
     "two-priorities-one-slot": 3,
     PROTOCOL: EPOCHS,

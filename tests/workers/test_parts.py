@@ -13,7 +13,7 @@ import pytest
 
 from interlock.adapters.memory.clock import ManualClock
 from interlock.adapters.memory.workers import InMemoryWorkers
-from interlock.adapters.worker import figures, staging
+from interlock.adapters.worker import figures, process, staging
 from interlock.adapters.worker.config import parse
 from interlock.adapters.worker.figures import Meter
 from interlock.adapters.worker.ports import Ports
@@ -75,6 +75,7 @@ def gpus(*memory: tuple[int, int] | None) -> Any:
         nvmlDeviceGetCount=lambda: len(memory),
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetMemoryInfo=memory_of,
+        nvmlDeviceGetUUID=lambda index: f"GPU-{index}",
     )
 
 
@@ -83,6 +84,24 @@ def test_each_gpu_is_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     read = Meter(tmp_path / "models").read()
     assert (read.pools, read.used, read.gpu_vendor) == ((24, 48), (3, 5), "nvidia")
     assert (read.vram_total, read.vram_available) == (72, 64)
+
+
+def test_a_process_sees_the_gpus_of_its_pools_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_open_nvml", lambda: gpus((24, 3), (24, 5), (24, 0)))
+    meter = Meter(tmp_path / "models")
+    assert meter.devices((0, 2)) == ("GPU-0", "GPU-2")
+    assert meter.devices(()) == ()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert process._environment(meter.devices((2,)))["CUDA_VISIBLE_DEVICES"] == "GPU-2"
+    assert "CUDA_VISIBLE_DEVICES" not in process._environment(())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-7")
+    assert process._environment(("GPU-2",))["CUDA_VISIBLE_DEVICES"] == "MIG-7", "what the operator has set stands"
+
+
+def test_a_pool_that_is_no_gpu_names_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_open_nvml", lambda: gpus(None))
+    assert Meter(tmp_path / "models").devices((0,)) == ()
+    assert Meter(tmp_path / "models", pools=(5, 5)).devices((0, 1)) == ()
 
 
 def test_a_board_with_unified_memory_reports_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,207 @@
+"""Memory in pools: what fits where, models that span pools, and what victims owe, pool by pool."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from interlock.domain import commands as cmd
+from interlock.domain.claims import less, overlap, total
+from interlock.domain.entities import ANY_POOLS, LoadSpec, Phase, Scheduling
+from interlock.domain.errors import InvalidField
+from interlock.domain.memory import fit, fit_after, least_share, parse_pools
+from interlock.domain.units import GIB
+from tests.domain.cluster import Cluster, check_invariants, check_replay
+
+
+def pools_of(rng: random.Random) -> tuple[int, ...]:
+    return tuple(rng.randrange(0, 33) for _ in range(rng.randrange(0, 5)))
+
+
+def fits_by_trying(free: tuple[int, ...], spec: LoadSpec) -> bool:
+    """Every choice of pools, with every number of them that the model allows."""
+    counts = range(1, len(free) + 1) if spec.pools == ANY_POOLS else (spec.pools,)
+    return any(
+        all(size * count >= spec.vram for size in chosen)
+        for count in counts
+        for chosen in itertools.combinations(free, count)
+    )
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_fit_is_found_exactly_when_some_choice_of_pools_has_the_room(seed: int) -> None:
+    rng = random.Random(seed)
+    free, spec = pools_of(rng), LoadSpec(vram=rng.randrange(0, 65), pools=rng.choice((ANY_POOLS, 1, 2, 3)))
+    claim = fit(free, spec)
+    if spec.vram == 0:
+        assert claim == ()
+        return
+    assert (claim is not None) == fits_by_trying(free, spec)
+    if claim is None:
+        return
+    sizes = {size for _, size in claim}
+    assert len(sizes) == 1, "the shares are equal"
+    assert spec.vram <= total(claim) < spec.vram + len(claim)
+    assert all(size <= free[pool] for pool, size in claim)
+    assert [pool for pool, _ in claim] == sorted({pool for pool, _ in claim})
+    assert spec.pools in (ANY_POOLS, len(claim))
+    # What an index of the most free pool may leave out has no fit.
+    assert max(free) >= least_share(spec)
+    spared = [size for pool, size in enumerate(free) if pool not in dict(claim) and size >= claim[0][1]]
+    assert all(free[pool] <= size for pool, _ in claim for size in spared), "the tightest pools are taken"
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_what_victims_will_free_is_owed_in_the_pools_where_they_free_it(seed: int) -> None:
+    rng = random.Random(seed)
+    free, spec = pools_of(rng), LoadSpec(vram=rng.randrange(1, 65), pools=rng.choice((ANY_POOLS, 1, 2, 3)))
+    room = tuple(size + rng.randrange(0, 25) for size in free)
+    found = fit_after(free, room, spec)
+    assert (found is not None) == fits_by_trying(room, spec)
+    if found is None:
+        return
+    claim, owed = found
+    assert all(size <= room[pool] for pool, size in claim)
+    assert all(0 < size <= room[pool] - free[pool] for pool, size in owed)
+    assert all(size <= free[pool] for pool, size in less(claim, owed))
+    assert less(claim, less(claim, owed)) == owed == overlap(owed, claim)
+
+
+# --- models that span pools ------------------------------------------------------------------------------------------
+
+
+def two_gpus(cluster: Cluster | None = None, *pools: int, name: str = "pair", **facts: object) -> Cluster:
+    cluster = cluster or Cluster()
+    sizes = tuple(size * GIB for size in pools or (24, 24))
+    cluster.send(cmd.RegisterNode(node=name, pools=sizes, approve=True, boot="b", **facts))
+    return cluster
+
+
+def spanning(cluster: Cluster, name: str, vram: int, pools: int, **scheduling: object) -> None:
+    spec = LoadSpec(backend="echo", vram=vram * GIB, pools=pools)
+    cluster.send(cmd.DeclareModel(model=name, spec=spec, scheduling=Scheduling(**scheduling)))
+
+
+def claim_of(cluster: Cluster, model: str) -> list[tuple[int, int]]:
+    (replica,) = cluster.state.by_model[model]
+    return [(pool, size // GIB) for pool, size in cluster.state.replicas[replica].claim]
+
+
+def test_a_model_that_declares_two_pools_takes_an_equal_share_of_each() -> None:
+    cluster = two_gpus()
+    spanning(cluster, "wide", 40, 2)
+    cluster.request("r1", "wide")
+    assert claim_of(cluster, "wide") == [(0, 20), (1, 20)]
+    assert cluster.state.committed["pair"] == (20 * GIB, 20 * GIB)
+    assert cluster.effects[0].pools == (0, 1), "its process is told which GPUs are its own"
+
+
+def test_a_small_model_is_not_split_and_is_told_its_one_pool() -> None:
+    cluster = two_gpus()
+    cluster.model("a", vram=20)
+    cluster.model("b", vram=20)
+    cluster.request("r1", "a")
+    cluster.request("r2", "b")
+    assert [effect.pools for effect in cluster.effects] == [(0,), (1,)]
+
+
+def test_two_pools_of_one_node_are_never_pools_of_two_nodes() -> None:
+    cluster = Cluster()
+    cluster.node("one", vram=24)
+    cluster.node("other", vram=24)
+    spanning(cluster, "wide", 40, 2)
+    assert cluster.request("r1", "wide").code == "never_fits"
+
+
+def test_a_model_that_spans_as_many_as_needed_stays_in_one_pool_while_one_is_enough() -> None:
+    cluster = two_gpus(None, 24, 24, 24)
+    spanning(cluster, "small", 20, ANY_POOLS)
+    spanning(cluster, "wide", 40, ANY_POOLS)
+    cluster.loaded("small")
+    assert claim_of(cluster, "small") == [(0, 20)]
+    cluster.loaded("wide")
+    assert claim_of(cluster, "wide") == [(1, 20), (2, 20)]
+
+
+def test_a_spanning_model_finds_its_node_behind_one_with_a_larger_pool() -> None:
+    cluster = Cluster()
+    cluster.node("single", vram=48)
+    two_gpus(cluster)
+    spanning(cluster, "wide", 46, 2)
+    cluster.loaded("wide")
+    (replica,) = cluster.state.replicas.values()
+    assert (replica.node, replica.phase) == ("pair", Phase.LOADED)
+
+
+def test_a_change_of_the_number_of_pools_is_a_new_revision() -> None:
+    cluster = two_gpus()
+    spanning(cluster, "m", 20, 1)
+    cluster.loaded("m")
+    spanning(cluster, "m", 20, 2)
+    assert cluster.state.models["m"].declared == 2
+    cluster.settle()
+    cluster.loaded("m")
+    assert {replica.claim for replica in cluster.state.replicas.values()} == {((0, 10 * GIB), (1, 10 * GIB))}
+
+
+def test_a_spanning_model_evicts_one_small_model_in_each_pool_and_no_more() -> None:
+    cluster = two_gpus()
+    cluster.model("a", vram=20)
+    cluster.model("b", vram=20)
+    spanning(cluster, "wide", 40, 2)
+    a, b = cluster.loaded("a"), cluster.loaded("b")
+    cluster.wait(31)
+    cluster.request("r1", "wide")
+    wide = cluster.state.replicas["r-000003"]
+    assert set(cluster.state.awaited[wide.id]) == {a, b}
+    assert [(pool, size // GIB) for pool, size in wide.owed_in] == [(0, 16), (1, 16)]
+    assert cluster.state.committed["pair"] == (24 * GIB, 24 * GIB), "never more than there is, while they leave"
+    cluster.answer(cluster.effects[0])
+    check_invariants(cluster)
+    assert len(cluster.state.replicas["r-000003"].owed_in) == 1, "one has paid, in its own pool alone"
+    assert cluster.effects[0].name == "model.unload", "no install before the second is gone too"
+    cluster.settle()
+    check_invariants(cluster)
+    check_replay(cluster)
+    assert cluster.state.replicas["r-000003"].phase is Phase.LOADED
+
+
+def test_a_victim_that_lies_in_both_pools_makes_room_in_each() -> None:
+    cluster = two_gpus()
+    spanning(cluster, "wide", 40, 2)
+    cluster.model("small", vram=20)
+    cluster.loaded("wide")
+    cluster.wait(31)
+    cluster.request("r1", "small")
+    small = cluster.state.replicas["r-000002"]
+    assert [(pool, size // GIB) for pool, size in small.owed_in] == [(0, 16)]
+    cluster.settle()
+    check_invariants(cluster)
+    assert cluster.state.committed["pair"] == (20 * GIB, 0)
+
+
+def test_an_explanation_says_what_each_pool_has_free() -> None:
+    cluster = two_gpus()
+    cluster.model("a", vram=20)
+    spanning(cluster, "wide", 40, 2)
+    cluster.request("r1", "a")
+    cluster.request("r2", "wide")
+    queued = next(event for event in cluster.events if getattr(event, "request", "") == "r2")
+    (row,) = queued.explanation.considered
+    assert row.filter == "memory"
+    assert row.detail.startswith("needs 40GiB in 2 pools, 20GiB in each; free in its pools: 4GiB, 24GiB")
+
+
+@pytest.mark.parametrize("value", [0, 17, -1, True, "two", 1.5])
+def test_a_number_of_pools_that_means_nothing_is_refused(value: object) -> None:
+    with pytest.raises(InvalidField, match="pools"):
+        parse_pools(value, "pools")
+
+
+def test_a_command_with_an_impossible_number_of_pools_is_rejected() -> None:
+    cluster = two_gpus()
+    spec = LoadSpec(backend="echo", vram=GIB, pools=17)
+    reply = cluster.send(cmd.DeclareModel(model="m", spec=spec, scheduling=Scheduling())).reply
+    assert "pools" in reply.message
