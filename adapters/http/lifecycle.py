@@ -78,9 +78,12 @@ class Claims:
             request_id=ids.request,
         )
 
-    def claim(self, model: str, ids: Ids, wait: int | None = None) -> Claim:
-        """A claim on ``model``, to be entered with ``async with``. ``wait`` in µs bounds the wait for a lock."""
-        return Claim(self, model, ids, wait)
+    def claim(self, model: str, ids: Ids, wait: int | None = None, prefix: tuple[int, ...] = ()) -> Claim:
+        """A claim on ``model``, to be entered with ``async with``. ``wait`` in µs bounds the wait for a lock.
+
+        ``prefix`` are the marks of the prompt.
+        """
+        return Claim(self, model, ids, wait, prefix)
 
     def settle(self, envelope: Envelope) -> asyncio.Task[None]:
         """Have ``envelope`` decided, however long that takes, whoever is cancelled meanwhile."""
@@ -144,9 +147,10 @@ class Claim:
     normal end is served, an exception is failed, cancellation or a broken connection is cancelled.
     """
 
-    def __init__(self, claims: Claims, model: str, ids: Ids, wait: int | None) -> None:
+    def __init__(self, claims: Claims, model: str, ids: Ids, wait: int | None, prefix: tuple[int, ...] = ()) -> None:
         self._claims = claims
         self._model = model
+        self._prefix = prefix
         self._wait = wait
         self._open = False
         """Whether the core may know this request as alive."""
@@ -166,7 +170,9 @@ class Claim:
         deadline = wall + self._wait if self._wait is not None else 0
         holder = self._claims.holder
         for _ in range(_MOST_NAMES):
-            acquire = AcquireLock(request=self.ids.request, model=self._model, holder=holder, deadline=deadline)
+            acquire = AcquireLock(
+                request=self.ids.request, model=self._model, holder=holder, deadline=deadline, prefix=self._prefix
+            )
             try:
                 await self._obtain(acquire)
                 return self

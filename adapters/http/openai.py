@@ -25,6 +25,7 @@ from interlock.domain.units import parse_duration
 from .kit import IDS, Gateway, Route, fields, json_response, query, read
 from .lifecycle import Claim
 from .problems import describe
+from .prompts import key_of, marks_of_chat, marks_of_text
 from .security import Audience
 
 log = logging.getLogger("interlock.gateway")
@@ -138,16 +139,20 @@ class OpenAI:
         if not asked.messages:
             raise InvalidField("messages", "empty", cure="Send at least one message.")
         messages = tuple(_message(message, place) for place, message in enumerate(asked.messages))
-        wanted = _generation(asked, messages=messages, tools=_raw(asked.tools), tool_choice=_raw(asked.tool_choice))
-        return await self._generate(request, asked, [wanted], _CHAT)
+        tools = _raw(asked.tools)
+        wanted = _generation(asked, messages=messages, tools=tools, tool_choice=_raw(asked.tool_choice))
+        prefix = marks_of_chat(key_of(request), asked.model, messages, tools)
+        return await self._generate(request, asked, [wanted], _CHAT, prefix)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Complete one text, or several in one answer."""
         asked = await read(request, self._completion_decoder)
         if asked.echo:
             raise InvalidField("echo", "not supported", cure="Leave it out.")
-        wanted = [_generation(asked, prompt=text) for text in _texts("prompt", asked.prompt)]
-        return await self._generate(request, asked, wanted, _TEXT)
+        texts = _texts("prompt", asked.prompt)
+        wanted = [_generation(asked, prompt=text) for text in texts]
+        prefix = marks_of_text(key_of(request), asked.model, texts[0])
+        return await self._generate(request, asked, wanted, _TEXT, prefix)
 
     async def _generate(
         self,
@@ -155,10 +160,11 @@ class OpenAI:
         asked: Sampling,
         prompts: Sequence[Generation],
         shape: _Shape,
+        prefix: tuple[int, ...],
     ) -> web.StreamResponse:
         if asked.n not in (None, 1):
             raise InvalidField("n", f"{asked.n} answers at once are not supported", cure="Ask for 1.")
-        claim = self._claim(request, asked.model)
+        claim = self._claim(request, asked.model, prefix)
         prompts = [msgspec.structs.replace(prompt, correlation_id=claim.ids.request) for prompt in prompts]
         if asked.stream:
             usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
@@ -214,7 +220,7 @@ class OpenAI:
             raise NotFound("model", name)
         return json_response(_listed(name))
 
-    def _claim(self, request: web.Request, model: str) -> Claim:
+    def _claim(self, request: web.Request, model: str, prefix: tuple[int, ...] = ()) -> Claim:
         if not 0 < len(model) <= _LONGEST_MODEL_NAME:
             raise InvalidField("model", f"has {len(model)} characters", cure=f"Use 1 to {_LONGEST_MODEL_NAME}.")
         if not model.isprintable():
@@ -223,7 +229,7 @@ class OpenAI:
         wait = None if deadline is None else parse_duration(deadline, "X-Interlock-Deadline")
         ids = self._gateway.ids.take(request.headers.get("X-Request-Id"))
         request[IDS] = ids
-        return self._gateway.claims.claim(model, ids, wait)
+        return self._gateway.claims.claim(model, ids, wait, prefix)
 
     def _headers(self, request: web.Request, claim: Claim) -> dict[str, str]:
         request[IDS] = claim.ids

@@ -182,3 +182,24 @@ async def test_operators_mistakes_come_back_as_the_core_says_them(core: Core) ->
     ):
         status, answer, _ = await cluster.ask(method, path)
         assert status == code, answer
+
+
+async def test_chats_that_share_a_long_system_prompt_go_to_the_same_replica(core: Core) -> None:
+    cluster, scheduler = core
+    await cluster.ask("POST", "/api/node/register", json=WORKER | {"name": "orin", "address": "o", "boot": "b-2"})
+    await cluster.ask("PUT", "/api/models/m", json={"backend": "echo", "vram": "9GiB", "replicas": "all"})
+    await scheduler.until_idle()
+
+    async def node_of(*texts: str) -> str:
+        messages = [{"role": role, "content": text} for role, text in zip(("system", "user"), texts, strict=True)]
+        _, _, headers = await cluster.ask(
+            "POST", "/v1/chat/completions", json={"model": "m", "messages": messages}
+        )  # fmt: skip
+        return str(headers["X-Interlock-Node"])
+
+    rules, others = "Set no conflicting route. " * 80, "Answer in Latin. " * 120
+    assert {await node_of("", f"q{number}") for number in range(4)} == {"orin", "thor"}, "short ones take turns"
+    assert len({await node_of(rules, f"question {number}") for number in range(5)}) == 1
+    assert len({await node_of(others, f"question {number}") for number in range(5)}) == 1
+    await cluster.ask("PUT", "/api/models/m", json={"backend": "echo", "replicas": "all", "prefix_affinity": "off"})
+    assert {await node_of(rules, f"question {number}") for number in range(4)} == {"orin", "thor"}

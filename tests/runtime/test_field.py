@@ -127,3 +127,18 @@ async def test_a_finished_request_is_answered_from_the_log_and_the_feed_shows_it
     feed.close()
     status, _ = await field.ask("GET", "/api/requests/never-was")
     assert status == 404
+
+
+async def test_chats_that_share_a_long_system_prompt_go_to_one_of_two_real_backends(field: Cluster) -> None:
+    await field.declare("chat", backend="echo", vram="9GiB", replicas="all", parallel=8)
+    await field.until("/api/replicas", lambda found: len([one for one in found if one["phase"] == "loaded"]) == 2)
+    rules = {"role": "system", "content": "Set no conflicting route. " * 80}
+    for number in range(4):
+        messages = [rules, {"role": "user", "content": f"word-{number}"}]
+        status, _ = await field.ask("POST", "/v1/chat/completions", {"model": "chat", "messages": messages})
+        assert status == 200
+    locks = [row["data"] for row in await field.events("ReplicaLocked")]
+    assert len({lock["node"] for lock in locks}) == 1
+    assert all("conflicting" not in str(lock) for lock in locks), "the log holds hashes, and nothing of the prompt"
+    _, told = await field.ask("GET", f"/api/audit/why/{locks[-1]['request']}")
+    assert "it holds 8 of 8 blocks of its prompt" in str(told)
