@@ -4,14 +4,40 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from heapq import heapify, heapreplace
 from itertools import accumulate
+from random import Random
 
+import msgspec
+
+from interlock.domain.errors import UsageError
 from interlock.domain.units import SECOND
 
-from .clock import START, Clock, Streams
+from .clock import START, Clock, Streams, draw
 from .fields import Distribution
-from .scenario import RequestSpec, Scenario, WorkloadSpec
-from .traces import Arrival, read_trace
+from .scenario import Bursts, RequestSpec, Scenario, WorkloadSpec
+from .traces import Arrival, guess_format, read_trace
+
+
+def with_trace(scenario: Scenario, trace: str) -> Scenario:
+    """The scenario with a trace's requests in place of its own.
+
+    What names no model is spread as the scenario's workloads spread theirs, or evenly over all models when it has none.
+    """
+    form = guess_format(trace)
+    weights: dict[str, float] = {}
+    for workload in scenario.workloads:
+        total = sum(weight for _, weight in workload.models)
+        length = min(workload.until, scenario.duration) - workload.start
+        for model, weight in workload.models:
+            weights[model] = weights.get(model, 0.0) + workload.rate * length * weight / total
+    if not sum(weights.values()):
+        weights = {model.name: 1.0 for model in scenario.models}
+    if not weights and any(not arrival.model for arrival in read_trace(trace, form)):
+        raise UsageError(f"{trace} names no models, and {scenario.name} declares none.", cure="Declare [[models]].")
+    workload = WorkloadSpec(kind="trace", models=tuple(weights.items()), path=trace, format=form)
+    return msgspec.structs.replace(scenario, requests=(), workloads=(workload,))
+
 
 Arrive = Callable[[str, Distribution, int, int], None]
 
@@ -44,6 +70,9 @@ class Arrivals:
         if workload.kind == "trace":
             rows = read_trace(workload.path, workload.format)
             self._trace(rows, 0, workload, chooser, number, end)
+        elif workload.bursts is not None:
+            source = _Bursty(workload, workload.bursts, self.streams[f"workload/{number}"])
+            self._next_bursty(workload, source, end)
         else:
             self._next(workload, chooser, number, end, workload.start)
 
@@ -71,6 +100,16 @@ class Arrivals:
         service = workload.service_time or self.service_of(model)
         self.arrive(model, service, workload.deadline, workload.priority)
         self._next(workload, chooser, number, end, at)
+
+    def _next_bursty(self, workload: WorkloadSpec, source: _Bursty, end: int) -> None:
+        model = source.step()
+        if source.at < end:
+            self.clock.at(START + source.at, self._from_bursty, workload, source, end, model)
+
+    def _from_bursty(self, workload: WorkloadSpec, source: _Bursty, end: int, model: str) -> None:
+        service = workload.service_time or self.service_of(model)
+        self.arrive(model, service, workload.deadline, workload.priority)
+        self._next_bursty(workload, source, end)
 
     def _trace(
         self, rows: list[Arrival], place: int, workload: WorkloadSpec, chooser: _Chooser, number: int, end: int
@@ -104,3 +143,35 @@ class _Chooser:
         if len(self.names) == 1:
             return self.names[0]
         return self.names[min(bisect_right(self.sums, chance * self.sums[-1]), len(self.names) - 1)]
+
+
+class _Bursty:
+    """A Poisson stream whose models have bursts: between two changes of pace it has no memory, so each draws anew."""
+
+    def __init__(self, workload: WorkloadSpec, bursts: Bursts, stream: Random) -> None:
+        self.at = workload.start
+        self.stream = stream
+        self.bursts = bursts
+        total = sum(weight for _, weight in workload.models)
+        self.names = [name for name, _ in workload.models]
+        self.calm = [workload.rate * weight / total for _, weight in workload.models]
+        self.paces = self.calm[:]
+        self.sums = list(accumulate(self.paces))
+        self.changes = [(self.at + draw(bursts.every, stream), index) for index in range(len(self.names))]
+        heapify(self.changes)
+
+    def step(self) -> str:
+        """Go on to the next arrival, which is at ``at``; the model that it asks for."""
+        while True:
+            due = self.at + round(self.stream.expovariate(self.sums[-1]) * SECOND)
+            change, index = self.changes[0]
+            if due < change:
+                self.at = due
+                chance = self.stream.random() * self.sums[-1]
+                return self.names[min(bisect_right(self.sums, chance), len(self.names) - 1)]
+            self.at = change
+            begins = self.paces[index] == self.calm[index]
+            self.paces[index] = self.calm[index] * (self.bursts.factor if begins else 1.0)
+            self.sums = list(accumulate(self.paces))
+            length = draw(self.bursts.length if begins else self.bursts.every, self.stream)
+            heapreplace(self.changes, (self.at + max(1, length), index))

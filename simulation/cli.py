@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -51,6 +52,7 @@ def simulate(
     Bundled scenarios are in the folder simulation/scenarios.
     """
     from . import api
+    from .arrivals import with_trace
     from .mutants import find
     from .scenario import Scenario, read_text
 
@@ -59,14 +61,12 @@ def simulate(
     if seeds is not None and (html or events or shrink or trace):
         raise click.UsageError("--seeds sums up many runs: give --seed with --html, --events, --shrink or --requests.")
     loaded = Scenario.load(scenario)
-    end = None if until is None else parse_duration(until, "--until")
-    if end is not None and end <= 0:
-        raise click.UsageError("--until must be longer than nothing.")
+    end = None if until is None else _moment(until)
     if seeds is not None:
         first = loaded.seed if seed is None else seed
         return _sweep(loaded, read_text(scenario), range(first, first + seeds), mutant, end, as_json)
     if trace is not None:
-        loaded = _with_trace(loaded, trace)
+        loaded = with_trace(loaded, trace)
     if events is not None and Path(events).is_file():
         raise UsageError(f"{events} exists already.", cure="Name a new file for --events, or move that one away.")
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
@@ -101,21 +101,6 @@ def _sweep(scenario: Any, text: str, seeds: range, mutant: str | None, until: in
     else:
         click.echo(summary_text(data))
     return HOLDS if data["verdict"] == "pass" else BROKEN
-
-
-def _with_trace(scenario: Any, trace: str) -> Any:
-    """The scenario with a trace's requests in place of its own; what names no model is spread over all of them."""
-    import msgspec
-
-    from .scenario import WorkloadSpec
-    from .traces import guess_format, read_trace
-
-    form = guess_format(trace)
-    models = tuple((model.name, 1.0) for model in scenario.models)
-    if not models and any(not arrival.model for arrival in read_trace(trace, form)):
-        raise UsageError(f"{trace} names no models, and {scenario.name} declares none.", cure="Declare [[models]].")
-    workload = WorkloadSpec(kind="trace", models=models, path=trace, format=form)
-    return msgspec.structs.replace(scenario, requests=(), workloads=(workload,))
 
 
 def _shrink(scenario: Any, result: Any, path: Path) -> None:
@@ -160,8 +145,60 @@ def mutants(only: tuple[str, ...], as_json: bool) -> int:
     return HOLDS if killed == len(rows) else BROKEN
 
 
+@click.command("compare", epilog="Example: interlock compare fifty-models-a-day --policies ours,lru,never --seeds 3")
+@click.argument("scenario", default="fifty-models-a-day")
+@click.option("--policies", metavar="A,B", help="Only these, of: ours, lru, cheapest, largest, random, never.")
+@click.option("--seed", type=click.IntRange(min=0), help="The first seed, instead of the scenario's.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Run so many seeds of each.")
+@click.option("--until", metavar="T", help="End each run earlier: 1h.")
+@click.option(
+    "--requests", "trace", type=click.Path(exists=True, dir_okay=False), help="A trace, instead of its requests."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, with every single run.")
+def compare_command(
+    scenario: str,
+    policies: str | None,
+    seed: int | None,
+    seeds: int,
+    until: str | None,
+    trace: str | None,
+    as_json: bool,
+) -> int:
+    """Run SCENARIO under other ways to choose who is evicted, and set what they bring side by side.
+
+    Each figure is the median over the seeds, with the least and the most. Waiting counts those who were refused, too.
+    """
+    from .compare import FromText, compare, table
+    from .policies import POLICIES
+    from .scenario import folder_of, read_text
+    from .sweep import tell_on_stderr
+
+    names = [name.strip() for name in policies.split(",")] if policies else list(POLICIES)
+    text = read_text(scenario)
+    source = FromText(text, scenario, str(folder_of(scenario)), trace or "")
+    first = source().seed if seed is None else seed
+    end = None if until is None else _moment(until)
+    tell = functools.partial(tell_on_stderr, what="runs")
+    data = compare(source, names, range(first, first + seeds), until=end, tell=tell)
+    if as_json:
+        _print_json(data)
+    else:
+        click.echo(table(data))
+    for row in data["policies"]:
+        if row["broken"]:
+            click.echo(f"{row['policy']} breaks {', '.join(row['broken'])}", err=True)
+    return BROKEN if any(row["broken"] for row in data["policies"]) else HOLDS
+
+
+def _moment(until: str) -> int:
+    end = parse_duration(until, "--until")
+    if end <= 0:
+        raise click.UsageError("--until must be longer than nothing.")
+    return end
+
+
 def _all() -> list[click.Command]:
-    found: list[click.Command] = [simulate, mutants]
+    found: list[click.Command] = [simulate, compare_command, mutants]
     if importlib.util.find_spec("interlock.simulation.prove.cli") is not None:
         found.append(importlib.import_module("interlock.simulation.prove.cli").prove_command)
     return found

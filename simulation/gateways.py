@@ -52,7 +52,10 @@ class Call:
 
 
 class Tally:
-    """What became of the requests, for the report. ``waits`` are the waits for a lock, in microseconds."""
+    """What became of the requests, for the report.
+
+    ``waits`` are the waits for a lock, ``lost_waits`` those that ended without one, in microseconds.
+    """
 
     def __init__(self) -> None:
         self.submitted = 0
@@ -61,6 +64,7 @@ class Tally:
         self.failed: Counter[str] = Counter()
         self.served_on: Counter[str] = Counter()
         self.waits = array("q")
+        self.lost_waits = array("q")
 
 
 class Gateways:
@@ -121,6 +125,7 @@ class Gateways:
             del self.live[call.id]
             outcome = self.tally.failed if reply.code in ("cancelled", "conflict", "failed") else self.tally.refused
             outcome[reply.code] += 1
+            self.tally.lost_waits.append(self.clock.now - call.arrival)
         elif isinstance(reply, Done):
             self._ask_again(call)
 

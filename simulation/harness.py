@@ -66,6 +66,7 @@ class Numbers(msgspec.Struct):
 
     events: int = 0
     loads: int = 0
+    loaded_bytes: int = 0
     evictions: int = 0
     holders_lost: int = 0
     unloads: Counter[str] = msgspec.field(default_factory=Counter)
@@ -108,6 +109,7 @@ class Harness:
         self._since_checkpoint = 0
         self._acknowledged = 0
         self._for_request: dict[str, bool] = {}
+        self._sizes: dict[str, int] = {}
         self._counting = False
         self._structural = False
 
@@ -181,13 +183,16 @@ class Harness:
                 assert isinstance(event, ev.ReplicaReserved)
                 asked = event.cause.startswith("request ")
                 self._for_request[event.replica] = asked
+                self._sizes[event.replica] = sum(size for _, size in event.claim)
                 for victim in event.victims:
                     self._for_request[victim] = asked
             if not self._counting:
                 continue
             numbers.events += 1
             if kind is ev.LoadStarted:
+                assert isinstance(event, ev.LoadStarted)
                 numbers.loads += 1
+                numbers.loaded_bytes += self._sizes.get(event.replica, 0)
             elif kind is ev.ReplicaEvicted:
                 numbers.evictions += 1
                 numbers.unloads["evicted"] += 1
@@ -295,7 +300,7 @@ class Harness:
         self.tally.submitted, self.tally.served = tally.submitted, tally.served
         self.tally.refused, self.tally.failed = tally.refused.copy(), tally.failed.copy()
         self.tally.served_on = tally.served_on.copy()
-        self.tally.waits = tally.waits[:]
+        self.tally.waits, self.tally.lost_waits = tally.waits[:], tally.lost_waits[:]
         self.effects_counted = len(self.unasked_effects)
 
     # --- settling ---------------------------------------------------------------------------------------------------

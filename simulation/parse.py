@@ -25,6 +25,7 @@ from .scenario import (
     REPLICA_FAULTS,
     AdminSpec,
     Bound,
+    Bursts,
     Expect,
     FaultSpec,
     ModelSpec,
@@ -213,7 +214,7 @@ class _Reader:
         spec = WorkloadSpec(
             kind=kind, models=models, rate=rate, path=path, format=form, start=start, until=until,
             service_time=table.distribution("service_time", None), deadline=table.duration("deadline", 0),
-            priority=table.integer("priority", 0, least=None),
+            priority=table.integer("priority", 0, least=None), bursts=None if trace else _bursts(table),
         )  # fmt: skip
         table.done()
         return spec
@@ -463,6 +464,21 @@ def parse_bound(value: object, key: str) -> Bound:
         return Bound(ends.get("min"), ends.get("max"))
     number = real(value, key)
     return Bound(number, number)
+
+
+def _bursts(table: Table) -> Bursts | None:
+    given = table.take("bursts", None, lambda value: Table(table.source, value, table.header, table.ordinal))
+    if given is None:
+        return None
+    bursts = Bursts(
+        every=given.distribution("every"), length=given.distribution("length"), factor=given.number("factor")
+    )
+    given.done()
+    if not 0 < bursts.every.length < FOREVER or not 0 < bursts.length.length < FOREVER:
+        raise table.error("bursts", "a length is nothing or endless", 'Use every = "exp 30m", length = "exp 3m".')
+    if bursts.factor <= 1:
+        raise table.error("bursts", "factor is not above 1", "Use factor = 8.")
+    return bursts
 
 
 def _sizes(value: object, key: str) -> tuple[int, ...]:

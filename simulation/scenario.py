@@ -79,6 +79,15 @@ class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
 
 
+class Bursts(msgspec.Struct, frozen=True, kw_only=True):
+    """Each model of a workload, by itself, is asked for ``factor`` times as often now and then."""
+
+    every: Distribution
+    """From the end of one burst to the beginning of the next."""
+    length: Distribution
+    factor: float
+
+
 class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A stream of requests: ``poisson`` at ``rate`` per second over weighted ``models``, or the arrivals of a trace."""
 
@@ -92,6 +101,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     service_time: Distribution | None = None
     deadline: int = 0
     priority: int = 0
+    bursts: Bursts | None = None
 
 
 class FaultSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,6 +218,11 @@ def read_text(name: str | Path) -> str:
         return _path_of(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableFile(f"{name}: {error}.", cure="Give a scenario file that can be read.") from None
+
+
+def folder_of(name: str | Path) -> Path:
+    """Where its traces are looked for; raises UnreadableFile."""
+    return _path_of(name).parent
 
 
 def _path_of(name: str | Path) -> Path:

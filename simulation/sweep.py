@@ -146,11 +146,11 @@ def _list(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "none"
 
 
-def tell_on_stderr(done: int, total: int, failed: int) -> None:
+def tell_on_stderr(done: int, total: int, failed: int, what: str = "seeds") -> None:
     """A progress bar on a terminal; on anything else, a line now and then."""
     width = 30
     filled = width * done // total
-    line = f"[{'#' * filled}{'.' * (width - filled)}] {done}/{total} seeds, {failed} failed"
+    line = f"[{'#' * filled}{'.' * (width - filled)}] {done}/{total} {what}, {failed} failed"
     if sys.stderr.isatty():
         sys.stderr.write("\r" + line + ("\n" if done == total else ""))
     elif done == total or done % max(1, total // 10) == 0:

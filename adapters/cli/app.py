@@ -29,6 +29,7 @@ _COMMANDS = {
     "freeze": ("cluster:freeze", "Stop evictions, or the reconciler."),
     "thaw": ("cluster:thaw", "Let what is frozen go on."),
     "simulate": ("interlock.simulation.cli:commands", "Run a scenario in virtual time."),
+    "compare": ("interlock.simulation.cli:commands", "Compare ways to choose who is evicted."),
     "prove": ("interlock.simulation.cli:commands", "Explore small clusters state by state."),
     "mutants": ("interlock.simulation.cli:commands", "Show that every seeded bug is found."),
     "audit": ("auditing:audit", "Ask the log: what happened, why, and what the state was."),
