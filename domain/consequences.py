@@ -47,10 +47,12 @@ def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
     own = (event.model,) if state.waiting(event.model) else ()
     if state.lock_count(event.replica) and not own:
         return None
-    if not state.queues and not state.parked:
+    too_much = event.node in state.over_budget
+    if not (state.queues or state.parked or too_much):
         return None
     cause = f"request {event.request} released {event.replica}"
-    return _review(state, "capacity", cause, (*own, *_who_waits_for(state, event.node)))
+    itself = (event.model,) if too_much else ()
+    return _review(state, "capacity", cause, (*own, *itself, *_who_waits_for(state, event.node)))
 
 
 def _room_on_node(words: str, *, own: bool) -> _Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .budgets import leaves_for_budget
 from .entities import Node, Phase, Replica
 from .state import State
 
@@ -17,7 +18,9 @@ def why_leaving(state: State, replica: Replica) -> str:
         return "revision"
     if replica.node not in state.candidates(model).nodes:
         return "selector"
-    return "drain" if state.nodes[replica.node].drained else ""
+    if state.nodes[replica.node].drained:
+        return "drain"
+    return "budget" if replica.node in state.over_budget and leaves_for_budget(state, replica.node) is replica else ""
 
 
 def is_emptied(state: State, node: Node) -> bool:
@@ -28,9 +31,11 @@ def is_emptied(state: State, node: Node) -> bool:
 
 
 def leaving_now(state: State, model: str) -> Replica | None:
-    """The oldest idle replica of the model that must leave; None when there is none."""
+    """The oldest idle replica of the model that must leave, or one beside it on a node above its budget; or None."""
     for replica_id in state.by_model.get(model, ()):
         replica = state.replicas[replica_id]
         if not state.lock_count(replica_id) and why_leaving(state, replica):
             return replica
+        if replica.node in state.over_budget and (other := leaves_for_budget(state, replica.node)) is not None:
+            return other
     return None

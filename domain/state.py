@@ -100,7 +100,7 @@ class WarmSet:
 _MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
-    "parked", "everywhere", "frozen", "idle_timers",
+    "parked", "everywhere", "frozen", "idle_timers", "over_budget",
 )  # fmt: skip
 
 
@@ -119,6 +119,7 @@ class State:
     - ``committed``: node to bytes in use or reserved per pool; ``staged``: node to (model, revision) to bytes on disk;
       ``disk_used``: node to bytes staged or being staged
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``everywhere``: those with one per candidate
+    - ``over_budget``: nodes where more is in use or reserved in a pool than the budget allows
     - ``idle_timers``: replica to the instant of the one ``idle`` timer that it has in the heap
     - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
     - ``prefixes``: which replica served which marks of prompts last (:class:`~interlock.domain.prefixes.PrefixIndex`)
@@ -156,6 +157,7 @@ class State:
         self.parked: dict[str, None] = {}
         self.everywhere: dict[str, None] = {}
         self.idle_timers: dict[str, int] = {}
+        self.over_budget: dict[str, None] = {}
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []
         self.prefixes = PrefixIndex()
@@ -170,6 +172,7 @@ class State:
         copy.replicas, copy.requests, copy.strays = self.replicas.copy(), self.requests.copy(), self.strays.copy()
         copy.transit, copy.parked, copy.everywhere = self.transit.copy(), self.parked.copy(), self.everywhere.copy()
         copy.committed, copy.disk_used = self.committed.copy(), self.disk_used.copy()
+        copy.over_budget = self.over_budget.copy()
         copy.idle_timers, copy.prefixes = self.idle_timers.copy(), self.prefixes.fork()
         copy.candidate_sets = {key: value.fork() for key, value in self.candidate_sets.items()}
         copy.warm = {key: value.fork() for key, value in self.warm.items()}
@@ -240,6 +243,7 @@ class State:
 
     def index_node(self, node: Node) -> None:
         """Bring the candidate sets and the warm sets up to date with the node."""
+        self.index_budget(node)
         takes_work = node.takes_work
         key = (-max(self.free_in_pools(node), default=0), node.name) if takes_work else None
         labels = node.labels
@@ -256,12 +260,23 @@ class State:
     def index_free(self, node_name: str) -> None:
         """Bring the candidate sets up to date with the node's free memory alone."""
         node = self.nodes.get(node_name)
-        if node is None or not node.takes_work:
+        if node is None:
+            return
+        self.index_budget(node)
+        if not node.takes_work:
             return
         key = (-max(self.free_in_pools(node), default=0), node_name)
         for candidates in self.candidate_sets.values():
             if node_name in candidates.nodes:
                 candidates.place(node_name, key)
+
+    def index_budget(self, node: Node) -> None:
+        """Say whether more is in use or reserved there than its budget allows."""
+        figures = zip(self.committed[node.name], node.budgets, strict=True)
+        if any(used > budget for used, budget in figures):
+            self.over_budget[node.name] = None
+        else:
+            self.over_budget.pop(node.name, None)
 
     def index_selector(self, selector: Selector) -> None:
         """Make sure that the selector has its candidate set."""

@@ -30,7 +30,7 @@ VIOLATIONS_KEPT = 20
 """So many of each property."""
 IDLE_ROUNDS_MAX = 3
 """A request may be looked at so often in vain, with nothing at all having happened in between."""
-LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator"})
+LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator", "budget"})
 """Reasons to unload that no floor stands against: the replica does not count for it, or a person wants it gone."""
 
 
@@ -597,6 +597,9 @@ class Invariants:
             self._leave_above_floor(replica, self.picture.models.get(replica.model), "unloaded")
         if event.reason == "scale-down" and event.at < replica.used_at + self.settings.scale_down_delay:
             self.breach("S", f"{replica.id} is removed as idle before it was idle for long enough", replica.id)
+        node = self.picture.nodes.get(replica.node)
+        if event.reason == "budget" and node is not None and not node.above_budget(replica.claim):
+            self.breach("S", f"{replica.id} leaves for the budget of {node.name}, which allows it", replica.id)
         if event.reason == "idle":
             self._judge_idle_unload(event, replica)
         self.picture.leave(replica)

@@ -124,9 +124,24 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
             yield "W", f"{name} is parked for {model.parked.reason}, and there is room now", name
 
 
+def _above_budget(state: State) -> Iterator[Finding]:
+    """Nodes that hold more than their budget, and idle replicas that could leave."""
+    if "reconciler" in state.frozen:
+        return
+    for name, node in state.nodes.items():
+        here = [state.replicas[replica] for replica in state.by_node.get(name, ())]
+        for pool, budget in enumerate(node.budgets):
+            mine = [replica for replica in here if pool in dict(replica.claim)]
+            staying = sum(dict(r.claim)[pool] for r in mine if r.phase is not Phase.UNLOADING)
+            idle = [r.id for r in mine if r.phase is Phase.LOADED and not state.lock_count(r.id)]
+            if staying > budget and idle:
+                yield "Q", f"pool {pool} of {name} is above its budget, and {idle[0]} stays there, idle", name
+
+
 def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Finding]:
     """Q: what is still going on when nothing should be, and what the workers run that the log does not know."""
     state = engine.state
+    yield from _above_budget(state)
     for replica_id in state.transit:
         replica = state.replicas[replica_id]
         node = cluster.nodes.get(replica.node)

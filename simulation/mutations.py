@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from interlock.domain import (
+    budgets,
     consequences,
     engine,
     eviction,
@@ -524,6 +525,11 @@ def ttl_ignored(patches: Patches) -> None:
 # --- nodes ----------------------------------------------------------------------------------------------------------
 
 
+def budget_ignored_on_shrink(patches: Patches) -> None:
+    """A budget that was lowered keeps new loads away, and what is loaded already stays above it for ever."""
+    patches.swap(budgets.leaves_for_budget, lambda at, node: None)
+
+
 def span_counted_once(patches: Patches) -> None:
     """A model that lies in two pools counts in the first of them alone."""
     commit = state.State.commit
@@ -642,6 +648,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (deadline_forgotten, "W", "deadline-wakes", True),
     (ageing_forgotten, "W", "patient-request-served", True),
     (cold_before_warm, "U", "warm-before-cold", True),
+    (budget_ignored_on_shrink, "Q", "budget-lowered", True),
     (span_counted_once, "S", "two-gpus-one-model", True),
     (model_name_unchecked, "S", "port-used-again", False),
     (ttl_ignored, "S", "idle-models-leave", True),

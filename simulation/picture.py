@@ -75,6 +75,11 @@ class NodeView:
         for pool, size in claim:
             figures[pool] += sign * size
 
+    def above_budget(self, claim: Claim) -> bool:
+        """Whether more stays than the budget allows in a pool of this claim."""
+        budgets = [self.budget.of(size) for size in self.pools]
+        return any(pool >= len(budgets) or self.staying[pool] > budgets[pool] for pool, _ in claim)
+
     def shrink_limits(self) -> None:
         """Something left: what was above the budget may not come back."""
         for pool, claimed in enumerate(self.claims):

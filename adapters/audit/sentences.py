@@ -34,6 +34,7 @@ _LEAVES = {
     "selector": "its model's selector no longer matches the node",
     "drain": "the node is being drained",
     "operator": "an operator asked for it",
+    "budget": "its node is above its memory budget",
     "scale-down": "it was idle and one copy too many",
     "ceiling": "there were more copies than max_replicas",
     "idle": "its model was idle for idle_unload",

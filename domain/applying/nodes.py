@@ -142,7 +142,7 @@ def _node_removed(state: State, event: ev.NodeRemoved) -> None:
     for candidates in state.candidate_sets.values():
         candidates.nodes.pop(node.name, None)
         candidates.place(node.name, None)
-    for index in (state.committed, state.staged, state.disk_used):
+    for index in (state.committed, state.staged, state.disk_used, state.over_budget):
         index.pop(node.name, None)
     for key in [key for key in state.strays if key[0] == node.name]:
         del state.strays[key]

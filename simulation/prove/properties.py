@@ -291,6 +291,17 @@ _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
 # --- states: invariants, U for waits, W, and Q's parked or satisfied ------------------------------------------------
 
 
+def _above_budget(state: State) -> Iterator[Finding]:
+    """W: what is above its node's budget is busy, or on its way out, or not loaded yet."""
+    for node in state.nodes.values():
+        here = [replica for replica in state.replicas.values() if replica.node == node.name]
+        for pool, budget in enumerate(node.budgets):
+            mine = [replica for replica in here if pool in dict(replica.claim)]
+            staying = sum(dict(r.claim)[pool] for r in mine if r.phase is not Phase.UNLOADING)
+            if staying > budget and any(r.phase is Phase.LOADED and not locks_on(state, r.id) for r in mine):
+                yield Finding("W", f"{node.name} is above its memory budget, and an idle replica stays there")
+
+
 def judge_state(situation: Situation) -> Iterator[Finding]:
     """Everything that must hold whenever a command has been decided."""
     state = situation.state
@@ -306,6 +317,7 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
     for replica in state.replicas.values():
         yield from _moves_on(situation, replica)
     if "reconciler" not in state.frozen:
+        yield from _above_budget(state)
         for model in state.models.values():
             yield from _satisfied_or_parked(state, model, situation.now)
 

@@ -136,6 +136,11 @@ def check_invariants(cluster: Cluster) -> None:
             assert replica.phase is Phase.LOADED, f"{request.id} holds a lock on {replica}"
             locked[request.replica] = locked.get(request.replica, 0) + 1
     assert {name: len(held) for name, held in state.locks.items()} == locked, "in flight is not the live locks"
+    above = [
+        node.name for node in state.nodes.values()
+        if any(used > budget for used, budget in zip(state.committed[node.name], node.budgets, strict=True))
+    ]  # fmt: skip
+    assert sorted(state.over_budget) == sorted(above), "nodes above their budget"
     for beneficiary, victims in state.awaited.items():
         assert victims, f"{beneficiary} waits for nobody and is still held back"
         assert all(state.replicas[victim].beneficiary == beneficiary for victim in victims)

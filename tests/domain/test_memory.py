@@ -8,8 +8,9 @@ import random
 import pytest
 
 from interlock.domain import commands as cmd
+from interlock.domain import events as ev
 from interlock.domain.claims import less, overlap, total
-from interlock.domain.entities import ANY_POOLS, LoadSpec, Phase, Scheduling
+from interlock.domain.entities import ANY_POOLS, Budget, LoadSpec, Phase, Scheduling
 from interlock.domain.errors import InvalidField
 from interlock.domain.memory import fit, fit_after, least_share, parse_pools
 from interlock.domain.units import GIB
@@ -205,3 +206,115 @@ def test_a_command_with_an_impossible_number_of_pools_is_rejected() -> None:
     spec = LoadSpec(backend="echo", vram=GIB, pools=17)
     reply = cluster.send(cmd.DeclareModel(model="m", spec=spec, scheduling=Scheduling())).reply
     assert "pools" in reply.message
+
+
+# --- budgets that are lowered ----------------------------------------------------------------------------------------
+
+
+def lower(cluster: Cluster, name: str, **budget: int) -> None:
+    cluster.send(cmd.SetNodeBudget(node=name, budget=Budget(**budget)))
+
+
+def leaving(cluster: Cluster) -> list[str]:
+    return [event.replica for event in cluster.events if isinstance(event, ev.UnloadRequested)]
+
+
+def test_what_is_above_a_lowered_budget_leaves_cheapest_first_and_no_more_than_it_takes() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=48)
+    for name, vram in (("large", 20), ("small", 8), ("middle", 9)):
+        cluster.model(name, vram=vram)
+    loaded = {name: cluster.loaded(name) for name in ("large", "small", "middle")}
+    lower(cluster, "only", size=25 * GIB)
+    assert leaving(cluster) == [loaded["small"], loaded["middle"]]
+    assert {event.reason for event in cluster.events if isinstance(event, ev.UnloadRequested)} == {"budget"}
+    cluster.settle()
+    check_invariants(cluster)
+    assert list(cluster.state.by_model) == ["large"]
+    assert not cluster.state.over_budget
+
+
+def test_none_leaves_that_can_be_spared_because_another_frees_enough() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=48)
+    for name, vram in (("large", 20), ("small", 8), ("middle", 12)):
+        cluster.model(name, vram=vram)
+    loaded = {name: cluster.loaded(name) for name in ("large", "small", "middle")}
+    lower(cluster, "only", size=30 * GIB)
+    assert leaving(cluster) == [loaded["middle"]]
+
+
+def test_a_busy_replica_above_the_budget_serves_on_and_leaves_with_its_last_request() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=20, parallel=2)
+    replica = cluster.loaded("m")
+    cluster.request("r1", "m")
+    lower(cluster, "only", percent=50)
+    cluster.request("r2", "m")
+    cluster.release("r1")
+    assert leaving(cluster) == []
+    cluster.release("r2")
+    assert leaving(cluster) == [replica]
+
+
+def test_no_load_goes_where_the_budget_is_exceeded_and_the_refusal_says_what_cures_it() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("a", vram=12)
+    cluster.model("b", vram=12)
+    cluster.loaded("a")
+    cluster.request("r1", "a")
+    lower(cluster, "only", size=10 * GIB)
+    assert cluster.request("r2", "b").code == "never_fits"
+    refused = next(event for event in cluster.events if isinstance(event, ev.RequestRefused))
+    assert "raise a budget" in refused.explanation.cure
+
+
+def test_only_what_lies_in_the_pool_that_is_too_full_leaves() -> None:
+    cluster = two_gpus(None, 24, 40)
+    cluster.model("in-large", vram=30)
+    cluster.model("in-small", vram=20)
+    large, small = cluster.loaded("in-large"), cluster.loaded("in-small")
+    lower(cluster, "pair", size=20 * GIB)
+    assert cluster.state.replicas[small].phase is Phase.LOADED
+    assert leaving(cluster) == [large]
+
+
+def test_what_a_pin_or_a_floor_protects_leaves_last() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=48)
+    cluster.model("pinned", vram=4, pinned=True)
+    cluster.model("floor", vram=5, min_replicas=1)
+    cluster.model("plain", vram=20)
+    cluster.settle()
+    pinned, plain = cluster.loaded("pinned"), cluster.loaded("plain")
+    lower(cluster, "only", size=10 * GIB)
+    assert leaving(cluster) == [plain]
+    lower(cluster, "only", size=5 * GIB)
+    assert leaving(cluster) == [plain, pinned], "the smaller of the two, for which the other stays within the budget"
+
+
+def test_a_budget_is_sticky_when_the_worker_registers_anew_and_goes_with_what_it_exceeds() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=20)
+    lower(cluster, "only", percent=50)
+    cluster.node("only", vram=24, boot="boot-2")
+    assert cluster.state.nodes["only"].budget == Budget(percent=50)
+    assert cluster.request("r1", "m").code == "never_fits"
+    lower(cluster, "only", percent=100)
+    cluster.loaded("m")
+    assert cluster.state.by_model["m"]
+
+
+def test_a_frozen_reconciler_lets_what_is_above_the_budget_stay_until_it_is_thawed() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=20)
+    replica = cluster.loaded("m")
+    cluster.send(cmd.Freeze(what="reconciler"))
+    lower(cluster, "only", percent=50)
+    assert leaving(cluster) == []
+    cluster.send(cmd.Thaw(what="reconciler"))
+    assert leaving(cluster) == [replica]

@@ -15,6 +15,7 @@ from interlock.simulation.prove.scopes import BUNDLED, PROTOCOL, load_scope
 
 OWN_STEPS = {
     "backend-gone": 4,
+    "budget-lowered": 2,
     "cut-off": 3,
     "doomed-floor": 1,
     "growth": 1,
