@@ -23,6 +23,7 @@ SPEC_KEYS = ("backend", "options", "vram", "pools", "disk")
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
     "idle_unload", "prefix_affinity",
+    "anti_affinity", "anti_affinity_hard",
 )  # fmt: skip
 MODEL_KEYS = ("name", *SPEC_KEYS, *SCHEDULING_KEYS, "aliases")
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f*>]{1,200}")
@@ -85,9 +86,11 @@ def parse_scheduling(table: Mapping[str, object], field: str = "") -> Scheduling
         raise InvalidField(f"{at}replicas", "stands instead of min_replicas and max_replicas", cure="Keep one of them.")
     if 0 < most < least:
         raise InvalidField(f"{at}max_replicas", f"{most} is less than min_replicas", cure="0 means no ceiling.")
-    pinned = table.get("pinned", False)
-    if not isinstance(pinned, bool):
-        raise InvalidField(f"{at}pinned", f"{pinned!r} is not true or false")
+    hard = _flag(table.get("anti_affinity_hard", False), f"{at}anti_affinity_hard")
+    group = _text(table.get("anti_affinity", ""), f"{at}anti_affinity")
+    if hard and not group:
+        cure = 'Name one: anti_affinity = "NAME".'
+        raise InvalidField(f"{at}anti_affinity_hard", "stands without a group", cure=cure)
     return Scheduling(
         selector=parse_selector(selector, f"{at}node_selector"),
         min_replicas=least,
@@ -95,9 +98,11 @@ def parse_scheduling(table: Mapping[str, object], field: str = "") -> Scheduling
         everywhere=everywhere,
         parallel=_count(table.get("parallel", 1), f"{at}parallel"),
         priority=_whole(table.get("priority", 0), f"{at}priority"),
-        pinned=pinned,
+        pinned=_flag(table.get("pinned", False), f"{at}pinned"),
         idle_unload=parse_idle_unload(table.get("idle_unload"), f"{at}idle_unload"),
         prefix_affinity=parse_affinity(table.get("prefix_affinity", "default"), f"{at}prefix_affinity"),
+        anti_affinity=group,
+        anti_affinity_hard=hard,
     )
 
 
@@ -187,6 +192,18 @@ def _count(value: object, field: str) -> int:
     if (count := _whole(value, field)) < 0:
         raise InvalidField(field, f"{count} is less than 0")
     return count
+
+
+def _flag(value: object, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidField(field, f"{value!r} is not true or false")
+    return value
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidField(field, f"{value!r} is not text")
+    return value
 
 
 def _list(value: object, field: str) -> list[object]:

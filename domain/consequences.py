@@ -106,9 +106,18 @@ def _unreachable(state: State, event: ev.NodeBecameUnreachable) -> Review | None
 
 def _scheduling_changed(state: State, event: ev.ModelSchedulingChanged) -> Review | None:
     """Its own replicas and requests, and those who wait for room where it lives: it may be evictable now."""
+    return _where_it_lives(state, event, f"the scheduling of {event.model} changed")
+
+
+def _removed(state: State, event: ev.ModelRemoved) -> Review | None:
+    """Its replicas, and those who wait for room where they live: they keep nobody away any more."""
+    return _where_it_lives(state, event, f"{event.model} was removed")
+
+
+def _where_it_lives(state: State, event: ev.ModelEvent, cause: str) -> Review | None:
     nodes = {state.replicas[replica].node for replica in state.by_model.get(event.model, ())}
     others = [model for node in sorted(nodes) for model in _who_waits_for(state, node)]
-    return _review(state, "model", f"the scheduling of {event.model} changed", (event.model, *others))
+    return _review(state, "model", cause, (event.model, *others))
 
 
 def _everything(words: str, change: str) -> _Rule:
@@ -171,7 +180,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.RevisionServing: _of_model("revision {event.revision} of {event.model} serves"),
     ev.LoadInfoStored: _of_model("load info of {event.model} was stored"),
     ev.ModelUnparked: _of_model("{event.model} was unparked", "unpark"),
-    ev.ModelRemoved: _of_model("{event.model} was removed"),
+    ev.ModelRemoved: _removed,
     ev.RequestCancelled: _if_waiting("request {event.request} left the queue"),
     ev.RequestRefused: _if_waiting("request {event.request} was refused"),
     ev.ReplicaReleased: _released,

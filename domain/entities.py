@@ -131,6 +131,10 @@ class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How long it must be idle before its last copy goes; None: the cluster's setting; FOREVER: never."""
     prefix_affinity: int | None = None
     """So many more requests in flight may a replica have that holds the whole prompt; 0 is off, None the setting's."""
+    anti_affinity: str = ""
+    """The group whose replicas avoid each other's nodes; its own copies are among them."""
+    anti_affinity_hard: bool = False
+    """Rather wait than share a node with a member of the group."""
 
     @property
     def scales(self) -> bool:

@@ -7,6 +7,7 @@ from itertools import combinations, islice
 
 import msgspec
 
+from .anti_affinity import kept_away
 from .claims import Claim, total
 from .entities import Model, Node, Phase, Replica
 from .memory import fit_after, least_share
@@ -109,7 +110,7 @@ def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search
             possible.append(replica)
         elif why.startswith("resident") and replica.evictable_at < search.safe_until:
             search.safe_until = replica.evictable_at
-    if possible:
+    if possible and not kept_away(state, model, node, possible):
         _weigh_sets(state, model, node, possible, disk, search)
 
 
@@ -132,6 +133,8 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
     slots = state.by_slot.get((node.name, model.name), {})
     leaving = sum(1 for replica in victims if replica.model == model.name)
     if len(slots) - leaving >= node.max_replicas_per_model or not _floors_hold(state, victims):
+        return False
+    if kept_away(state, model, node, victims):
         return False
     free = state.free_in_pools(node)
     room = list(free)

@@ -70,6 +70,10 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
     if scheduling.max_replicas and scheduling.min_replicas > scheduling.max_replicas:
         cure = "Raise max_replicas, or set it to 0 for no ceiling."
         raise InvalidField("min_replicas", f"{scheduling.min_replicas} is above max_replicas", cure=cure)
+    if len(scheduling.anti_affinity) > LONGEST_NAME:
+        raise InvalidField("anti_affinity", "is too long", cure=f"Give at most {LONGEST_NAME} characters.")
+    if scheduling.anti_affinity_hard and not scheduling.anti_affinity:
+        raise InvalidField("anti_affinity_hard", "stands without a group", cure='Name one: anti_affinity = "NAME".')
     for alias in aliases:
         owner = state.aliases.get(alias, name)
         if owner != name or (alias in state.models and alias != name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .anti_affinity import kept_away
 from .claims import Claim
 from .entities import Model, Node, Phase
 from .memory import fit, least_share
@@ -22,16 +23,20 @@ class Room(msgspec.Struct, frozen=True, gc=False):
 def find_room(state: State, model: Model) -> Room | None:
     """The best room among the model's candidates, or None.
 
-    Filters: a free slot, memory in as many pools as the model is split over, disk. Scores: a node where the last load
-    of this model did not fail, then one without a copy of it, then the most free memory, then by name.
+    Filters: a free slot, no member of a hard anti-affinity group, memory in as many pools as the model is split over,
+    disk. Scores: a node where the last load of this model did not fail, then one without a member of its group, then
+    one without a copy of it, then the most free memory, then by name.
     """
     fallback: Room | None = None
-    fallback_rank = 4
+    fallback_rank = 8
+    group = model.scheduling.anti_affinity
+    members = state.groups.get(group, {}) if group else {}
     least = least_share(model.declared_spec)
     for key, name in state.candidates(model).open:
         if -key < least:
             break
-        rank = (2 if name in model.failed_nodes else 0) + (1 if (name, model.name) in state.by_slot else 0)
+        rank = (4 if name in model.failed_nodes else 0) + (2 if name in members else 0)
+        rank += (name, model.name) in state.by_slot
         if rank >= fallback_rank:
             continue
         room = room_on(state, model, state.nodes[name])
@@ -53,7 +58,7 @@ def has_its_copy(state: State, model: Model, node: Node) -> bool:
 def room_on(state: State, model: Model, node: Node) -> Room | None:
     """Room on this node, or None when a slot, memory or disk is missing, or one copy there is all that is wanted."""
     index = state.free_index(node, model.name)
-    if index is None or has_its_copy(state, model, node):
+    if index is None or has_its_copy(state, model, node) or kept_away(state, model, node):
         return None
     claim = fit(state.free_in_pools(node), model.declared_spec)
     disk = staging_need(state, model, node)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from . import affinity, eviction, placement
+from .anti_affinity import kept_away
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction
-from .explanation import Explanation
+from .explanation import FULL_SURVEY_LIMIT, Explanation
 from .placement import Room
 from .refusals import RefusalCode
 from .shrinking import copies
@@ -203,10 +204,10 @@ def explain_room(state: State, model: Model, step: str, node: str, *, chosen: st
 
 def _explain_no_room(state: State, model: Model, now: int, strictly: bool) -> Explanation:
     """Why nobody can make room: per candidate, what keeps each replica there."""
-    plain = explain_room(state, model, "queue", "", cure="Room on one of these nodes.")
+    plain = explain_room(state, model, "queue", "", cure=_cure_of_no_room(state, model))
     rows = []
     for row in plain.considered:
-        if row.filter in ("memory", "slots", "disk"):
+        if row.filter in ("memory", "slots", "disk", "anti_affinity"):
             kept = [
                 f"{state.replicas[replica].model}: {why}"
                 for replica in state.by_node.get(row.node, ())
@@ -215,6 +216,14 @@ def _explain_no_room(state: State, model: Model, now: int, strictly: bool) -> Ex
             row = msgspec.structs.replace(row, detail="; ".join([row.detail, *kept[:8]]))
         rows.append(row)
     return msgspec.structs.replace(plain, considered=tuple(rows))
+
+
+def _cure_of_no_room(state: State, model: Model) -> str:
+    group = model.scheduling.anti_affinity
+    nodes = state.candidates(model).open[:FULL_SURVEY_LIMIT]
+    if group and any(kept_away(state, model, state.nodes[name]) for _, name in nodes):
+        return f"Room on one of these nodes, one more node for the members of group {group}, or a group that is soft."
+    return "Room on one of these nodes."
 
 
 def explain_eviction(state: State, model: Model, chosen: Eviction, now: int, *, strictly: bool) -> Explanation:

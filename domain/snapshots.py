@@ -174,5 +174,6 @@ def _restore_replica(state: State, replica: Replica) -> None:
         state.disk_used[replica.node] = state.disk_used.get(replica.node, 0) + replica.disk
     state.commit(replica.node, replica.present, +1)
     state.index_phase(replica)
+    state.index_group(replica)
     if replica.silent_at < FOREVER:
         state.set_timer(replica.silent_at, "silent", replica.id)

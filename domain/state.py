@@ -101,6 +101,7 @@ _MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
     "parked", "everywhere", "frozen", "idle_timers", "over_budget",
+    "groups", "grouped",
 )  # fmt: skip
 
 
@@ -121,6 +122,8 @@ class State:
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``everywhere``: those with one per candidate
     - ``over_budget``: nodes where more is in use or reserved in a pool than the budget allows
     - ``idle_timers``: replica to the instant of the one ``idle`` timer that it has in the heap
+    - ``groups``: anti-affinity group to node to how many of its members are there, and how many of them insist;
+      ``grouped``: replica to the group that it is counted in, and whether it insists
     - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
     - ``prefixes``: which replica served which marks of prompts last (:class:`~interlock.domain.prefixes.PrefixIndex`)
     - ``timers``: a heap whose first entry is always live
@@ -158,6 +161,8 @@ class State:
         self.everywhere: dict[str, None] = {}
         self.idle_timers: dict[str, int] = {}
         self.over_budget: dict[str, None] = {}
+        self.groups: dict[str, dict[str, tuple[int, int]]] = {}
+        self.grouped: dict[str, tuple[str, bool]] = {}
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []
         self.prefixes = PrefixIndex()
@@ -174,6 +179,7 @@ class State:
         copy.committed, copy.disk_used = self.committed.copy(), self.disk_used.copy()
         copy.over_budget = self.over_budget.copy()
         copy.idle_timers, copy.prefixes = self.idle_timers.copy(), self.prefixes.fork()
+        copy.grouped = self.grouped.copy()
         copy.candidate_sets = {key: value.fork() for key, value in self.candidate_sets.items()}
         copy.warm = {key: value.fork() for key, value in self.warm.items()}
         copy.by_node = {key: value.copy() for key, value in self.by_node.items()}
@@ -184,6 +190,7 @@ class State:
         copy.queues = {key: value.copy() for key, value in self.queues.items()}
         copy.by_holder = {key: value.copy() for key, value in self.by_holder.items()}
         copy.awaited = {key: value.copy() for key, value in self.awaited.items()}
+        copy.groups = {key: value.copy() for key, value in self.groups.items()}
         copy.staged = {key: value.copy() for key, value in self.staged.items()}
         return copy
 
@@ -315,6 +322,35 @@ class State:
             if not warm.where:
                 del self.warm[replica.model]
                 del self.warm_by_size[bisect_left(self.warm_by_size, (warm.size, replica.model))]
+
+    def index_group(self, replica: Replica, *, gone: bool = False) -> None:
+        """Count the replica in the anti-affinity group that its model names now; ``gone``: in none.
+
+        It counts until nothing is left of it, like its memory.
+        """
+        model = None if gone else self.models.get(replica.model)
+        scheduling = model.scheduling if model is not None else None
+        now = (scheduling.anti_affinity, scheduling.anti_affinity_hard) if scheduling else ("", False)
+        old = self.grouped.get(replica.id, ("", False))
+        if now == old:
+            return
+        if old[0]:
+            self._count_member(*old, replica.node, -1)
+            del self.grouped[replica.id]
+        if now[0]:
+            self._count_member(*now, replica.node, +1)
+            self.grouped[replica.id] = now
+
+    def _count_member(self, group: str, hard: bool, node: str, sign: int) -> None:
+        nodes = self.groups.setdefault(group, {})
+        members, insisting = nodes.get(node, (0, 0))
+        members, insisting = members + sign, insisting + sign * hard
+        if members:
+            nodes[node] = (members, insisting)
+            return
+        del nodes[node]
+        if not nodes:
+            del self.groups[group]
 
     def index_phase(self, replica: Replica) -> None:
         """Bring ``loading`` and ``transit`` up to date with the replica's phase."""

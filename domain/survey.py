@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
+from .anti_affinity import kept_away, who_keeps_away
 from .entities import LoadSpec, Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from .memory import fit, share_of
@@ -90,6 +91,8 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         if state.free_index(node, model.name) is None:
             held = state.by_slot.get((node.name, model.name), {}).values()
             return Considered(node.name, "rejected", "slots", _phases(state, held) or "no slot for it")
+        if kept_away(state, model, node):
+            return Considered(node.name, "rejected", "anti_affinity", who_keeps_away(state, model, node))
         if fit(state.free_in_pools(node), spec) is None:
             return Considered(node.name, "rejected", "memory", lack_of_memory(state.free_in_pools(node), spec))
         disk = state.disk_free(node)

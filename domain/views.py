@@ -124,6 +124,8 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     pinned: bool
     idle_unload: str
     prefix_affinity: int | str
+    anti_affinity: str
+    anti_affinity_hard: bool
     declared: int
     serving: int
     load_info_known: bool
@@ -296,6 +298,8 @@ def model_view(state: State, model: Model) -> ModelView:
         pinned=scheduling.pinned,
         idle_unload=format_idle_unload(scheduling.idle_unload),
         prefix_affinity=format_affinity(scheduling.prefix_affinity),
+        anti_affinity=scheduling.anti_affinity,
+        anti_affinity_hard=scheduling.anti_affinity_hard,
         declared=model.declared,
         serving=model.serving,
         load_info_known=model.load_info_known,

@@ -455,7 +455,21 @@ class Invariants:
             coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
             if staged + coming + event.disk > node.disk:
                 self.breach("S", f"{event.replica} wants more disk on {node.name} than there is", event.node)
+        self._judge_group(event, node, model)
         self._judge_growth(event, model)
+
+    def _judge_group(self, event: ev.ReplicaReserved, node: NodeView, model: ModelView) -> None:
+        """A hard group's members share no node: only those that make room for one may still be there."""
+        group, hard = model.scheduling.anti_affinity, model.scheduling.anti_affinity_hard
+        if not group:
+            return
+        for other in node.replicas.values():
+            its = self.picture.models.get(other.model)
+            if its is None or its.scheduling.anti_affinity != group or other.id in event.victims:
+                continue
+            if hard or its.scheduling.anti_affinity_hard:
+                text = f"{event.replica} of {model.name} shares {node.name} with {other.id}, of the same group {group}"
+                self.breach("S", text, event.replica)
 
     def _judge_growth(self, event: ev.ReplicaReserved, model: ModelView) -> None:
         """A warm model grows only while scaling is on and below its ceiling; roll-outs and operators may do more."""
@@ -505,10 +519,16 @@ class Invariants:
                 if pool in free:
                     free[pool] += size
         for victim in victims:
-            same_slot = victim.model == event.model
+            same_slot = victim.model == event.model or self._of_one_group(victim.model, event.model)
             its = dict(victim.claim)
             if all(free[pool] - its.get(pool, 0) >= need for pool, need in event.claim) and not same_slot:
                 self.breach("S", f"{victim.id} is evicted for {event.replica}, which had room without that", victim.id)
+
+    def _of_one_group(self, one: str, other: str) -> bool:
+        groups = [
+            self.picture.models[name].scheduling.anti_affinity for name in (one, other) if name in self.picture.models
+        ]
+        return len(groups) == 2 and groups[0] != "" and groups[0] == groups[1]
 
     def on_ReplicaEvicted(self, event: ev.ReplicaEvicted) -> None:
         self._changed(event.model)

@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from interlock.domain import (
+    anti_affinity,
     budgets,
     consequences,
     engine,
@@ -606,6 +607,14 @@ def model_name_unchecked(patches: Patches) -> None:
     patches.attribute(world, "call", whoever_listens)
 
 
+# --- placement ------------------------------------------------------------------------------------------------------
+
+
+def group_ignored(patches: Patches) -> None:
+    """Members of a hard anti-affinity group are put on one node."""
+    patches.swap(anti_affinity.kept_away, lambda at, model, node, leaving=(): False)
+
+
 ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (selector_ignored_in_lookup, "T", "orin-thor", True),
     (empty_backend_scaleup, "Q", "orin-thor", True),
@@ -653,5 +662,6 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (model_name_unchecked, "S", "port-used-again", False),
     (ttl_ignored, "S", "idle-models-leave", True),
     *node_mutations.ROWS,
+    (group_ignored, "S", "anti-affinity", True),
 )
 """Each mutant with the property that must kill it, the scenario that shows it, and whether it is in the core."""

@@ -44,6 +44,7 @@ EXPECTED_GROUPS = ("refused_as", "replicas_at_end", "effects", "served_on", "eve
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
     "idle_unload", "prefix_affinity",
+    "anti_affinity", "anti_affinity_hard",
 )  # fmt: skip
 
 
@@ -429,6 +430,10 @@ def scheduling(table: Table, old: Scheduling) -> Scheduling:
     most = table.integer("max_replicas", 0 if everywhere else old.max_replicas)
     if most and least > most:
         raise table.error("min_replicas", f"{least} is above max_replicas", "Raise max_replicas, or 0 for no ceiling.")
+    group = table.text("anti_affinity", old.anti_affinity)
+    hard = table.boolean("anti_affinity_hard", old.anti_affinity_hard)
+    if hard and not group:
+        raise table.error("anti_affinity_hard", "stands without a group", 'Name one: anti_affinity = "NAME".')
     return Scheduling(
         selector=_selector(table, old),
         min_replicas=least,
@@ -439,6 +444,8 @@ def scheduling(table: Table, old: Scheduling) -> Scheduling:
         pinned=table.boolean("pinned", old.pinned),
         idle_unload=table.take("idle_unload", old.idle_unload, parse_idle_unload),
         prefix_affinity=table.take("prefix_affinity", old.prefix_affinity, parse_affinity),
+        anti_affinity=group,
+        anti_affinity_hard=hard,
     )
 
 

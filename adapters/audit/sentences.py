@@ -132,7 +132,10 @@ def _scheduling(e: ev.ModelSchedulingChanged) -> str:
         pinned += f", idle_unload {format_idle_unload(e.scheduling.idle_unload)}"
     if e.scheduling.prefix_affinity is not None:
         pinned += f", prefix_affinity {format_affinity(e.scheduling.prefix_affinity)}"
-    return f"The scheduling of {e.model} changed: {copies}{ceiling}, priority {e.scheduling.priority}{pinned}."
+    group = e.scheduling.anti_affinity
+    apart = f", {'never' if e.scheduling.anti_affinity_hard else 'rather not'} beside others of group {group}"
+    told = f"{copies}{ceiling}, priority {e.scheduling.priority}{pinned}{apart if group else ''}"
+    return f"The scheduling of {e.model} changed: {told}."
 
 
 def _load_info(e: ev.LoadInfoStored) -> str:

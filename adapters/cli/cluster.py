@@ -269,6 +269,8 @@ def _table(command: Any) -> dict[str, Any]:
         "pinned": scheduling.pinned,
         "idle_unload": format_idle_unload(scheduling.idle_unload),
         "prefix_affinity": format_affinity(scheduling.prefix_affinity),
+        "anti_affinity": scheduling.anti_affinity,
+        "anti_affinity_hard": scheduling.anti_affinity_hard,
         "aliases": list(command.aliases),
     }
 

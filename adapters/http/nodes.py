@@ -115,6 +115,8 @@ class SchedulingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     pinned: bool | None = None
     idle_unload: str | None = None
     prefix_affinity: int | Literal["off", "default"] | None = None
+    anti_affinity: str | None = None
+    anti_affinity_hard: bool | None = None
 
 
 class Nodes:
@@ -368,7 +370,16 @@ class Nodes:
     async def _set_scheduling(self, request: web.Request, asked: SchedulingBody) -> web.StreamResponse:
         model = await self._model(asked.model_name)
         table: dict[str, object] = {"node_selector": asked.node_selector}
-        for key in ("parallel", "priority", "pinned", "idle_unload", "prefix_affinity"):
+        ours = (
+            "parallel",
+            "priority",
+            "pinned",
+            "idle_unload",
+            "prefix_affinity",
+            "anti_affinity",
+            "anti_affinity_hard",
+        )
+        for key in ours:
             value = getattr(asked, key)
             if value is not None or key in model:
                 table[key] = model[key] if value is None else value
@@ -497,4 +508,6 @@ def _scheduled(model: dict[str, Any]) -> dict[str, Any]:
         "pinned": model.get("pinned", False),
         "idle_unload": model.get("idle_unload", "default"),
         "prefix_affinity": model.get("prefix_affinity", "default"),
+        "anti_affinity": model.get("anti_affinity", ""),
+        "anti_affinity_hard": model.get("anti_affinity_hard", False),
     }

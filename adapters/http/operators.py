@@ -44,6 +44,8 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pinned: bool = False
     idle_unload: str = "default"
     prefix_affinity: int | Literal["off", "default"] = "default"
+    anti_affinity: str = ""
+    anti_affinity_hard: bool = False
     aliases: list[str] = []
 
 

@@ -28,6 +28,7 @@ def put_replica(state: State, replica: Replica) -> None:
         state.prefixes.forget(replica.id)
     state.index_phase(replica)
     state.index_warm(replica)
+    state.index_group(replica)
     if replica.silent_at < FOREVER:
         state.set_timer(replica.silent_at, "silent", replica.id)
 
@@ -51,6 +52,7 @@ def drop_replica(state: State, replica: Replica) -> None:
     state.transit.pop(replica.id, None)
     state.idle_timers.pop(replica.id, None)
     state.unindex_warm(replica)
+    state.index_group(replica, gone=True)
     state.commit(replica.node, replica.present, -1)
     unstage(state, replica)
     state.awaited.pop(replica.id, None)

@@ -30,6 +30,7 @@ def _reindex_replicas_of(state: State, model: str) -> None:
     for replica in state.by_model.get(model, ()):
         state.index_warm(state.replicas[replica])
         arm_idle(state, state.replicas[replica])
+        state.index_group(state.replicas[replica])
 
 
 @applies(ev.ModelSchedulingChanged)

@@ -145,6 +145,9 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
         return Finding("S", f"{where} takes a slot that is taken")
     if len(mine) - sum(replica.id in event.victims for replica in mine) >= node.max_replicas_per_model:
         return Finding("S", f"{where} exceeds the node's {node.max_replicas_per_model} slots for a model")
+    beside = next((r for r in here if r.id not in event.victims and _insist(state, model, r)), None)
+    if beside is not None:
+        return Finding("S", f"{where} shares the node with {beside.model}, of the same anti-affinity group")
     if node.disk is not None and event.disk > node.disk - _disk_taken(state, node):
         return Finding("S", f"{where} needs more disk than there is")
     if passed := _passed_over(state, event, model, node, now):
@@ -166,6 +169,15 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     return None
 
 
+def _insist(state: State, model: Model, replica: Replica) -> bool:
+    """Whether the replica is of the model's anti-affinity group, and one of the two will not share a node."""
+    owner = state.models.get(replica.model)
+    if owner is None or not model.scheduling.anti_affinity:
+        return False
+    alike = owner.scheduling.anti_affinity == model.scheduling.anti_affinity
+    return alike and (owner.scheduling.anti_affinity_hard or model.scheduling.anti_affinity_hard)
+
+
 def _disk_taken(state: State, node: Node) -> int:
     staging = (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING)
     reserved = sum(r.disk for r in state.replicas.values() if r.node == node.name and r.phase in staging)
@@ -179,7 +191,7 @@ def _needless_victim(state: State, node: Node, model: Model, event: ev.ReplicaRe
     used = used_in_pools(state, node)
     freed = {name: dict(state.replicas[name].claim) for name in event.victims}
     for spared in event.victims:
-        if state.replicas[spared].model == model.name:
+        if state.replicas[spared].model == model.name or _insist(state, model, state.replicas[spared]):
             continue
         room = all(
             size <= node.budgets[pool] - used[pool] + sum(freed[v].get(pool, 0) for v in event.victims if v != spared)

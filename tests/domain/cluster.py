@@ -168,6 +168,14 @@ def check_invariants(cluster: Cluster) -> None:
     for replica_id in state.prefixes.held:
         replica = state.replicas[replica_id]
         assert replica.phase is Phase.LOADED, f"{replica_id} is {replica.phase.value} and holds prefixes"
+    members: dict[str, dict[str, tuple[int, int]]] = {}
+    for replica in state.replicas.values():
+        scheduling = state.models[replica.model].scheduling if replica.model in state.models else Scheduling()
+        if scheduling.anti_affinity:
+            nodes = members.setdefault(scheduling.anti_affinity, {})
+            count, insisting = nodes.get(replica.node, (0, 0))
+            nodes[replica.node] = (count + 1, insisting + scheduling.anti_affinity_hard)
+    assert state.groups == members
     for replica in state.replicas.values():
         inside = replica.model in state.warm and replica.id in state.warm[replica.model].where
         assert inside == state.takes_locks(replica)
@@ -180,7 +188,18 @@ def check_replay(cluster: Cluster) -> None:
     restored = restore(take_snapshot(cluster.engine))
     assert encode_cluster(restored.state) == live
     assert restored.state.timers[:1] == cluster.state.timers[:1]
-    for name in ("committed", "disk_used", "queues", "locks", "approved", "by_slot", "warm_by_size", "transit"):
+    for name in (
+        "committed",
+        "disk_used",
+        "queues",
+        "locks",
+        "approved",
+        "by_slot",
+        "warm_by_size",
+        "transit",
+        "groups",
+        "grouped",
+    ):
         mine, theirs = getattr(cluster.state, name), getattr(restored.state, name)
         assert (sorted(mine) if name == "transit" else mine) == (sorted(theirs) if name == "transit" else theirs), name
     assert restored.state.prefixes.held == cluster.state.prefixes.held

@@ -44,7 +44,9 @@ def _pools(rng: random.Random) -> tuple[int, ...]:
 def _scheduling(rng: random.Random) -> dict[str, object]:
     selector = rng.choice(({}, {}, {"tier": "x"}, {"!tier": "y"}, {"node.name": ["a", "b"]}))
     low = rng.choice((0, 0, 1, 2))
+    group = rng.choice(("", "", "g"))
     return {
+        "anti_affinity": group, "anti_affinity_hard": bool(group) and rng.random() < 0.5,
         "selector": selector, "min_replicas": low, "max_replicas": rng.choice((0, low, 3)) if low else 0,
         "parallel": rng.choice((0, 1, 1, 2)), "priority": rng.choice((0, 0, 1)), "pinned": rng.random() < 0.1,
         "everywhere": rng.random() < 0.1,

@@ -216,6 +216,11 @@ async def test_scheduling_is_set_in_localais_words_and_ours_stay(cluster: Cluste
     await cluster.ask("POST", "/api/nodes/scheduling", json={"model_name": "q", "spread_all": True})
     _, one, _ = await cluster.ask("GET", "/api/nodes/scheduling/q")
     assert (one["spread_all"], one["parallel"]) == (True, 4)
+    apart = {"anti_affinity": "g", "anti_affinity_hard": True}
+    await cluster.ask("POST", "/api/nodes/scheduling", json={"model_name": "q", **apart})
+    await cluster.ask("POST", "/api/nodes/scheduling", json={"model_name": "q", "min_replicas": 1})
+    _, one, _ = await cluster.ask("GET", "/api/nodes/scheduling/q")
+    assert {key: one[key] for key in apart} == apart
     _, one, _ = await cluster.ask("DELETE", "/api/nodes/scheduling/q")
     assert (one["spread_all"], one["node_selector"]) == (False, "{}")
 

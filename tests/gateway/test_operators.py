@@ -18,7 +18,7 @@ from tests.gateway.conftest import Cluster
 QWEN = {
     "name": "qwen", "backend": "llama-cpp", "options": {"context": 4096}, "vram": "9GiB", "disk": "8GiB",
     "node_selector": {"tier": ["fast", "big"]}, "min_replicas": 1, "max_replicas": 2, "parallel": 4, "priority": 1,
-    "pinned": True, "aliases": ["q"],
+    "pinned": True, "anti_affinity": "chat", "anti_affinity_hard": True, "aliases": ["q"],
 }  # fmt: skip
 
 
@@ -28,6 +28,7 @@ async def test_a_model_is_declared_shown_and_taken_out(cluster: Cluster) -> None
     command = cluster.scheduler.of(c.DeclareModel)[0]
     assert command.spec == LoadSpec(backend="llama-cpp", options={"context": 4096}, vram=9 * GIB, disk=8 * GIB)
     assert (command.aliases, command.scheduling.parallel, command.scheduling.pinned) == (("q",), 4, True)
+    assert (command.scheduling.anti_affinity, command.scheduling.anti_affinity_hard) == ("chat", True)
     _, listed, _ = await cluster.ask("GET", "/api/models")
     assert [model["name"] for model in listed] == ["m", "qwen"]
     _, by_alias, _ = await cluster.ask("GET", "/api/models/q")
@@ -52,6 +53,7 @@ async def test_a_models_name_may_hold_a_slash(cluster: Cluster) -> None:
         ({"backend": 7}, "backend"), ({"backend": ""}, "backend"), ({"options": {"a": []}}, "options.a"),
         ({"min_replicas": -1}, "min_replicas"), ({"min_replicas": 1.5}, "min_replicas"),
         ({"max_replicas": 0, "min_replicas": 0, "replicas": "some"}, "replicas"), ({"replicas": "all"}, "replicas"),
+        ({"anti_affinity": 1}, "anti_affinity"), ({"anti_affinity_hard": True}, "anti_affinity_hard"),
         ({"pinned": "yes"}, "pinned"), ({"node_selector": {"": "a"}}, "node_selector."), ({"aliases": "q"}, "aliases"),
         ({"aliases": ["a b"]}, "aliases[0]"), ({"name": "other"}, "name"), ({"parallel": True}, "parallel"),
         ({"service_time": "2s"}, "service_time"),

@@ -102,6 +102,7 @@ def test_the_empty_backend_name_is_found_as_a_cycle_that_carries_an_effect() -> 
         ("disk-unchecked", "impossible", "S", "more disk than there is"),
         ("evict-and-reserve-apart", "two-models-one-slot", "S", "reserved for nobody"),
         ("evict-outside-candidates", "orin-thor", "S", "does not match"),
+        ("group-ignored", "anti-affinity", "S", "of the same anti-affinity group"),
         ("evicts-all-it-can", "impossible", "S", "which it needs not"),
         ("give-up-leaves-running", "orin-thor", "Q", "left running"),
         ("growth-evicts", "growth", "S", "growth evicts"),
