@@ -142,17 +142,17 @@ def read_models(path: Path) -> list[DeclareModel]:
 
     Raises UnreadableFile that names the file, and the key and the line where they are known.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        document = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableFile(f"{path}: {error}.", cure="Give a TOML file with [[models]] tables.") from None
+    text, document = read_document(path, "Give a TOML file with [[models]] tables.")
     tables = document.get("models") if isinstance(document, dict) else None
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+    if (
+        not isinstance(document, dict)
+        or not isinstance(tables, list)
+        or not all(isinstance(one, dict) for one in tables)
+    ):
         raise UnreadableFile(f"{path}: it has no [[models]] tables.", cure="Write one [[models]] table per model.")
     for key in document:
         if key != "models":
-            line = _line_of(text, rf"(\[+\s*)?\"?{re.escape(key)}\"?\s*[=\].]")
+            line = line_of(text, rf"(\[+\s*)?\"?{re.escape(key)}\"?\s*[=\].]")
             raise UnreadableFile(f"{path}{line}: {key}: no such key.", cure="It holds [[models]] tables only.")
     models = []
     for place, table in enumerate(tables):
@@ -160,16 +160,28 @@ def read_models(path: Path) -> list[DeclareModel]:
             models.append(parse_model(table, f"models[{place}]"))
         except InvalidField as error:
             key = error.field.split(".")[1].split("[")[0] if "." in error.field else ""
-            line = _line_of(text, rf"\"?{re.escape(key)}\"?\s*[=.:]", place) if key in table else ""
+            line = line_of(text, rf"\"?{re.escape(key)}\"?\s*[=.:]", place) if key in table else ""
             raise UnreadableFile(f"{path}{line}: {error.message}.", cure=error.cure) from None
     return models
 
 
-def _line_of(text: str, pattern: str, place: int = -1) -> str:
-    """``:LINE`` of the first line that begins with ``pattern``, within the ``place``-th table; empty if not found."""
+def read_document(path: Path, cure: str) -> tuple[str, object]:
+    """A file's text, and what it says as TOML, or as JSON if its name ends so; raises UnreadableFile with that cure."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableFile(f"{path}: {error}.", cure=cure) from None
+
+
+def line_of(text: str, pattern: str, place: int = -1, header: str = "models") -> str:
+    """``:LINE`` of the first line that begins with ``pattern``, within the ``place``-th table of that header.
+
+    Empty if there is none.
+    """
     table = -1
     for number, line in enumerate(text.splitlines(), 1):
-        if re.match(r"\s*\[\[\s*models\s*\]\]", line):
+        if re.match(rf"\s*\[+\s*{header}\s*\]", line):
             table += 1
         if table >= place and re.match(rf"\s*{pattern}", line):
             return f":{number}"

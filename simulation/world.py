@@ -16,19 +16,15 @@ from collections.abc import Callable, Iterable
 import msgspec
 from msgspec.structs import replace
 
+from interlock.domain.answers import done
 from interlock.domain.commands import (
     Command,
     RegisterNode,
     ReportHeard,
-    ReportInstalled,
-    ReportLoaded,
     ReportLoadFailed,
     ReportProgress,
     ReportReplicaDied,
     ReportRunning,
-    ReportStaged,
-    ReportStrayStopped,
-    ReportUnloaded,
     Running,
     WorkerLeft,
 )
@@ -241,19 +237,8 @@ def _is_done(worker: Worker, effect: Effect) -> bool:
 
 def _yes(worker: Worker, effect: Effect) -> Command:
     """The answer to an order whose end is reached."""
-    if isinstance(effect, StopStray):
-        return ReportStrayStopped(node=effect.node, process=effect.process)
-    assert isinstance(effect, ReplicaEffect)
-    replica, op = effect.replica, effect.op
-    if isinstance(effect, InstallBackend):
-        process = worker.process_of(replica)
-        assert process is not None
-        return ReportInstalled(replica=replica, op=op, address=address_of(worker, process))
-    if isinstance(effect, StageModel):
-        return ReportStaged(replica=replica, op=op)
-    if isinstance(effect, LoadModel):
-        return ReportLoaded(replica=replica, op=op)
-    return ReportUnloaded(replica=replica, op=op)
+    process = worker.process_of(effect.replica) if isinstance(effect, InstallBackend) else None
+    return done(effect, address_of(worker, process) if process is not None else "")
 
 
 def _problem(worker: Worker, effect: Effect) -> str:

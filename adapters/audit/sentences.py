@@ -28,7 +28,7 @@ _LACKS = {
 }
 
 _FREEZABLE = {"reconciler": "the reconciler", "evictions": "evictions"}
-_LEAVES = {
+LEAVES = {
     "removed": "its model was removed",
     "revision": "a newer revision serves",
     "selector": "its model's selector no longer matches the node",
@@ -194,7 +194,7 @@ def _evicted(e: ev.ReplicaEvicted) -> str:
 
 def _unload(e: ev.UnloadRequested) -> str:
     tries = f", attempt {e.tries}" if e.tries > 1 else ""
-    return f"Node {e.node} was asked to unload {e.replica} of {e.model}{tries}: {_LEAVES.get(e.reason, e.reason)}."
+    return f"Node {e.node} was asked to unload {e.replica} of {e.model}{tries}: {LEAVES.get(e.reason, e.reason)}."
 
 
 def _lost(e: ev.ReplicaLost) -> str:

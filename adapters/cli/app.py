@@ -28,6 +28,7 @@ _COMMANDS = {
     "locks": ("cluster:locks", "Release a request's lock."),
     "freeze": ("cluster:freeze", "Stop evictions, or the reconciler."),
     "thaw": ("cluster:thaw", "Let what is frozen go on."),
+    "plan": ("planning:plan", "Say what a change would place, evict and park."),
     "simulate": ("interlock.simulation.cli:commands", "Run a scenario in virtual time."),
     "compare": ("interlock.simulation.cli:commands", "Compare ways to choose who is evicted."),
     "prove": ("interlock.simulation.cli:commands", "Explore small clusters state by state."),

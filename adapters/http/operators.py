@@ -8,6 +8,8 @@ import msgspec
 from aiohttp import web
 
 from interlock.adapters.modelfile import parse_model
+from interlock.adapters.planfile import parse_change
+from interlock.adapters.planwords import PlanDocument, document
 from interlock.domain.commands import (
     ChangeSettings,
     DeclareModel,
@@ -47,6 +49,35 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     anti_affinity: str = ""
     anti_affinity_hard: bool = False
     aliases: list[str] = []
+
+
+class NodeTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """In a plan: a new node (with ``vram`` or ``pools``), or what changes of a known one."""
+
+    name: str
+    vram: str | int | msgspec.UnsetType = msgspec.UNSET
+    pools: list[str | int] | msgspec.UnsetType = msgspec.UNSET
+    disk: str | int | msgspec.UnsetType = msgspec.UNSET
+    labels: dict[str, str] = {}
+    vram_budget: str | msgspec.UnsetType = msgspec.UNSET
+    max_replicas_per_model: int | msgspec.UnsetType = msgspec.UNSET
+    approved: Literal[True] | msgspec.UnsetType = msgspec.UNSET
+    drain: bool | msgspec.UnsetType = msgspec.UNSET
+    remove: bool = False
+
+
+class PlannedModel(ModelTable, frozen=True, kw_only=True, omit_defaults=True):
+    """In a plan: a model as it is to be, or only its name and ``remove``."""
+
+    remove: bool = False
+
+
+class PlanBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A change to think through; the schema of what ``planfile.parse_change`` reads."""
+
+    scheduler: dict[str, str | int] = {}
+    nodes: list[NodeTable] = []
+    models: list[PlannedModel] = []
 
 
 class FreezeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +127,7 @@ class Operators:
             Route("GET", "/api/freeze", self.frozen, admin, "What is frozen"),
             Route("POST", "/api/freeze", self.freeze, admin, "Stop evictions or the reconciler", FreezeBody),
             Route("POST", "/api/thaw", self.thaw, admin, "Let them go on", FreezeBody),
+            Route("POST", "/api/plan", self.plan, admin, "What a change would bring", PlanBody, PlanDocument),
             Route("GET", "/api/settings", self.settings, admin, "Every setting", None, dict[str, str]),
             Route("PATCH", "/api/settings", self.change, admin, "Change settings", dict[str, str | int]),
             Route("PUT", "/api/settings", self.change, admin, "Change settings", dict[str, str | int]),
@@ -195,6 +227,12 @@ class Operators:
         for one in (what,) if what else tuple(await self._gateway.queries.frozen()):
             await self._gateway.send(request, Thaw(what=one))
         return await self.frozen(request)
+
+    async def plan(self, request: web.Request) -> web.StreamResponse:
+        """What a change of models, nodes or settings would place, evict and park; nothing is changed."""
+        table = await read(request, self._table)
+        change = parse_change(table)
+        return json_response(document(await self._gateway.queries.plan(change)))
 
     async def settings(self, request: web.Request) -> web.StreamResponse:
         """Every setting, as people write it."""

@@ -12,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from interlock.adapters.grpc.calls import Generation, Piece, Vector
+from interlock.domain.planning import Change, Report
 
 View = Mapping[str, object] | msgspec.Struct
 
@@ -83,6 +84,10 @@ class QueryPort(Protocol):
 
     async def frozen(self) -> Sequence[str]:
         """What is frozen: ``evictions``, ``reconciler``, both or nothing."""
+        ...
+
+    async def plan(self, change: Change) -> Report:
+        """What would come of a change; nothing is changed by asking."""
         ...
 
     async def ready(self) -> Readiness:

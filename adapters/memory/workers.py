@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from interlock.domain import commands as c
 from interlock.domain import effects as e
+from interlock.domain.answers import done
 from interlock.domain.errors import Fenced, InvariantBroken, WorkerUnavailable
 from interlock.domain.ports import RunningReport
 
@@ -152,18 +153,18 @@ class InMemoryWorkers:
             case e.InstallBackend():
                 return self._install(node, effect)
             case e.StageModel():
-                return [c.ReportStaged(replica=effect.replica, op=effect.op)]
+                return [done(effect)]
             case e.LoadModel():
                 return self._load(node, effect)
             case e.UnloadModel():
                 node.gone.add(effect.replica)
                 node.processes.pop(effect.replica, None)
-                return [c.ReportUnloaded(replica=effect.replica, op=effect.op)]
+                return [done(effect)]
             case e.StopStray():
                 for replica, process in list(node.processes.items()):
                     if process.running.process == effect.process:
                         del node.processes[replica]
-                return [c.ReportStrayStopped(node=node.name, process=effect.process)]
+                return [done(effect)]
         raise InvariantBroken(f"no worker can do {type(effect).__name__}")
 
     def _install(self, node: _Node, effect: e.InstallBackend) -> Sequence[c.Command]:
@@ -184,7 +185,7 @@ class InMemoryWorkers:
                 address=f"{node.name}:{50_000 + self._made}",
             )
             process = node.processes[effect.replica] = _Process(running)
-        return [c.ReportInstalled(replica=effect.replica, op=effect.op, address=process.running.address)]
+        return [done(effect, process.running.address)]
 
     def _load(self, node: _Node, effect: e.LoadModel) -> Sequence[c.Command]:
         process = node.processes.get(effect.replica)
@@ -193,7 +194,7 @@ class InMemoryWorkers:
         if effect.spec.options.get("fail") == "load":
             return _failed(effect, str(effect.spec.options.get("message", "told to fail")))
         process.loaded = True
-        return [c.ReportLoaded(replica=effect.replica, op=effect.op)]
+        return [done(effect)]
 
     def _failure(self, effect: e.ReplicaEffect) -> str:
         """Why this effect fails, as a test has asked; empty when it does not. An unload cannot fail."""

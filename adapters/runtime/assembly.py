@@ -132,6 +132,7 @@ class ControlPlane:
             store,
             clock,
             state=self.seat.state,
+            fork=self.seat.fork,
             last_heard=self.seat.last_heard,
             readiness=self.seat.lacks,
             figures=self.seat.figures,

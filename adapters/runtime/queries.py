@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from interlock.adapters.http.ports import Readiness, Sample
+from interlock.domain.engine import Engine
 from interlock.domain.entities import Phase, RequestStatus
+from interlock.domain.planning import Change, Report, plan
 from interlock.domain.settings import Settings, format_setting
 from interlock.domain.state import State
 from interlock.domain.views import (
@@ -27,7 +30,10 @@ from .store_threads import StoreThreads
 
 
 class Queries:
-    """The gateway's ``QueryPort``. ``state`` gives the newest state that this process may show."""
+    """The gateway's ``QueryPort``.
+
+    ``state`` gives the newest state that this process may show, ``fork`` an engine to try things on.
+    """
 
     def __init__(
         self,
@@ -35,12 +41,14 @@ class Queries:
         clock: Clock,
         *,
         state: Callable[[], State],
+        fork: Callable[[], Awaitable[Engine]],
         last_heard: Callable[[str], int],
         readiness: Callable[[], Sequence[str]],
         figures: Callable[[], Iterable[Sample]],
     ) -> None:
         self._store, self._clock = store, clock
         self._state, self._last_heard, self._readiness, self._figures = state, last_heard, readiness, figures
+        self._fork, self._planning = fork, asyncio.Lock()
 
     async def nodes(self) -> Sequence[NodeView]:
         """See the port."""
@@ -94,6 +102,12 @@ class Queries:
     async def frozen(self) -> Sequence[str]:
         """See the port."""
         return sorted(self._state().frozen)
+
+    async def plan(self, change: Change) -> Report:
+        """See the port. One at a time, beside the loop: thinking it through can take seconds in a large cluster."""
+        async with self._planning:
+            engine = await self._fork()
+            return await asyncio.to_thread(plan, engine, change, self._clock.now())
 
     async def ready(self) -> Readiness:
         """See the port."""

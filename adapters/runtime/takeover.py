@@ -106,6 +106,14 @@ class Seat:
         """The newest committed state that this process knows."""
         return self._term.writer.committed.state if self._term is not None else self._engine.state
 
+    async def fork(self) -> Engine:
+        """An engine of one's own, as new as this process can have it; a standby reads the log's end first."""
+        if not self.loaded.is_set():
+            raise NoWriter(self._no_writer, cure="Ask again in a moment.")
+        if self._term is None:
+            await self._catch_up()
+        return (self._term.writer.committed if self._term is not None else self._engine).fork()
+
     def last_heard(self, node: str) -> int:
         """When the node was last heard here (µs since 1970); 0 for never."""
         return self._term.liveness.last_heard(node) if self._term is not None else 0

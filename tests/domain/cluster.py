@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from interlock.domain import commands as cmd
-from interlock.domain.effects import Effect, InstallBackend, LoadModel, StageModel, StopStray, UnloadModel
+from interlock.domain.answers import done
+from interlock.domain.effects import Effect
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.entities import LoadSpec, Phase, RequestStatus, Scheduling
 from interlock.domain.events import Event
@@ -90,16 +91,7 @@ class Cluster:
         """The worker does what it was asked."""
         if effect in self.effects:
             self.effects.remove(effect)
-        if isinstance(effect, InstallBackend):
-            return self.send(cmd.ReportInstalled(replica=effect.replica, op=effect.op, address=f"{effect.node}:1"))
-        if isinstance(effect, StageModel):
-            return self.send(cmd.ReportStaged(replica=effect.replica, op=effect.op))
-        if isinstance(effect, LoadModel):
-            return self.send(cmd.ReportLoaded(replica=effect.replica, op=effect.op))
-        if isinstance(effect, UnloadModel):
-            return self.send(cmd.ReportUnloaded(replica=effect.replica, op=effect.op))
-        assert isinstance(effect, StopStray)
-        return self.send(cmd.ReportStrayStopped(node=effect.node, process=effect.process))
+        return self.send(done(effect, f"{effect.node}:1"))
 
     def fail(self, effect: Effect, reason: str = "out of memory") -> Outcome:
         self.effects.remove(effect)

@@ -10,7 +10,9 @@ from interlock.adapters.http.ports import Readiness, Sample, View
 from interlock.domain import commands as c
 from interlock.domain import effects as fx
 from interlock.domain import views
+from interlock.domain.answers import done
 from interlock.domain.engine import Engine, Outcome
+from interlock.domain.planning import Change, Report, plan
 from interlock.domain.settings import Settings, format_setting
 
 
@@ -51,20 +53,12 @@ class CoreScheduler:
         return outcome.reply
 
     def _answer(self, effect: fx.Effect) -> list[c.Command]:
-        if isinstance(effect, fx.StopStray):
-            return [c.ReportStrayStopped(node=effect.node, process=effect.process)]
-        assert isinstance(effect, fx.ReplicaEffect)
-        if effect.model in self.deaf:
+        if isinstance(effect, fx.ReplicaEffect) and effect.model in self.deaf:
             return []
-        if isinstance(effect, fx.InstallBackend):
-            return [c.ReportInstalled(replica=effect.replica, op=effect.op, address=f"{effect.replica}:1")]
-        if isinstance(effect, fx.StageModel):
-            return [c.ReportStaged(replica=effect.replica, op=effect.op)]
-        if isinstance(effect, fx.LoadModel):
-            if effect.model in self.failing:
-                return [c.ReportLoadFailed(replica=effect.replica, op=effect.op, reason="the weights are torn")]
-            return [c.ReportLoaded(replica=effect.replica, op=effect.op)]
-        return [c.ReportUnloaded(replica=effect.replica, op=effect.op)]
+        if isinstance(effect, fx.LoadModel) and effect.model in self.failing:
+            return [c.ReportLoadFailed(replica=effect.replica, op=effect.op, reason="the weights are torn")]
+        replica = effect.replica if isinstance(effect, fx.ReplicaEffect) else ""
+        return [done(effect, f"{replica}:1")]
 
     async def until_idle(self) -> None:
         """Wait until no request is left in the core."""
@@ -137,6 +131,10 @@ class CoreScheduler:
         """See QueryPort."""
         settings = self.engine.state.settings
         return {name: format_setting(name, getattr(settings, name)) for name in Settings.__struct_fields__}
+
+    async def plan(self, change: Change) -> Report:
+        """See QueryPort."""
+        return plan(self.engine, change, time.time_ns() // 1000)
 
     async def frozen(self) -> Sequence[str]:
         """See QueryPort."""

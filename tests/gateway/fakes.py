@@ -10,8 +10,10 @@ from typing import Any
 from interlock.adapters.grpc.calls import Generation, Piece, Vector
 from interlock.adapters.http.ports import EventRow, Readiness, Sample, View
 from interlock.domain import commands as c
+from interlock.domain.engine import Engine
 from interlock.domain.entities import LoadSpec
 from interlock.domain.errors import BackendGone, InterlockError, NotFound, NoWriter
+from interlock.domain.planning import Change, Report, plan
 from interlock.domain.selector import format_selector
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
 
@@ -232,6 +234,9 @@ class FakeScheduler:
     async def settings(self) -> Mapping[str, str]:
         names = Settings.__struct_fields__
         return {name: format_setting(name, getattr(self.settings_now, name)) for name in names}
+
+    async def plan(self, change: Change) -> Report:
+        return plan(Engine(), change, 0)
 
     async def frozen(self) -> Sequence[str]:
         return sorted(self.frozen_now)

@@ -235,7 +235,7 @@ async def test_openapi_tells_every_path_with_its_body_and_token(cluster: Cluster
     ("method", "path", "arguments", "status", "code"),
     [
         ("GET", "/nowhere", {}, 404, "unknown_path"),
-        ("GET", "/api/plan", {}, 404, "unknown_path"),
+        ("GET", "/api/plan", {}, 405, "method_not_allowed"),
         ("DELETE", "/v1/chat/completions", {}, 405, "method_not_allowed"),
         ("POST", "/v1/chat/completions", {"data": b'{"model": "m", "messages": [}'}, 400, "invalid_field"),
         ("POST", "/v1/chat/completions", {"data": b""}, 400, "invalid_field"),

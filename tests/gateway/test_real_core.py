@@ -203,3 +203,46 @@ async def test_chats_that_share_a_long_system_prompt_go_to_the_same_replica(core
     assert len({await node_of(others, f"question {number}") for number in range(5)}) == 1
     await cluster.ask("PUT", "/api/models/m", json={"backend": "echo", "replicas": "all", "prefix_affinity": "off"})
     assert {await node_of(rules, f"question {number}") for number in range(4)} == {"orin", "thor"}
+
+
+async def test_a_plan_over_http_changes_nothing_and_says_what_would_come(core: Core) -> None:
+    cluster, scheduler = core
+    position = scheduler.engine.ledger.position
+    models = [
+        {"name": "new", "backend": "echo", "vram": "9GiB", "min_replicas": 1},
+        {"name": "huge", "backend": "echo", "vram": "999GiB"},
+    ]
+    status, told, _ = await cluster.ask("POST", "/api/plan", json={"models": models, "scheduler": {"queue_limit": 7}})
+    assert (status, told["holds"], told["complete"]) == (200, False, True)
+    assert [(line["model"], line["node"], line["when"]) for line in told["placed"]] == [("new", "thor", "now")]
+    assert [(line["model"], line["outcome"], line["code"]) for line in told["on_demand"]] == [
+        ("huge", "refused", "never_fits")
+    ]
+    assert [line["why"] for line in told["changed"]] == ["queue_limit: 1000 → 7", "is declared", "is declared"]
+    assert told["summary"] == "1 placed; no place for: huge."
+    assert scheduler.engine.ledger.position == position == told["position"]
+    assert {model["name"] for model in (await cluster.ask("GET", "/api/models"))[1]} == {"m"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "body"),
+        ({"model": []}, "model"),
+        ({"models": [{"name": "m", "vrm": 1}]}, "models[0].vrm"),
+        ({"models": [{"name": "m", "remove": True, "vram": 1}]}, "models[0].vram"),
+        ({"models": [{"name": "m"}, {"name": "m", "remove": True}]}, "models"),
+        ({"nodes": [{"name": "thor", "vram": "much"}]}, "nodes[0].vram"),
+        ({"nodes": [{"name": "thor", "remove": True, "drain": True}]}, "nodes[0].remove"),
+        ({"nodes": [{"name": "thor", "approved": False}]}, "nodes[0].approved"),
+        ({"nodes": [{"name": "thor", "max_replicas_per_model": 0}]}, "nodes[0].max_replicas_per_model"),
+        ({"nodes": [{"name": "thor", "labels": {"a": 1}}]}, "nodes[0].labels"),
+        ({"nodes": [{"name": "thor", "pools": ["1GiB"], "vram": "1GiB"}]}, "nodes[0].pools"),
+        ({"nodes": [{"name": "thor", "drain": "yes"}]}, "nodes[0].drain"),
+        ({"scheduler": {"min_residency": "soon"}}, "scheduler.min_residency"),
+        ({"scheduler": {"speed": 1}}, "scheduler.speed"),
+    ],
+)
+async def test_a_plan_with_a_wrong_key_is_refused_by_its_name(core: Core, body: object, field: str) -> None:
+    status, told, _ = await core[0].ask("POST", "/api/plan", json=body)
+    assert (status, told["error"]["param"]) == (400, field)

@@ -82,6 +82,7 @@ def queries_of(rig: Rig) -> Queries:
         rig.threads,
         SystemClock(),
         state=rig.seat.state,
+        fork=rig.seat.fork,
         last_heard=rig.seat.last_heard,
         readiness=rig.seat.lacks,
         figures=rig.seat.figures,

@@ -55,6 +55,15 @@ async def test_a_standby_passes_on_what_it_is_asked_and_takes_over_when_the_lead
     assert [model["name"] for model in (await standby.ask("GET", "/api/models"))[1]] == ["m"]
     status, answer = await standby.chat("m")
     assert (status, answer["error"]["code"]) == (422, "no_node_matches")
+    change = {
+        "nodes": [{"name": "h100", "vram": "80GiB"}],
+        "models": [{"name": "m", "backend": "echo", "vram": "1GiB"}],
+    }
+    plans = [(await one.ask("POST", "/api/plan", change))[1] for one in (standby, leader)]
+    assert [[(line["node"], line["outcome"]) for line in plan["on_demand"]] for plan in plans] == [
+        [("h100", "load")]
+    ] * 2
+    assert plans[0]["position"] == plans[1]["position"]
     leader.process.send_signal(signal.SIGKILL)
     await leader.ended()
     assert await leader_of([standby]) is standby

@@ -1,0 +1,504 @@
+"""Planning: what a change of models, nodes or settings would place, evict, unload and park, before anybody makes it.
+
+The change is rehearsed on a fork (:mod:`interlock.domain.rehearsal`), and so is its absence. What both bring is no
+consequence of the change, and is left out. The engine that is asked is not touched, and nothing is recorded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from . import commands as cmd
+from . import events as ev
+from . import reconcile, routing
+from .engine import Engine
+from .entities import Budget, Model, Node, Phase
+from .explanation import Considered
+from .placement import ever_fits
+from .rehearsal import Noted, Rehearsal, Step
+from .routing import Evict, Hold, Place, Plan, Refuse
+from .selector import format_selector
+from .settings import Settings
+from .shrinking import copies, floor_of
+from .state import State
+from .units import DAY, FOREVER, SECOND
+
+# --- What is asked --------------------------------------------------------------------------------------------------
+
+
+class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A new node, or a change to a known one. What is None, empty or 0 stays as it is; a new node needs ``pools``."""
+
+    node: str
+    pools: tuple[int, ...] = ()
+    disk: int | None = None
+    labels: dict[str, str] = {}
+    budget: Budget | None = None
+    slots: int = 0
+    approve: bool = False
+    drain: bool | None = None
+    remove: bool = False
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody thinks of doing: settings, then nodes, then models, then models taken out."""
+
+    settings: dict[str, int] = {}
+    nodes: tuple[NodeChange, ...] = ()
+    models: tuple[cmd.DeclareModel, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+def commands_of(change: Change, state: State) -> Iterator[cmd.Command]:
+    """The commands that make the change, in order; read as they are decided, since each depends on those before."""
+    if change.settings:
+        yield cmd.ChangeSettings(values=change.settings)
+    for node in change.nodes:
+        yield from _commands_of_node(node, state)
+    yield from change.models
+    for model in change.removed:
+        yield cmd.RemoveModel(model=model)
+
+
+def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]:
+    name = change.node
+    if change.remove:
+        yield cmd.RemoveNode(node=name)
+        return
+    known = state.nodes.get(name)
+    new = known is None and bool(change.pools)
+    if new:
+        yield cmd.RegisterNode(
+            node=name, boot="planned", labels=change.labels, pools=change.pools, disk=change.disk, approve=True,
+            budget=change.budget, max_replicas_per_model=change.slots or 1,
+        )  # fmt: skip
+    elif change.labels or known is None:
+        # Of a node that nobody knows, this command says that it does not exist.
+        yield cmd.SetNodeLabels(node=name, labels=change.labels)
+    if known is not None and (change.pools or change.disk is not None):
+        staged = sum(state.staged.get(name, {}).values())
+        free = max(0, change.disk - staged) if change.disk is not None else None
+        # Other pools than before: what others use of them is not known.
+        unused = (0,) * len(change.pools) if len(change.pools) != len(known.pools) else ()
+        yield cmd.ReportCapacity(node=name, pools=change.pools, used=unused, disk=free)
+    if change.budget is not None and not new:
+        yield cmd.SetNodeBudget(node=name, budget=change.budget)
+    if change.slots and not new:
+        yield cmd.SetReplicaSlots(node=name, max_replicas_per_model=change.slots)
+    if change.approve and not new:
+        yield cmd.ApproveNode(node=name)
+    if change.drain is not None:
+        yield cmd.DrainNode(node=name) if change.drain else cmd.ResumeNode(node=name)
+
+
+# --- What is answered -----------------------------------------------------------------------------------------------
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that the change itself makes different: ``what`` of a ``setting``, ``node`` or ``model``.
+
+    ``before`` is None where it is new, ``after`` where it is gone. Values as the core counts them.
+    """
+
+    kind: str
+    name: str
+    what: str
+    before: object = None
+    after: object = None
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the change that would be rejected as it stands."""
+
+    command: str
+    name: str
+    code: str
+    message: str
+    cure: str = ""
+
+
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that would be loaded. ``cause`` is the wish behind it; ``evicts`` are the models that make room.
+
+    ``replica`` is the id that it would get if nothing else happened before.
+    """
+
+    model: str
+    node: str
+    replica: str
+    memory: int
+    cause: str
+    evicts: tuple[str, ...]
+    step: Step
+    after: int
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that would go: ``evicted``, ``unloaded``, ``given up`` or ``lost``, and the core's ``reason``.
+
+    ``beneficiary`` is the model that it makes room for, ``in_flight`` how many requests it serves at the beginning.
+    """
+
+    replica: str
+    model: str
+    node: str
+    kind: str
+    reason: str
+    beneficiary: str
+    memory: int
+    in_flight: int
+    step: Step
+    after: int
+
+
+class Unmet(msgspec.Struct, frozen=True, kw_only=True):
+    """A floor that could not be kept in the end: how many copies are missing, why, and what would cure it."""
+
+    model: str
+    missing: int
+    reason: str
+    lacks: str
+    cure: str
+    nodes: tuple[Considered, ...]
+
+
+class FirstRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a first request for a model without a floor would meet.
+
+    ``outcome`` is ``warm``, ``load``, ``evict``, ``wait`` (``node`` and ``evicts`` then say what it would get once no
+    request runs and no residency does), or ``refused`` (``code`` is one of the refusals).
+    """
+
+    model: str
+    outcome: str
+    node: str = ""
+    evicts: tuple[str, ...] = ()
+    code: str = ""
+    cure: str = ""
+    nodes: tuple[Considered, ...] = ()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What would come of a change. Each list in the order in which things would happen.
+
+    ``at`` and ``position`` say on which state it was thought through. ``running`` requests and loads ``under_way`` were
+    taken to end well. ``unmet_before`` are floors outside the change that are not kept without it either.
+    ``refused`` counts, by model and code, the waiting requests that would be refused. ``cut_after`` is how far (µs) it
+    was thought through when there was too much to do, and ``cut_in`` the step; None when to the end.
+    """
+
+    at: int
+    position: int
+    changed: tuple[Changed, ...]
+    rejected: tuple[Rejection, ...]
+    placed: tuple[Placed, ...]
+    left: tuple[Left, ...]
+    unmet: tuple[Unmet, ...]
+    first_requests: tuple[FirstRequest, ...]
+    refused: tuple[tuple[str, str, int], ...]
+    unmet_before: tuple[str, ...]
+    running: int
+    under_way: int
+    cut_after: int | None
+    cut_in: Step | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether all that was asked for could be, and nothing else would lose its place."""
+        if self.cut_in is Step.NOW:
+            return False  # not even what happens at once is known
+        return not (self.rejected or self.unmet or any(first.outcome == "refused" for first in self.first_requests))
+
+
+# --- Planning -------------------------------------------------------------------------------------------------------
+
+
+def plan(engine: Engine, change: Change, now: int) -> Report:
+    """What would come of the change if it were made at ``now``; the engine is left as it is."""
+    before = engine.state
+    made, without = Rehearsal(engine.fork(), now), Rehearsal(engine.fork(), now)
+    rejected = tuple(_rejected(made, change))
+    changed = (*_settings_changed(before, made.engine.state), *_nodes_changed(before, made.engine.state, change))
+    changed = (*changed, *_models_changed(before, made.engine.state, change))
+    made.settle()
+    without.settle()
+    asked = [command.model for command in change.models if command.model in made.engine.state.models]
+    at_once = {name: _first_plan(made.engine.state, name, made.now) for name in asked}
+    made.end_requests()
+    without.end_requests()
+    ended = made.engine.fork().state
+    length = max(patience(made.engine.state.settings), patience(without.engine.state.settings))
+    made.pass_time(length)
+    without.pass_time(length)
+    cuts = [one.cut_after for one in (made, without) if one.cut_after is not None]
+    until = min(cuts) if cuts else length
+    unmet, unmet_before = _unmet(made, without, set(asked))
+    return Report(
+        at=made.began,
+        position=engine.ledger.position,
+        changed=changed,
+        rejected=rejected,
+        placed=_placed(made, without, until),
+        left=_left(before, made, without, until),
+        unmet=unmet,
+        first_requests=_first_requests(ended, without.engine.state, at_once),
+        refused=_refused(made, without),
+        unmet_before=unmet_before,
+        running=sum(map(len, before.locks.values())),
+        under_way=sum(map(len, before.loading.values())),
+        cut_after=until if cuts else None,
+        cut_in=min(
+            (one.cut_in for one in (made, without) if one.cut_in is not None), key=list(Step).index, default=None
+        ),
+    )
+
+
+def _rejected(made: Rehearsal, change: Change) -> Iterator[Rejection]:
+    """Send the commands; what is rejected changes nothing, and is told."""
+    for command in commands_of(change, made.engine.state):
+        reply = made.send(command)
+        if isinstance(reply, cmd.Rejected):
+            name = getattr(command, "node", "") or getattr(command, "model", "")
+            yield Rejection(
+                command=type(command).__name__, name=name, code=reply.code, message=reply.message, cure=reply.cure
+            )
+
+
+def patience(settings: Settings) -> int:
+    """For how long things can still follow from a change by themselves."""
+    lengths = (settings.min_residency, settings.scale_down_delay, settings.idle_unload, settings.load_backoff)
+    return min(DAY, max((length for length in lengths if length < FOREVER), default=0)) + SECOND
+
+
+# --- The change itself ----------------------------------------------------------------------------------------------
+
+
+def _settings_changed(before: State, after: State) -> Iterator[Changed]:
+    for name in Settings.__struct_fields__:
+        old, new = getattr(before.settings, name), getattr(after.settings, name)
+        if old != new:
+            yield Changed(kind="setting", name=name, what=name, before=old, after=new)
+
+
+def _nodes_changed(before: State, after: State, change: Change) -> Iterator[Changed]:
+    for name in dict.fromkeys(node.node for node in change.nodes):
+        old, new = _facts_of_node(before.nodes.get(name)), _facts_of_node(after.nodes.get(name))
+        yield from _differences("node", name, old, new)
+
+
+def _models_changed(before: State, after: State, change: Change) -> Iterator[Changed]:
+    for name in dict.fromkeys([*(command.model for command in change.models), *change.removed]):
+        old, new = _facts_of_model(before.models.get(name)), _facts_of_model(after.models.get(name))
+        yield from _differences("model", name, old, new)
+
+
+def _differences(kind: str, name: str, old: dict[str, object], new: dict[str, object]) -> Iterator[Changed]:
+    """What differs; of something that is new or gone as a whole, only that."""
+    if not old or not new:
+        if old or new:
+            what = "declared" if kind == "model" else "known"
+            yield Changed(kind=kind, name=name, what=what, before=bool(old) or None, after=bool(new) or None)
+        return
+    for what in dict.fromkeys([*old, *new]):
+        if old.get(what) != new.get(what):
+            yield Changed(kind=kind, name=name, what=what, before=old.get(what), after=new.get(what))
+
+
+_OF_THE_WORKER = frozenset({"name", "address", "boot", "foreign", "worker_labels", "operator_labels", "offline_at"})
+
+
+def _facts_of_node(node: Node | None) -> dict[str, object]:
+    if node is None:
+        return {}
+    facts = {name: getattr(node, name) for name in Node.__struct_fields__ if name not in _OF_THE_WORKER | {"labels"}}
+    return {**facts, **{f"label {key}": value for key, value in sorted(node.labels.items())}}
+
+
+def _facts_of_model(model: Model | None) -> dict[str, object]:
+    if model is None:
+        return {}
+    scheduling = {name: getattr(model.scheduling, name) for name in model.scheduling.__struct_fields__}
+    scheduling["node_selector"] = format_selector(scheduling.pop("selector"))
+    return {**msgspec.structs.asdict(model.declared_spec), **scheduling, "aliases": model.aliases}
+
+
+# --- Replicas that come ---------------------------------------------------------------------------------------------
+
+
+def _born(run: Rehearsal, until: int) -> list[Placed]:
+    """The replicas that were reserved in this run and are there in the end, or would be but for idleness later."""
+    loaded = {noted.event.replica for noted in run.noted if isinstance(noted.event, ev.ReplicaLoaded)}
+    gone = {replica for replica, noted in _departures(run).items() if noted.step is not Step.LATER or not _idle(noted)}
+    victims = {
+        noted.event.replica: noted.event.model for noted in run.noted if isinstance(noted.event, ev.ReplicaEvicted)
+    }
+    return [
+        Placed(
+            model=event.model,
+            node=event.node,
+            replica=event.replica,
+            memory=sum(size for _, size in event.claim),
+            cause=event.cause,
+            evicts=tuple(victims[victim] for victim in event.victims),
+            step=noted.step,
+            after=noted.after,
+        )
+        for noted in run.noted
+        if isinstance(event := noted.event, ev.ReplicaReserved)
+        and noted.after <= until
+        and event.replica in loaded
+        and event.replica not in gone
+    ]
+
+
+def _idle(noted: Noted) -> bool:
+    return isinstance(noted.event, ev.UnloadRequested) and noted.event.reason in ("idle", "scale-down")
+
+
+def _placed(made: Rehearsal, without: Rehearsal, until: int) -> tuple[Placed, ...]:
+    anyway = Counter((one.model, one.node) for one in _born(without, until))
+    placed = []
+    for one in _born(made, until):
+        if anyway[one.model, one.node] > 0:
+            anyway[one.model, one.node] -= 1
+        else:
+            placed.append(one)
+    return tuple(placed)
+
+
+# --- Replicas that go -----------------------------------------------------------------------------------------------
+
+_DEPARTURES: dict[type[ev.Event], str] = {
+    ev.ReplicaEvicted: "evicted",
+    ev.UnloadRequested: "unloaded",
+    ev.ReplicaLoadFailed: "given up",
+    ev.ReplicaLost: "lost",
+}
+
+
+def _departures(run: Rehearsal) -> dict[str, Noted]:
+    """The event with which each replica began to go."""
+    found: dict[str, Noted] = {}
+    for noted in run.noted:
+        if type(noted.event) in _DEPARTURES:
+            found.setdefault(noted.event.replica, noted)  # type: ignore[attr-defined]  # all four have a replica
+    return found
+
+
+def _left(before: State, made: Rehearsal, without: Rehearsal, until: int) -> tuple[Left, ...]:
+    anyway = _departures(without)
+    left = []
+    for replica_id, noted in _departures(made).items():
+        replica = before.replicas.get(replica_id)
+        if replica is None or replica.phase is Phase.UNLOADING or noted.after > until:
+            continue
+        same = anyway.get(replica_id)
+        if same is not None and type(same.event) is type(noted.event) and same.after <= noted.after:
+            continue
+        left.append(
+            Left(
+                replica=replica_id,
+                model=replica.model,
+                node=replica.node,
+                kind=_DEPARTURES[type(noted.event)],
+                reason=getattr(noted.event, "reason", ""),
+                beneficiary=getattr(noted.event, "beneficiary_model", ""),
+                memory=sum(size for _, size in replica.claim),
+                in_flight=before.lock_count(replica_id),
+                step=noted.step,
+                after=noted.after,
+            )
+        )
+    return tuple(left)
+
+
+# --- Wishes that are not met ----------------------------------------------------------------------------------------
+
+
+def missing_copies(state: State) -> dict[str, int]:
+    """The models whose floor is not kept, and by how many copies."""
+    short = {name: floor_of(state, model) - copies(state, model) for name, model in sorted(state.models.items())}
+    return {name: missing for name, missing in short.items() if missing > 0}
+
+
+def _unmet(made: Rehearsal, without: Rehearsal, asked: set[str]) -> tuple[tuple[Unmet, ...], tuple[str, ...]]:
+    """The floors that are not kept in the end: those asked for or hurt by the change, and those that are so anyway."""
+    state, anyway = made.engine.state, missing_copies(without.engine.state)
+    unmet, before = [], []
+    for name, missing in missing_copies(state).items():
+        if name not in asked and missing <= anyway.get(name, 0):
+            before.append(name)
+            continue
+        model = state.models[name]
+        wish = reconcile.floor_plan(state, model, made.now)
+        why, cure = wish.explanation, wish.explanation.cure
+        if isinstance(wish, Place | Evict):
+            # It could be kept, and is not: the reconciler is frozen, or the rehearsal was cut short.
+            reason, lacks = ("frozen", "thaw") if "reconciler" in state.frozen else ("unfinished", "time")
+            cure = "`interlock thaw reconciler`." if reason == "frozen" else cure
+        elif model.parked is not None:
+            reason, lacks = model.parked.reason, model.parked.lacks
+        else:
+            reason, lacks = (
+                (wish.code.value, "node") if isinstance(wish, Refuse) else ("capacity_exhausted", "capacity")
+            )
+        unmet.append(Unmet(model=name, missing=missing, reason=reason, lacks=lacks, cure=cure, nodes=why.considered))
+    return tuple(unmet), tuple(before)
+
+
+def _refused(made: Rehearsal, without: Rehearsal) -> tuple[tuple[str, str, int], ...]:
+    def count(run: Rehearsal) -> Counter[tuple[str, str]]:
+        refusals = [noted.event for noted in run.noted if isinstance(noted.event, ev.RequestRefused)]
+        return Counter((event.model, event.code) for event in refusals)
+
+    more = count(made) - count(without)
+    return tuple((model, code, times) for (model, code), times in sorted(more.items()))
+
+
+# --- First requests -------------------------------------------------------------------------------------------------
+
+
+def _first_plan(state: State, name: str, now: int) -> Plan | None:
+    """Where a request would go; None for a model whose floor speaks for it."""
+    model = state.models[name]
+    return None if floor_of(state, model) > 0 else routing.route(state, model, now)
+
+
+def _first_requests(ended: State, without: State, at_once: dict[str, Plan | None]) -> tuple[FirstRequest, ...]:
+    """What first requests would meet: for the models that were asked for, and for others that the change hurts."""
+    asked = {name: first for name, first in at_once.items() if first is not None and name in ended.models}
+    found = [_first_request(ended, name, first) for name, first in asked.items()]
+    for name, model in sorted(ended.models.items()):
+        if name in at_once or floor_of(ended, model) > 0 or name not in without.models:
+            continue
+        if _hopeless(ended, model) and not _hopeless(without, without.models[name]):
+            found.append(_first_request(ended, name, routing.route(ended, model, FOREVER)))
+    return tuple(found)
+
+
+def _hopeless(state: State, model: Model) -> bool:
+    """Whether no candidate could ever hold it; a cheap look, since every model is asked."""
+    return not state.candidates(model).nodes or not ever_fits(state, model)
+
+
+def _first_request(ended: State, name: str, first: Plan) -> FirstRequest:
+    outcome, found = "", first
+    if isinstance(first, Hold) and first.wait.kind != "busy":
+        # Nothing may be evicted now: what if no request ran any more, and no residency either?
+        outcome, found = "wait", routing.route(ended, ended.models[name], FOREVER)
+    why = found.explanation
+    if isinstance(found, Place | Evict):
+        victims = found.eviction.victims if isinstance(found, Evict) else ()
+        node = found.eviction.node if isinstance(found, Evict) else found.room.node
+        evicts = tuple(ended.replicas[victim].model for victim in victims)
+        return FirstRequest(model=name, outcome=outcome or ("evict" if victims else "load"), node=node, evicts=evicts)
+    if isinstance(found, Refuse):
+        return FirstRequest(model=name, outcome="refused", code=found.code.value, cure=why.cure, nodes=why.considered)
+    if isinstance(found, Hold) and found.wait.kind != "busy":
+        code = found.wait.kind if found.wait.kind in ("frozen", "draining") else "capacity_exhausted"
+        return FirstRequest(model=name, outcome="refused", code=code, cure=why.cure, nodes=why.considered)
+    node = next((row.node for row in why.considered if row.outcome == "chosen"), "")
+    return FirstRequest(model=name, outcome="warm", node=node)
