@@ -15,14 +15,14 @@ from interlock.domain.commands import DeclareModel
 from interlock.domain.errors import InvalidField, InvalidSetting, UnreadableFile
 from interlock.domain.planning import Change, NodeChange
 from interlock.domain.settings import parse_setting
-from interlock.domain.units import parse_size
+from interlock.domain.units import parse_duration, parse_size
 
 from .modelfile import line_of, parse_budget, parse_model, parse_name, read_document, refuse_unknown
 
 PLAN_KEYS = ("scheduler", "nodes", "models")
 NODE_KEYS = (
     "name", "vram", "pools", "disk", "labels", "vram_budget", "max_replicas_per_model", "approved", "drain",
-    "remove",
+    "deadline", "remove",
 )  # fmt: skip
 _CURE = "Give a TOML file with [[models]], [[nodes]] or [scheduler]."
 
@@ -99,6 +99,8 @@ def _node(table: Mapping[str, object], field: str) -> NodeChange:
         raise InvalidField(
             f"{field}.approved", "an approval cannot be taken back", cure="Drain the node: drain = true."
         )
+    if "deadline" in table and not _flag(table, "drain", field):
+        raise InvalidField(f"{field}.deadline", "is a drain's", cure="Give drain = true with it, or leave it out.")
     slots = table.get("max_replicas_per_model", 0)
     if isinstance(slots, bool) or not isinstance(slots, int) or slots < ("max_replicas_per_model" in table):
         raise InvalidField(f"{field}.max_replicas_per_model", f"{slots!r} is not a whole number, 1 or more")
@@ -111,6 +113,7 @@ def _node(table: Mapping[str, object], field: str) -> NodeChange:
         slots=slots,
         approve=_flag(table, "approved", field),
         drain=_flag(table, "drain", field) if "drain" in table else None,
+        within=parse_duration(table["deadline"], f"{field}.deadline") if "deadline" in table else 0,  # type: ignore[arg-type]  # parse_duration names what is not text
         remove=_flag(table, "remove", field),
     )
 

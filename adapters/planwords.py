@@ -14,8 +14,8 @@ from interlock.domain.entities import Budget
 from interlock.domain.explanation import Considered
 from interlock.domain.planning import Changed, FirstRequest, Left, Placed, Rejection, Report, Unmet
 from interlock.domain.rehearsal import Step
-from interlock.domain.settings import format_setting
-from interlock.domain.units import MINUTE, SECOND, format_duration, format_instant, format_size
+from interlock.domain.settings import format_idle_unload, format_setting
+from interlock.domain.units import FOREVER, MINUTE, SECOND, format_duration, format_instant, format_size
 
 _WHY_NOT = {
     "never_fits": "it does not fit on any of its candidates, even alone",
@@ -27,6 +27,8 @@ _WHY_NOT = {
     "load_failed": "its loads have failed",
     "unfinished": "the plan was cut short before its turn",
 }
+_NOTHING = {"disk": "unknown", "idle_unload": "default"}
+"""What the absence of a value means, where it is not "none"."""
 _NEAREST = 3
 """So many nodes a sentence names; all of them are in the document."""
 
@@ -151,7 +153,7 @@ def document(report: Report) -> PlanDocument:
         summary=summary(report),
         position=report.position,
         time=format_instant(report.at),
-        changed=[_changed(line) for line in report.changed if not _is_implied(line, report.changed)],
+        changed=[_changed(line, report.changed) for line in report.changed if not _is_implied(line, report.changed)],
         rejected=[_rejected(line) for line in report.rejected],
         placed=[_placed(line) for line in report.placed],
         evicted=[line for line in left if line.kind == "evicted"],
@@ -322,24 +324,36 @@ def _is_implied(line: Changed, lines: Sequence[Changed]) -> bool:
     if line.what.startswith(("label node.", "label gpu.")):
         return True
     drains = {one.name for one in lines if one.kind == "node" and one.what == "drained"}
-    return line.kind == "node" and line.what == "status" and line.name in drains
+    return line.kind == "node" and (
+        line.what == "emptied" or (line.what in ("status", "drain_by") and line.name in drains)
+    )
 
 
-def _changed(line: Changed) -> ChangeLine:
+def _changed(line: Changed, lines: Sequence[Changed]) -> ChangeLine:
     before, after = (None if value is None else _value(line, value) for value in (line.before, line.after))
     if line.what in ("known", "declared"):
         new, gone = ("joins", "is removed") if line.what == "known" else ("is declared", "is removed")
         why = new if line.after else gone
     elif line.what == "drained":
-        why = "is drained" if line.after else "is resumed"
+        ends = [one.after for one in lines if (one.kind, one.name, one.what) == ("node", line.name, "drain_by")]
+        limit = f"; what is left there at {_instant(ends[0])} is taken away" if line.after and ends else ""
+        why = f"is drained{limit}" if line.after else "is resumed"
     else:
-        why = f"{line.what}: {before or 'none'} → {after or 'none'}"
+        why = f"{line.what}: {before or _NOTHING.get(line.what, 'none')} → {after or _NOTHING.get(line.what, 'none')}"
     return ChangeLine(kind=line.kind, name=line.name, what=line.what, before=before, after=after, why=why)
+
+
+def _instant(value: object) -> str:
+    return format_instant(value) if isinstance(value, int) and value < FOREVER else "none"
 
 
 def _value(line: Changed, value: object) -> str:
     if line.kind == "setting" and isinstance(value, int):
         return format_setting(line.name, value)
+    if line.what == "drain_by":
+        return _instant(value)
+    if line.what == "idle_unload" and isinstance(value, int):
+        return format_idle_unload(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Budget):

@@ -22,7 +22,7 @@ from .rehearsal import Noted, Rehearsal, Step
 from .routing import Evict, Hold, Place, Plan, Refuse
 from .selector import format_selector
 from .settings import Settings
-from .shrinking import copies, floor_of
+from .shrinking import copies, floor_of, idle_unload_of
 from .state import State
 from .units import DAY, FOREVER, SECOND
 
@@ -40,6 +40,8 @@ class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 0
     approve: bool = False
     drain: bool | None = None
+    within: int = 0
+    """With a drain: so long after it what is left there is taken away; 0 sets no deadline."""
     remove: bool = False
 
 
@@ -75,8 +77,11 @@ def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]
             node=name, boot="planned", labels=change.labels, pools=change.pools, disk=change.disk, approve=True,
             budget=change.budget, max_replicas_per_model=change.slots or 1,
         )  # fmt: skip
-    elif change.labels or known is None:
-        # Of a node that nobody knows, this command says that it does not exist.
+    elif known is None:
+        # Of a node that nobody knows, this says so.
+        yield cmd.SetNodeLabels(node=name, labels=change.labels)
+        return
+    elif change.labels:
         yield cmd.SetNodeLabels(node=name, labels=change.labels)
     if known is not None and (change.pools or change.disk is not None):
         staged = sum(state.staged.get(name, {}).values())
@@ -91,7 +96,7 @@ def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]
     if change.approve and not new:
         yield cmd.ApproveNode(node=name)
     if change.drain is not None:
-        yield cmd.DrainNode(node=name) if change.drain else cmd.ResumeNode(node=name)
+        yield cmd.DrainNode(node=name, within=change.within) if change.drain else cmd.ResumeNode(node=name)
 
 
 # --- What is answered -----------------------------------------------------------------------------------------------
@@ -230,7 +235,7 @@ def plan(engine: Engine, change: Change, now: int) -> Report:
     made.end_requests()
     without.end_requests()
     ended = made.engine.fork().state
-    length = max(patience(made.engine.state.settings), patience(without.engine.state.settings))
+    length = max(patience(made.engine.state), patience(without.engine.state))
     made.pass_time(length)
     without.pass_time(length)
     cuts = [one.cut_after for one in (made, without) if one.cut_after is not None]
@@ -267,9 +272,11 @@ def _rejected(made: Rehearsal, change: Change) -> Iterator[Rejection]:
             )
 
 
-def patience(settings: Settings) -> int:
+def patience(state: State) -> int:
     """For how long things can still follow from a change by themselves."""
-    lengths = (settings.min_residency, settings.scale_down_delay, settings.idle_unload, settings.load_backoff)
+    settings = state.settings
+    lengths = [settings.min_residency, settings.scale_down_delay, settings.load_backoff]
+    lengths += [idle_unload_of(state, model) for model in state.models.values()]
     return min(DAY, max((length for length in lengths if length < FOREVER), default=0)) + SECOND
 
 

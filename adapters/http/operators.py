@@ -63,6 +63,7 @@ class NodeTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_replicas_per_model: int | msgspec.UnsetType = msgspec.UNSET
     approved: Literal[True] | msgspec.UnsetType = msgspec.UNSET
     drain: bool | msgspec.UnsetType = msgspec.UNSET
+    deadline: str | msgspec.UnsetType = msgspec.UNSET
     remove: bool = False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -239,6 +240,8 @@ async def test_a_plan_over_http_changes_nothing_and_says_what_would_come(core: C
         ({"nodes": [{"name": "thor", "labels": {"a": 1}}]}, "nodes[0].labels"),
         ({"nodes": [{"name": "thor", "pools": ["1GiB"], "vram": "1GiB"}]}, "nodes[0].pools"),
         ({"nodes": [{"name": "thor", "drain": "yes"}]}, "nodes[0].drain"),
+        ({"nodes": [{"name": "thor", "deadline": "1m"}]}, "nodes[0].deadline"),
+        ({"nodes": [{"name": "thor", "drain": True, "deadline": 3}]}, "nodes[0].deadline"),
         ({"scheduler": {"min_residency": "soon"}}, "scheduler.min_residency"),
         ({"scheduler": {"speed": 1}}, "scheduler.speed"),
     ],
@@ -246,3 +249,47 @@ async def test_a_plan_over_http_changes_nothing_and_says_what_would_come(core: C
 async def test_a_plan_with_a_wrong_key_is_refused_by_its_name(core: Core, body: object, field: str) -> None:
     status, told, _ = await core[0].ask("POST", "/api/plan", json=body)
     assert (status, told["error"]["param"]) == (400, field)
+
+
+async def test_every_kind_of_change_is_told_in_words(core: Core) -> None:
+    cluster, scheduler = core
+    await cluster.ask(
+        "POST", "/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": "a"}]}
+    )
+    await scheduler.until_idle()
+
+    async def told(document: dict[str, Any], kind: str = "changed") -> list[str]:
+        _, plan, _ = await cluster.ask("POST", "/api/plan", json=document)
+        return [line["why"] for line in plan[kind]]
+
+    thor = {"name": "thor", "labels": {"tier": "", "room": "a"}, "vram_budget": "50%", "max_replicas_per_model": 2}
+    assert sorted(await told({"nodes": [{**thor, "vram": "48GiB", "disk": "800GiB"}]})) == [
+        "budget: 100% → 50%",
+        "disk: 900GiB → 800GiB",
+        "label room: none → a",
+        "label tier: fast → none",
+        "max_replicas_per_model: 1 → 2",
+        "pools: 24GiB → 48GiB",
+    ]
+    [drained] = await told({"nodes": [{"name": "thor", "drain": True, "deadline": "10m"}]})
+    assert re.fullmatch(r"is drained; what is left there at \S+Z is taken away", drained)
+    assert await told({"nodes": [{"name": "thor", "drain": True}]}) == ["is drained"]
+    assert await told({"nodes": [{"name": "thor", "drain": True}]}, "unloaded") == [
+        "r-000001: the node is being drained"
+    ]
+    assert await told({"nodes": [{"name": "thor", "remove": True}]}) == ["is removed"]
+    assert await told({"nodes": [{"name": "thor", "remove": True}]}, "unloaded") == [
+        "r-000001: it is lost: its node was removed"
+    ]
+    assert await told({"nodes": [{"name": "odin", "drain": True}]}, "rejected") == ["No node named 'odin'."]
+    assert await told({"models": [{"name": "m", "remove": True}]}) == ["is removed"]
+    model = {"name": "m", "backend": "echo", "vram": "9GiB", "idle_unload": "10m", "node_selector": {"room": "a"}}
+    assert await told({"models": [model]}) == [
+        "idle_unload: default → 10m", "node_selector: none → room=a", "aliases: gpt → none"
+    ]  # fmt: skip
+    assert await told({"scheduler": {"idle_unload": "10m"}}, "unloaded") == [
+        "r-000001: its model was idle for idle_unload"
+    ]
+    assert await told({"models": [{**model, "backend": "other"}]}, "on_demand") == [
+        "a request would be refused: no approved node matches its selector (thor: wants room a, has none)"
+    ]
