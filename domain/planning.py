@@ -366,14 +366,22 @@ def _idle(noted: Noted) -> bool:
 
 
 def _placed(made: Rehearsal, without: Rehearsal, until: int) -> tuple[Placed, ...]:
-    anyway = Counter((one.model, one.node) for one in _born(without, until))
+    """What is placed for the change's sake: not what would be, on the same node and no later, without it too."""
+    anyway: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for one in _born(without, until):
+        anyway.setdefault((one.model, one.node), []).append(_moment(one))
     placed = []
     for one in _born(made, until):
-        if anyway[one.model, one.node] > 0:
-            anyway[one.model, one.node] -= 1
+        same = anyway.get((one.model, one.node))
+        if same and same[0] <= _moment(one):
+            del same[0]
         else:
             placed.append(one)
     return tuple(placed)
+
+
+def _moment(one: Placed | Noted) -> tuple[int, int]:
+    return list(Step).index(one.step), one.after
 
 
 # --- Replicas that go -----------------------------------------------------------------------------------------------
@@ -403,7 +411,7 @@ def _left(before: State, made: Rehearsal, without: Rehearsal, until: int) -> tup
         if replica is None or replica.phase is Phase.UNLOADING or noted.after > until:
             continue
         same = anyway.get(replica_id)
-        if same is not None and type(same.event) is type(noted.event) and same.after <= noted.after:
+        if same is not None and type(same.event) is type(noted.event) and _moment(same) <= _moment(noted):
             continue
         left.append(
             Left(
