@@ -78,7 +78,10 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
 
 class RegisterNode(Command, frozen=True, kw_only=True):
-    """A worker joins. ``used`` is what is in use per pool in all, ours included. ``approve``: no operator is needed."""
+    """A worker joins. ``used`` is what is in use per pool in all, ours included; ``disk`` what models' files may take.
+
+    ``approve``: no operator is needed.
+    """
 
     node: str
     address: str = ""
@@ -96,7 +99,7 @@ class RegisterNode(Command, frozen=True, kw_only=True):
 
 
 class ReportCapacity(Command, frozen=True, kw_only=True):
-    """A heartbeat's figures. Changes below a quantum make no event."""
+    """A heartbeat's figures, as :class:`RegisterNode` has them. Changes below a quantum make no event."""
 
     node: str
     pools: tuple[int, ...] = ()

@@ -92,23 +92,35 @@ def _facts_of(event: ev.NodeRegistered) -> tuple[object, ...]:
 
 
 def foreign(state: State, name: str, pools: tuple[int, ...], used: tuple[int, ...]) -> tuple[int, ...]:
-    """Bytes per pool that others than our loaded replicas use, in whole quanta; what is below one does not count."""
-    ours = [0] * len(pools)
+    """Bytes per pool that others than our replicas use, in whole quanta; what is below one does not count.
+
+    A replica that loads or unloads has none of its memory yet, or all of it still, or something between: as far as its
+    bytes cannot be told from those of others, what was known of others stays.
+    """
+    surely, perhaps = [0] * len(pools), [0] * len(pools)
     for replica_id in state.by_node.get(name, ()):
         replica = state.replicas[replica_id]
         if replica.phase is not Phase.RESERVED:
             for pool, size in replica.claim:
-                if pool < len(ours):
-                    ours[pool] += size
-    figures = [*used, *[0] * (len(pools) - len(used))]
-    return tuple(max(0, figures[pool] - ours[pool]) // QUANTUM * QUANTUM for pool in range(len(pools)))
+                if pool < len(pools):
+                    (surely if replica.phase is Phase.LOADED else perhaps)[pool] += size
+    node = state.nodes.get(name)
+    known = node.foreign if node is not None else ()
+    figures = []
+    for pool in range(len(pools)):
+        most = (used[pool] if pool < len(used) else 0) - surely[pool]
+        before = known[pool] if pool < len(known) else most
+        figures.append(max(0, min(max(before, most - perhaps[pool]), most)) // QUANTUM * QUANTUM)
+    return tuple(figures)
 
 
 def available_disk(state: State, name: str, free: int | None) -> int | None:
-    """Bytes that staged models may take in all: what is free and what is staged already, in whole quanta."""
+    """Bytes that models' files may take in all: what is free, is there already, or has come of it; in whole quanta."""
     if free is None:
         return None
-    return (free + sum(state.staged.get(name, {}).values())) // QUANTUM * QUANTUM
+    here = (state.replicas[replica] for replica in state.by_node.get(name, ()))
+    arrived = sum(min(replica.done, replica.disk) for replica in here if replica.phase is Phase.STAGING)
+    return (free + arrived + sum(state.staged.get(name, {}).values())) // QUANTUM * QUANTUM
 
 
 def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.Event]:

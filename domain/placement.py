@@ -76,12 +76,14 @@ def staging_need(state: State, model: Model, node: Node) -> int | None:
     return need if free is None or need <= free else None
 
 
-def fits_when_empty(model: Model, node: Node) -> bool:
+def fits_when_empty(state: State, model: Model, node: Node) -> bool:
     """Whether one replica would fit on the node if nothing of ours were there."""
     spec = model.declared_spec
-    return fit(node.budgets, spec) is not None and (node.disk is None or spec.disk <= node.disk)
+    if node.disk is not None and spec.disk and spec.disk > node.disk - state.settings.disk_margin:
+        return False
+    return fit(node.budgets, spec) is not None
 
 
 def ever_fits(state: State, model: Model) -> bool:
     """Whether one replica would fit on some candidate, healthy or not, if it were empty."""
-    return any(fits_when_empty(model, state.nodes[name]) for name in state.candidates(model).nodes)
+    return any(fits_when_empty(state, model, state.nodes[name]) for name in state.candidates(model).nodes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from .errors import InvalidField, InvalidSetting
-from .units import FOREVER, MINUTE, SECOND, format_duration, parse_duration
+from .units import FOREVER, GIB, MINUTE, SECOND, format_duration, format_size, parse_duration, parse_size
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many times a model's load is tried in a row before its waiters are refused."""
     load_backoff: int = 1 * SECOND
     """The pause after the first failed load of a model; it doubles with every further one, up to five minutes."""
+    disk_margin: int = GIB
+    """How much of a node's disk staging leaves free."""
     growth_per_tick: int = 1
     """How many loads of further copies one model may have in progress at once."""
     prefix_affinity: int = 4
@@ -52,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _COUNTS = frozenset({"queue_limit", "load_attempts", "growth_per_tick", "prefix_affinity"})
+_SIZES = frozenset({"disk_margin"})
 _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing"})
 _OFF_AT_ZERO = frozenset({"prefix_affinity"})
 
@@ -72,6 +75,8 @@ def parse_setting(name: str, value: object) -> int:
         return digits
     if value == "off" and name in _CAN_BE_OFF:
         return FOREVER
+    if name in _SIZES:
+        return parse_size(value, name)  # type: ignore[arg-type]  # parse_size names what is not text
     return parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
 
 
@@ -98,6 +103,9 @@ def format_setting(name: str, value: int) -> str:
         return "off"
     if name in _COUNTS:
         return str(value)
+    if name in _SIZES:
+        text = format_size(value)
+        return text if parse_size(text) == value else f"{value}B"
     return "off" if value >= FOREVER and name in _CAN_BE_OFF else format_duration(value)
 
 

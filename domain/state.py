@@ -217,8 +217,10 @@ class State:
         )
 
     def disk_free(self, node: Node) -> int | None:
-        """Bytes that staging may still take; None when unknown."""
-        return None if node.disk is None else node.disk - self.disk_used.get(node.name, 0)
+        """Bytes that staging may still take, less the margin that stays free; None when unknown."""
+        if node.disk is None:
+            return None
+        return node.disk - self.settings.disk_margin - self.disk_used.get(node.name, 0)
 
     def free_index(self, node: Node, model: str) -> int | None:
         """The lowest free slot of this model on the node; None when the node holds as many as it may."""

@@ -293,7 +293,7 @@ class Invariants:
         nodes = (node for node in self.picture.nodes.values() if self.picture.candidate(model, node))
         return any(
             could_lie_in([node.budget.of(total) for total in node.pools], spec)
-            and (node.disk is None or node.disk >= spec.disk)
+            and (node.disk is None or not spec.disk or node.disk - self.settings.disk_margin >= spec.disk)
             for node in nodes
         )
 
@@ -453,7 +453,7 @@ class Invariants:
         if node.disk is not None and event.disk:
             staged = sum(node.staged.values())
             coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
-            if staged + coming + event.disk > node.disk:
+            if staged + coming + event.disk > node.disk - self.settings.disk_margin:
                 self.breach("S", f"{event.replica} wants more disk on {node.name} than there is", event.node)
         self._judge_group(event, node, model)
         self._judge_growth(event, model)

@@ -531,6 +531,15 @@ def budget_ignored_on_shrink(patches: Patches) -> None:
     patches.swap(budgets.leaves_for_budget, lambda at, node: None)
 
 
+def margin_ignored(patches: Patches) -> None:
+    """Staging may fill a disk to its last byte."""
+
+    def to_the_last_byte(self: Any, node: Any) -> Any:
+        return None if node.disk is None else node.disk - self.disk_used.get(node.name, 0)
+
+    patches.attribute(state.State, "disk_free", to_the_last_byte)
+
+
 def span_counted_once(patches: Patches) -> None:
     """A model that lies in two pools counts in the first of them alone."""
     commit = state.State.commit
@@ -658,6 +667,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (ageing_forgotten, "W", "patient-request-served", True),
     (cold_before_warm, "U", "warm-before-cold", True),
     (budget_ignored_on_shrink, "Q", "budget-lowered", True),
+    (margin_ignored, "S", "disk-margin", True),
     (span_counted_once, "S", "two-gpus-one-model", True),
     (model_name_unchecked, "S", "port-used-again", False),
     (ttl_ignored, "S", "idle-models-leave", True),

@@ -79,6 +79,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     boot: str = ""
     pools: tuple[int, ...] | None = None
     used: tuple[int, ...] | None = None
+    available_disk: int | None = None
     disk: int | None = None
     running: tuple[Running, ...] | None = None
     leaving: bool = False
@@ -221,7 +222,8 @@ class Nodes:
             total = beat.total_vram or _total(await self._node(name))
             pools, used = _memory(beat.pools, beat.used, total, beat.available_vram)
             ram = beat.total_ram if beat.ram is None else beat.ram
-            report = ReportCapacity(node=name, pools=pools, used=used, disk=beat.disk, ram=ram or 0)
+            disk = beat.available_disk if beat.disk is None else beat.disk
+            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram or 0)
             await self._gateway.send(request, report, actor)
         if beat.running is not None:
             sent_at = arrived - _LONGEST_TRANSIT

@@ -19,7 +19,7 @@ _STAGED_AGE_S = 60.0
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """A node's figures in bytes. ``pools`` and ``used`` pair up; ``disk`` is what staged models may take in all."""
+    """A node's figures in bytes. ``pools`` and ``used`` pair up; ``disk`` is what models' files may still take."""
 
     pools: tuple[int, ...]
     used: tuple[int, ...]
@@ -61,7 +61,7 @@ class Meter:
         pools, used, vendor = self._pools(memory.total, memory.total - memory.available, own_pids)
         self._models.mkdir(parents=True, exist_ok=True)
         usage = shutil.disk_usage(self._models)
-        disk = usage.free + self._staged_bytes() if self._given_disk is None else self._given_disk
+        disk = usage.free if self._given_disk is None else max(0, self._given_disk - self._staged_bytes())
         return Figures(
             pools=pools,
             used=used,

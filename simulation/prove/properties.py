@@ -148,7 +148,7 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     beside = next((r for r in here if r.id not in event.victims and _insist(state, model, r)), None)
     if beside is not None:
         return Finding("S", f"{where} shares the node with {beside.model}, of the same anti-affinity group")
-    if node.disk is not None and event.disk > node.disk - _disk_taken(state, node):
+    if node.disk is not None and event.disk > node.disk - state.settings.disk_margin - _disk_taken(state, node):
         return Finding("S", f"{where} needs more disk than there is")
     if passed := _passed_over(state, event, model, node, now):
         return Finding("W", f"{where} takes room that a request for {passed} has waited longer for")
@@ -384,9 +384,9 @@ def _waits_for_something(state: State, request: Request, now: int) -> Iterator[F
 
 
 def _could_ever_fit(state: State, model: Model) -> bool:
-    spec = model.declared_spec
+    spec, margin = model.declared_spec, state.settings.disk_margin
     return any(
-        could_lie_in(node.budgets, spec) and (node.disk is None or spec.disk <= node.disk)
+        could_lie_in(node.budgets, spec) and (node.disk is None or not spec.disk or spec.disk <= node.disk - margin)
         for node in state.nodes.values()
         if is_candidate(model, node)
     )

@@ -318,3 +318,111 @@ def test_a_frozen_reconciler_lets_what_is_above_the_budget_stay_until_it_is_thaw
     assert leaving(cluster) == []
     cluster.send(cmd.Thaw(what="reconciler"))
     assert leaving(cluster) == [replica]
+
+
+# --- reported figures ------------------------------------------------------------------------------------------------
+
+
+def report(cluster: Cluster, *used: float, **more: object) -> None:
+    figures = tuple(int(size * GIB) for size in used)
+    cluster.send(cmd.ReportCapacity(node="only", used=figures, **more))
+
+
+def foreign(cluster: Cluster) -> float:
+    return cluster.state.nodes["only"].foreign[0] / GIB
+
+
+def test_what_others_use_stays_known_while_a_load_is_on_its_way() -> None:
+    """Its claim is not in use yet: taken for used, it would hide what others use, and two would share one room."""
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=9)
+    report(cluster, 10)
+    cluster.send(cmd.RequestLoad(model="m"))
+    for used in (10, 12, 19):
+        report(cluster, used)
+        assert foreign(cluster) == 10
+    cluster.settle()
+    report(cluster, 19)
+    assert foreign(cluster) == 10
+    assert cluster.state.free_in_pools(cluster.state.nodes["only"]) == (5 * GIB,)
+
+
+def test_what_others_take_and_give_back_during_a_load_is_seen_as_far_as_it_can_be_told() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=9)
+    report(cluster, 10)
+    cluster.send(cmd.RequestLoad(model="m"))
+    report(cluster, 21)
+    assert foreign(cluster) == 12, "21 are in use, and 9 at most are ours"
+    report(cluster, 4)
+    assert foreign(cluster) == 4, "4 are in use in all"
+
+
+def test_a_model_that_takes_more_than_it_declares_takes_it_from_what_is_free() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=9)
+    cluster.loaded("m")
+    report(cluster, 14)
+    assert cluster.state.free_in_pools(cluster.state.nodes["only"]) == (10 * GIB,)
+
+
+def test_a_model_that_takes_less_than_it_declares_keeps_its_claim() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=20)
+    cluster.loaded("m")
+    report(cluster, 9)
+    assert cluster.state.free_in_pools(cluster.state.nodes["only"]) == (4 * GIB,)
+
+
+def test_a_board_with_unified_memory_has_one_pool_and_what_the_system_uses_is_not_there_for_models() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=64, ram=64 * GIB)
+    cluster.model("m", vram=50)
+    report(cluster, 20)
+    cluster.request("r1", "m")
+    assert not cluster.state.replicas, "44GiB are left of the board's memory"
+    report(cluster, 6)
+    cluster.settle()
+    assert cluster.state.committed["only"] == (50 * GIB,)
+
+
+def test_what_staging_has_brought_is_not_counted_twice() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=100, disk=30 * GIB)
+    cluster.model("m", disk=20)
+    cluster.send(cmd.RequestLoad(model="m"))
+    cluster.answer(cluster.effects[0])
+    stage = cluster.effects[0]
+    cluster.send(cmd.ReportProgress(replica=stage.replica, op=stage.op, done=10 * GIB, total=20 * GIB))
+    report(cluster, 0, disk=20 * GIB)
+    assert cluster.state.nodes["only"].disk == 30 * GIB
+    cluster.settle()
+    report(cluster, 0, disk=10 * GIB)
+    assert cluster.state.nodes["only"].disk == 30 * GIB, "10 are free and 20 are ours"
+    assert cluster.state.disk_free(cluster.state.nodes["only"]) == 9 * GIB
+
+
+# --- disk ------------------------------------------------------------------------------------------------------------
+
+
+def test_staging_leaves_the_margin_free() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=100, disk=20 * GIB)
+    cluster.model("brim", disk=20)
+    cluster.model("fits", disk=19)
+    assert cluster.request("r1", "brim").code == "never_fits"
+    cluster.loaded("fits")
+    cluster.send(cmd.ChangeSettings(values={"disk_margin": 0}))
+    cluster.request("r2", "brim")
+    assert cluster.state.requests["r2"].wait.kind == "capacity", "until what is staged there is gone"
+
+
+def test_a_model_without_files_needs_no_margin() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=100, disk=0)
+    cluster.model("m")
+    assert cluster.loaded("m")

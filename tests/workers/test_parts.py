@@ -111,12 +111,14 @@ def test_a_board_with_unified_memory_reports_the_systems(tmp_path: Path, monkeyp
     assert read.gpu_vendor == "nvidia"
 
 
-def test_disk_counts_what_models_take_already(tmp_path: Path) -> None:
+def test_the_disk_is_what_is_free_and_a_given_one_is_less_by_what_models_take_already(tmp_path: Path) -> None:
     models = tmp_path / "models"
     models.mkdir()
     (models / "weights").write_bytes(b"x" * 5_000_000)
     read = Meter(models, pools=(1,)).read()
-    assert read.disk == read.disk_available + 5_000_000
+    assert read.disk == read.disk_available
+    assert Meter(models, pools=(1,), disk=9_000_000).read().disk == 4_000_000
+    assert Meter(models, pools=(1,), disk=4_000_000).read().disk == 0
 
 
 def test_staging_brings_a_folder_once_and_tells_its_bytes(tmp_path: Path) -> None:
