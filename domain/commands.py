@@ -80,7 +80,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 class RegisterNode(Command, frozen=True, kw_only=True):
     """A worker joins. ``used`` is what is in use per pool in all, ours included; ``disk`` what models' files may take.
 
-    ``approve``: no operator is needed.
+    ``approve``: no operator is needed. ``machine`` tells a restart from another machine of the same name; that one is
+    refused while the first is at work, unless it ``replaces`` it.
     """
 
     node: str
@@ -96,6 +97,8 @@ class RegisterNode(Command, frozen=True, kw_only=True):
     gpu_vendor: str = ""
     approve: bool = False
     running: tuple[Running, ...] = ()
+    machine: str = ""
+    replaces: bool = False
 
 
 class ReportCapacity(Command, frozen=True, kw_only=True):

@@ -82,6 +82,10 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """When what a drain has left behind is taken away."""
     emptied: bool = False
     """The drain is complete: nothing of ours runs there."""
+    machine: str = ""
+    """The machine's own identity, which outlives a restart of its worker; empty when it names none."""
+    former_boots: tuple[str, ...] = ()
+    """The boots before this one, newest last, so that a worker that was replaced is known when it comes back."""
 
     @property
     def budgets(self) -> tuple[int, ...]:

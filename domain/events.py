@@ -67,7 +67,10 @@ class ReplicaEvent(Event, frozen=True, kw_only=True):
 
 
 class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
-    """A worker joined, or joined again with another boot or other facts."""
+    """A worker joined, or joined again with another boot or other facts.
+
+    ``replaced``: another machine has taken over the name; what an operator has set stays, but for the approval.
+    """
 
     address: str = ""
     boot: str = ""
@@ -79,6 +82,8 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
     max_replicas_per_model: int = 1
     budget: Budget = Budget()
     gpu_vendor: str = ""
+    machine: str = ""
+    replaced: bool = False
 
 
 class NodeApproved(NodeEvent, frozen=True, kw_only=True):

@@ -24,7 +24,7 @@ from .commands import (
     WorkerLeft,
 )
 from .entities import LOADING_PHASES, Budget, Node, NodeStatus, Phase, Replica
-from .errors import InvalidField, NotFound
+from .errors import Conflict, InvalidField, NotFound
 from .leaving import is_emptied
 from .requests import LONGEST_NAME
 from .state import State
@@ -54,19 +54,51 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
     if command.max_replicas_per_model < 1:
         raise InvalidField("max_replicas_per_model", "must be 1 or more")
     old = state.nodes.get(command.node)
+    replaced = old is not None and is_another(old, command)
+    if old is not None:
+        _check_name_is_free(old, command)
     registered = _registered(state, command, old, now)
     events: list[ev.Event] = []
     rebooted = old is not None and old.boot != command.boot
-    if old is not None and rebooted:
+    if old is not None and replaced:
+        events += _lose_all(state, old.name, "another machine has taken its node's name", now)
+    elif old is not None and rebooted:
         running = {process.replica for process in command.running}
         events += _lose_all(state, old.name, "its worker started anew", now, but=running)
     if old is None or rebooted or _facts(old) != _facts_of(registered):
         events.append(registered)
     elif old.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
         events.append(ev.NodeRecovered(at=now, node=old.name))
-    if command.approve and (old is None or not old.approved):
+    if command.approve and (old is None or replaced or not old.approved):
         events.append(ev.NodeApproved(at=now, node=command.node))
-    return [*events, *_strays(state, command.node, command.running, now)]
+    lost = {event.replica for event in events if isinstance(event, ev.ReplicaLost | ev.UnloadConfirmed)}
+    return [*events, *_strays(state, command.node, command.running, now, lost)]
+
+
+def is_another(node: Node, command: RegisterNode) -> bool:
+    """Whether another machine asks for the node's name; one that names no identity passes for the same."""
+    return bool(node.machine and command.machine and node.machine != command.machine)
+
+
+def _check_name_is_free(node: Node, command: RegisterNode) -> None:
+    """Two workers of one name would take it from each other for ever: raises Conflict for the one that comes second.
+
+    While the node is at work another machine must say that it replaces it, and a boot that was replaced stays so: each
+    boot takes the name once. A node that is silent or gone is free to be replaced.
+    """
+    if node.boot == command.boot or node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
+        return
+    cure = (
+        f"Give this worker another --name, or stop the other one: its name is free as soon as it is silent for "
+        f"unreachable_after. A machine that is to take its place starts with --replace; or `interlock nodes remove "
+        f"{node.name}` first."
+    )
+    if command.boot in node.former_boots:
+        raise Conflict(
+            f"the worker at {command.address} was replaced as {node.name} by one at {node.address}.", cure=cure
+        )
+    if is_another(node, command) and not command.replaces and node.status is not NodeStatus.PENDING:
+        raise Conflict(f"another machine is at work as {node.name}, at {node.address}.", cure=cure)
 
 
 def _registered(state: State, command: RegisterNode, old: Node | None, now: int) -> ev.NodeRegistered:
@@ -75,32 +107,43 @@ def _registered(state: State, command: RegisterNode, old: Node | None, now: int)
     budget = command.budget or Budget()
     if old is not None and command.budget is None:
         budget = old.budget
+    replaced = old is not None and is_another(old, command)
+    disk = command.disk if replaced else available_disk(state, command.node, command.disk)
+    kept = None
+    if old is not None and old.boot != command.boot:
+        kept = frozenset(() if replaced else (process.replica for process in command.running))
+    machine = command.machine or (old.machine if old is not None else "")
     return ev.NodeRegistered(
         at=now, node=command.node, address=command.address, boot=command.boot, labels=command.labels,
-        pools=command.pools, foreign=foreign(state, command.node, command.pools, command.used), ram=command.ram,
-        disk=available_disk(state, command.node, command.disk), max_replicas_per_model=slots, budget=budget,
-        gpu_vendor=command.gpu_vendor,
+        pools=command.pools, foreign=foreign(state, command.node, command.pools, command.used, kept), ram=command.ram,
+        disk=disk, max_replicas_per_model=slots, budget=budget, gpu_vendor=command.gpu_vendor, machine=machine,
+        replaced=replaced,
     )  # fmt: skip
 
 
 def _facts(node: Node) -> tuple[object, ...]:
-    return (node.address, node.worker_labels, node.pools, node.budget, node.max_replicas_per_model, node.gpu_vendor)
+    slots = node.max_replicas_per_model
+    return (node.address, node.worker_labels, node.pools, node.budget, slots, node.gpu_vendor, node.machine)
 
 
 def _facts_of(event: ev.NodeRegistered) -> tuple[object, ...]:
-    return (event.address, event.labels, event.pools, event.budget, event.max_replicas_per_model, event.gpu_vendor)
+    slots = event.max_replicas_per_model
+    return (event.address, event.labels, event.pools, event.budget, slots, event.gpu_vendor, event.machine)
 
 
-def foreign(state: State, name: str, pools: tuple[int, ...], used: tuple[int, ...]) -> tuple[int, ...]:
+def foreign(
+    state: State, name: str, pools: tuple[int, ...], used: tuple[int, ...], kept: frozenset[str] | None = None
+) -> tuple[int, ...]:
     """Bytes per pool that others than our replicas use, in whole quanta; what is below one does not count.
 
     A replica that loads or unloads has none of its memory yet, or all of it still, or something between: as far as its
-    bytes cannot be told from those of others, what was known of others stays.
+    bytes cannot be told from those of others, what was known of others stays. After a restart only the replicas that
+    were ``kept`` hold anything.
     """
     surely, perhaps = [0] * len(pools), [0] * len(pools)
     for replica_id in state.by_node.get(name, ()):
         replica = state.replicas[replica_id]
-        if replica.phase is not Phase.RESERVED:
+        if replica.phase is not Phase.RESERVED and (kept is None or replica_id in kept):
             for pool, size in replica.claim:
                 if pool < len(pools):
                     (surely if replica.phase is Phase.LOADED else perhaps)[pool] += size
@@ -209,11 +252,15 @@ def report_running(state: State, command: ReportRunning, now: int) -> list[ev.Ev
     return [*events, *_strays(state, node.name, command.running, now)]
 
 
-def _strays(state: State, node: str, running: tuple[Running, ...], now: int) -> list[ev.Event]:
+def _strays(
+    state: State, node: str, running: tuple[Running, ...], now: int, lost: Iterable[str] = ()
+) -> list[ev.Event]:
+    """Processes that the log does not know, or that belong to replicas ``lost`` in this very decision."""
     return [
         ev.StrayFound(at=now, node=node, process=process.process, model=process.model)
         for process in running
-        if process.replica not in state.replicas and (node, process.process) not in state.strays
+        if (process.replica not in state.replicas or process.replica in lost)
+        and (node, process.process) not in state.strays
     ]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from interlock.domain.commands import AnyReply as Reply
 from interlock.domain.commands import Command, Done, Envelope, Rejected, ReportSilence
 from interlock.domain.effects import Effect, InstallBackend, LoadModel, ReplicaEffect, StageModel, UnloadModel
@@ -31,7 +33,7 @@ PROGRESS_PER_SILENCE = 3
 class Trouble:
     """What faults do to one node now, each by the fault's number; the model "" is any model."""
 
-    __slots__ = ("active", "clock_off", "delay", "drop", "duplicate", "fails", "hangs", "probes", "slow")
+    __slots__ = ("active", "clashes", "clock_off", "delay", "drop", "duplicate", "fails", "hangs", "probes", "slow")
 
     def __init__(self) -> None:
         self.active = 0
@@ -43,6 +45,7 @@ class Trouble:
         self.slow: dict[int, tuple[str, float]] = {}
         self.probes: dict[int, None] = {}
         self.clock_off: dict[int, int] = {}
+        self.clashes: dict[int, None] = {}
 
 
 class VirtualNode:
@@ -138,7 +141,8 @@ class VirtualCluster:
             self.watcher.fault_took_effect("clock-jump")
 
         def deliver() -> None:
-            self.heard(node)
+            if self._is_known(node):
+                self.heard(node)
             if then is None:
                 self.writer.submit(envelope)
             else:
@@ -146,6 +150,11 @@ class VirtualCluster:
                 self.writer.submit(envelope, then if self.writer.leading else None)
 
         self.pass_on(node, deliver)
+
+    def _is_known(self, node: VirtualNode) -> bool:
+        """Whether its words are the node's: another machine that wants the name is no sign of life of the first."""
+        known = self.writer.engine.state.nodes.get(node.spec.name)
+        return known is None or known.boot == world.boot_of(node.worker)
 
     # --- effects ----------------------------------------------------------------------------------------------------
 
@@ -354,6 +363,7 @@ class VirtualCluster:
             if isinstance(reply, Done) and node.worker.boot == boot:
                 node.registered = True
                 node.in_doubt = True
+                self.heard(node)
                 self.ask(node)
 
         self.report(node, world.register(node.worker, approve=node.spec.approved), done)
@@ -377,6 +387,34 @@ class VirtualCluster:
         self.watch(node)
         self.register(node)
         return True
+
+    def swap_machine(self, node: VirtualNode, number: int) -> bool:
+        """The machine is replaced by another of the same name; False when the operator has removed the node."""
+        if node.removed:
+            return False
+        node.worker = world.swap_machine(node.worker, f"m-{node.spec.name}-{number}")
+        node.registered = False
+        self.watch(node)
+        self.register(node)
+        return True
+
+    def clash(self, node: VirtualNode, number: int, still: Callable[[], bool]) -> None:
+        """Another machine wants the node's name with every heartbeat, as long as ``still`` says so."""
+        known = self.writer.engine.state.nodes.get(node.spec.name)
+        boot = f"rival-{number}"
+        if self.writer.leading and (known is None or known.boot != boot):
+            rival = replace(
+                world.register(node.worker, approve=node.spec.approved),
+                address=f"rival-{number}:7000", boot=boot, machine=f"m-rival-{number}", running=(),
+            )  # fmt: skip
+            envelope = Envelope(command_id=f"rival-{next(self._messages)}", command=rival, actor="worker:rival")
+            self.writer.submit(envelope, lambda reply: self.watcher.fault_took_effect("name-clash"))
+
+        def again() -> None:
+            if still():
+                self.clash(node, number, still)
+
+        self.clock.after(self.writer.engine.state.settings.heartbeat_interval, again)
 
     def cut(self, node: VirtualNode, *, off: bool) -> bool:
         """Cut the node off from the control plane, or let messages pass again; False when it was so already."""

@@ -131,6 +131,13 @@ class Faults:
         if kind == "heal":
             self.took_effect(kind, int(cluster.cut(node, off=False)))
             return None
+        if kind == "machine-swap":
+            self.took_effect(kind, int(cluster.swap_machine(node, number)))
+            return None
+        if kind == "name-clash":
+            end = self._trouble(number, spec, node)
+            cluster.clash(node, number, lambda: number in node.trouble.clashes)
+            return end
         return self._trouble(number, spec, node)
 
     def _trouble(self, number: int, spec: FaultSpec, node: VirtualNode) -> End:
@@ -202,6 +209,7 @@ def _entries(trouble: Trouble, spec: FaultSpec) -> list[tuple[dict[int, object],
         "slow-load": (trouble.slow, (spec.model, spec.factor)),
         "probe-timeout": (trouble.probes, None),
         "clock-jump": (trouble.clock_off, spec.by),
+        "name-clash": (trouble.clashes, None),
     }
     table, value = entries[spec.kind]
     assert isinstance(table, dict)

@@ -165,6 +165,9 @@ class Invariants:
         node = self._node(event.node)
         node.worker_labels, node.pools, node.budget = event.labels, event.pools, event.budget
         node.slots = event.max_replicas_per_model
+        if event.replaced:
+            node.approved = False
+            node.staged.clear()
         node.vendor, node.disk, node.boot, node.status = event.gpu_vendor, event.disk, event.boot, "up"
         node.relabel()
         node.resize()

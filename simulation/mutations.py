@@ -575,7 +575,7 @@ def unreachable_is_lost(patches: Patches) -> None:
 
 def stray_ignored(patches: Patches) -> None:
     """A process that the log does not know is left running."""
-    patches.swap(nodes._strays, lambda at, node, running, now: [])
+    patches.swap(nodes._strays, lambda at, node, running, now, lost=(): [])
 
 
 # --- around the core ------------------------------------------------------------------------------------------------

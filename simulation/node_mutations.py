@@ -23,5 +23,13 @@ def drain_deadline_ignored(patches: Patches) -> None:
     patches.swap(enforce, only_say_so)
 
 
-ROWS: tuple[Row, ...] = ((drain_deadline_ignored, "S", "drain-with-deadline", True),)
+def name_stolen(patches: Patches) -> None:
+    """A second machine that registers under a node's name gets it, and the first takes it back with its next word."""
+    patches.swap(nodes._check_name_is_free, lambda node, command: None)
+
+
+ROWS: tuple[Row, ...] = (
+    (drain_deadline_ignored, "S", "drain-with-deadline", True),
+    (name_stolen, "S", "two-machines-one-name", True),
+)
 """As in :data:`interlock.simulation.mutations.ALL`."""

@@ -27,6 +27,30 @@ class NodeRules:
         self.drain_by: dict[str, int] = {}
         """Drains whose deadline is to come."""
         self._enforced: list[str] = []
+        self.at_work: dict[str, bool] = {}
+        """Nodes that registered, and whether they were heard since they last were silent."""
+        self.boots: dict[str, dict[str, None]] = {}
+
+    def on_NodeRegistered(self, event: ev.NodeRegistered) -> None:
+        """One name is one worker: while the first is at work nobody takes it, and who lost it does not come back."""
+        boots = self.boots.setdefault(event.node, {})
+        at_work = self.at_work.get(event.node, False)
+        if event.replaced and at_work:
+            self.court.breach("S", f"another machine takes the name {event.node} from one at work", event.node)
+        elif event.boot in boots and at_work and event.boot != next(reversed(boots)):
+            self.court.breach("S", f"two workers take the name {event.node} from each other in turns", event.node)
+        boots.pop(event.boot, None)
+        boots[event.boot] = None
+        self.at_work[event.node] = True
+
+    def on_NodeBecameUnreachable(self, event: ev.NodeBecameUnreachable) -> None:
+        self.at_work[event.node] = False
+
+    def on_NodeWentOffline(self, event: ev.NodeWentOffline) -> None:
+        self.at_work[event.node] = False
+
+    def on_NodeRecovered(self, event: ev.NodeRecovered) -> None:
+        self.at_work[event.node] = True
 
     def on_NodeDrainStarted(self, event: ev.NodeDrainStarted) -> None:
         self.drain_by[event.node] = event.drain_by
@@ -35,7 +59,8 @@ class NodeRules:
         self.drain_by.pop(event.node, None)
 
     def on_NodeRemoved(self, event: ev.NodeRemoved) -> None:
-        self.drain_by.pop(event.node, None)
+        for memory in (self.drain_by, self.at_work, self.boots):
+            memory.pop(event.node, None)
 
     def on_NodeDrainEnforced(self, event: ev.NodeDrainEnforced) -> None:
         due = self.drain_by.pop(event.node, FOREVER)

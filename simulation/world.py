@@ -53,6 +53,7 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     disk: int | None = None
     max_replicas_per_model: int = 1
     gpu_vendor: str = ""
+    machine: str = ""
 
 
 class Process(msgspec.Struct, frozen=True, order=True):
@@ -314,6 +315,12 @@ def start(worker: Worker) -> Worker:
     return worker if worker.up else replace(worker, up=True, boot=worker.boot + 1)
 
 
+def swap_machine(worker: Worker, machine: str) -> Worker:
+    """The machine is gone for good, and another one, of the same kind and with an empty disk, is called as it was."""
+    facts = replace(worker.facts, machine=machine)
+    return replace(crash(worker), facts=facts, up=True, cut=False, boot=worker.boot + 1, staged=(), epoch=0)
+
+
 def cut(worker: Worker) -> Worker:
     """Nothing passes between it and the control plane any more; its processes and its work run on."""
     return replace(worker, cut=True)
@@ -368,6 +375,7 @@ def register(worker: Worker, *, approve: bool = False) -> RegisterNode:
         gpu_vendor=facts.gpu_vendor,
         approve=approve,
         running=running(worker),
+        machine=facts.machine or f"m-{facts.name}",
     )
 
 

@@ -76,6 +76,10 @@ def _labels(labels: dict[str, str]) -> str:
 
 def _registered(e: ev.NodeRegistered) -> str:
     where = f" from {e.address}" if e.address else ""
+    if e.replaced:
+        return (
+            f"Another machine{where} took the name of node {e.node}, with {_pools(e.pools)}; it must be approved anew."
+        )
     return f"Node {e.node} registered{where} with {_pools(e.pools)}."
 
 

@@ -66,6 +66,8 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     used: tuple[int, ...] | None = None
     disk: int | None = None
     running: tuple[Running, ...] | None = None
+    machine: str = ""
+    replaces: bool = False
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +201,8 @@ class Nodes:
             gpu_vendor=asked.gpu_vendor,
             approve=self._gateway.config.auto_approve,
             running=asked.running or (),
+            machine=asked.machine,
+            replaces=asked.replaces,
         )
         await self._gateway.send(request, command, f"worker:{asked.name}")
         await self._liveness.heard(asked.name, command.boot)

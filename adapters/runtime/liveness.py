@@ -76,6 +76,10 @@ class Liveness:
         """Commands that workers send are signs of life, whichever gateway they came through."""
         command = envelope.command
         if isinstance(command, _SPEAKING):
+            node = self._state().nodes.get(command.node)
+            boot = getattr(command, "boot", "")
+            if node is not None and boot and boot != node.boot:
+                return  # another worker of that name: what it says is no sign of life of this one
             self.note(command.node)
             if isinstance(command, RegisterNode):
                 self.registered.add(command.node)
@@ -99,6 +103,8 @@ class Liveness:
             if isinstance(event, ev.NodeRegistered | ev.NodeRecovered | ev.NodeApproved):
                 self.note(event.node)
                 self.ask(event.node)
+                if isinstance(event, ev.NodeRegistered):
+                    self.registered.add(event.node)
             elif isinstance(event, ev.NodeRemoved):
                 self._heard_at.pop(event.node, None)
                 self._wall.pop(event.node, None)

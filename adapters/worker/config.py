@@ -18,13 +18,16 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One worker. Lengths are seconds, sizes bytes. ``pools`` and ``disk`` replace what would be measured.
 
     ``host`` is where backends listen, and ``advertise`` how the control plane reaches them; ``ports`` is the range that
-    they get (None: whatever the system gives).
+    they get (None: whatever the system gives). ``machine`` is this machine's identity, by default the one that ``data``
+    keeps; with ``replaces`` it takes its name over from another machine that is at work.
     """
 
     name: str
     url: str
     nats: NatsConfig
     data: Path
+    machine: str = ""
+    replaces: bool = False
     token: str = ""
     labels: dict[str, str] = {}
     host: str = "127.0.0.1"
@@ -60,6 +63,8 @@ def parse(arguments: list[str] | None = None) -> WorkerConfig:
         url=given.url.rstrip("/"),
         nats=NatsConfig.parse(given.nats),
         data=Path(given.data).absolute(),
+        machine=given.machine,
+        replaces=given.replace,
         token=os.environ.get("INTERLOCK_REGISTRATION_TOKEN", ""),
         labels=dict(_pair(text) for text in given.label),
         host=given.host,
@@ -93,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--url", default=setting("URL", "http://127.0.0.1:8700"), help="the control plane")
     made.add_argument("--nats", default=setting("NATS"), help="the broker: nats://host:port")
     made.add_argument("--data", default=setting("DATA", "./.interlock/worker"), help="the worker's own folder")
+    made.add_argument("--machine", default=setting("MACHINE"), help="this machine's identity (default: kept in --data)")
+    made.add_argument("--replace", action="store_true", help="take the name over from another machine that is at work")
     made.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="a label; may be repeated")
     made.add_argument("--host", default=setting("WORKER_HOST", "127.0.0.1"), help="where backends listen")
     made.add_argument("--advertise", default=setting("ADVERTISE"), help="the host under which they are reached")

@@ -26,7 +26,11 @@ Handler = Callable[[Any], Awaitable[wire.Answer]]
 
 
 class WorkerLink:
-    """Takes this node's orders from NATS and answers them, each in a task of its own: a long one holds up none."""
+    """Takes this node's orders from NATS and answers them, each in a task of its own: a long one holds up none.
+
+    Orders go by the node's name. Until the control plane has :meth:`accept`-ed this worker under it they are kept: the
+    first may come before the answer to the registration, and they may be meant for another worker of that name.
+    """
 
     def __init__(self, client: Client, supervisor: Supervisor, node: str) -> None:
         self._client = client
@@ -35,6 +39,8 @@ class WorkerLink:
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._ids: set[str] = set()
+        self._accepted = asyncio.Event()
+        self._refusals = 0
         self._handlers: dict[str, tuple[type[wire.Order], Handler]] = {
             subjects.INSTALL: (wire.Install, supervisor.install),
             subjects.UPGRADE: (wire.BackendOrder, supervisor.stop_backend),
@@ -61,6 +67,16 @@ class WorkerLink:
             await connection.settle(self._client)
         except (nats.errors.Error, OSError) as error:
             log.warning("NATS: %s; the subscriptions follow with the connection", error)
+
+    def accept(self) -> None:
+        """The name is ours: carry out what was asked, and what will be."""
+        self._accepted.set()
+
+    async def refuse(self) -> None:
+        """Another worker has the name: what was asked was asked of it."""
+        self._refusals += 1
+        self._accepted.clear()
+        await self.unsubscribe()
 
     async def unsubscribe(self) -> None:
         """Take no more orders; those in progress go on."""
@@ -106,6 +122,10 @@ class WorkerLink:
     async def _answer(self, verb: str, message: Msg) -> None:
         kind, handler = self._handlers[verb]
         answer: wire.Answer
+        refusals = self._refusals
+        await self._accepted.wait()
+        if refusals != self._refusals:
+            return
         try:
             order = msgspec.json.decode(message.data or b"{}", type=kind)
             if order.node not in ("", self._node):

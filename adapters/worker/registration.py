@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import logging
 import random
+import secrets
+from collections.abc import Awaitable, Callable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -33,11 +36,24 @@ class _Unregistered(Unavailable):
     """The control plane does not know this boot of this node."""
 
 
+class _Refused(Unavailable):
+    """Another worker has this node's name."""
+
+
 class Registration:
     """Keeps this node known to the control plane. ``node_id`` is what it is called there, once registered."""
 
-    def __init__(self, config: WorkerConfig, supervisor: Supervisor, meter: Meter) -> None:
+    def __init__(
+        self,
+        config: WorkerConfig,
+        supervisor: Supervisor,
+        meter: Meter,
+        *,
+        on_refused: Callable[[], Awaitable[None]] | None = None,
+        on_registered: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self._config = config
+        self._on_refused, self._on_registered = on_refused, on_registered
         self._supervisor = supervisor
         self._meter = meter
         self._session: aiohttp.ClientSession | None = None
@@ -45,12 +61,17 @@ class Registration:
         self.node_id = ""
 
     async def register(self) -> str:
-        """Register, trying again with longer and longer pauses for ever; returns the node's id there."""
+        """Register, trying again with longer and longer pauses for ever; returns the node's id there.
+
+        While another worker has the name, this one takes no orders and runs nothing: they are meant for the other.
+        """
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 answer = await self._post("/api/node/register", await self._registration())
             except _FAILURES as error:
+                if isinstance(error, _Refused) and self._on_refused is not None:
+                    await self._on_refused()
                 log.warning("not registered at %s (%s); again in %.0f s", self._config.url, _words(error), pause_s)
                 # Jitter, so that a cluster's workers do not all come back at the same moment.
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
@@ -58,6 +79,8 @@ class Registration:
                 continue
             self.node_id = str(answer.get("id") or self._config.name)
             log.info("registered as %s (%s)", self.node_id, answer.get("status", ""))
+            if self._on_registered is not None:
+                await self._on_registered(self.node_id)
             return self.node_id
 
     async def beat(self) -> None:
@@ -118,6 +141,8 @@ class Registration:
                 raise _Unregistered("this node is not registered.")
             if response.status >= 300:
                 words = " ".join(content[:_QUOTED_CHARS].decode(errors="replace").split())
+                if response.status == 409:
+                    raise _Refused(f"HTTP status 409: {words}")
                 raise Unavailable(f"HTTP status {response.status}: {words}")
         answer = msgspec.json.decode(content or b"{}")
         return answer if isinstance(answer, dict) else {}
@@ -134,6 +159,8 @@ class Registration:
             "labels": config.labels,
             "max_replicas_per_model": config.max_replicas_per_model,
             "version": metadata.version("interlock"),
+            "machine": config.machine or kept_identity(config.data),
+            "replaces": config.replaces,
             **self._both(figures),
         }
         if config.vram_budget:
@@ -174,6 +201,20 @@ class Registration:
     async def _figures(self) -> Figures:
         # In a thread: a driver may take its time, and orders are to be answered meanwhile.
         return await asyncio.to_thread(self._meter.read, self._supervisor.pids())
+
+
+def kept_identity(data: Path) -> str:
+    """This machine's identity as the worker's folder keeps it, made when there is none yet."""
+    path = data / "machine"
+    try:
+        known = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        known = ""
+    if not known:
+        known = f"m-{secrets.token_hex(8)}"
+        data.mkdir(parents=True, exist_ok=True)
+        path.write_text(known, encoding="utf-8")
+    return known
 
 
 def _words(error: BaseException) -> str:

@@ -66,7 +66,9 @@ class _Worker:
             devices=lambda pools: meter.devices(pools),
         )
         meter = Meter(self._supervisor.models, pools=config.pools, disk=config.disk)
-        self._registration = Registration(config, self._supervisor, meter)
+        self._registration = Registration(
+            config, self._supervisor, meter, on_refused=self._refused, on_registered=self._registered
+        )
 
     async def live(self, stop: asyncio.Event) -> None:
         """Work until told to stop, then stop everything and say goodbye."""
@@ -87,8 +89,20 @@ class _Worker:
         self._link = WorkerLink(self._client, self._supervisor, self._config.name)
         # Subscribed before registered: the first order may follow the registration at once.
         await self._link.subscribe(self._config.name)
-        await self._link.subscribe(await self._registration.register())
+        await self._registration.register()
         await self._registration.beat_for_ever()
+
+    async def _registered(self, node_id: str) -> None:
+        if self._link is not None:
+            await self._link.subscribe(self._config.name)
+            await self._link.subscribe(node_id)
+            self._link.accept()
+
+    async def _refused(self) -> None:
+        """Another worker has our name, and with it all that the control plane asks for and knows of."""
+        if self._link is not None:
+            await self._link.refuse()
+        await self._supervisor.stop_all()
 
     async def _leave(self) -> None:
         if self._link is not None:

@@ -177,12 +177,16 @@ class Supervisor:
         host = f"[{self._advertise}]" if ":" in self._advertise else self._advertise
         return f"{host}:{process.port}"
 
-    async def close(self) -> None:
-        """End every job and every process; nothing is left running."""
-        self._closing = True
+    async def stop_all(self) -> None:
+        """End every job and every process; new orders may follow."""
         for task in [task for tasks in self._jobs.values() for task in tasks]:
             task.cancel()
         await asyncio.gather(*(self._end(process) for process in self._alive()))
+
+    async def close(self) -> None:
+        """End every job and every process; nothing is left running."""
+        self._closing = True
+        await self.stop_all()
         await asyncio.gather(*self._operations.values(), *self._watches, return_exceptions=True)
         await self._client.close()
 

@@ -18,7 +18,9 @@ from .handlers import applies
 @applies(ev.NodeRegistered)
 def _node_registered(state: State, event: ev.NodeRegistered) -> None:
     old = state.nodes.get(event.node)
-    approved = old.approved if old else False
+    approved = old.approved and not event.replaced if old else False
+    if old is not None and event.replaced:
+        _forget_machine(state, old)
     drained = old.drained if old else False
     node = Node(
         name=event.node,
@@ -39,10 +41,31 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         offline_at=FOREVER,
         drain_by=old.drain_by if old else FOREVER,
         emptied=old.emptied if old else False,
+        machine=event.machine,
+        former_boots=_former_boots(old, event.boot),
     )
     if old is None or len(old.pools) != len(event.pools):
         _recount_committed(state, event.node, len(event.pools))
     put_node(state, node)
+
+
+FORMER_BOOTS = 8
+"""So many boots of a node are kept in mind."""
+
+
+def _former_boots(old: Node | None, boot: str) -> tuple[str, ...]:
+    if old is None:
+        return ()
+    known = old.former_boots if old.boot == boot else (*old.former_boots, old.boot)
+    return tuple(former for former in known if former != boot)[-FORMER_BOOTS:]
+
+
+def _forget_machine(state: State, old: Node) -> None:
+    """Another machine has the name: it was approved by nobody, and its disk holds none of our files."""
+    if old.approved:
+        state.approved.remove(old.name)
+    state.staged.pop(old.name, None)
+    state.disk_used.pop(old.name, None)
 
 
 def _recount_committed(state: State, node: str, pools: int) -> None:

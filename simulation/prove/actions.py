@@ -31,7 +31,7 @@ from interlock.domain.timers import prune
 from interlock.domain.units import FOREVER
 from interlock.simulation import world
 
-from .image import Picture, aged_at, slot_of
+from .image import RIVAL_BOOT, Picture, aged_at, slot_of
 from .scope import Scope
 from .situation import Situation
 
@@ -48,7 +48,7 @@ class Action(msgspec.Struct, frozen=True, gc=False):
     resource: str = ""
 
 
-ALWAYS_FAIR = frozenset({"answer", "timer", "pass", "mail", "report", "silence", "tell"})
+ALWAYS_FAIR = frozenset({"answer", "timer", "pass", "mail", "report", "silence", "tell", "again"})
 """Kinds of action that happen in the end if they stay possible. ``release`` joins them when completions are fair."""
 
 
@@ -136,6 +136,11 @@ def _of_workers(situation: Situation, state: State, scope: Scope) -> Iterator[Ac
 def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Action]:
     name = worker.name
     node = state.nodes.get(name)
+    if name in scope.rivals and node is not None:
+        if node.boot != RIVAL_BOOT:
+            yield Action(("rival", name), name)
+        if worker.hears and node.boot != world.boot_of(worker):
+            yield Action(("again", name), name)
     if worker.hears:
         if scope.may_hit("crashes", name):
             yield Action(("crash", name), name, "crashes")
@@ -382,6 +387,21 @@ def _tell(after: Situation, about: Any) -> None:
     after.handle(world.report_running(after.workers[about], after.now))
 
 
+def rival_of(worker: world.Worker) -> Command:
+    """What another machine of the same name says; it runs nothing, and hears nothing that is meant for the first."""
+    said = world.register(worker, approve=True)
+    return replace(said, boot=RIVAL_BOOT, machine="m-rival", address="rival:7000", running=())
+
+
+def _rival(after: Situation, about: Any) -> None:
+    after.handle(rival_of(after.workers[about]))
+
+
+def _again(after: Situation, about: Any) -> None:
+    """The node's own worker is told that it is not known, and registers once more."""
+    after.handle(world.register(after.workers[about], approve=True))
+
+
 def _kill(after: Situation, about: Any) -> None:
     """The worker's word of it is on its way; a call may find out first."""
     name, replica = about
@@ -415,6 +435,7 @@ _CARRIED_OUT: dict[str, Callable[[Situation, Any], None]] = {
     "arrive": _arrive, "release": _release, "gone": _gone, "report": _gone,
     "lose-holder": _lose_holder, "answer": _answer, "fail": _answer, "delay": _delay, "repeat": _repeat, "mail": _mail,
     "crash": _crash, "start": _start, "cut": _cut, "heal": _heal, "silence": _silence, "tell": _tell, "kill": _kill,
+    "rival": _rival, "again": _again,
     "timer": _time, "pass": _time, "admin": _admin, "takeover": _takeover,
 }  # fmt: skip
 

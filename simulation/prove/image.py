@@ -26,6 +26,8 @@ from interlock.simulation.world import Worker, boot_of
 from .situation import Situation
 
 PAST, NEVER = 0, -1
+RIVAL_BOOT = "rival"
+"""The boot of the second machine that may want a node's name."""
 _STATUSES = {status: number for number, status in enumerate(RequestStatus)}
 _ENTITIES_CACHED = 50_000
 _encode = msgspec.msgpack.Encoder().encode
@@ -53,6 +55,7 @@ REQUEST_LEFT_OUT = {
 NODE_LEFT_OUT = {
     "address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant",
     "drain_by": "an instant",
+    "former_boots": "kept as whether the rival's is among them",
 }  # fmt: skip
 MODEL_LEFT_OUT = {
     "failure": "words for people", "declared": "kept as whether it serves", "serving": "kept as whether it is declared",
@@ -100,7 +103,7 @@ class Vocabulary:
         if known is None:
             if len(self._nodes) > _ENTITIES_CACHED:
                 self._nodes.clear()
-            plain = replace(node, offline_at=0, drain_by=0, boot="", address="")
+            plain = replace(node, offline_at=0, drain_by=0, boot="", former_boots=(), address="")
             known = self._nodes[id(node)] = (node, self.number(_encode_sorted(plain)))
         return known[1]
 
@@ -198,6 +201,8 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
             row.append(instants.of(node.offline_at))
         if node.drained:
             row.append(instants.of(node.drain_by))
+        if RIVAL_BOOT in node.former_boots:
+            row.append(-2)
     _add_rest(row, state, words)
     _add_prefixes(row, state, places, words)
     for worker in situation.workers.values():

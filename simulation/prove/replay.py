@@ -47,7 +47,7 @@ from interlock.simulation.prologue import BACKGROUND
 from interlock.simulation.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario
 from interlock.simulation.writer import Writer
 
-from .actions import BUSY_FOREVER, Key, holder_named
+from .actions import BUSY_FOREVER, Key, holder_named, rival_of
 from .counterexample import Counterexample, Run, follow, plays, solve
 from .scope import Scope
 
@@ -462,6 +462,14 @@ def _kill(run: Replay, cue: Cue) -> bool:
     return True
 
 
+def _rival(run: Replay, cue: Cue) -> bool:
+    return run.say(rival_of(run.cluster.nodes[str(cue.key[1])].worker))
+
+
+def _again(run: Replay, cue: Cue) -> bool:
+    return run.say(world.register(run.cluster.nodes[str(cue.key[1])].worker, approve=True))
+
+
 def _admin(run: Replay, cue: Cue) -> bool:
     return run.say(cue.about)
 
@@ -477,5 +485,5 @@ _PLAYED: dict[str, Callable[[Replay, Cue], bool]] = {
     "arrive": _arrive, "release": _release, "gone": _gone, "report": _gone, "lose-holder": _lose_holder,
     "answer": _answer, "fail": _answer, "delay": _answer, "repeat": _answer, "mail": _mail, "crash": _crash,
     "start": _start, "cut": _cut, "heal": _heal, "silence": _silence, "tell": _tell, "kill": _kill, "admin": _admin,
-    "takeover": _takeover,
+    "takeover": _takeover, "rival": _rival, "again": _again,
 }  # fmt: skip

@@ -89,6 +89,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """What each may hit; a resource that is not named there may hit anything."""
     doomed: tuple[Target, ...] = ()
     """Loads that fail always."""
+    rivals: tuple[str, ...] = ()
+    """Nodes whose name a second machine wants, again and again."""
 
     def amount(self, resource: str) -> int:
         """How much there is of a resource."""

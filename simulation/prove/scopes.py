@@ -61,7 +61,11 @@ def scope_of(scenario: Scenario) -> Scope:
     amounts["crashes"] = scenario.scope.crashes
     targets: dict[Target, None] = {}
     doomed: dict[Target, None] = {}
+    rivals: dict[str, None] = {}
     for fault in scenario.faults:
+        if fault.kind == "name-clash":
+            rivals[fault.target] = None
+            continue
         resource = _RESOURCE_OF_FAULT.get(fault.kind)
         if resource is None:
             cure = f"prove explores: {', '.join(_RESOURCE_OF_FAULT)}."
@@ -92,6 +96,7 @@ def scope_of(scenario: Scenario) -> Scope:
         resources={name: amount for name, amount in amounts.items() if amount},
         targets=tuple(targets),
         doomed=tuple(doomed),
+        rivals=tuple(rivals),
     )
 
 

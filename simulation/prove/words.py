@@ -51,7 +51,8 @@ def tell_action(action: Action, before: Situation, scope: Scope, names: Names) -
         "crash": "{} crashes", "start": "{} starts", "cut": "{} is cut off", "heal": "{} is connected again",
         "silence": "{} has been silent for too long", "tell": "{} says what it runs",
         "kill": "the process of {} on {} dies", "takeover": "another writer takes over",
-        "lose-holder": "a gateway falls silent for good",
+        "lose-holder": "a gateway falls silent for good", "rival": "another machine registers as {}",
+        "again": "the first {} registers again",
     }  # fmt: skip
     return plain[kind].format(*rest)
 

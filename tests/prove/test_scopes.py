@@ -20,6 +20,7 @@ OWN_STEPS = {
     "doomed-floor": 1,
     "growth": 1,
     "impossible": 3,
+    "one-name": 2,
     "orin-thor": 2,
     "reconciler": 2,
     "span-against-two": 3,

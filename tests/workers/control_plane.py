@@ -18,6 +18,8 @@ class ControlPlane:
         self.heartbeats: list[dict[str, Any]] = []
         self.tokens: list[str] = []
         self.known: set[str] = set()
+        self.refused: set[str] = set()
+        """Machines whose names are taken."""
         self.port = 0
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
@@ -47,6 +49,8 @@ class ControlPlane:
 
     async def _register(self, request: web.Request) -> web.Response:
         body = await self._take(request, self.registrations)
+        if body["machine"] in self.refused:
+            return web.json_response({"error": {"message": "another machine is at work as that"}}, status=409)
         self.known.add(body["name"])
         return web.json_response({"id": body["name"], "name": body["name"], "status": "healthy"}, status=201)
 
