@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify, heapreplace
 from itertools import accumulate
 from random import Random
+from typing import Protocol
 
 import msgspec
 
@@ -15,6 +16,7 @@ from interlock.domain.units import SECOND
 
 from .clock import START, Clock, Streams, draw
 from .fields import Distribution
+from .prompts import Chain, Talk, conversation
 from .scenario import Bursts, RequestSpec, Scenario, WorkloadSpec
 from .traces import Arrival, guess_format, read_trace
 
@@ -39,7 +41,11 @@ def with_trace(scenario: Scenario, trace: str) -> Scenario:
     return msgspec.structs.replace(scenario, requests=(), workloads=(workload,))
 
 
-Arrive = Callable[[str, Distribution, int, int], None]
+class Arrive(Protocol):
+    """Takes a request: its model, how long it is served, how long it waits, its priority and its prompt."""
+
+    def __call__(self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = ()) -> None:
+        """A request arrives now."""
 
 
 class Arrivals:
@@ -73,6 +79,8 @@ class Arrivals:
         elif workload.bursts is not None:
             source = _Bursty(workload, workload.bursts, self.streams[f"workload/{number}"])
             self._next_bursty(workload, source, end)
+        elif workload.talk is not None:
+            self._next_conversation(workload, workload.talk, chooser, number, end, workload.start)
         else:
             self._next(workload, chooser, number, end, workload.start)
 
@@ -84,7 +92,7 @@ class Arrivals:
 
     def _one_of(self, request: RequestSpec, left: int, duration: int) -> None:
         service = request.service_time or self.service_of(request.model)
-        self.arrive(request.model, service, request.deadline, request.priority)
+        self.arrive(request.model, service, request.deadline, request.priority, request.prompt)
         due = self.clock.elapsed + request.every
         if left > 1 and due <= duration:
             self.clock.after(request.every, self._one_of, request, left - 1, duration)
@@ -111,6 +119,32 @@ class Arrivals:
         self.arrive(model, service, workload.deadline, workload.priority)
         self._next_bursty(workload, source, end)
 
+    def _next_conversation(
+        self, workload: WorkloadSpec, talk: Talk, chooser: _Chooser, number: int, end: int, at: int
+    ) -> None:
+        stream = self.streams[f"workload/{number}"]
+        at += round(stream.expovariate(workload.rate) * SECOND)
+        if at >= end:
+            return
+        model = chooser.choose(stream.random())
+        turns = conversation(talk, Random(stream.getrandbits(64)))
+        self.clock.at(START + at, self._turn, workload, model, turns, end)
+        self.clock.at(START + at, self._next_conversation, workload, talk, chooser, number, end, at)
+
+    def _turn(self, workload: WorkloadSpec, model: str, turns: Iterator[tuple[int, Chain]], end: int) -> None:
+        """The conversation goes on: each turn comes a while after the one before, answered or not."""
+        for pause, prompt in turns:
+            if self.clock.elapsed + pause < end:
+                self.clock.after(pause, self._say, workload, model, turns, end, prompt)
+            return
+
+    def _say(
+        self, workload: WorkloadSpec, model: str, turns: Iterator[tuple[int, Chain]], end: int, prompt: Chain
+    ) -> None:
+        service = workload.service_time or self.service_of(model)
+        self.arrive(model, service, workload.deadline, workload.priority, prompt)
+        self._turn(workload, model, turns, end)
+
     def _trace(
         self, rows: list[Arrival], place: int, workload: WorkloadSpec, chooser: _Chooser, number: int, end: int
     ) -> None:
@@ -125,7 +159,7 @@ class Arrivals:
         row = rows[place]
         model = row.model or chooser.choose(self.streams[f"workload/{number}"].random())
         service = row.service_time or workload.service_time or self.service_of(model)
-        self.arrive(model, service, row.deadline or workload.deadline, row.priority or workload.priority)
+        self.arrive(model, service, row.deadline or workload.deadline, row.priority or workload.priority, row.prompt)
         self._trace(rows, place + 1, workload, chooser, number, end)
 
 

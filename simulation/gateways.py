@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Callable
 
 from interlock.domain.commands import (
     AcquireLock,
@@ -21,12 +22,14 @@ from interlock.domain.commands import (
     ReportBackendGone,
     Waiting,
 )
+from interlock.domain.prefixes import marks_of
 from interlock.domain.units import FOREVER
 
 from . import world
 from .clock import Clock, Streams, draw
 from .cluster import VirtualCluster
 from .fields import Distribution
+from .prompts import Chain, PrefixCache
 from .writer import Writer
 
 GATEWAYS = 3
@@ -36,14 +39,17 @@ ARRIVALS_KEPT = 1_000
 class Call:
     """One request on its way. ``lost`` once its gateway has died."""
 
-    __slots__ = ("arrival", "boot", "dead", "gateway", "id", "model", "node", "replica", "service", "tries", "waits")
+    __slots__ = (
+        "arrival", "boot", "dead", "gateway", "id", "model", "node", "prompt", "replica", "service", "tries", "waits",
+    )  # fmt: skip
 
-    def __init__(self, id_: str, model: str, gateway: int, arrival: int, service: int) -> None:
+    def __init__(self, id_: str, model: str, gateway: int, arrival: int, service: int, prompt: Chain = ()) -> None:
         self.id = id_
         self.model = model
         self.gateway = gateway
         self.arrival = arrival
         self.service = service
+        self.prompt = prompt
         self.replica = self.node = ""
         self.boot = 0
         self.tries = 0
@@ -65,6 +71,23 @@ class Tally:
         self.served_on: Counter[str] = Counter()
         self.waits = array("q")
         self.lost_waits = array("q")
+        self.services = array("q")
+        """How long requests with a prompt were served, what computing it took included."""
+        self.blocks = self.cached = 0
+        """Blocks of prompts, and those of them that were in a cache."""
+
+    def copy(self) -> Tally:
+        """As it stands now."""
+        copy = Tally()
+        copy.submitted, copy.served, copy.blocks, copy.cached = self.submitted, self.served, self.blocks, self.cached
+        copy.refused, copy.failed, copy.served_on = self.refused.copy(), self.failed.copy(), self.served_on.copy()
+        copy.waits, copy.lost_waits, copy.services = self.waits[:], self.lost_waits[:], self.services[:]
+        return copy
+
+    @property
+    def cached_share(self) -> float:
+        """The share of all blocks of prompts that were in a cache."""
+        return self.cached / self.blocks if self.blocks else 0.0
 
 
 class Gateways:
@@ -83,6 +106,10 @@ class Gateways:
         self.dead: dict[str, int] = {}
         """Holders whose lease runs out, and a number that tells which lease it is."""
         self.wrong_answers: list[str] = []
+        self.caches: dict[str, PrefixCache] = {}
+        """What each process keeps of prompts."""
+        self.prefill_of: Callable[[str], tuple[int, int]] = lambda model: (0, 0)
+        """What one block of a prompt takes with a model, and how many blocks its replicas keep."""
 
     def holder(self, gateway: int) -> str:
         """The holder that the gateway is in this run."""
@@ -90,7 +117,7 @@ class Gateways:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def arrive(self, model: str, service: Distribution, deadline: int, priority: int) -> None:
+    def arrive(self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = ()) -> None:
         """A client's request comes in. ``deadline`` is a length, 0 for the setting's."""
         tally = self.tally
         tally.submitted += 1
@@ -99,12 +126,13 @@ class Gateways:
         length = draw(service, self.services)
         if tally.submitted <= ARRIVALS_KEPT:
             self.arrived.append((self.clock.elapsed, model, length, deadline))
-        call = Call(f"q-{tally.submitted:06d}", model, gateway, now, length)
+        call = Call(f"q-{tally.submitted:06d}", model, gateway, now, length, prompt)
         self.live[call.id] = call
         until = FOREVER if deadline >= FOREVER else now + deadline if deadline else 0
         command = AcquireLock(
-            request=call.id, model=model, holder=self.holder(gateway), priority=priority, deadline=until
-        )
+            request=call.id, model=model, holder=self.holder(gateway), priority=priority, deadline=until,
+            prefix=marks_of(prompt) if prompt else (),
+        )  # fmt: skip
         self.writer.submit(
             Envelope(command_id=f"{call.id}.acquire", command=command, actor=command.holder, request_id=call.id),
             lambda reply: self._reply(call, reply),
@@ -151,7 +179,24 @@ class Gateways:
         call.waits = False
         self.tally.waits.append(self.clock.now - call.arrival)
         call.boot = self.cluster.nodes[lock.node].worker.boot
-        self.clock.after(call.service, self._done, call)
+        self.clock.after(self._length(call, lock), self._done, call)
+
+    def _length(self, call: Call, lock: Locked) -> int:
+        """How long serving the request takes: computing what the replica has not cached of its prompt comes first."""
+        if not call.prompt:
+            return call.service
+        per_block, room = self.prefill_of(lock.model)
+        process = world.listening_at(self.cluster.nodes[lock.node].worker, lock.address)
+        assert process is not None, "a call that was taken has a process"
+        cache = self.caches.get(process.id)
+        if cache is None:
+            cache = self.caches[process.id] = PrefixCache(room)
+        cached = cache.serve(call.prompt)
+        length = call.service + (len(call.prompt) - cached) * per_block
+        self.tally.blocks += len(call.prompt)
+        self.tally.cached += cached
+        self.tally.services.append(length)
+        return length
 
     def _check_who_answers(self, call: Call, lock: Locked) -> None:
         """A recycled port may not answer for another model."""

@@ -260,6 +260,7 @@ class Harness:
             self.faults.agree_random(scenario.random_faults, self.duration)
         for step in scenario.admin:
             self.operators.agree(step)
+        self.gateways.prefill_of = lambda model: self.operators.prefills.get(model, (0, 0))
         self.arrivals = Arrivals(self.clock, self.streams, self.gateways.arrive, self._service_of)
         self.arrivals.agree(scenario)
         models = tuple(sorted(self.writer.engine.state.models))
@@ -296,11 +297,7 @@ class Harness:
             if state.takes_locks(replica):
                 numbers.replicas_at_end[replica.model] += 1
         self._counting = False
-        tally = self.gateways.tally
-        self.tally.submitted, self.tally.served = tally.submitted, tally.served
-        self.tally.refused, self.tally.failed = tally.refused.copy(), tally.failed.copy()
-        self.tally.served_on = tally.served_on.copy()
-        self.tally.waits, self.tally.lost_waits = tally.waits[:], tally.lost_waits[:]
+        self.tally = self.gateways.tally.copy()
         self.effects_counted = len(self.unasked_effects)
 
     # --- settling ---------------------------------------------------------------------------------------------------

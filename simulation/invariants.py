@@ -24,6 +24,7 @@ from .clock import START
 from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
 from .pools import could_lie_in, wrong_claim
+from .prefix_rules import PrefixRules
 from .queueing import Queues
 
 VIOLATIONS_KEPT = 20
@@ -81,11 +82,11 @@ class Invariants:
         self._position = 0
         self._at = 0
         self.node_rules = NodeRules(self)
-        self._more: dict[type[ev.Event], Callable[[Any], None]] = {
-            getattr(ev, name[3:]): getattr(self.node_rules, name)
-            for name in dir(self.node_rules)
-            if name.startswith("on_")
-        }
+        self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
+        for rules in (self.node_rules, PrefixRules(self)):
+            for name in dir(rules):
+                if name.startswith("on_"):
+                    self._more.setdefault(getattr(ev, name[3:]), []).append(getattr(rules, name))
         self._handlers: dict[type[ev.Event], Callable[[Any], None]] = {
             getattr(ev, name[3:]): getattr(self, name) for name in dir(self) if name.startswith("on_")
         }
@@ -110,8 +111,7 @@ class Invariants:
             handler = handlers.get(type(event))
             if handler is not None:
                 handler(event)
-            more = self._more.get(type(event))
-            if more is not None:
+            for more in self._more.get(type(event), ()):
                 more(event)
         if type(command) is ReportBackendGone and any(
             isinstance(event, ev.ReplicaLocked | ev.RequestQueued) and event.request == command.request

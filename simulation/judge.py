@@ -39,6 +39,12 @@ def full(engine: Engine, picture: Picture) -> Iterator[Finding]:
     for replica_id in state.replicas.keys() - picture.replicas.keys():
         yield "S", f"{replica_id} is in the state and gone by the events", replica_id
     yield from _books(state)
+    for replica_id in state.prefixes.held:
+        known = picture.replicas.get(replica_id)
+        if known is None or known.phase != "loaded":
+            phase = known.phase if known is not None else "gone"
+            yield "S", f"{replica_id} is {phase}, and still counts as a holder of prompts", replica_id
+            return  # a snapshot of such a state cannot be restored
     snapshot = take_snapshot(engine)
     if encode_cluster(restore(snapshot).state) != encode_cluster(state):
         yield "S", "a snapshot restores to another state than the one it was taken of", "snapshot"

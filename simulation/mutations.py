@@ -35,7 +35,7 @@ from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
 
-from . import log, node_mutations, world, writer
+from . import log, node_mutations, prefix_mutations, world, writer
 from .patching import Patches
 
 Make = Callable[[Patches], None]
@@ -673,5 +673,6 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (ttl_ignored, "S", "idle-models-leave", True),
     *node_mutations.ROWS,
     (group_ignored, "S", "anti-affinity", True),
+    *prefix_mutations.ROWS,
 )
 """Each mutant with the property that must kill it, the scenario that shows it, and whether it is in the core."""

@@ -40,6 +40,7 @@ class Operators:
         self.cluster = cluster
         self.models = models
         self.services: dict[str, Distribution] = {name: model.service_time for name, model in models.items()}
+        self.prefills = {name: (model.prefill_time, model.prefix_cache) for name, model in models.items()}
         self.history: list[tuple[int, str, str]] = []
         self.rejected: list[str] = []
         self._steps = 0
@@ -88,6 +89,7 @@ class Operators:
             base = self._as_it_stands(known) if known is not None and spec.action == "edit-model" else None
             wanted: ModelSpec = spec.values["edit"](base)
             self.services[wanted.name] = wanted.service_time
+            self.prefills[wanted.name] = (wanted.prefill_time, wanted.prefix_cache)
             return DeclareModel(
                 model=wanted.name, spec=wanted.spec, scheduling=wanted.scheduling, aliases=wanted.aliases
             )
@@ -100,9 +102,11 @@ class Operators:
         return RemoveModel(model=spec.model)
 
     def _as_it_stands(self, model: Model) -> ModelSpec:
+        per_block, room = self.prefills.get(model.name, (0, 0))
         return ModelSpec(
             name=model.name, spec=model.declared_spec, scheduling=model.scheduling, aliases=model.aliases,
-            service_time=self.services.get(model.name, ModelSpec(name="").service_time),
+            service_time=self.services.get(model.name, ModelSpec(name="").service_time), prefill_time=per_block,
+            prefix_cache=room,
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from interlock.domain.settings import parse_affinity, parse_idle_unload
 from interlock.domain.units import FOREVER, MINUTE, SECOND, parse_duration, parse_size
 
 from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole
+from .prompts import LONGEST_PROMPT, Talk, chain_of_parts
 from .scenario import (
     FAULT_KINDS,
     INSTANT_FAULTS,
@@ -39,7 +40,7 @@ from .scenario import (
 )
 from .traces import FORMATS
 
-EXPECTED_NUMBERS = ("served", "refused", "failed", "waiting_at_end", "loads", "evictions")
+EXPECTED_NUMBERS = ("served", "refused", "failed", "waiting_at_end", "loads", "evictions", "cached_share")
 EXPECTED_GROUPS = ("refused_as", "replicas_at_end", "effects", "served_on", "events")
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
@@ -161,7 +162,11 @@ class _Reader:
             scheduling=scheduling(table, old.scheduling),
             aliases=table.texts("aliases", old.aliases),
             service_time=table.distribution("service_time", old.service_time),
+            prefill_time=table.duration("prefill_time", old.prefill_time),
+            prefix_cache=table.integer("prefix_cache", old.prefix_cache),
         )
+        if model.prefix_cache and not model.prefill_time:
+            raise table.error("prefix_cache", "saves nothing", 'Say what a block takes: prefill_time = "20ms".')
         table.done()
         return model
 
@@ -188,12 +193,13 @@ class _Reader:
             service_time=table.distribution("service_time", None),
             deadline=table.duration("deadline", 0),
             priority=table.integer("priority", 0, least=None),
+            prompt=chain_of_parts(table.mapping("prompt", {}, _blocks).items()),
         )
         table.done()
         return spec
 
     def workload(self, table: Table) -> WorkloadSpec:
-        kind = table.choice("kind", ("poisson", "trace"))
+        kind = table.choice("kind", ("poisson", "trace", "conversations"))
         trace = kind == "trace"
         models = self._weights(table, needed=not trace)
         path, form, rate = "", "", 0.0
@@ -215,7 +221,8 @@ class _Reader:
         spec = WorkloadSpec(
             kind=kind, models=models, rate=rate, path=path, format=form, start=start, until=until,
             service_time=table.distribution("service_time", None), deadline=table.duration("deadline", 0),
-            priority=table.integer("priority", 0, least=None), bursts=None if trace else _bursts(table),
+            priority=table.integer("priority", 0, least=None), bursts=_bursts(table) if kind == "poisson" else None,
+            talk=_talk(table) if kind == "conversations" else None,
         )  # fmt: skip
         table.done()
         return spec
@@ -447,6 +454,24 @@ def scheduling(table: Table, old: Scheduling) -> Scheduling:
         anti_affinity=group,
         anti_affinity_hard=hard,
     )
+
+
+def _talk(table: Table) -> Talk:
+    usual = Talk()
+    return Talk(
+        systems=table.integer("systems", usual.systems, least=1),
+        system_blocks=table.integer("system_blocks", usual.system_blocks),
+        turns=max(1.0, table.number("turns", usual.turns)),
+        turn_blocks=max(1.0, table.number("turn_blocks", usual.turn_blocks)),
+        pause=table.duration("pause", usual.pause),
+    )
+
+
+def _blocks(value: object, key: str) -> int:
+    length = whole(value, key, least=1)
+    if length > LONGEST_PROMPT:
+        raise InvalidField(key, f"{length} blocks are too many", cure=f"Give {LONGEST_PROMPT} at most.")
+    return length
 
 
 def _selector(table: Table, old: Scheduling) -> Selector:

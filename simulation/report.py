@@ -5,7 +5,7 @@ The verdict is ``pass`` when every expectation, every invariant and all five pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from interlock.domain.units import SECOND, format_duration
@@ -53,7 +53,8 @@ def report(harness: Harness, mutant: str | None = None) -> dict[str, Any]:
         "holders_lost": numbers.holders_lost,
         "effects": _sorted(numbers.effects),
         "faults": _faults(harness),
-        "wait_seconds": _waits(harness),
+        "wait_seconds": _lengths(tally.waits),
+        **_prompts(harness),
         "properties": properties,
         "invariants": {
             "holds": not broken,
@@ -95,12 +96,23 @@ def _faults(harness: Harness) -> dict[str, dict[str, int]]:
     return {kind: {"fired": fired[kind], "effective": effective[kind]} for kind in FAULT_KINDS if fired[kind]}
 
 
-def _waits(harness: Harness) -> dict[str, float]:
-    waits = sorted(harness.tally.waits)
-    if not waits:
+def _lengths(given: Iterable[int]) -> dict[str, float]:
+    lengths = sorted(given)
+    if not lengths:
         return {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
-    at = {f"p{share}": waits[min(len(waits) - 1, len(waits) * share // 100)] for share in (50, 95, 99)}
-    return {name: value / SECOND for name, value in {**at, "max": waits[-1]}.items()}
+    at = {f"p{share}": lengths[min(len(lengths) - 1, len(lengths) * share // 100)] for share in (50, 95, 99)}
+    return {name: value / SECOND for name, value in {**at, "max": lengths[-1]}.items()}
+
+
+def _prompts(harness: Harness) -> dict[str, Any]:
+    """What prefix caches have saved; nothing where no request had a prompt."""
+    tally = harness.tally
+    if not tally.blocks:
+        return {}
+    return {
+        "prompts": {"blocks": tally.blocks, "cached": tally.cached, "cached_share": round(tally.cached_share, 4)},
+        "service_seconds": _lengths(tally.services),
+    }
 
 
 def _properties(harness: Harness) -> dict[str, dict[str, Any]]:
@@ -135,6 +147,7 @@ def _expectations(harness: Harness) -> Iterator[dict[str, Any]]:
         "waiting_at_end": numbers.waiting,
         "loads": numbers.loads,
         "evictions": numbers.evictions,
+        "cached_share": round(tally.cached_share, 4),
     }
     groups: dict[str, Mapping[str, int]] = {
         "refused_as": tally.refused,
@@ -164,7 +177,7 @@ def _expectations(harness: Harness) -> Iterator[dict[str, Any]]:
         }
 
 
-def _row(name: str, bound: Bound, got: int) -> dict[str, Any]:
+def _row(name: str, bound: Bound, got: float) -> dict[str, Any]:
     return {"name": name, "wanted": str(bound), "got": got, "holds": bound.holds(got)}
 
 
@@ -188,6 +201,7 @@ def summary(data: Mapping[str, Any], description: str = "") -> str:
         f"served on  {_counts(data['served_on'])}",
         f"replicas   {data['loads']} loads, {data['evictions']} evictions, left: {_counts(data['unloads'])}",
         f"effects    {_counts(data['effects'])}",
+        *_told_of_prompts(data),
     ]
     if data["faults"]:
         words = (f"{kind} {row['fired']} ({row['effective']} effective)" for kind, row in data["faults"].items())
@@ -205,6 +219,14 @@ def summary(data: Mapping[str, Any], description: str = "") -> str:
     if data["verdict"] == "fail":
         lines += ["", f"Reproduce with: {data['reproduce']}"]
     return "\n".join(lines)
+
+
+def _told_of_prompts(data: Mapping[str, Any]) -> list[str]:
+    if "prompts" not in data:
+        return []
+    prompts, served = data["prompts"], data["service_seconds"]
+    told = f"prompts    {prompts['cached_share']:.0%} of {prompts['blocks']} blocks were in a prefix cache"
+    return [f"{told}; service p50 {served['p50']:g} s, p95 {served['p95']:g} s"]
 
 
 def _cycle(detail: str) -> str:

@@ -16,6 +16,7 @@ from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import FOREVER, MINUTE, SECOND
 
 from .fields import Distribution
+from .prompts import Chain, Talk
 
 BUNDLED = Path(__file__).parent / "scenarios"
 PROPERTIES = ("T", "U", "S", "Q", "W")
@@ -56,6 +57,10 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     scheduling: Scheduling = Scheduling()
     aliases: tuple[str, ...] = ()
     service_time: Distribution = Distribution("exp", 2 * SECOND)
+    prefill_time: int = 0
+    """What computing one block of a prompt takes, in microseconds, on top of the service time."""
+    prefix_cache: int = 0
+    """So many blocks of prompts does a replica keep, and computes them no second time."""
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +82,7 @@ class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
     service_time: Distribution | None = None
     deadline: int = 0
     priority: int = 0
+    prompt: Chain = ()
 
 
 class Bursts(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +95,10 @@ class Bursts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream of requests: ``poisson`` at ``rate`` per second over weighted ``models``, or the arrivals of a trace."""
+    """A stream of requests: ``poisson`` at ``rate`` per second over weighted ``models``, or the arrivals of a trace.
+
+    With ``conversations`` the rate is that of conversations which begin; ``talk`` says how they are.
+    """
 
     kind: str
     models: tuple[tuple[str, float], ...]
@@ -102,6 +111,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     deadline: int = 0
     priority: int = 0
     bursts: Bursts | None = None
+    talk: Talk | None = None
 
 
 class FaultSpec(msgspec.Struct, frozen=True, kw_only=True):

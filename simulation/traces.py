@@ -18,6 +18,7 @@ from interlock.domain.errors import InterlockError, InvalidField, UnreadableFile
 from interlock.domain.units import MILLISECOND, parse_duration
 
 from .fields import Distribution, parse_distribution
+from .prompts import Chain, chain_of
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -28,6 +29,7 @@ class Arrival(msgspec.Struct, frozen=True):
     service_time: Distribution | None = None
     deadline: int = 0
     priority: int = 0
+    prompt: Chain = ()
 
 
 def read_trace(path: str, form: str) -> list[Arrival]:
@@ -93,7 +95,10 @@ def _mooncake(file: Any, path: str) -> Iterator[Arrival]:
         stamp = row.get("timestamp")
         if isinstance(stamp, bool) or not isinstance(stamp, int | float) or stamp < 0:
             raise _bad(path, number, f"timestamp is {stamp!r}", "Give milliseconds from the start.")
-        yield Arrival(round(stamp * MILLISECOND))
+        ids = row.get("hash_ids", [])
+        if not isinstance(ids, list) or not all(type(one) is int for one in ids):
+            raise _bad(path, number, "hash_ids is no list of numbers", "Give one whole number for each block.")
+        yield Arrival(round(stamp * MILLISECOND), prompt=chain_of(ids))
 
 
 def _jsonl(file: Any, path: str) -> Iterator[Arrival]:

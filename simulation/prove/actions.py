@@ -310,8 +310,11 @@ def _arrive(after: Situation, about: Any) -> None:
     name = holder_named(after.state, holder, after.now)
     deadline = after.now + kind.deadline if kind.deadline else 0
     after.handle(
-        AcquireLock(request=f"q{after.now}", model=kind.model, holder=name, priority=kind.priority, deadline=deadline)
-    )
+        AcquireLock(
+            request=f"q{after.now}", model=kind.model, holder=name, priority=kind.priority, deadline=deadline,
+            prefix=kind.prefix,
+        )
+    )  # fmt: skip
 
 
 def _release(after: Situation, about: Any) -> None:

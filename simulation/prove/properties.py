@@ -94,10 +94,20 @@ def _locked(state: State, event: ev.ReplicaLocked, now: int) -> Finding | None:
         return Finding("S", f"{model.name} is locked in a revision that does not serve")
     if model.scheduling.parallel and locks_on(state, replica.id) >= model.scheduling.parallel:
         return Finding("S", f"{model.name} on {node.name} takes more locks than parallel allows")
+    if event.prefix and not event.cause and _drowns(state, model, replica):
+        return Finding("S", f"{model.name} on {node.name} gets one more for its prompt than it may be busier by")
     mine = _rank(state, state.requests.get(event.request), event.arrival, event.priority)
     if any(_rank(state, other) < mine for other in _queued(state) if other.model == model.name):
         return Finding("W", f"a request for {model.name} is served while another has waited longer for it")
     return None
+
+
+def _drowns(state: State, model: Model, chosen: Replica) -> bool:
+    """Whether the replica is busier than what a whole prompt is worth allows, with another one that has room."""
+    worth = model.scheduling.prefix_affinity
+    worth = state.settings.prefix_affinity if worth is None else worth
+    mine = (one for one in state.replicas.values() if one.model == model.name and is_usable(state, one, model))
+    return locks_on(state, chosen.id) > worth + min(locks_on(state, one.id) for one in mine)
 
 
 def _rank(state: State, request: Request | None, arrival: int = 0, priority: int = 0) -> tuple[int, int]:
@@ -336,6 +346,8 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
 
 def _invariants(state: State) -> Iterator[Finding]:
     slots: dict[tuple[str, str, int], str] = {}
+    if state.prefixes.held.keys() - state.replicas.keys():
+        yield Finding("S", "a replica that is gone counts as holding prompts")
     for replica in state.replicas.values():
         other = slots.setdefault((replica.node, replica.model, replica.index), replica.id)
         if other != replica.id:
@@ -351,6 +363,8 @@ def _invariants(state: State) -> Iterator[Finding]:
         held = len(state.locks.get(replica.id, ()))
         if held != locks_on(state, replica.id):
             yield Finding("invariant", f"{replica.model} on {replica.node}: in flight is not the number of live locks")
+        if replica.id in state.prefixes.held and replica.phase is not Phase.LOADED:
+            yield Finding("S", f"{replica.model} on {replica.node} is {replica.phase.value}, and holds prompts")
         if held and replica.phase is not Phase.LOADED:
             yield Finding("invariant", f"{replica.model} on {replica.node} is locked and {replica.phase.value}")
     for node in state.nodes.values():

@@ -273,7 +273,7 @@ class ScriptedCluster(VirtualCluster):
 class ScriptedGateways(Gateways):
     """Gateways whose requests end when the script says."""
 
-    def arrive_at(self, model: str, gateway: int, deadline: int, priority: int) -> None:
+    def arrive_at(self, model: str, gateway: int, deadline: int, priority: int, prefix: tuple[int, ...] = ()) -> None:
         """A request comes in at this gateway."""
         self.tally.submitted += 1
         now = self.clock.now
@@ -281,7 +281,7 @@ class ScriptedGateways(Gateways):
         self.live[call.id] = call
         until = now + deadline if 0 < deadline < FOREVER else deadline
         command = AcquireLock(
-            request=call.id, model=model, holder=self.holder(gateway), priority=priority, deadline=until
+            request=call.id, model=model, holder=self.holder(gateway), priority=priority, deadline=until, prefix=prefix
         )
         self.writer.submit(
             Envelope(command_id=f"{call.id}.acquire", command=command, actor=command.holder, request_id=call.id),
@@ -380,7 +380,7 @@ def _slot(effect: Effect) -> Key:
 
 def _arrive(run: Replay, cue: Cue) -> bool:
     kind, gateway = cue.about
-    run.gateways.arrive_at(kind.model, gateway, kind.deadline, kind.priority)
+    run.gateways.arrive_at(kind.model, gateway, kind.deadline, kind.priority, kind.prefix)
     return True
 
 

@@ -27,6 +27,8 @@ class Kind(msgspec.Struct, frozen=True):
     model: str
     priority: int = 0
     deadline: int = 0
+    prefix: tuple[int, ...] = ()
+    """The marks of its prompt."""
 
 
 class ScopeNode(msgspec.Struct, frozen=True):

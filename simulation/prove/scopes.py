@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from interlock.domain import commands as cmd
 from interlock.domain.errors import UnreadableFile
+from interlock.domain.prefixes import marks_of
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 from interlock.simulation.scenario import BUNDLED as SCENARIOS
@@ -78,7 +79,10 @@ def scope_of(scenario: Scenario) -> Scope:
             targets[target] = None
     steps = _steps(scenario) if scenario.scope.admin else ()
     amounts["admin"] = len(steps)
-    kinds = dict.fromkeys(Kind(request.model, request.priority, request.deadline) for request in scenario.requests)
+    kinds = dict.fromkeys(
+        Kind(request.model, request.priority, request.deadline, marks_of(request.prompt))
+        for request in scenario.requests
+    )
     return Scope(
         name=scenario.name,
         description=scenario.description,

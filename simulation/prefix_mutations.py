@@ -1,0 +1,45 @@
+"""Seeded bugs in where prompts go; made like those of :mod:`interlock.simulation.mutations`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from interlock.domain import affinity, prefixes
+
+from .patching import Patches
+
+Row = tuple[Callable[[Patches], None], str, str, bool]
+
+
+def affinity_over_load(patches: Patches) -> None:
+    """A prompt goes to the replica that holds most of it, however busy that one is."""
+    match = affinity.match
+
+    def whatever_its_load(at: Any, model: Any, marks: Any) -> Any:
+        found = match(at, model, marks)
+        full = found is not None and 0 < model.scheduling.parallel <= at.lock_count(found.replica)
+        return found if found is None or full else replace(found, taken=True)
+
+    patches.swap(match, whatever_its_load)
+
+
+def prefix_kept_after_loss(patches: Patches) -> None:
+    """A replica that has left goes on counting as a holder of prompts."""
+    patches.attribute(prefixes.PrefixIndex, "forget", lambda index, replica: None)
+
+
+def first_holder_taken(patches: Patches) -> None:
+    """A prompt goes to whoever holds its first block, and not to whoever holds most of it."""
+    match = affinity.match
+    patches.swap(match, lambda at, model, marks: match(at, model, marks[:1]))
+
+
+ROWS: tuple[Row, ...] = (
+    (affinity_over_load, "S", "hot-prefix-spreads", True),
+    (prefix_kept_after_loss, "S", "prefix-forgotten-with-its-replica", True),
+    (first_holder_taken, "S", "prefix-forgotten-with-its-replica", True),
+)
+"""As in :data:`interlock.simulation.mutations.ALL`."""
