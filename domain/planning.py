@@ -234,7 +234,7 @@ def plan(engine: Engine, change: Change, now: int) -> Report:
     at_once = {name: _first_plan(made.engine.state, name, made.now) for name in asked}
     made.end_requests()
     without.end_requests()
-    ended = made.engine.fork().state
+    ended = made.engine.state.fork()
     length = max(patience(made.engine.state), patience(without.engine.state))
     made.pass_time(length)
     without.pass_time(length)
