@@ -47,6 +47,11 @@ class Trouble:
         self.clock_off: dict[int, int] = {}
         self.clashes: dict[int, None] = {}
 
+    @property
+    def clock_is_off(self) -> bool:
+        """Whether the node's clock tells another time than ours, all jumps together."""
+        return sum(self.clock_off.values()) != 0
+
 
 class VirtualNode:
     """One node's worker, what is wrong with it, and what the control plane has heard of it."""
@@ -136,7 +141,7 @@ class VirtualCluster:
         envelope = Envelope(
             command_id=f"{node.spec.name}-{next(self._messages)}", command=command, actor=f"worker:{node.spec.name}"
         )
-        if node.trouble.clock_off:
+        if node.trouble.clock_is_off:
             # The message carries a time stamp that is off. Nothing on the way in reads a worker's clock.
             self.watcher.fault_took_effect("clock-jump")
 
@@ -263,7 +268,7 @@ class VirtualCluster:
             node.watched = False
             return
         if node.worker.up and node.registered:
-            if node.trouble.clock_off:
+            if node.trouble.clock_is_off:
                 self.watcher.fault_took_effect("clock-jump")
             self.pass_on(node, lambda: self._heartbeat_arrives(node))
         elif node.worker.up:

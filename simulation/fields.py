@@ -186,6 +186,11 @@ class Table:
 
         return self.take(key, [], every)
 
+    def inner(self, key: str) -> Table | None:
+        """A table that is written inside this one; None when absent."""
+        label = f"{self.label}.{key}"
+        return self.take(key, None, lambda value: Table(self.source, value, self.header, self.ordinal, label))
+
     def table(self, key: str) -> Table | None:
         """A table of its own; None when absent."""
         return self.take(key, None, lambda value: Table(self.source, value, key))

@@ -238,7 +238,7 @@ class _Reader:
         many = table.mapping("models", {}, lambda value, name: real(value, name))
         if many and not sum(many.values()):
             raise table.error("models", "all weights are 0", "Give one of them a weight.")
-        zipf = table.take("zipf", None, lambda value: Table(table.source, value, table.header, table.ordinal))
+        zipf = table.inner("zipf")
         if zipf is None:
             return tuple(many.items())
         count, exponent = zipf.integer("models", least=1), zipf.number("s")
@@ -499,7 +499,7 @@ def parse_bound(value: object, key: str) -> Bound:
 
 
 def _bursts(table: Table) -> Bursts | None:
-    given = table.take("bursts", None, lambda value: Table(table.source, value, table.header, table.ordinal))
+    given = table.inner("bursts")
     if given is None:
         return None
     bursts = Bursts(
