@@ -112,6 +112,7 @@ class _Reader:
         self.folder = folder
         self.nodes: list[str] = []
         self.models: list[str] = []
+        self.schedulings: dict[str, Scheduling] = {}
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
@@ -168,6 +169,8 @@ class _Reader:
         if model.prefix_cache and not model.prefill_time:
             raise table.error("prefix_cache", "saves nothing", 'Say what a block takes: prefill_time = "20ms".')
         table.done()
+        if not named:
+            self.schedulings[name] = model.scheduling
         return model
 
     def replica(self, table: Table) -> ReplicaSpec:
@@ -327,11 +330,14 @@ class _Reader:
             rest = Table(table.source, {k: v for k, v in given.items() if k not in _ADMIN_KEYS}, table.header,
                          table.ordinal, table.label)  # fmt: skip
             values["edit"] = lambda base: self.model(_again(rest), base, named=name)
-            values["edit"](None)
+            wanted = values["edit"](None)
+            if action == "declare-model":
+                self.schedulings[name] = wanted.scheduling
             table.known += list(given)
         elif action == "set-scheduling":
             rest = Table(table.source, dict(table.data), table.header, table.ordinal, table.label)
-            scheduling(table, Scheduling())
+            # Read for its errors over what the file has said of the model so far.
+            self.schedulings[name] = scheduling(table, self.schedulings.get(name, Scheduling()))
             values["merge"] = lambda base: scheduling(_again(rest), base)
         elif action == "load-info":
             values["spec"] = LoadSpec(

@@ -52,6 +52,19 @@ def fault(kind: str, at: str = "15s", **keys: Any) -> Change:
 
 GROWS = step("set-scheduling", "20s", model="m", min_replicas=2)
 """A second copy is loaded, in the time of a fault."""
+CHATS: Change = {
+    "models.0.parallel": 4,
+    "models.0.prefill_time": "50ms",
+    "models.0.prefix_cache": 100,
+    "replicas": [{"model": "m", "node": "a"}, {"model": "m", "node": "b"}],
+    "requests": [
+        {"model": "m", "at": at, "count": 12, "every": "7s", "prompt": {rules: 16}}
+        for at, rules in (("1s", "cook"), ("3s", "sail"), ("5s", "cook"))
+    ],
+}
+"""Two kinds of prompts, and two replicas that could each hold one."""
+GROUP: Change = {"nodes.0.vram": "48GiB", "models.1.anti_affinity": "g", "requests.1": {"model": "large", "at": "5s"}}
+"""Two models that would both go to the larger node."""
 
 SETTINGS = [
     Row("scheduler.reconcile_interval", {"scheduler.reconcile_interval": "7s"},
@@ -77,6 +90,9 @@ SETTINGS = [
         setup=fault("load-fails", "0s", model="m", for_="20s")),
     Row("scheduler.load_backoff", {"scheduler.load_backoff": "40s"},
         setup=fault("load-fails", "0s", model="m", for_="2s")),
+    Row("scheduler.disk_margin", {"scheduler.disk_margin": "2GiB"},
+        setup={**ONE_NODE, "nodes.0.disk": "9GiB", "models.0.disk": "8GiB"}),
+    Row("scheduler.prefix_affinity", {"scheduler.prefix_affinity": "off"}, setup=CHATS),
     Row("scheduler.growth_per_tick", {"scheduler.growth_per_tick": 2},
         setup={**CROWD, "models.0.max_replicas": 3, "nodes.0.max_replicas_per_model": 3}),
 ]  # fmt: skip
@@ -120,6 +136,8 @@ MODELS = [
         setup={"models.0.vram": "40GiB", "nodes.0.vram": None, "nodes.0.pools": ["24GiB", "24GiB"]},
     ),
     Row("models.aliases", {"models.0.aliases": ["chat"]}, setup={"requests.0.model": "chat"}),
+    Row("models.prefill_time", {"models.0.prefill_time": "90ms"}, setup=CHATS),
+    Row("models.prefix_cache", {"models.0.prefix_cache": 0}, setup=CHATS),
     Row("models.service_time", {"models.0.service_time": "5s"}),
 ]
 
@@ -132,6 +150,13 @@ SCHEDULING = [
     Row("models.priority", {"models.0.priority": 1}, setup=RIVALS),
     Row("models.pinned", {"models.0.pinned": True}, setup=RIVALS),
     Row("models.idle_unload", {"models.0.idle_unload": "30s"}),
+    Row("models.prefix_affinity", {"models.0.prefix_affinity": "off"}, setup=CHATS),
+    Row("models.anti_affinity", {"models.0.anti_affinity": "g"}, setup=GROUP),
+    Row(
+        "models.anti_affinity_hard",
+        {"models.0.anti_affinity_hard": True},
+        setup={**GROUP, "nodes": [{"name": "a", "vram": "48GiB"}], "models.0.anti_affinity": "g"},
+    ),
 ]
 
 REPLICAS = [
@@ -149,6 +174,7 @@ REQUESTS = [
     Row("requests.every", {"requests.0.every": "7s"}),
     Row("requests.service_time", {"requests.0.service_time": "3s"}),
     Row("requests.deadline", {"requests.1.deadline": "5s"}, setup=PAIR),
+    Row("requests.prompt", {"requests.0.prompt": {"sail": 16}}, setup=CHATS),
     Row("requests.priority", {"requests.2.priority": 9}, setup=PAIR),
 ]
 
@@ -157,6 +183,7 @@ BUSY_POISSON: Change = {**POISSON, "workloads.0.rate": "60/m", "models.0.service
 FIFTY_FIFTY: Change = {"workloads.0.model": None, "workloads.0.models": {"m": 1, "large": 1}}
 ZIPF: Change = {**POISSON, "workloads.0.model": None, "workloads.0.zipf": {"models": 2, "s": 1.0}}
 BURSTS: Change = {**POISSON, "workloads.0.bursts": {"every": "exp 1m", "length": "exp 30s", "factor": 6}}
+TALK: Change = {**CHATS, "requests": [], "workloads": [{"kind": "conversations", "model": "m", "rate": "6/m"}]}
 LINES = "".join(f'{{"at": "{second}s", "model": "m"}}\n' for second in range(1, 60, 9))
 STAMPS = "".join(f'{{"timestamp": {second}500, "input_length": 9, "output_length": 9}}\n' for second in range(1, 60, 9))
 TRACE: Change = {
@@ -183,6 +210,8 @@ WORKLOADS = [
     Row("workloads.bursts.every", {"workloads.0.bursts.every": "30s"}, setup=BURSTS),
     Row("workloads.bursts.length", {"workloads.0.bursts.length": "10s"}, setup=BURSTS),
     Row("workloads.bursts.factor", {"workloads.0.bursts.factor": 2}, setup=BURSTS),
+    *(Row(f"workloads.{key}", {f"workloads.0.{key}": value}, setup=TALK)
+      for key, value in {"systems": 1, "system_blocks": 2, "turns": 9, "turn_blocks": 30, "pause": "5s"}.items()),
     Row("workloads.path", {"workloads.0.path": "b.jsonl"}, setup=TRACE, files=FILES),
     Row("workloads.format", {"workloads.0.path": "stamps.jsonl", "workloads.0.format": "mooncake"}, setup=TRACE,
         files=FILES),
@@ -231,6 +260,9 @@ FAULTS = [
     Row("faults.kind:clock-jump", fault("clock-jump", target="a", by="-1h", for_="60s")),
     Row("faults.clock-jump.for", {"faults.0.for": "2m"}, setup=fault("clock-jump", target="a", by="-1h")),
     Row("faults.clock-jump.by", {"faults.0.by": "0s"}, setup=fault("clock-jump", target="a", by="-1h")),
+    Row("faults.kind:name-clash", fault("name-clash", target="a")),
+    Row("faults.name-clash.for", {"faults.0.for": "2m"}, setup=fault("name-clash", target="a", for_="10s")),
+    Row("faults.kind:machine-swap", fault("machine-swap", target="a")),
     Row("faults.kind:writer-crash", fault("writer-crash")),
     Row("faults.kind:store-stall", fault("store-stall", for_="10s")),
     Row("faults.store-stall.for", {"faults.0.for": "20s"}, setup=fault("store-stall", for_="10s")),
@@ -252,7 +284,7 @@ ILL: dict[str, Change] = {
     "heal": {"faults": [{"kind": "partition", "at": "15s", "target": "a", "for": "forever"}]},
 }
 """What a fault that mends finds broken."""
-QUIET = dict.fromkeys(("probe-timeout", "duplicate-messages", "clock-jump"), told("faults"))
+QUIET = dict.fromkeys(("probe-timeout", "duplicate-messages", "clock-jump", "name-clash"), told("faults"))
 """Kinds that strike and must change no decision: an answer twice, a clock off, a busy worker that is not dead."""
 RANDOM = [
     Row("random_faults.length", {"random_faults.length": "1m"},
@@ -334,6 +366,8 @@ EXPECT = [
     _expect("waiting_at_end", 0, 1),
     _expect("loads", 1, 2),
     _expect("evictions", 0, 1),
+    Row("expect.cached_share", {"expect.cached_share": {"min": 0.2}}, {"expect.cached_share": {"max": 0.1}}, CHATS,
+        told("verdict")),
     _expect("refused_as", {"never_fits": 0}, {"never_fits": 1}),
     _expect("replicas_at_end", {"m": 1}, {"m": 2}),
     _expect("effects", {"model.load": 1}, {"model.load": 2}),
