@@ -265,9 +265,10 @@ def _left(line: Left) -> LeftLine:
 
 
 def _why_not(code: str, considered: Sequence[Considered]) -> str:
-    misses = [
-        f"{row.node}: {row.detail or row.filter}" for row in considered if row.filter and row.filter != "approval"
-    ]
+    missing = [row for row in considered if row.filter and row.filter != "approval"]
+    # Of a model that fits nowhere the nodes that might have held it tell more than those that are closed to it.
+    nearest = [row for row in missing if row.filter in ("memory", "disk", "slots")]
+    misses = [f"{row.node}: {row.detail or row.filter}" for row in nearest or missing]
     if len(misses) > _NEAREST:
         misses = [*misses[:_NEAREST], f"and {len(misses) - _NEAREST} more"]
     told = _WHY_NOT.get(code, code)
@@ -336,7 +337,7 @@ def _changed(line: Changed, lines: Sequence[Changed]) -> ChangeLine:
         why = new if line.after else gone
     elif line.what == "drained":
         ends = [one.after for one in lines if (one.kind, one.name, one.what) == ("node", line.name, "drain_by")]
-        limit = f"; what is left there at {_instant(ends[0])} is taken away" if line.after and ends else ""
+        limit = f"; what is left there at {_instant(ends[0])[11:19]} UTC is taken away" if line.after and ends else ""
         why = f"is drained{limit}" if line.after else "is resumed"
     else:
         why = f"{line.what}: {before or _NOTHING.get(line.what, 'none')} → {after or _NOTHING.get(line.what, 'none')}"

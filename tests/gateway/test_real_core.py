@@ -272,7 +272,7 @@ async def test_every_kind_of_change_is_told_in_words(core: Core) -> None:
         "pools: 24GiB → 48GiB",
     ]
     [drained] = await told({"nodes": [{"name": "thor", "drain": True, "deadline": "10m"}]})
-    assert re.fullmatch(r"is drained; what is left there at \S+Z is taken away", drained)
+    assert re.fullmatch(r"is drained; what is left there at ..:..:.. UTC is taken away", drained)
     assert await told({"nodes": [{"name": "thor", "drain": True}]}) == ["is drained"]
     assert await told({"nodes": [{"name": "thor", "drain": True}]}, "unloaded") == [
         "r-000001: the node is being drained"
