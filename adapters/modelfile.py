@@ -15,6 +15,7 @@ from interlock.domain.commands import DeclareModel
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
 from interlock.domain.errors import InvalidField, UnreadableFile
 from interlock.domain.memory import parse_pools
+from interlock.domain.profiles import parse_placement
 from interlock.domain.selector import parse_selector
 from interlock.domain.settings import parse_affinity, parse_idle_unload
 from interlock.domain.units import parse_size
@@ -23,7 +24,7 @@ SPEC_KEYS = ("backend", "options", "vram", "pools", "disk")
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
     "idle_unload", "prefix_affinity",
-    "anti_affinity", "anti_affinity_hard",
+    "anti_affinity", "anti_affinity_hard", "placement",
 )  # fmt: skip
 MODEL_KEYS = ("name", *SPEC_KEYS, *SCHEDULING_KEYS, "aliases")
 _NAME = re.compile(r"[^\s\x00-\x1f\x7f*>]{1,200}")
@@ -103,6 +104,7 @@ def parse_scheduling(table: Mapping[str, object], field: str = "") -> Scheduling
         prefix_affinity=parse_affinity(table.get("prefix_affinity", "default"), f"{at}prefix_affinity"),
         anti_affinity=group,
         anti_affinity_hard=hard,
+        placement=parse_placement(table.get("placement", ""), f"{at}placement"),
     )
 
 

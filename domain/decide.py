@@ -15,6 +15,8 @@ from . import commands as cmd
 from . import events as ev
 from . import loads, models, nodes, reconcile, requests
 from .errors import InvalidField
+from .own_rules import check_terms
+from .profiles import check_profile, profiles_in
 from .settings import Settings
 from .state import State
 
@@ -106,7 +108,21 @@ def _change_settings(state: State, command: cmd.ChangeSettings, now: int) -> lis
     if unknown:
         raise InvalidField(unknown[0], "is no setting", cure=f"Settings: {', '.join(Settings.__struct_fields__)}.")
     changed = {name: value for name, value in command.values.items() if getattr(state.settings, name) != value}
+    if not _PLACEMENT.isdisjoint(changed):
+        _check_placement(state, msgspec.structs.replace(state.settings, **changed))
     return [ev.SettingsChanged(at=now, values=changed)] if changed else []
+
+
+_PLACEMENT = frozenset({"placement", "placement_profiles"})
+
+
+def _check_placement(state: State, settings: Settings) -> None:
+    """Every profile that somebody names is there, and every score and filter of a profile is known here."""
+    for profile in profiles_in(settings.placement_profiles).values():
+        check_terms(profile)
+    check_profile(settings.placement, settings.placement_profiles)
+    for name in sorted({model.scheduling.placement for model in state.models.values()} - {""}):
+        check_profile(name, settings.placement_profiles, "placement_profiles")
 
 
 _RULES: dict[type[cmd.Command], _Rule] = {

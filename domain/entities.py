@@ -76,6 +76,10 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     max_replicas_per_model: int
     gpu_vendor: str
     offline_at: int
+    load_rate: int = 0
+    """Bytes a second at which it loads models, as measured; 0 before it has loaded one."""
+    stage_rate: int = 0
+    """The same for staging."""
     labels: dict[str, str] = {}
     """What selectors see; kept by :func:`merged_labels`."""
     drain_by: int = FOREVER
@@ -139,6 +143,8 @@ class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The group whose replicas avoid each other's nodes; its own copies are among them."""
     anti_affinity_hard: bool = False
     """Rather wait than share a node with a member of the group."""
+    placement: str = ""
+    """The placement profile that chooses its nodes; empty for the cluster's."""
 
     @property
     def scales(self) -> bool:

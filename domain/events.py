@@ -312,10 +312,11 @@ class StagingStarted(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class LoadStarted(ReplicaEvent, frozen=True, kw_only=True):
-    """The backend is asked to load the model."""
+    """The backend is asked to load the model. ``stage_rate``: what the node stages at from now on, if that is new."""
 
     op: int
     silent_at: int
+    stage_rate: int = 0
 
 
 class LoadProgressed(ReplicaEvent, frozen=True, kw_only=True):
@@ -327,10 +328,14 @@ class LoadProgressed(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class ReplicaLoaded(ReplicaEvent, frozen=True, kw_only=True):
-    """It can serve. It is safe from eviction by its equals until ``evictable_at``."""
+    """It can serve. It is safe from eviction by its equals until ``evictable_at``.
+
+    ``load_rate``: what the node loads at from now on, in bytes a second, if that is new.
+    """
 
     evictable_at: int
     address: str = ""
+    load_rate: int = 0
 
 
 class ReplicaLoadFailed(ReplicaEvent, frozen=True, kw_only=True):
@@ -432,7 +437,7 @@ class HolderLost(Event, frozen=True, kw_only=True):
 class SettingsChanged(Event, frozen=True, kw_only=True):
     """Settings have new values, as the core counts them."""
 
-    values: dict[str, int]
+    values: dict[str, int | str]
 
 
 class Frozen(Event, frozen=True, kw_only=True):

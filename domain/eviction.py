@@ -11,7 +11,7 @@ from .anti_affinity import kept_away
 from .claims import Claim, total
 from .entities import Model, Node, Phase, Replica
 from .memory import fit_after, least_share
-from .placement import has_its_copy, staging_need
+from .placement import may_host, staging_need
 from .shrinking import counts, floor_of
 from .state import State
 from .units import FOREVER, format_instant
@@ -100,7 +100,7 @@ def find_victims(state: State, model: Model, now: int, *, strictly: bool = False
 
 def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search, *, strictly: bool) -> None:
     disk = staging_need(state, model, node)
-    if disk is None or has_its_copy(state, model, node):
+    if disk is None or not may_host(state, model, node):
         return
     possible: list[Replica] = []
     for replica_id in state.by_node.get(node.name, ()):
@@ -192,7 +192,7 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
             if free + cost < least or why_not_victim(state, replica, model, now, strictly=strictly):
                 continue
             node = state.nodes[replica.node]
-            disk = None if has_its_copy(state, model, node) else staging_need(state, model, node)
+            disk = staging_need(state, model, node) if may_host(state, model, node) else None
             if disk is not None and _weigh_set(state, model, node, (replica,), disk, search):
                 break
     return search.best is not None

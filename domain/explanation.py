@@ -29,7 +29,8 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     ``step`` names the pipeline step that settled it. ``rejected`` counts nodes per filter when there are too many to
     list; then ``considered`` holds the top scores and the nearest misses only. ``chosen`` is a node or a replica.
-    ``cure`` says what would turn a wait or a refusal into a yes.
+    ``cure`` says what would turn a wait or a refusal into a yes. ``note`` says in one sentence why the chosen node is
+    better than the next, where scores decided.
     """
 
     step: str
@@ -37,3 +38,4 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     rejected: dict[str, int] = {}
     chosen: str = ""
     cure: str = ""
+    note: str = ""

@@ -9,6 +9,7 @@ from . import loads, placement, routing
 from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
 from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling
 from .errors import Conflict, InvalidField, NotFound, Refused
+from .profiles import check_profile
 from .refusals import RefusalCode
 from .requests import LONGEST_NAME
 from .routing import Evict, Place, Refuse
@@ -74,6 +75,8 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
         raise InvalidField("anti_affinity", "is too long", cure=f"Give at most {LONGEST_NAME} characters.")
     if scheduling.anti_affinity_hard and not scheduling.anti_affinity:
         raise InvalidField("anti_affinity_hard", "stands without a group", cure='Name one: anti_affinity = "NAME".')
+    if scheduling.placement:
+        check_profile(scheduling.placement, state.settings.placement_profiles)
     for alias in aliases:
         owner = state.aliases.get(alias, name)
         if owner != name or (alias in state.models and alias != name):

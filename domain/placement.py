@@ -1,42 +1,71 @@
-"""Placement: where one more replica fits without anybody leaving."""
+"""Placement: where one more replica fits without anybody leaving, and which of those places is the best.
+
+Filters first: a free slot, no member of a hard anti-affinity group, memory, disk, the profile's own filters. Then the
+scores of :mod:`interlock.domain.scoring`, by the model's placement profile.
+"""
 
 from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
 
 import msgspec
 
 from .anti_affinity import kept_away
-from .claims import Claim
 from .entities import Model, Node, Phase
 from .memory import fit, least_share
+from .own_rules import refused_by
+from .profiles import BUILT_IN, Profile
+from .scoring import Room, Standing, profile_of, weigh
 from .state import State
 
+__all__ = ["Choice", "Room", "choose", "find_room"]
 
-class Room(msgspec.Struct, frozen=True, gc=False):
-    """A place for a replica: node, slot, the memory it takes there, and the disk that staging it takes."""
+EXACT_NODES = 64
+"""Among so many open candidates every one with room is scored; in a larger cluster a bounded part of them."""
+COMPARED_AT_AN_END = 12
+"""In a large cluster so many of the emptiest and of the fullest nodes with room are scored."""
+COMPARED_STAGED = 12
+"""In a large cluster so many of the nodes that hold the model's files are scored, the first by name."""
 
-    node: str
-    index: int
-    claim: Claim
-    disk: int
+
+class Choice(msgspec.Struct, frozen=True, gc=False):
+    """The room taken, by which profile, and how the rooms stand that were compared, best first."""
+
+    room: Room
+    profile: Profile
+    standings: tuple[Standing, ...] = ()
 
 
 def find_room(state: State, model: Model) -> Room | None:
-    """The best room among the model's candidates, or None.
+    """The best room among the model's candidates, or None."""
+    choice = choose(state, model)
+    return choice.room if choice is not None else None
 
-    Filters: a free slot, no member of a hard anti-affinity group, memory in as many pools as the model is split over,
-    disk. Scores: a node where the last load of this model did not fail, then one without a member of its group, then
-    one without a copy of it, then the most free memory, then by name.
+
+def choose(state: State, model: Model) -> Choice | None:
+    """The best room among the model's candidates, and what spoke for it; None when there is no room.
+
+    It never misses a room that exists. Which one is the best is exact in a cluster of up to EXACT_NODES open
+    candidates, and at any size for a profile without weights; beyond, it is the best of a bounded number of rooms.
     """
+    profile = profile_of(state, model)
+    if not profile.weights:
+        room = _roomiest(state, model)
+        return Choice(room, profile) if room is not None else None
+    standings = weigh(state, model, profile, _rooms(state, model, profile))
+    return Choice(standings[0].room, profile, tuple(standings)) if standings else None
+
+
+def _roomiest(state: State, model: Model) -> Room | None:
+    """With nothing to weigh: what is least to be avoided, then the most free memory, then by name."""
     fallback: Room | None = None
     fallback_rank = 8
-    group = model.scheduling.anti_affinity
-    members = state.groups.get(group, {}) if group else {}
     least = least_share(model.declared_spec)
     for key, name in state.candidates(model).open:
         if -key < least:
             break
-        rank = (4 if name in model.failed_nodes else 0) + (2 if name in members else 0)
-        rank += (name, model.name) in state.by_slot
+        rank = avoided(state, model, name)
         if rank >= fallback_rank:
             continue
         room = room_on(state, model, state.nodes[name])
@@ -47,6 +76,60 @@ def find_room(state: State, model: Model) -> Room | None:
     return fallback
 
 
+def avoided(state: State, model: Model, node: str) -> int:
+    """What a replica avoids on this node, as :data:`~interlock.domain.scoring.AVOIDED` counts it."""
+    group = model.scheduling.anti_affinity
+    rank = 4 if node in model.failed_nodes else 0
+    if group and node in state.groups.get(group, ()):
+        rank += 2
+    return rank + ((node, model.name) in state.by_slot)
+
+
+def _rooms(state: State, model: Model, profile: Profile) -> list[Standing]:
+    """The rooms to score: all of them in a small cluster, else some of each kind that a score may favour."""
+    candidates = state.candidates(model)
+    nodes = candidates.open
+    end = bisect_right(nodes, -least_share(model.declared_spec), key=lambda entry: entry[0])
+    if len(nodes) <= EXACT_NODES:
+        standings = [_standing_on(state, model, name) for _, name in nodes[:end]]
+        return [standing for standing in standings if standing is not None]
+    rooms: dict[str, Standing] = {}
+    if profile.weight("locality") or profile.weight("load_time"):
+        staged = (name for name in state.staged_at.get((model.name, model.declared), ()) if name in candidates.keys)
+        _take_some(state, model, staged, COMPARED_STAGED, rooms)
+    emptiest = (nodes[place][1] for place in range(end))
+    _take_some(state, model, emptiest, COMPARED_AT_AN_END, rooms)
+    if len(rooms) >= COMPARED_AT_AN_END:
+        fullest = (nodes[place][1] for place in range(end - 1, -1, -1))
+        _take_some(state, model, fullest, COMPARED_AT_AN_END, rooms)
+    return list(rooms.values())
+
+
+def _take_some(state: State, model: Model, names: Iterable[str], most: int, rooms: dict[str, Standing]) -> None:
+    """Take the first ``most`` rooms where the least is to be avoided."""
+    found, least = 0, 8
+    for name in names:
+        rank = avoided(state, model, name)
+        if rank > least or (rank == least and found == most):
+            continue
+        standing = rooms.get(name) or _standing_on(state, model, name)
+        if standing is None:
+            continue
+        rooms[name] = standing
+        found = found + 1 if rank == least else 1
+        least = rank
+        if rank == 0 and found == most:
+            return
+
+
+def _standing_on(state: State, model: Model, name: str) -> Standing | None:
+    node = state.nodes[name]
+    room = room_on(state, model, node)
+    if room is None:
+        return None
+    return Standing(room, avoided(state, model, name), max(state.free_in_pools(node), default=0))
+
+
 def has_its_copy(state: State, model: Model, node: Node) -> bool:
     """Whether a model that is to have one copy on every candidate has it on this node already."""
     if not model.scheduling.everywhere:
@@ -55,10 +138,20 @@ def has_its_copy(state: State, model: Model, node: Node) -> bool:
     return any(replica.revision == model.declared and replica.phase is not Phase.UNLOADING for replica in here)
 
 
+def may_host(state: State, model: Model, node: Node) -> bool:
+    """Whether the node is one for this model, whatever else runs there: by the own filters, and by its copies there."""
+    if has_its_copy(state, model, node):
+        return False
+    settings = state.settings
+    if model.scheduling.placement in BUILT_IN or (not model.scheduling.placement and settings.placement in BUILT_IN):
+        return True
+    return not refused_by(state, model, node, profile_of(state, model))
+
+
 def room_on(state: State, model: Model, node: Node) -> Room | None:
     """Room on this node, or None when a slot, memory or disk is missing, or one copy there is all that is wanted."""
     index = state.free_index(node, model.name)
-    if index is None or has_its_copy(state, model, node) or kept_away(state, model, node):
+    if index is None or not may_host(state, model, node) or kept_away(state, model, node):
         return None
     claim = fit(state.free_in_pools(node), model.declared_spec)
     disk = staging_need(state, model, node)

@@ -83,10 +83,10 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
         if model.parked is not None:
             return []
         return [ev.ModelParked(at=now, model=model.name, reason="load_failed", lacks="edit")]
-    room = placement.find_room(state, model)
-    if room is None:
+    choice = placement.choose(state, model)
+    if choice is None:
         return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
-    plan = Place(room, routing.explain_room(state, model, "roll out", room.node))
+    plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
     return loads.begin(state, model, plan, now, f"revision {model.declared} of {model.name}")
 
 

@@ -12,9 +12,10 @@ from . import affinity, eviction, placement
 from .anti_affinity import kept_away
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction
-from .explanation import FULL_SURVEY_LIMIT, Explanation
-from .placement import Room
+from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation
+from .placement import Choice, Room
 from .refusals import RefusalCode
+from .scoring import AVOIDED, Standing, in_words
 from .shrinking import copies
 from .state import State
 from .survey import noted, room_verdict, survey, survey_warm
@@ -126,10 +127,10 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
         return first_copy(state, model, now)
     until = FOREVER
     if may_grow(state, model):
-        room = placement.find_room(state, model)
-        if room is not None and model.retry_at <= now:
-            return Place(room, explain_room(state, model, "place", room.node))
-        if room is not None:
+        choice = placement.choose(state, model)
+        if choice is not None and model.retry_at <= now:
+            return Place(choice.room, explain_choice(state, model, "place", choice))
+        if choice is not None:
             until = model.retry_at  # its last growth load failed: nothing else may come to try again
     cure = "A release, or a higher `parallel` or `max_replicas`."
     explanation = survey_warm(state, model, "queue", cure=cure)
@@ -166,9 +167,9 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
         return load_info_missing(state, model)
     if model.retry_at > now:
         return _failed_lately(state, model, now)
-    room = placement.find_room(state, model)
-    if room is not None:
-        return Place(room, explain_room(state, model, "place", room.node))
+    choice = placement.choose(state, model)
+    if choice is not None:
+        return Place(choice.room, explain_choice(state, model, "place", choice))
     search = eviction.find_victims(state, model, now, strictly=strictly)
     if search.best is not None:
         if "evictions" in state.frozen:
@@ -200,6 +201,26 @@ def _what_to_wait_for(state: State, model: Model, safe_until: int) -> Wait:
 def explain_room(state: State, model: Model, step: str, node: str, *, chosen: str = "", cure: str = "") -> Explanation:
     """The survey of room for one more replica; ``node`` is the one taken, or empty."""
     return survey(state, model, step, room_verdict(state, model, node), chosen=chosen or node, node=node, cure=cure)
+
+
+def explain_choice(state: State, model: Model, step: str, choice: Choice) -> Explanation:
+    """The survey of room with what each score gave to the nodes that were compared, and a sentence that sums it up."""
+    plain = explain_room(state, model, step, choice.room.node)
+    if not choice.standings:
+        return plain
+    standings = {standing.room.node: standing for standing in choice.standings}
+    rows = tuple([_with_scores(row, standings.get(row.node)) for row in plain.considered])
+    note = in_words(model, choice.profile, choice.standings)
+    return msgspec.structs.replace(plain, considered=rows, note=note)
+
+
+def _with_scores(row: Considered, standing: Standing | None) -> Considered:
+    if standing is None:
+        return row if row.outcome == "rejected" else msgspec.structs.replace(row, score=None)
+    parts = " + ".join(f"{name} {value}×{weight}" for name, value, weight in standing.parts)
+    avoided = [f"avoided: {words}" for bit, words in AVOIDED if standing.avoided & bit]
+    detail = "; ".join([*avoided, parts, row.detail])
+    return msgspec.structs.replace(row, detail=detail, score=float(standing.total))
 
 
 def _explain_no_room(state: State, model: Model, now: int, strictly: bool) -> Explanation:

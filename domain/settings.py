@@ -6,10 +6,16 @@ log decides as the live scheduler did.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from .errors import InvalidField, InvalidSetting
+from .profiles import parse_placement, parse_profiles
 from .units import FOREVER, GIB, MINUTE, SECOND, format_duration, format_size, parse_duration, parse_size
+
+SettingValue = int | str
+"""A setting as the core counts it: a number, or text."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +57,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many loads of further copies one model may have in progress at once."""
     prefix_affinity: int = 4
     """How many more requests in flight a replica may have that holds the whole prompt; "off" ignores prompts."""
+    placement: str = "default"
+    """The placement profile of every model that names none."""
+    placement_profiles: str = ""
+    """The operators' own placement profiles: ``"NAME: SCORE WEIGHT, ...; NAME: ..."``."""
 
 
 _COUNTS = frozenset({"queue_limit", "load_attempts", "growth_per_tick", "prefix_affinity"})
@@ -59,11 +69,16 @@ _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing"})
 _OFF_AT_ZERO = frozenset({"prefix_affinity"})
 
 
-def parse_setting(name: str, value: object) -> int:
+_TEXTS: dict[str, Callable[[object], str]] = {"placement": parse_placement, "placement_profiles": parse_profiles}
+
+
+def parse_setting(name: str, value: object) -> SettingValue:
     """One setting's value as the core counts it."""
     known = Settings.__struct_fields__
     if name not in known:
         raise InvalidSetting(f"no setting is named {name!r}.", cure=f"The settings are: {', '.join(known)}.")
+    if name in _TEXTS:
+        return _TEXTS[name](value)
     if value == "off" and name in _OFF_AT_ZERO:
         return 0
     if name in _COUNTS:
@@ -97,8 +112,10 @@ def format_idle_unload(value: int | None) -> str:
     return "default" if value is None else format_setting("idle_unload", value)
 
 
-def format_setting(name: str, value: int) -> str:
+def format_setting(name: str, value: SettingValue) -> str:
     """A setting's value as :func:`parse_setting` reads it back."""
+    if isinstance(value, str):
+        return value
     if name in _OFF_AT_ZERO and not value:
         return "off"
     if name in _COUNTS:

@@ -121,7 +121,7 @@ def state_from(image: StateImage) -> State:
         if node.drain_by < FOREVER:
             state.set_timer(node.drain_by, "drain", node.name)
     for name, model_name, revision, size in image.staged:
-        state.staged.setdefault(name, {})[model_name, revision] = size
+        state.stage(name, model_name, revision, size)
         state.disk_used[name] = state.disk_used.get(name, 0) + size
     for request in image.requests:
         _restore_request(state, request)

@@ -101,7 +101,7 @@ _MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
     "parked", "everywhere", "frozen", "idle_timers", "over_budget",
-    "groups", "grouped",
+    "groups", "grouped", "staged_at",
 )  # fmt: skip
 
 
@@ -122,6 +122,7 @@ class State:
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``everywhere``: those with one per candidate
     - ``over_budget``: nodes where more is in use or reserved in a pool than the budget allows
     - ``idle_timers``: replica to the instant of the one ``idle`` timer that it has in the heap
+    - ``staged_at``: (model, revision) to the names of the nodes that hold its files, in order
     - ``groups``: anti-affinity group to node to how many of its members are there, and how many of them insist;
       ``grouped``: replica to the group that it is counted in, and whether it insists
     - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
@@ -163,6 +164,7 @@ class State:
         self.over_budget: dict[str, None] = {}
         self.groups: dict[str, dict[str, tuple[int, int]]] = {}
         self.grouped: dict[str, tuple[str, bool]] = {}
+        self.staged_at: dict[tuple[str, int], list[str]] = {}
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []
         self.prefixes = PrefixIndex()
@@ -191,6 +193,7 @@ class State:
         copy.by_holder = {key: value.copy() for key, value in self.by_holder.items()}
         copy.awaited = {key: value.copy() for key, value in self.awaited.items()}
         copy.groups = {key: value.copy() for key, value in self.groups.items()}
+        copy.staged_at = {key: value.copy() for key, value in self.staged_at.items()}
         copy.staged = {key: value.copy() for key, value in self.staged.items()}
         return copy
 
@@ -324,6 +327,21 @@ class State:
             if not warm.where:
                 del self.warm[replica.model]
                 del self.warm_by_size[bisect_left(self.warm_by_size, (warm.size, replica.model))]
+
+    def stage(self, node: str, model: str, revision: int, size: int) -> None:
+        """The files of this revision are on the node's disk from now on."""
+        staged = self.staged.setdefault(node, {})
+        if (model, revision) not in staged:
+            insort(self.staged_at.setdefault((model, revision), []), node)
+        staged[model, revision] = size
+
+    def forget_staged(self, node: str) -> None:
+        """The node is gone, and what is on its disk with it."""
+        for key in self.staged.pop(node, ()):
+            nodes = self.staged_at[key]
+            nodes.remove(node)
+            if not nodes:
+                del self.staged_at[key]
 
     def index_group(self, replica: Replica, *, gone: bool = False) -> None:
         """Count the replica in the anti-affinity group that its model names now; ``gone``: in none.

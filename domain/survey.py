@@ -15,6 +15,9 @@ from .anti_affinity import kept_away, who_keeps_away
 from .entities import LoadSpec, Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from .memory import fit, share_of
+from .own_rules import refused_by
+from .placement import may_host
+from .scoring import profile_of
 from .selector import first_failing_term
 from .state import CandidateSet, State
 from .units import GIB, format_size
@@ -93,6 +96,9 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
             return Considered(node.name, "rejected", "slots", _phases(state, held) or "no slot for it")
         if kept_away(state, model, node):
             return Considered(node.name, "rejected", "anti_affinity", who_keeps_away(state, model, node))
+        own = "" if may_host(state, model, node) else refused_by(state, model, node, profile_of(state, model))
+        if own:
+            return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
         if fit(state.free_in_pools(node), spec) is None:
             return Considered(node.name, "rejected", "memory", lack_of_memory(state.free_in_pools(node), spec))
         disk = state.disk_free(node)

@@ -50,6 +50,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     disk: int | None
     disk_used: int
     staged: list[str]
+    load_rate: int
+    stage_rate: int
     max_replicas_per_model: int
     gpu_vendor: str
     replicas: list[str]
@@ -126,6 +128,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     prefix_affinity: int | str
     anti_affinity: str
     anti_affinity_hard: bool
+    placement: str
     declared: int
     serving: int
     load_info_known: bool
@@ -193,6 +196,8 @@ def node_view(state: State, node: Node, last_heard: int = 0) -> NodeView:
         disk=node.disk,
         disk_used=state.disk_used.get(node.name, 0),
         staged=sorted({model for model, _ in state.staged.get(node.name, {})}),
+        load_rate=node.load_rate,
+        stage_rate=node.stage_rate,
         max_replicas_per_model=node.max_replicas_per_model,
         gpu_vendor=node.gpu_vendor,
         replicas=replicas,
@@ -300,6 +305,7 @@ def model_view(state: State, model: Model) -> ModelView:
         prefix_affinity=format_affinity(scheduling.prefix_affinity),
         anti_affinity=scheduling.anti_affinity,
         anti_affinity_hard=scheduling.anti_affinity_hard,
+        placement=scheduling.placement,
         declared=model.declared,
         serving=model.serving,
         load_info_known=model.load_info_known,

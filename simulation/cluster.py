@@ -13,7 +13,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from interlock.domain.commands import AnyReply as Reply
-from interlock.domain.commands import Command, Done, Envelope, Rejected, ReportSilence
+from interlock.domain.commands import Command, Done, Envelope, Rejected, ReportLoaded, ReportSilence, ReportStaged
 from interlock.domain.effects import Effect, InstallBackend, LoadModel, ReplicaEffect, StageModel, UnloadModel
 from interlock.domain.entities import LOADING_PHASES, NodeStatus, Phase
 from interlock.domain.loads import UNLOAD_TRIES, pending_effects
@@ -189,7 +189,7 @@ class VirtualCluster:
         step = max(SECOND, silence // PROGRESS_PER_SILENCE)
         if length > step and isinstance(effect, ReplicaEffect):
             self.clock.after(step, self._progress, node, effect, boot, step, length)
-        self.clock.after(length, self._finish, node, effect, boot, "")
+        self.clock.after(length, self._finish, node, effect, boot, "", length)
 
     def _strikes(self, model: str, faults: dict[int, str], kind: str) -> bool:
         hit = any(of in ("", model) for of in faults.values())
@@ -225,11 +225,13 @@ class VirtualCluster:
         if done + step < total:
             self.clock.after(step, self._progress, node, effect, boot, done + step, total)
 
-    def _finish(self, node: VirtualNode, effect: Effect, boot: int, failure: str) -> None:
+    def _finish(self, node: VirtualNode, effect: Effect, boot: int, failure: str, took: int = 0) -> None:
         if node.worker.boot != boot or not node.worker.up:
             return
         node.worker, answers = world.finish(node.worker, effect, failure)
         for answer in answers:
+            if isinstance(answer, ReportStaged | ReportLoaded):
+                answer = replace(answer, took=took)
             self.report(node, answer)
 
     # --- contact ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import msgspec
 from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, InvalidSetting, UnreadableFile
 from interlock.domain.selector import Selector, parse_selector
-from interlock.domain.settings import parse_setting
+from interlock.domain.settings import SettingValue, parse_setting
 from interlock.domain.units import HOUR, MINUTE, SECOND, parse_duration, parse_size
 
 _T = TypeVar("_T")
@@ -170,9 +170,9 @@ class Table:
 
         return self.take(key, default, one)
 
-    def settings(self, skip: Iterable[str] = ()) -> dict[str, int]:
+    def settings(self, skip: Iterable[str] = ()) -> dict[str, SettingValue]:
         """Every key that is left, as settings of the core."""
-        values: dict[str, int] = {}
+        values: dict[str, SettingValue] = {}
         for name in [key for key in self.data if key not in set(skip)]:
             values[name] = self.take(name, 0, functools.partial(parse_setting, name))
         return values

@@ -23,6 +23,7 @@ from interlock.domain.variant import passes_allowed
 from .clock import START
 from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
+from .placements import Placements
 from .pools import could_lie_in, wrong_claim
 from .prefix_rules import PrefixRules
 from .queueing import Queues
@@ -60,6 +61,7 @@ class Invariants:
     ) -> None:
         self.picture = Picture()
         self.queues = Queues(self.picture)
+        self.placements = Placements(self.picture)
         self.settings = settings or Settings()
         load_attempts = self.settings.load_attempts
         self.violations: list[Violation] = []
@@ -416,6 +418,8 @@ class Invariants:
             for victim in victims:
                 self._judge_victim(event, victim, model)
             self._judge_smallest(event, victims, node)
+            if better := self.placements.better(event, model, self.settings):
+                self.breach("S", f"{event.replica} of {model.name} is placed on {better}", event.replica)
             if passed := self.queues.passed_over_for_room(event, model, node, self.settings):
                 text = f"{event.cause} gets room on {node.name} that {passed} has waited longer for"
                 self.breach("W", text, passed)
@@ -588,6 +592,7 @@ class Invariants:
         self._phase(event, "staging")
 
     def on_LoadStarted(self, event: ev.LoadStarted) -> None:
+        self.placements.see(event)
         replica = self._phase(event, "loading")
         if replica is not None and replica.disk and replica.node in self.picture.nodes:
             self.picture.nodes[replica.node].staged[replica.model, replica.revision] = replica.disk
@@ -605,6 +610,7 @@ class Invariants:
         self.changes += 1
 
     def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
+        self.placements.see(event)
         replica = self._phase(event, "loaded")
         if replica is not None:
             replica.evictable_at, replica.used_at = event.evictable_at, event.at
@@ -634,6 +640,7 @@ class Invariants:
             self.breach("S", f"{replica.id} is unloaded as idle before its idle_unload is over", replica.id)
 
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
+        self.placements.see(event)
         self._lost(event, gone=event.gone)
 
     def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
@@ -668,7 +675,7 @@ class Invariants:
         self._changed(everything=True)
         self.settings = replace(self.settings, **event.values)
         # A request that began under the larger budget may use it up.
-        self.load_attempts = max(self.load_attempts, event.values.get("load_attempts", 0))
+        self.load_attempts = max(self.load_attempts, self.settings.load_attempts)
         self.bound = passes_allowed(self.load_attempts)
 
     def on_Frozen(self, event: ev.Frozen) -> None:

@@ -24,6 +24,7 @@ from interlock.domain import (
     reconcile,
     requests,
     routing,
+    scoring,
     shrinking,
     state,
     variant,
@@ -32,6 +33,7 @@ from interlock.domain import events as ev
 from interlock.domain.applying import changes, handlers
 from interlock.domain.entities import NodeStatus, Phase, Wait
 from interlock.domain.explanation import Considered, Explanation
+from interlock.domain.profiles import BUILT_IN
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
 
@@ -624,6 +626,21 @@ def group_ignored(patches: Patches) -> None:
     patches.swap(anti_affinity.kept_away, lambda at, model, node, leaving=(): False)
 
 
+def profile_ignored(patches: Patches) -> None:
+    """Every model is placed by the most free memory, whatever profile it or the cluster names."""
+    patches.swap(scoring.profile_of, lambda at, model: BUILT_IN["default"])
+
+
+def locality_ignored(patches: Patches) -> None:
+    """A node counts as near whether the model's files lie there or not."""
+    weigh = scoring.weigh
+
+    def all_near(at: Any, model: Any, profile: Any, rooms: Any) -> Any:
+        return weigh(at, model, profile, [replace(standing, room=replace(standing.room, disk=0)) for standing in rooms])
+
+    patches.swap(weigh, all_near)
+
+
 ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (selector_ignored_in_lookup, "T", "orin-thor", True),
     (empty_backend_scaleup, "Q", "orin-thor", True),
@@ -674,5 +691,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     *node_mutations.ROWS,
     (group_ignored, "S", "anti-affinity", True),
     *prefix_mutations.ROWS,
+    (profile_ignored, "S", "packed-and-spread", True),
+    (locality_ignored, "S", "weights-already-there", True),
 )
 """Each mutant with the property that must kill it, the scenario that shows it, and whether it is in the core."""

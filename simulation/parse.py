@@ -11,9 +11,10 @@ from interlock.domain.effects import EFFECT_TYPES
 from interlock.domain.entities import LoadSpec, Scheduling
 from interlock.domain.errors import InvalidField
 from interlock.domain.memory import parse_pools
+from interlock.domain.profiles import parse_placement
 from interlock.domain.refusals import RefusalCode
 from interlock.domain.selector import Selector, parse_selector
-from interlock.domain.settings import parse_affinity, parse_idle_unload
+from interlock.domain.settings import SettingValue, parse_affinity, parse_idle_unload
 from interlock.domain.units import FOREVER, MINUTE, SECOND, parse_duration, parse_size
 
 from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole
@@ -45,7 +46,7 @@ EXPECTED_GROUPS = ("refused_as", "replicas_at_end", "effects", "served_on", "eve
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
     "idle_unload", "prefix_affinity",
-    "anti_affinity", "anti_affinity_hard",
+    "anti_affinity", "anti_affinity_hard", "placement",
 )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def parse_scenario(data: dict[str, Any], text: str, name: str, folder: Path) -> 
     return scenario
 
 
-def _all_settings(table: Table) -> dict[str, int]:
+def _all_settings(table: Table) -> dict[str, SettingValue]:
     settings = table.settings()
     table.done()
     return settings
@@ -459,6 +460,7 @@ def scheduling(table: Table, old: Scheduling) -> Scheduling:
         prefix_affinity=table.take("prefix_affinity", old.prefix_affinity, parse_affinity),
         anti_affinity=group,
         anti_affinity_hard=hard,
+        placement=table.take("placement", old.placement, parse_placement),
     )
 
 

@@ -188,7 +188,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     seed: int = 1
     duration: int = 30 * MINUTE
-    settings: dict[str, int] = {}
+    settings: dict[str, int | str] = {}
     nodes: tuple[NodeSpec, ...] = ()
     models: tuple[ModelSpec, ...] = ()
     replicas: tuple[ReplicaSpec, ...] = ()

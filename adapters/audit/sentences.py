@@ -138,6 +138,8 @@ def _scheduling(e: ev.ModelSchedulingChanged) -> str:
         pinned += f", prefix_affinity {format_affinity(e.scheduling.prefix_affinity)}"
     group = e.scheduling.anti_affinity
     apart = f", {'never' if e.scheduling.anti_affinity_hard else 'rather not'} beside others of group {group}"
+    if e.scheduling.placement:
+        pinned += f", placed by the profile {e.scheduling.placement}"
     told = f"{copies}{ceiling}, priority {e.scheduling.priority}{pinned}{apart if group else ''}"
     return f"The scheduling of {e.model} changed: {told}."
 
@@ -166,7 +168,9 @@ def _refused(e: ev.RequestRefused) -> str:
 def _reserved(e: ev.ReplicaReserved) -> str:
     room = format_size(sum(size for _, size in e.claim))
     victims = f", once {', '.join(e.victims)} made room" if e.victims else ""
-    return _because(f"{room} on node {e.node} were reserved for {e.model} as {e.replica}{victims}", e.cause) + "."
+    told = _because(f"{room} on node {e.node} were reserved for {e.model} as {e.replica}{victims}", e.cause) + "."
+    note = e.explanation.note if e.explanation is not None else ""
+    return f"{told} {note}" if note else told
 
 
 def _staging(e: ev.StagingStarted) -> str:

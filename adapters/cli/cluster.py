@@ -271,6 +271,7 @@ def _table(command: Any) -> dict[str, Any]:
         "prefix_affinity": format_affinity(scheduling.prefix_affinity),
         "anti_affinity": scheduling.anti_affinity,
         "anti_affinity_hard": scheduling.anti_affinity_hard,
+        "placement": scheduling.placement,
         "aliases": list(command.aliases),
     }
 

@@ -120,6 +120,7 @@ class SchedulingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     prefix_affinity: int | Literal["off", "default"] | None = None
     anti_affinity: str | None = None
     anti_affinity_hard: bool | None = None
+    placement: str | None = None
 
 
 class Nodes:
@@ -384,6 +385,7 @@ class Nodes:
             "prefix_affinity",
             "anti_affinity",
             "anti_affinity_hard",
+            "placement",
         )
         for key in ours:
             value = getattr(asked, key)
@@ -516,4 +518,5 @@ def _scheduled(model: dict[str, Any]) -> dict[str, Any]:
         "prefix_affinity": model.get("prefix_affinity", "default"),
         "anti_affinity": model.get("anti_affinity", ""),
         "anti_affinity_hard": model.get("anti_affinity_hard", False),
+        "placement": model.get("placement", ""),
     }

@@ -48,6 +48,7 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prefix_affinity: int | Literal["off", "default"] = "default"
     anti_affinity: str = ""
     anti_affinity_hard: bool = False
+    placement: str = ""
     aliases: list[str] = []
 
 

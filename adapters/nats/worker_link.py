@@ -165,15 +165,17 @@ class NatsWorkers:
             options=effect.spec.options,
             disk=effect.spec.disk,
         )
+        began_at = time.monotonic()
         answer = await self._order(subjects.STAGE, order, wire.Answer, self._timeouts.stage_s)
         if not answer.success:
             return _failed(effect, answer.error)
-        return [c.ReportStaged(replica=effect.replica, op=effect.op)]
+        return [c.ReportStaged(replica=effect.replica, op=effect.op, took=_since(began_at))]
 
     async def _load(self, effect: e.LoadModel, epoch: int) -> Sequence[c.Command]:
         address = effect.address or await self._address(effect)
         if not address:
             return _failed(effect, "no process runs for this replica")
+        began_at = time.monotonic()
         load = asyncio.create_task(
             self._backends.load(
                 address,
@@ -198,7 +200,7 @@ class NatsWorkers:
             load.cancel()
             watch.cancel()
             await asyncio.gather(load, watch, return_exceptions=True)
-        return [c.ReportLoaded(replica=effect.replica, op=effect.op)]
+        return [c.ReportLoaded(replica=effect.replica, op=effect.op, took=_since(began_at))]
 
     async def _watch_load(self, effect: e.LoadModel, address: str) -> None:
         """Report what has come into memory. Returns only when backend and worker are both silent: busy is not dead."""
@@ -290,6 +292,11 @@ class NatsWorkers:
         except Unavailable as error:
             # Neither is lost for good: bytes move again, and a heartbeat tells of the death too.
             log.warning("%s could not be reported: %s", type(command).__name__, error)
+
+
+def _since(began_at: float) -> int:
+    """Whole microseconds since an instant of the monotonic clock."""
+    return max(1, round((time.monotonic() - began_at) * 1_000_000))
 
 
 def _failed(effect: e.ReplicaEffect, reason: str) -> Sequence[c.Command]:

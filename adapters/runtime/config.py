@@ -16,7 +16,7 @@ import msgspec
 
 from interlock.adapters.http.config import GatewayConfig
 from interlock.domain.errors import InvalidSetting, UnreadableFile
-from interlock.domain.settings import Settings, format_setting, parse_setting
+from interlock.domain.settings import Settings, SettingValue, format_setting, parse_setting
 from interlock.domain.units import format_duration, format_size, parse_duration, parse_size
 
 FILE_NAME = "interlock.toml"
@@ -80,7 +80,7 @@ class Configuration:
             raise self._wrong("snapshot_events", "is not 1 or more")
         return int(text)
 
-    def scheduler(self) -> dict[str, int]:
+    def scheduler(self) -> dict[str, SettingValue]:
         """The scheduler's settings that somebody set, as the core counts them."""
         return {name: self._scheduler(name) for name in Settings.__struct_fields__ if name in self._given}
 
@@ -121,7 +121,7 @@ class Configuration:
             return format_duration(value)
         return format_size(value) if name in _SIZES else str(value).lower()
 
-    def _scheduler(self, name: str) -> int:
+    def _scheduler(self, name: str) -> SettingValue:
         return parse_setting(name, self._given[name].value)
 
     def _gateway(self, name: str) -> object:

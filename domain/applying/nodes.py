@@ -43,6 +43,8 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         emptied=old.emptied if old else False,
         machine=event.machine,
         former_boots=_former_boots(old, event.boot),
+        load_rate=old.load_rate if old else 0,
+        stage_rate=old.stage_rate if old else 0,
     )
     if old is None or len(old.pools) != len(event.pools):
         _recount_committed(state, event.node, len(event.pools))
@@ -165,7 +167,8 @@ def _node_removed(state: State, event: ev.NodeRemoved) -> None:
     for candidates in state.candidate_sets.values():
         candidates.nodes.pop(node.name, None)
         candidates.place(node.name, None)
-    for index in (state.committed, state.staged, state.disk_used, state.over_budget):
+    state.forget_staged(event.node)
+    for index in (state.committed, state.disk_used, state.over_budget):
         index.pop(node.name, None)
     for key in [key for key in state.strays if key[0] == node.name]:
         del state.strays[key]

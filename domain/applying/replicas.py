@@ -62,10 +62,11 @@ def _staging_started(state: State, event: ev.StagingStarted) -> None:
 def _load_started(state: State, event: ev.LoadStarted) -> None:
     replica = state.replicas[event.replica]
     if replica.disk:
-        staged = state.staged.setdefault(replica.node, {})
-        if (replica.model, replica.revision) in staged:
+        if (replica.model, replica.revision) in state.staged.get(replica.node, {}):
             unstage(state, replica)  # a second copy beside one that staged the same files meanwhile
-        staged[replica.model, replica.revision] = replica.disk
+        state.stage(replica.node, replica.model, replica.revision, replica.disk)
+    if event.stage_rate:
+        state.nodes[replica.node] = replace(state.nodes[replica.node], stage_rate=event.stage_rate)
     put_replica(state, replace(replica, phase=Phase.LOADING, op=event.op, silent_at=event.silent_at, done=0, total=0))
 
 
@@ -89,6 +90,8 @@ def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
     model = state.models.get(event.model)
     if model is not None and (model.failures or model.failed_nodes):
         put_model(state, replace(model, failures=0, failure="", failed_nodes=(), retry_at=0))
+    if event.load_rate:
+        state.nodes[event.node] = replace(state.nodes[event.node], load_rate=event.load_rate)
     put_replica(state, replica)
     arm_idle(state, replica)
     arm_idle_of(state, event.model)

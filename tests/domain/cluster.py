@@ -191,6 +191,7 @@ def check_replay(cluster: Cluster) -> None:
         "transit",
         "groups",
         "grouped",
+        "staged_at",
     ):
         mine, theirs = getattr(cluster.state, name), getattr(restored.state, name)
         assert (sorted(mine) if name == "transit" else mine) == (sorted(theirs) if name == "transit" else theirs), name

@@ -46,6 +46,7 @@ def _scheduling(rng: random.Random) -> dict[str, object]:
     low = rng.choice((0, 0, 1, 2))
     group = rng.choice(("", "", "g"))
     return {
+        "placement": rng.choice(("", "", "pack", "spread", "balance", "fast-start")),
         "anti_affinity": group, "anti_affinity_hard": bool(group) and rng.random() < 0.5,
         "selector": selector, "min_replicas": low, "max_replicas": rng.choice((0, low, 3)) if low else 0,
         "parallel": rng.choice((0, 1, 1, 2)), "priority": rng.choice((0, 0, 1)), "pinned": rng.random() < 0.1,

@@ -268,6 +268,7 @@ def _model_view(model: c.DeclareModel) -> dict[str, Any]:
         "prefix_affinity": format_affinity(scheduling.prefix_affinity),
         "anti_affinity": scheduling.anti_affinity,
         "anti_affinity_hard": scheduling.anti_affinity_hard,
+        "placement": scheduling.placement,
     }
 
 

@@ -1,0 +1,112 @@
+"""Judges where replicas are placed: no node with room may stand before the one that was taken, by the profile's scores.
+
+The scores are reckoned here a second time, from the picture alone. What is too intricate to be reckoned twice is not
+judged: evictions, own rules, models whose last load failed or that span pools, nodes that victims are leaving.
+"""
+
+from __future__ import annotations
+
+from interlock.domain import events as ev
+from interlock.domain.profiles import SCORES, Profile, find_profile
+from interlock.domain.settings import Settings
+
+from .picture import ModelView, NodeView, Picture
+
+JUDGED_NODES_MAX = 16
+_ASSUMED_RATE = 2**30
+
+
+class Placements:
+    """Keeps what the picture has not: measured rates, and models whose last load failed."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+        self.rates: dict[tuple[str, str], int] = {}
+        self.failed: set[str] = set()
+
+    def see(self, event: ev.LoadStarted | ev.ReplicaLoaded | ev.ReplicaLoadFailed) -> None:
+        """Note what an event tells of rates and failures."""
+        if isinstance(event, ev.ReplicaLoadFailed):
+            self.failed.add(event.model)
+        elif isinstance(event, ev.LoadStarted):
+            if event.stage_rate:
+                self.rates["stage", event.node] = event.stage_rate
+        else:
+            self.failed.discard(event.model)
+            if event.load_rate:
+                self.rates["load", event.node] = event.load_rate
+
+    def better(self, event: ev.ReplicaReserved, model: ModelView, settings: Settings) -> str:
+        """What speaks for another node than the one that was taken; empty when nothing does."""
+        nodes = self.picture.nodes
+        profile = find_profile(model.scheduling.placement or settings.placement, settings.placement_profiles)
+        if event.victims or len(nodes) > JUDGED_NODES_MAX or model.name in self.failed or profile is None:
+            return ""
+        if profile.filters or any(score not in SCORES for score, _ in profile.weights):
+            return ""
+        if model.specs[model.declared].pools != 1 or model.scheduling.everywhere:
+            return ""
+        fitting = [node for node in nodes.values() if self._fits(model, node)]
+        if any(r.phase == "unloading" and r.beneficiary for node in fitting for r in node.replicas.values()):
+            return ""
+        totals = {node.name: self._standing(model, node, fitting, profile) for node in fitting}
+        mine = totals.get(event.node)
+        best = max(totals, key=lambda name: totals[name], default="")
+        if mine is None or totals[best] <= mine:
+            return ""
+        return f"{event.node}, where {best} stands before it by the profile {profile.name}: {totals[best]} to {mine}"
+
+    def _fits(self, model: ModelView, node: NodeView) -> bool:
+        spec = model.specs[model.declared]
+        same = [replica for replica in node.replicas.values() if replica.model == model.name]
+        if not self.picture.candidate(model, node) or not node.takes_work or len(same) >= node.slots:
+            return False
+        if self._members(model, node, insisting=True) or spec.vram > max(self._free(node), default=0):
+            return False
+        coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
+        taken = sum(node.staged.values()) + coming
+        return node.disk is None or self._staging(model, node) <= max(0, node.disk - taken)
+
+    def _free(self, node: NodeView) -> list[int]:
+        return [node.budget.of(total) - claimed for total, claimed in zip(node.pools, node.claims, strict=False)]
+
+    def _staging(self, model: ModelView, node: NodeView) -> int:
+        return 0 if (model.name, model.declared) in node.staged else model.specs[model.declared].disk
+
+    def _members(self, model: ModelView, node: NodeView, *, insisting: bool = False) -> int:
+        group = model.scheduling.anti_affinity
+        owners = [self.picture.models.get(replica.model) for replica in node.replicas.values()]
+        members = [its for its in owners if group and its is not None and its.scheduling.anti_affinity == group]
+        if insisting and not model.scheduling.anti_affinity_hard:
+            return sum(its.scheduling.anti_affinity_hard for its in members)
+        return len(members)
+
+    def _standing(
+        self, model: ModelView, node: NodeView, fitting: list[NodeView], profile: Profile
+    ) -> tuple[bool, bool, int]:
+        """What is not avoided there, then the weighted sum."""
+        copies = any(replica.model == model.name for replica in node.replicas.values())
+        total = sum(weight * self._score(score, model, node, fitting) for score, weight in profile.weights)
+        return not self._members(model, node), not copies, total
+
+    def _score(self, score: str, model: ModelView, node: NodeView, fitting: list[NodeView]) -> int:
+        need = model.specs[model.declared].vram
+        if score == "locality":
+            return 0 if self._staging(model, node) else 100
+        if score == "balance":
+            budgets = sum(node.budget.of(total) for total in node.pools)
+            return 100 * max(0, sum(self._free(node)) - need) // budgets if budgets else 0
+        if score == "spread":
+            copies = sum(1 for replica in node.replicas.values() if replica.model == model.name)
+            alike = max(copies, self._members(model, node))
+            return 25 * max(0, 3 - alike) + 25 - min(24, len(node.replicas))
+        if score == "pack":
+            rests = {one.name: max(0, max(self._free(one), default=0) - need) for one in fitting}
+            return 100 - 100 * rests[node.name] // (max(rests.values()) or 1)
+        times = {one.name: self._time(model, one) for one in fitting}
+        return 100 * min(times.values()) // times[node.name]
+
+    def _time(self, model: ModelView, node: NodeView) -> int:
+        loading = model.specs[model.declared].vram * 1_000_000 // self.rates.get(("load", node.name), _ASSUMED_RATE)
+        staging = self._staging(model, node) * 1_000_000 // self.rates.get(("stage", node.name), _ASSUMED_RATE)
+        return 1 + staging + loading
