@@ -71,7 +71,7 @@ def _line(text: str, field: str) -> str:
     return (line_of(text, rf"\"?{re.escape(key)}\"?\s*[=.:]", place, header) if key else "") or table
 
 
-def _settings(table: object) -> dict[str, int]:
+def _settings(table: object) -> dict[str, int | str]:
     if not isinstance(table, Mapping):
         raise InvalidField("scheduler", f"{table!r} is not a table", cure='Write settings: { min_residency = "1m" }.')
     values = {}

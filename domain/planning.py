@@ -48,7 +48,7 @@ class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody thinks of doing: settings, then nodes, then models, then models taken out."""
 
-    settings: dict[str, int] = {}
+    settings: dict[str, int | str] = {}
     nodes: tuple[NodeChange, ...] = ()
     models: tuple[cmd.DeclareModel, ...] = ()
     removed: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ def _forget_machine(state: State, old: Node) -> None:
     """Another machine has the name: it was approved by nobody, and its disk holds none of our files."""
     if old.approved:
         state.approved.remove(old.name)
-    state.staged.pop(old.name, None)
+    state.forget_staged(old.name)
     state.disk_used.pop(old.name, None)
 
 
