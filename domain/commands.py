@@ -36,7 +36,10 @@ class AcquireLock(Command, frozen=True, kw_only=True):
 
 
 class ReleaseLock(Command, frozen=True, kw_only=True):
-    """The request is over: ``served``, ``failed`` (``detail``: the backend's words) or ``cancelled``; replies Done."""
+    """The request is over: ``served``, ``declined``, ``failed`` or ``cancelled``; ``detail`` is the backend's words.
+
+    Replies Done.
+    """
 
     request: str
     outcome: str = "served"

@@ -17,6 +17,7 @@ Each error says what was asked, what stood in the way, and the setting or action
     │   │   └── BackendGone           no process with the model at that address; nothing was served
     │   └── NoWriter                  no writer leads the cluster now
     ├── BackendFailed                 a model backend answered with an error of its own (HTTP 502)
+    │   └── BackendDeclined           it cannot do what was asked, or finds it wrong: the caller's mistake (HTTP 400)
     ├── StoreError                    the store answered, and what it said stops us
     │   ├── Fenced                    another writer has taken a newer epoch
     │   ├── LeaseHeld                 another writer still holds the lease
@@ -128,6 +129,14 @@ class NoWriter(Unavailable):
 
 class BackendFailed(InterlockError):
     """A model backend failed a call; the message is in its own words. Part of the answer may have been given."""
+
+
+class BackendDeclined(BackendFailed):
+    """A model backend does not offer what was asked (``unsupported``), or finds it wrong. Nothing failed there."""
+
+    def __init__(self, message: str, *, cure: str = "", unsupported: bool = False) -> None:
+        super().__init__(message, cure=cure)
+        self.unsupported = unsupported
 
 
 class StoreError(InterlockError):

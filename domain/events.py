@@ -368,7 +368,10 @@ class ReplicaLocked(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class ReplicaReleased(ReplicaEvent, frozen=True, kw_only=True):
-    """The request's claim is over; ``outcome`` is ``served``, ``failed``, ``cancelled`` or ``holder lost``."""
+    """The request's claim is over: ``served``, ``declined``, ``failed``, ``cancelled`` or ``holder lost``.
+
+    ``declined``: the caller asked for what the model cannot do. ``failed`` is the backend's or the gateway's fault.
+    """
 
     request: str
     outcome: str

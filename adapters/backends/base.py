@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Protocol
 
 from interlock.adapters.grpc.calls import Generation, Piece, Vector
-from interlock.domain.errors import BackendFailed
+from interlock.domain.errors import BackendDeclined, BackendFailed
 
 
-class CannotDo(BackendFailed):
+class CannotDo(BackendDeclined):
     """This backend does not offer that call at all (UNIMPLEMENTED)."""
+
+
+class WrongInput(BackendDeclined):
+    """What was sent is nothing that the model can work on (INVALID_ARGUMENT)."""
 
 
 class Backend(Protocol):
     """One model in memory. The server makes one per process and calls it from one event loop.
 
     Every method may raise :class:`~interlock.domain.errors.BackendFailed`; its words reach the client as they are.
+    :class:`CannotDo` and :class:`WrongInput` say that the caller is mistaken, and that nothing failed here.
     Work that takes longer than a few milliseconds belongs in a thread, so that health calls are answered meanwhile.
     """
 

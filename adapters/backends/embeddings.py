@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from interlock.adapters.grpc.calls import Generation, Piece, Vector
 from interlock.domain.errors import BackendFailed
 
-from .base import CannotDo, number_option
+from .base import CannotDo, WrongInput, number_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ class EmbeddingsBackend:
     def _embed(self, text: str) -> Vector:
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if not ids or self._weights is None:
-            raise BackendFailed("there is nothing to embed: the text is empty")
+            raise WrongInput("there is nothing to embed: the text is empty")
         mean = self._weights[ids].mean(axis=0)
         length = float((mean @ mean) ** 0.5) or 1.0
         return Vector(tuple((mean / length).tolist()), len(ids))

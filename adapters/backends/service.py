@@ -16,7 +16,7 @@ from grpc_health.v1.health import aio as health
 from interlock.adapters.grpc import backend_pb2 as pb
 from interlock.adapters.grpc import calls
 from interlock.adapters.grpc import methods as m
-from interlock.domain.errors import BackendFailed
+from interlock.domain.errors import BackendDeclined, BackendFailed
 
 from .base import Backend, CannotDo
 
@@ -195,5 +195,6 @@ class BackendService:
 
 async def _abort(context: Context, error: BackendFailed) -> None:
     """End the call with the backend's own words."""
-    code = grpc.StatusCode.UNIMPLEMENTED if isinstance(error, CannotDo) else grpc.StatusCode.INTERNAL
+    codes = ((CannotDo, grpc.StatusCode.UNIMPLEMENTED), (BackendDeclined, grpc.StatusCode.INVALID_ARGUMENT))
+    code = next((code for kind, code in codes if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     await context.abort(code, error.message)

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from interlock.domain.entities import LoadSpec
-from interlock.domain.errors import BackendFailed, BackendGone, Fenced, InterlockError
+from interlock.domain.errors import BackendDeclined, BackendFailed, BackendGone, Fenced, InterlockError
 
 from . import backend_pb2 as pb
 from . import calls
@@ -27,6 +27,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
+_DECLINED = frozenset({grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE})
 _GONE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.CANCELLED})
 """Codes that mean, before the first byte, that no model is loaded there. CANCELLED: the server was stopped."""
 
@@ -186,6 +187,8 @@ def _translated(address: str, error: grpc.aio.AioRpcError, *, begun: bool) -> In
     words = error.details() or error.code().name.lower().replace("_", " ")
     if error.code() in _GONE and not begun:
         return BackendGone(address, words)
+    if error.code() in _DECLINED:
+        return BackendDeclined(words, unsupported=error.code() is grpc.StatusCode.UNIMPLEMENTED)
     if error.code() is grpc.StatusCode.ABORTED:
         return Fenced(words)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -28,7 +28,15 @@ from interlock.domain.commands import (
     ReportBackendGone,
     Waiting,
 )
-from interlock.domain.errors import BackendFailed, BackendGone, Conflict, InvariantBroken, NoWriter
+from interlock.domain.errors import (
+    BackendDeclined,
+    BackendFailed,
+    BackendGone,
+    Conflict,
+    InvariantBroken,
+    NoWriter,
+    UsageError,
+)
 from interlock.domain.ports import CommandPort
 from interlock.domain.units import SECOND
 
@@ -272,6 +280,9 @@ class Claim:
             command = ReleaseLock(request=request)
         elif isinstance(error, asyncio.CancelledError | ConnectionError | GeneratorExit):
             command = ReleaseLock(request=request, outcome="cancelled", detail="client left")
+        elif isinstance(error, BackendDeclined | UsageError):
+            # The caller asked for what the model cannot do: neither the replica nor the cluster has failed.
+            command = ReleaseLock(request=request, outcome="declined", detail=str(error)[:1000])
         else:
             command = ReleaseLock(request=request, outcome="failed", detail=str(error)[:1000])
         now = time.perf_counter()

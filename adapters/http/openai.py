@@ -9,8 +9,8 @@ import base64
 import logging
 import time
 from array import array
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from sys import byteorder
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,7 @@ from aiohttp import web
 
 from interlock.adapters.grpc.calls import ChatMessage, Generation, Piece, Vector
 from interlock.domain.commands import Locked
-from interlock.domain.errors import InterlockError, InvalidField, InvariantBroken, NotFound
+from interlock.domain.errors import BackendDeclined, InterlockError, InvalidField, InvariantBroken, NotFound
 from interlock.domain.units import parse_duration
 
 from .kit import IDS, Gateway, Route, fields, json_response, query, read
@@ -142,7 +142,8 @@ class OpenAI:
         tools = _raw(asked.tools)
         wanted = _generation(asked, messages=messages, tools=tools, tool_choice=_raw(asked.tool_choice))
         prefix = marks_of_chat(key_of(request), asked.model, messages, tools)
-        return await self._generate(request, asked, [wanted], _CHAT, prefix)
+        with _offering("/v1/embeddings"):
+            return await self._generate(request, asked, [wanted], _CHAT, prefix)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Complete one text, or several in one answer."""
@@ -152,7 +153,8 @@ class OpenAI:
         texts = _texts("prompt", asked.prompt)
         wanted = [_generation(asked, prompt=text) for text in texts]
         prefix = marks_of_text(key_of(request), asked.model, texts[0])
-        return await self._generate(request, asked, wanted, _TEXT, prefix)
+        with _offering("/v1/embeddings"):
+            return await self._generate(request, asked, wanted, _TEXT, prefix)
 
     async def _generate(
         self,
@@ -183,6 +185,10 @@ class OpenAI:
     async def embed(self, request: web.Request) -> web.StreamResponse:
         """Embed one text or several, in order."""
         asked = await read(request, self._embeddings_decoder)
+        with _offering("/v1/chat/completions"):
+            return await self._embed(request, asked)
+
+    async def _embed(self, request: web.Request, asked: EmbeddingsRequest) -> web.StreamResponse:
         texts = _texts("input", asked.input)
         claim = self._claim(request, asked.model)
         embedding = self._gateway.backends.embedding
@@ -303,6 +309,17 @@ class OpenAI:
             await stream.aclose()
             raise
         return stream, first
+
+
+@contextmanager
+def _offering(path: str) -> Iterator[None]:
+    """Where the backend does not offer what was asked, name the path that it may offer."""
+    try:
+        yield
+    except BackendDeclined as error:
+        if error.unsupported:
+            error.cure = f"This model may serve POST {path}."
+        raise
 
 
 async def _pump(

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from interlock.domain.commands import Rejected
 from interlock.domain.errors import (
+    BackendDeclined,
     BackendFailed,
     BackendGone,
     Conflict,
@@ -128,6 +129,7 @@ _TABLE: tuple[tuple[type[InterlockError], int, str, str], ...] = (
     (Cancelled, 409, "conflict_error", "cancelled"),
     (Conflict, 409, "conflict_error", "conflict"),
     (BackendGone, 502, "failed", "backend_failed"),
+    (BackendDeclined, 400, "invalid_request_error", "invalid_input"),
     (BackendFailed, 502, "failed", "backend_failed"),
     (NoWriter, 503, "unavailable", "no_writer"),
     (Unavailable, 503, "unavailable", "unavailable"),
@@ -145,6 +147,8 @@ def describe(error: InterlockError) -> tuple[int, dict[str, object], dict[str, s
     body: dict[str, object] = {"message": str(error), "type": type_name, "code": code}
     if isinstance(error, InvalidField):
         body["param"] = error.field
+    if isinstance(error, BackendDeclined) and error.unsupported:
+        body |= {"code": "unsupported", "param": "model"}
     if status == 503:
         headers["Retry-After"] = "1"
     if isinstance(error, Unauthorized):

@@ -13,7 +13,7 @@ import pytest
 
 from interlock.adapters.http.app import GATEWAY
 from interlock.domain import commands as c
-from interlock.domain.errors import BackendFailed, BackendGone
+from interlock.domain.errors import BackendDeclined, BackendFailed, BackendGone
 from tests.gateway.conftest import Cluster
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "one two three four"}]}
@@ -142,6 +142,27 @@ async def test_the_official_client_raises_when_a_stream_breaks(cluster: Cluster)
     with pytest.raises(openai.APIError, match="ran dry"):
         async for _ in stream:
             pass
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_caller_got_wrong_is_told_to_it_and_held_against_nobody(cluster: Cluster, stream: bool) -> None:
+    words = "the embeddings backend makes vectors, not text"
+    cluster.backends.fails["r1:1"] = BackendDeclined(words, unsupported=True)
+    status, answer, _ = await cluster.ask("POST", "/v1/chat/completions", json={**STREAM, "stream": stream})
+    assert (status, answer["error"]) == (
+        400,
+        {
+            "message": f"{words}. This model may serve POST /v1/embeddings.", "type": "invalid_request_error",
+            "code": "unsupported", "param": "model",
+        },
+    )  # fmt: skip
+    await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
+    assert [outcome for _, outcome in cluster.scheduler.ended] == ["declined"]
+    assert 'interlock_requests_total{outcome="declined"} 1' in await (await cluster.http.get("/metrics")).text()
+    cluster.backends.fails["r1:1"] = cluster.backends.fails["r2:1"] = BackendDeclined("the text is empty")
+    status, answer, _ = await cluster.ask("POST", "/v1/embeddings", json={"model": "m", "input": "a"})
+    assert (status, answer["error"]["code"], answer["error"]["message"]) == (400, "invalid_input", "the text is empty")
+    check_nothing_is_held(cluster)
 
 
 async def test_an_error_before_the_first_byte_of_a_stream_has_a_status(cluster: Cluster) -> None:

@@ -17,7 +17,7 @@ from interlock.adapters.grpc.calls import BackendState, ChatMessage, Generation
 from interlock.domain import commands as c
 from interlock.domain import effects as e
 from interlock.domain.entities import LoadSpec
-from interlock.domain.errors import BackendFailed, BackendGone, Fenced
+from interlock.domain.errors import BackendDeclined, BackendFailed, BackendGone, Fenced
 from tests.workers.rig import RealRig
 
 EMBEDDINGS = LoadSpec(backend="embeddings")
@@ -210,10 +210,13 @@ async def test_embeddings_can_be_cut_and_stay_of_length_one(real_rig: RealRig) -
 
 async def test_embeddings_make_no_text_and_say_so(real_rig: RealRig) -> None:
     address = await real_rig.loaded("r-1", spec=EMBEDDINGS)
-    with pytest.raises(BackendFailed, match="vectors"):
+    with pytest.raises(BackendDeclined, match="vectors") as cannot:
         await real_rig.backends.predict(address, "m", HELLO)
-    with pytest.raises(BackendFailed, match="empty"):
+    with pytest.raises(BackendDeclined, match="vectors"):
+        await anext(real_rig.backends.predict_stream(address, "m", HELLO))
+    with pytest.raises(BackendDeclined, match="empty") as wrong:
         await real_rig.backends.embedding(address, "m", "")
+    assert (cannot.value.unsupported, wrong.value.unsupported) == (True, False)
 
 
 async def test_many_calls_share_a_bounded_number_of_channels(real_rig: RealRig) -> None:
