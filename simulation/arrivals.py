@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from interlock.domain.errors import UsageError
-from interlock.domain.units import SECOND
+from interlock.domain.errors import UnreadableFile, UsageError
+from interlock.domain.units import SECOND, format_duration
 
 from .clock import START, Clock, Streams, draw
 from .fields import Distribution
@@ -75,6 +75,11 @@ class Arrivals:
         chooser = _Chooser(workload.models)
         if workload.kind == "trace":
             rows = read_trace(workload.path, workload.format)
+            if not workload.models and (nobodys := next((row for row in rows if not row.model), None)) is not None:
+                problem = f"{workload.path}: the request at {format_duration(nobodys.at)} names no model."
+                raise UnreadableFile(
+                    problem, cure="Name a model in each line, or model, models or zipf beside the path."
+                )
             self._trace(rows, 0, workload, chooser, number, end)
         elif workload.bursts is not None:
             source = _Bursty(workload, workload.bursts, self.streams[f"workload/{number}"])

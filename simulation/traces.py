@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from interlock.domain.errors import InterlockError, InvalidField, UnreadableFile
-from interlock.domain.units import MILLISECOND, parse_duration
+from interlock.domain.units import FOREVER, MILLISECOND, parse_duration
 
 from .fields import Distribution, parse_distribution
 from .prompts import Chain, chain_of
@@ -33,13 +35,16 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 def read_trace(path: str, form: str) -> list[Arrival]:
-    """The arrivals of a trace, sorted by time; raises UnreadableFile with the line."""
+    """The arrivals of a trace, sorted by time; raises UnreadableFile with the line, and for a trace of nothing."""
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            arrivals = list(_READERS[form](file, path))
-    except (OSError, UnicodeDecodeError) as error:
+            arrivals = sorted(_READERS[form](file, path), key=lambda arrival: arrival.at)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnreadableFile(f"{path}: {error}.", cure="Give a trace that can be read.") from None
-    return sorted(arrivals, key=lambda arrival: arrival.at)
+    if not arrivals:
+        raise UnreadableFile(f"{path}: holds no requests.", cure=f"Give a trace in the format {form}, with requests.")
+    early = min(0, arrivals[0].at)
+    return [replace(arrival, at=arrival.at - early) for arrival in arrivals] if early else arrivals
 
 
 def guess_format(path: str) -> str:
@@ -59,15 +64,13 @@ def _bad(path: str, line: int, problem: object, cure: str) -> UnreadableFile:
 
 
 def _azure(file: Any, path: str) -> Iterator[Arrival]:
-    """``TIMESTAMP,ContextTokens,GeneratedTokens``; time stamps with up to seven digits of a second."""
+    """``TIMESTAMP,ContextTokens,GeneratedTokens``; time stamps with any digits of a second, and a zone or none."""
     rows = csv.DictReader(file)
     first: datetime | None = None
     for row in rows:
         stamp = {(key or "").strip().lower(): value for key, value in row.items()}.get("timestamp")
         try:
-            text = (stamp or "").strip()
-            whole, _, fraction = text.partition(".")
-            moment = datetime.fromisoformat(f"{whole}.{fraction[:6].ljust(6, '0')}")
+            moment = _moment((stamp or "").strip())
         except ValueError:
             cure = "It needs a column TIMESTAMP such as 2023-11-16 18:15:46.6805900."
             raise _bad(path, rows.line_num, f"{stamp!r} is no time stamp", cure) from None
@@ -76,13 +79,22 @@ def _azure(file: Any, path: str) -> Iterator[Arrival]:
         yield Arrival(length.days * 86_400_000_000 + length.seconds * 1_000_000 + length.microseconds)
 
 
+def _moment(text: str) -> datetime:
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?", text)
+    if found is None:
+        raise ValueError(text)  # told with its line by the caller
+    whole, fraction, zone = found.groups(default="")
+    offset = "+00:00" if zone in ("", "Z") else zone
+    return datetime.fromisoformat(f"{whole}.{fraction[:6].ljust(6, '0')}{offset}")
+
+
 def _lines(file: Any, path: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _bad(path, number, f"no JSON: {error}", "Write one JSON object a line.") from None
         if not isinstance(row, dict):
             raise _bad(path, number, "no JSON object", "Write one JSON object a line.")
@@ -93,7 +105,7 @@ def _mooncake(file: Any, path: str) -> Iterator[Arrival]:
     """``{"timestamp": ms, "input_length": n, "output_length": n, "hash_ids": [...]}``."""
     for number, row in _lines(file, path):
         stamp = row.get("timestamp")
-        if isinstance(stamp, bool) or not isinstance(stamp, int | float) or stamp < 0:
+        if isinstance(stamp, bool) or not isinstance(stamp, int | float) or not 0 <= stamp < FOREVER / MILLISECOND:
             raise _bad(path, number, f"timestamp is {stamp!r}", "Give milliseconds from the start.")
         ids = row.get("hash_ids", [])
         if not isinstance(ids, list) or not all(type(one) is int for one in ids):
@@ -109,8 +121,10 @@ def _jsonl(file: Any, path: str) -> Iterator[Arrival]:
             raise _bad(path, number, f"{unknown[0]} is no key here", f"Known keys: {', '.join(sorted(known))}.")
         try:
             priority = row.get("priority", 0)
-            if not isinstance(priority, int) or not isinstance(row.get("model", ""), str):
-                raise InvalidField("priority" if not isinstance(priority, int) else "model", "is of the wrong kind")
+            if type(priority) is not int:
+                raise InvalidField("priority", "is no whole number", cure="Give 0, 1, ...")
+            if not isinstance(row.get("model", ""), str):
+                raise InvalidField("model", "is not text", cure="Give a model's name.")
             service = row.get("service_time")
             yield Arrival(
                 parse_duration(row.get("at", ""), "at"),
