@@ -65,6 +65,8 @@ CHATS: Change = {
 """Two kinds of prompts, and two replicas that could each hold one."""
 GROUP: Change = {"nodes.0.vram": "48GiB", "models.1.anti_affinity": "g", "requests.1": {"model": "large", "at": "5s"}}
 """Two models that would both go to the larger node."""
+UNEVEN: Change = {"nodes.0.vram": "48GiB", "nodes.1.vram": "12GiB"}
+"""A node that most of is left of after one load, and one that is full with it."""
 
 SETTINGS = [
     Row("scheduler.reconcile_interval", {"scheduler.reconcile_interval": "7s"},
@@ -93,6 +95,9 @@ SETTINGS = [
     Row("scheduler.disk_margin", {"scheduler.disk_margin": "2GiB"},
         setup={**ONE_NODE, "nodes.0.disk": "9GiB", "models.0.disk": "8GiB"}),
     Row("scheduler.prefix_affinity", {"scheduler.prefix_affinity": "off"}, setup=CHATS),
+    Row("scheduler.placement", {"scheduler.placement": "pack"}, setup=UNEVEN),
+    Row("scheduler.placement_profiles", {"scheduler.placement_profiles": "mine: pack 1"},
+        {"scheduler.placement_profiles": "mine: spread 1"}, {**UNEVEN, "scheduler.placement": "mine"}),
     Row("scheduler.growth_per_tick", {"scheduler.growth_per_tick": 2},
         setup={**CROWD, "models.0.max_replicas": 3, "nodes.0.max_replicas_per_model": 3}),
 ]  # fmt: skip
@@ -150,6 +155,7 @@ SCHEDULING = [
     Row("models.priority", {"models.0.priority": 1}, setup=RIVALS),
     Row("models.pinned", {"models.0.pinned": True}, setup=RIVALS),
     Row("models.idle_unload", {"models.0.idle_unload": "30s"}),
+    Row("models.placement", {"models.0.placement": "pack"}, setup=UNEVEN),
     Row("models.prefix_affinity", {"models.0.prefix_affinity": "off"}, setup=CHATS),
     Row("models.anti_affinity", {"models.0.anti_affinity": "g"}, setup=GROUP),
     Row(
