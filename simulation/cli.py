@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from interlock.adapters import own_rules
 from interlock.domain.errors import UsageError
 from interlock.domain.units import parse_duration
 
@@ -60,6 +61,7 @@ def simulate(
         find(mutant)
     if seeds is not None and (html or events or shrink or trace):
         raise click.UsageError("--seeds sums up many runs: give --seed with --html, --events, --shrink or --requests.")
+    own_rules.install()
     loaded = Scenario.load(scenario)
     end = None if until is None else _moment(until)
     if seeds is not None:

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from interlock.adapters import own_rules
 from interlock.domain.events import EVENT_TYPES
 
 from .api import run
@@ -59,7 +60,7 @@ def _results(job: Job, seeds: range, processes: int | None) -> Iterator[dict[str
     if workers <= 1:
         yield from map(job, seeds)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=own_rules.install) as pool:
         yield from pool.map(job, seeds, chunksize=max(1, min(16, len(seeds) // (workers * 4))))
 
 

@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable, Sequence
 
+from interlock.adapters import own_rules
 from interlock.adapters.audit.service import AsyncAudit, AuditService
 from interlock.adapters.grpc.client import BackendClient
 from interlock.adapters.http.app import Server, build_app, serve_http
@@ -97,6 +98,7 @@ class ControlPlane:
 
     async def _start(self) -> None:
         url, clock, reach = self._config.store, SystemClock(), crashpoints.from_environment()
+        own_rules.install()
         if self._migrates and is_postgres(url):
             await asyncio.to_thread(migrate, url)
         opened = await asyncio.to_thread(open_store, url)

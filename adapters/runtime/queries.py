@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+from interlock.adapters import own_rules
 from interlock.adapters.http.ports import Readiness, Sample
 from interlock.domain.engine import Engine
 from interlock.domain.entities import Phase, RequestStatus
@@ -136,5 +137,8 @@ def _of_state(state: State) -> Iterable[Sample]:
         statuses[request.status] += 1
     for name, count in statuses.items():
         yield Sample("interlock_requests", count, {"status": name.value}, help="Requests that wait or run.")
+    for rule, times in own_rules.counts():
+        text = "Answers of own placement rules that could not be used."
+        yield Sample("interlock_placement_rule_abstained_total", times, {"rule": rule}, kind="counter", help=text)
     yield Sample("interlock_models", len(state.models), help="Models that are declared.")
     yield Sample("interlock_models_parked", len(state.parked), help="Models whose floor cannot be kept now.")

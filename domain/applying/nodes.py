@@ -43,8 +43,8 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         emptied=old.emptied if old else False,
         machine=event.machine,
         former_boots=_former_boots(old, event.boot),
-        load_rate=old.load_rate if old else 0,
-        stage_rate=old.stage_rate if old else 0,
+        load_rate=old.load_rate if old and not event.replaced else 0,
+        stage_rate=old.stage_rate if old and not event.replaced else 0,
     )
     if old is None or len(old.pools) != len(event.pools):
         _recount_committed(state, event.node, len(event.pools))

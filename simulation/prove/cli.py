@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from interlock.adapters import own_rules
 from interlock.domain.errors import NotFound, UsageError
 from interlock.simulation.mutants import activate, find
 
@@ -32,6 +33,7 @@ def prove_command(scope: str | None, mutant: str | None, html: str | None, as_js
             find(mutant)
         except NotFound as unknown:
             raise UsageError(unknown.message, cure=unknown.cure) from None
+    own_rules.install()
     reports: list[Report] = []
     for name in [scope] if scope is not None else bundled_scopes():
         with activate(mutant):
