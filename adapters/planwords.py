@@ -15,7 +15,7 @@ from interlock.domain.explanation import Considered
 from interlock.domain.planning import Changed, FirstRequest, Left, Placed, Rejection, Report, Unmet
 from interlock.domain.rehearsal import Step
 from interlock.domain.settings import format_idle_unload, format_setting
-from interlock.domain.units import FOREVER, MINUTE, SECOND, format_duration, format_instant, format_size
+from interlock.domain.units import FOREVER, format_instant, format_size, tell_duration
 
 _WHY_NOT = {
     "never_fits": "it does not fit on any of its candidates, even alone",
@@ -222,13 +222,8 @@ def _count(number: int, word: str) -> str:
 
 def _when(step: Step, after: int) -> str:
     if step is Step.LATER:
-        # What is due in whole minutes comes a moment later, when the core looks.
-        return f"after {format_duration(after // SECOND * SECOND) if after < MINUTE else _minutes(after)}"
+        return f"after {tell_duration(after)}"
     return "now" if step is Step.NOW else "when idle"
-
-
-def _minutes(after: int) -> str:
-    return format_duration(after // (10 * SECOND) * (10 * SECOND))
 
 
 def _placed(line: Placed) -> PlacedLine:
@@ -313,7 +308,7 @@ def _notes(report: Report) -> Iterator[str]:
         names = ", ".join(report.unmet_before)
         yield f"Parked with or without this change: {names}. `interlock audit why model:NAME` says why."
     if report.cut_after is not None:
-        ahead = f"the next {format_duration(report.cut_after)}" if report.cut_after else "what happens at once"
+        ahead = f"the next {tell_duration(report.cut_after)}" if report.cut_after else "what happens at once"
         yield f"There is more to think through than a plan may: it covers {ahead}, and that perhaps in part."
 
 

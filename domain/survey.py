@@ -24,6 +24,9 @@ from .units import GIB, format_size
 
 Verdict = Callable[[Node], Considered]
 
+NO_REPLICA = "has no replica of it"
+"""The commonest reason of all for which a warm decision passes a node over."""
+
 
 def common_filter(state: State, model: Model, node: Node) -> Considered | None:
     """The verdict of the filters that all steps share; None when the node passes them."""
@@ -73,7 +76,7 @@ def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
 @lru_cache(4096)
 def _without_replica(node: str) -> Considered:
     """The commonest verdict of all: kept, since a warm decision makes one for nearly every node."""
-    return Considered(node, "rejected", "replica", "has no replica of it")
+    return Considered(node, "rejected", "replica", NO_REPLICA)
 
 
 def _phases(state: State, replicas: Iterable[str]) -> str:

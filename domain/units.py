@@ -62,6 +62,25 @@ def format_duration(length: int) -> str:
     return "".join(parts)
 
 
+def tell_duration(length: int) -> str:
+    """``length`` microseconds for people: two units from a minute on, three digits below: ``"1h30m"``, ``"8.96ms"``."""
+    if length >= FOREVER or length == 0:
+        return format_duration(length)
+    units = list(_DURATION_UNITS.items())[::-1]
+    for (name, unit), (_, smaller) in zip(units, [*units[1:], ("", 1)], strict=True):
+        if length < unit:
+            continue
+        if unit >= MINUTE:
+            return format_duration(length // smaller * smaller)
+        told = float(f"{length / unit:.3g}")
+        # What rounds up to the next unit is told in it: 999.9ms is a second.
+        return tell_duration(round(told * unit)) if told * unit >= _NEXT[name] else f"{told:g}{name}"
+    return format_duration(length)
+
+
+_NEXT = {"us": MILLISECOND, "ms": SECOND, "s": MINUTE}
+
+
 def parse_size(text: str | int, field: str = "size") -> int:
     """Bytes in ``"64GiB"``, ``"900GB"``, ``"1.5TiB"`` or a whole number; raises InvalidField."""
     if isinstance(text, int) and not isinstance(text, bool) and text >= 0:

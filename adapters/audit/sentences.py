@@ -8,7 +8,7 @@ from typing import Any
 from interlock.domain import events as ev
 from interlock.domain.entities import Wait
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
-from interlock.domain.units import FOREVER, format_duration, format_instant, format_size
+from interlock.domain.units import FOREVER, format_instant, format_size, tell_duration
 
 _WAITS = {
     "load": "for a copy to load",
@@ -158,7 +158,7 @@ def _queued(e: ev.RequestQueued) -> str:
 
 
 def _refused(e: ev.RequestRefused) -> str:
-    again = f" Trying again may help in {format_duration(e.retry_after)}." if e.retry_after else ""
+    again = f" Trying again may help in {tell_duration(e.retry_after)}." if e.retry_after else ""
     return f"Request {e.request} was refused ({e.code}): {e.message.rstrip('.')}.{again}"
 
 

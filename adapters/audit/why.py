@@ -13,7 +13,8 @@ from interlock.domain.codec import TOPICS, decode_event
 from interlock.domain.errors import InvalidField, NotFound, UnknownEvent
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.recording import Recorded
-from interlock.domain.units import format_duration, format_instant
+from interlock.domain.survey import NO_REPLICA
+from interlock.domain.units import format_instant, tell_duration
 
 from .full import recompute
 from .rows import event_name
@@ -368,12 +369,35 @@ def _answer(links: list[_Link], subject: Subject, settled: Decision | None) -> s
         told = sentence(last) if last is not None else "The last event is one that this program cannot read."
     if settled is None:
         return told
-    against = [f"{row.node} ({row.filter}: {row.detail})" for row in settled.considered if row.outcome == "rejected"]
+    placing = _placing(links, own)
+    against = [_against(row) for row in settled.considered if row.outcome == "rejected"]
+    if placing is not None:
+        against = [_against(row) for row in placing.considered if row.outcome != "chosen"]
     if settled.chosen and against:
         told += f" Not on {'; '.join(against[:3])}{' and others' if len(against) > 3 else ''}."
     elif settled.cure and not settled.chosen:
         told += f" What would help: {settled.cure}"
     return told
+
+
+def _placing(links: list[_Link], own: list[_Link]) -> Explanation | None:
+    """For a request that waited for a load: why that load went where it went, which settled where it is served."""
+    locked = [link.event for link in own if isinstance(link.event, ev.ReplicaLocked)]
+    if not locked or locked[-1].explanation is None or locked[-1].explanation.step != "granted":
+        return None
+    reserved = (link.event for link in links if isinstance(link.event, ev.ReplicaReserved))
+    return next((event.explanation for event in reserved if event.replica == locked[-1].replica), None)
+
+
+def _against(row: Considered) -> str:
+    """A node that was not taken, and why, in brackets."""
+    if row.outcome == "eligible":
+        return f"{row.node} (it would have done as well)"
+    if row.filter == "replica":
+        return f"{row.node} (no copy of it is there)" if row.detail == NO_REPLICA else f"{row.node} ({row.detail})"
+    if row.filter in ("drain", "health", "approval"):
+        return f"{row.node} (it {row.detail})"
+    return f"{row.node} ({row.filter}: {row.detail})"
 
 
 def _request_story(own: list[_Link]) -> str:
@@ -387,9 +411,9 @@ def _request_story(own: list[_Link]) -> str:
         return sentence(events[-1])
     lock = locked[-1]
     waited = lock.at - lock.arrival
-    how = f"after waiting {format_duration(waited)}" if waited else "at once"
+    how = f"after waiting {tell_duration(waited)}" if waited else "at once"
     tries = f", its {len(locked)} replicas one after the other" if len(locked) > 1 else ""
-    end = f"ended after {format_duration(released[-1].at - lock.at)}: {released[-1].outcome}" if released else "runs"
+    end = f"ended after {tell_duration(released[-1].at - lock.at)}: {released[-1].outcome}" if released else "runs"
     cause = f" ({lock.cause})" if lock.cause else ""
     why = _of_its_prompt(lock)
     return f"Request {lock.request} got {lock.replica} on node {lock.node} {how}{cause}{why}{tries}, and {end}."
@@ -420,7 +444,7 @@ def _eviction(links: list[_Link]) -> EvictionStory | None:
     told = "; ".join(f"{one.replica} of {one.model} ({one.why})" for one in kept)
     others = f" Kept there: {told}." if kept else " Nothing else that could have left was on that node."
     rows = event.explanation.considered if event.explanation is not None else ()
-    elsewhere = [f"{row.node} ({row.filter}: {row.detail})" for row in rows if row.outcome == "rejected"][:3]
+    elsewhere = [_against(row) for row in rows if row.outcome == "rejected"][:3]
     others += f" Not on {'; '.join(elsewhere)}." if elsewhere else ""
     return EvictionStory(
         for_replica=event.beneficiary,

@@ -12,11 +12,13 @@ from interlock.adapters.audit.full import recompute
 from interlock.adapters.audit.service import AuditService
 from interlock.adapters.audit.why import find_subject
 from interlock.adapters.store import SqliteStore
+from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
 from interlock.domain.commands import SetReplicaSlots, StartEpoch
 from interlock.domain.errors import InvalidField, NotFound
 from interlock.domain.units import MINUTE
+from tests.domain.cluster import Cluster
 from tests.golden.story import Story
 
 
@@ -202,3 +204,27 @@ def test_a_survey_that_does_not_agree_is_not_shown(large: SqliteStore) -> None:
     again = recompute(large, recorded, event, lied)
     assert again.rows == []
     assert "judges the recorded nodes differently" in again.note
+
+
+def test_what_a_cold_request_passed_over_is_told_in_plain_words(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("a", vram=24)
+    cluster.node("b", vram=20)
+    cluster.node("c", vram=4)
+    cluster.model("m")
+    cluster.request("cold", "m")
+    cluster.now += 712_527
+    cluster.settle()
+    cluster.now += 8_955
+    cluster.release("cold")
+    cluster.request("warm", "m")
+    store = SqliteStore(tmp_path / "events.db", durable=False)
+    store.append(cluster.log, store.take_epoch("w", 1))
+    audit = AuditService(store)
+    assert audit.why("cold").sentence == (
+        "Request cold got r-000001 on node a after waiting 713ms (the load it waited for is done), and ended after "
+        "8.96ms: served. Not on b (it would have done as well); c (memory: needs 9GiB, 4GiB free)."
+    )
+    assert audit.why("warm").sentence.endswith("Not on b (no copy of it is there); c (no copy of it is there).")
+    store.close()
