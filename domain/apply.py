@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from . import events as ev
-from .applying import models, nodes, replicas, requests, scheduler
+from .applying import models, nodes, replicas, requests, scheduler, tenants
 from .applying.handlers import HANDLERS
 from .state import State
 from .timers import prune
 
-__all__ = ["HANDLERS", "apply", "models", "nodes", "replicas", "requests", "scheduler"]
+__all__ = ["HANDLERS", "apply", "models", "nodes", "replicas", "requests", "scheduler", "tenants"]
 
 
 def apply(state: State, event: ev.Event) -> None:

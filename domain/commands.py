@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .entities import Budget, LoadSpec, Scheduling
+from .entities import Budget, LoadSpec, Scheduling, TenantLimits
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True, gc=False):
@@ -255,6 +255,13 @@ class SetReplicaSlots(Command, frozen=True, kw_only=True):
 
     node: str
     max_replicas_per_model: int
+
+
+class SetTenantLimits(Command, frozen=True, kw_only=True):
+    """Give a tenant limits of its own; without any, the settings hold for it again."""
+
+    tenant: str
+    limits: TenantLimits = TenantLimits()
 
 
 class DeclareModel(Command, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from . import commands as cmd
 from . import events as ev
-from . import loads, models, nodes, reconcile, requests
+from . import loads, models, nodes, reconcile, requests, tenants
 from .errors import InvalidField
 from .own_rules import check_terms
 from .profiles import check_profile, profiles_in
@@ -152,6 +152,7 @@ _RULES: dict[type[cmd.Command], _Rule] = {
     cmd.RemoveNode: nodes.remove,
     cmd.SetNodeBudget: nodes.set_budget,
     cmd.SetReplicaSlots: nodes.set_replica_slots,
+    cmd.SetTenantLimits: tenants.set_limits,
     cmd.DeclareModel: models.declare,
     cmd.SetScheduling: models.set_scheduling,
     cmd.StoreLoadInfo: models.store_load_info,

@@ -275,6 +275,30 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """The marks of its prompt; see :mod:`interlock.domain.prefixes`."""
 
 
+class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What one tenant may: None means as the setting says. ``at_once`` FOREVER and ``rate`` 0 mean without limit."""
+
+    at_once: int | None = None
+    """Requests that wait or run."""
+    rate: int | None = None
+    """Microseconds from one request to the next, in the long run."""
+    burst: int | None = None
+    """Requests at once after a quiet time."""
+    priority: int | None = None
+    """The highest that its requests may have."""
+
+
+class Tenant(msgspec.Struct, frozen=True, gc=False):
+    """Whose requests are limited together: one API key. Known only while it has limits of its own, or was busy lately.
+
+    ``due`` is when its next request would come if all came evenly at its rate; it may come up to a burst earlier.
+    """
+
+    name: str
+    limits: TenantLimits = TenantLimits()
+    due: int = 0
+
+
 class Stray(msgspec.Struct, frozen=True, gc=False):
     """A process that a worker runs and the log does not know; it is stopped."""
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 from .claims import Claim
-from .entities import Budget, LoadSpec, Scheduling, Wait
+from .entities import Budget, LoadSpec, Scheduling, TenantLimits, Wait
 from .explanation import Explanation
 from .units import FOREVER
 
@@ -265,6 +265,7 @@ class RequestRefused(ModelEvent, frozen=True, kw_only=True):
     code: str
     message: str
     retry_after: int = 0
+    tenant: str = ""
     explanation: Explanation | None = None
 
     @property
@@ -441,6 +442,13 @@ class SettingsChanged(Event, frozen=True, kw_only=True):
     """Settings have new values, as the core counts them."""
 
     values: dict[str, int | str]
+
+
+class TenantLimitsSet(Event, frozen=True, kw_only=True):
+    """A tenant has these limits of its own, whole, after the change."""
+
+    tenant: str
+    limits: TenantLimits
 
 
 class Frozen(Event, frozen=True, kw_only=True):

@@ -252,7 +252,7 @@ def fail(state: State, replica: Replica, reason: str, now: int) -> list[ev.Event
         events += [
             ev.RequestRefused(
                 at=now, model=model.name, request=request, code=RefusalCode.LOAD_FAILED, message=message,
-                retry_after=retry_at - now, explanation=explanation,
+                retry_after=retry_at - now, tenant=state.requests[request].tenant, explanation=explanation,
             )
             for _, _, request in state.waiting(model.name)
         ]  # fmt: skip

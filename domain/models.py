@@ -142,7 +142,8 @@ def remove(state: State, command: RemoveModel, now: int) -> list[ev.Event]:
         events.append(
             ev.RequestRefused(
                 at=now, model=model.name, request=request, code=refusal.code.value,
-                message=f"{model.name} was removed while the request waited.", explanation=refusal.explanation,
+                message=f"{model.name} was removed while the request waited.",
+                tenant=state.requests[request].tenant, explanation=refusal.explanation,
             )
         )  # fmt: skip
     for replica in state.by_model.get(model.name, ()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from . import affinity, loads, routing
+from . import affinity, loads, routing, tenants
 from . import events as ev
 from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
 from .entities import Model, Phase, Request, RequestStatus, Wait
@@ -15,6 +15,7 @@ from .leaving import why_leaving
 from .prefixes import DEPTHS
 from .refusals import RefusalCode
 from .routing import Evict, Hold, Join, Lock, Place, Plan, Refuse
+from .settings import HIGHEST_PRIORITY
 from .state import State
 from .units import FOREVER
 from .variant import passes_left
@@ -57,15 +58,26 @@ def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
         raise Conflict(f"request {command.request} is in the cluster already.", cure="Give each request its own id.")
     if len(command.prefix) > len(DEPTHS):
         raise InvalidField("prefix", f"has {len(command.prefix)} marks", cure=f"Give {len(DEPTHS)} at most.")
-    deadline = command.deadline or now + state.settings.request_deadline
+    priority, deadline = command.priority, command.deadline or now + state.settings.request_deadline
+    if priority and not -HIGHEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+        cure = f"Give one from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}."
+        raise InvalidField("priority", f"{priority} is out of bounds", cure=cure)
+    refused: Refuse | None = None
+    if command.tenant:
+        if len(command.tenant) > LONGEST_NAME:
+            raise InvalidField("tenant", "is too long", cure=f"Give up to {LONGEST_NAME} characters.")
+        limits = tenants.limits_of(state, command.tenant)
+        priority, refused = min(priority, limits.priority), tenants.over_limit(state, command.tenant, limits, now)
     model = state.find_model(command.model)
-    name = model.name if model else command.model
     prefix = command.prefix
     if prefix and (model is None or not affinity.worth(state, model)):
         prefix = ()
-    request = Asking(command.request, name, command.holder, command.tenant, command.priority, now, deadline, 0, prefix)
+    name = model.name if model else command.model
+    request = Asking(command.request, name, command.holder, command.tenant, priority, now, deadline, 0, prefix)
     if model is None:
         return [_refused(request, routing.no_such_model(command.model), now)]
+    if refused is not None:
+        return [_refused(request, refused, now)]
     return settle(state, model, request, _plan(state, model, request, now), now)
 
 
@@ -142,7 +154,7 @@ def _queued(request: Asking, wait: Wait, explanation: Explanation | None, now: i
 def _refused(request: Asking, plan: Refuse, now: int) -> ev.RequestRefused:
     return ev.RequestRefused(
         at=now, model=request.model, request=request.id, code=plan.code.value, message=plan.message,
-        retry_after=plan.retry_after, explanation=plan.explanation,
+        retry_after=plan.retry_after, tenant=request.tenant, explanation=plan.explanation,
     )  # fmt: skip
 
 

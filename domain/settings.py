@@ -12,7 +12,21 @@ import msgspec
 
 from .errors import InvalidField, InvalidSetting
 from .profiles import parse_placement, parse_profiles
-from .units import FOREVER, GIB, MINUTE, SECOND, format_duration, format_size, parse_duration, parse_size
+from .units import (
+    FOREVER,
+    GIB,
+    MINUTE,
+    SECOND,
+    format_duration,
+    format_rate,
+    format_size,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
+
+HIGHEST_PRIORITY = 1000
+"""No request has a priority above this, or below its negative: beyond, ageing would take longer than anybody waits."""
 
 SettingValue = int | str
 """A setting as the core counts it: a number, or text."""
@@ -45,6 +59,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many requests may wait at once in the whole cluster."""
     priority_ageing: int = 1 * MINUTE
     """How much waiting one point of a request's priority is worth; off: higher priority always goes first."""
+    tenant_limit: int = FOREVER
+    """How many requests of one tenant may wait or run at once, unless it has a limit of its own."""
+    tenant_rate: int = 0
+    """The time from one of a tenant's requests to the next, in the long run; 0 means no limit."""
+    tenant_burst: int = 10
+    """How many requests a tenant that was quiet may send at once under ``tenant_rate``."""
+    tenant_priority: int = 0
+    """The highest priority that a tenant's requests may have; a higher one that is asked for counts as this."""
     load_silence: int = 5 * MINUTE
     """How long a load may show no progress before it counts as failed."""
     load_attempts: int = 3
@@ -63,9 +85,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The operators' own placement profiles: ``"NAME: SCORE WEIGHT, ...; NAME: ..."``."""
 
 
-_COUNTS = frozenset({"queue_limit", "load_attempts", "growth_per_tick", "prefix_affinity"})
+_LEAST = {
+    "queue_limit": 0, "load_attempts": 1, "growth_per_tick": 1, "prefix_affinity": 0,
+    "tenant_limit": 0, "tenant_burst": 1,
+    "tenant_priority": -HIGHEST_PRIORITY,
+}  # fmt: skip
+"""The settings that are numbers, and the least that each may be."""
+_CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit"})
 _SIZES = frozenset({"disk_margin"})
-_CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing"})
 _OFF_AT_ZERO = frozenset({"prefix_affinity"})
 
 
@@ -81,18 +108,26 @@ def parse_setting(name: str, value: object) -> SettingValue:
         return _TEXTS[name](value)
     if value == "off" and name in _OFF_AT_ZERO:
         return 0
-    if name in _COUNTS:
-        digits = value if isinstance(value, int) and not isinstance(value, bool) else None
-        if isinstance(value, str) and value.isdigit():
-            digits = int(value)
-        if digits is None or digits < (0 if name == "queue_limit" or name in _OFF_AT_ZERO else 1):
-            raise InvalidSetting(f"{name}: {value!r} is not a whole number that it can have.", cure="Give 1 or more.")
-        return digits
     if value == "off" and name in _CAN_BE_OFF:
         return FOREVER
+    if name in _LEAST:
+        return parse_count(value, name, _LEAST[name])
+    if name == "tenant_rate":
+        return parse_rate(value, name)  # type: ignore[arg-type]  # parse_rate names what is not text
     if name in _SIZES:
         return parse_size(value, name)  # type: ignore[arg-type]  # parse_size names what is not text
     return parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
+
+
+def parse_count(value: object, name: str, least: int = 0) -> int:
+    """A whole number that is not below ``least``, as a number or as text; raises InvalidSetting."""
+    number = value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, str) and value.removeprefix("-").isdecimal():
+        number = int(value)
+    if number is None or not least <= number < FOREVER:
+        cure = f"Give {max(1, least) if least >= 0 else least} or more."
+        raise InvalidSetting(f"{name}: {value!r} is not a whole number that it can have.", cure=cure)
+    return number
 
 
 def parse_idle_unload(value: object, field: str = "idle_unload") -> int | None:
@@ -116,14 +151,16 @@ def format_setting(name: str, value: SettingValue) -> str:
     """A setting's value as :func:`parse_setting` reads it back."""
     if isinstance(value, str):
         return value
+    if value >= FOREVER and name in _CAN_BE_OFF:
+        return "off"
     if name in _OFF_AT_ZERO and not value:
         return "off"
-    if name in _COUNTS:
+    if name in _LEAST:
         return str(value)
     if name in _SIZES:
         text = format_size(value)
         return text if parse_size(text) == value else f"{value}B"
-    return "off" if value >= FOREVER and name in _CAN_BE_OFF else format_duration(value)
+    return format_rate(value) if name == "tenant_rate" else format_duration(value)
 
 
 def parse_affinity(value: object, field: str = "prefix_affinity") -> int | None:

@@ -12,7 +12,7 @@ from bisect import insort
 import msgspec
 
 from .engine import Engine
-from .entities import Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus, Stray
+from .entities import Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus, Stray, Tenant
 from .errors import UnknownEvent
 from .events import EVENT_TYPES
 from .fairness import queue_key
@@ -42,6 +42,7 @@ class StateImage(msgspec.Struct, frozen=True):
     strays: list[Stray]
     frozen: list[str]
     prefixes: list[tuple[str, list[int]]] = []
+    tenants: list[Tenant] = []
 
 
 class EngineImage(msgspec.Struct, frozen=True):
@@ -82,6 +83,7 @@ def image_of_state(state: State) -> StateImage:
         strays=[state.strays[key] for key in sorted(state.strays)],
         frozen=sorted(state.frozen),
         prefixes=[(replica, list(marks)) for replica, (_, marks) in state.prefixes.held.items()],
+        tenants=[state.tenants[name] for name in sorted(state.tenants)],
     )
 
 
@@ -109,6 +111,8 @@ def state_from(image: StateImage) -> State:
     state = State()
     state.settings, state.arrivals, state.reservations = image.settings, image.arrivals, image.reservations
     state.frozen = dict.fromkeys(image.frozen)
+    state.tenants = {tenant.name: tenant for tenant in image.tenants}
+    state.tenants_due = sorted((tenant.due, tenant.name) for tenant in image.tenants if tenant.due)
     for model in image.models:
         _restore_model(state, model)
     for node in image.nodes:
@@ -156,6 +160,8 @@ def _restore_model(state: State, model: Model) -> None:
 def _restore_request(state: State, request: Request) -> None:
     state.requests[request.id] = request
     state.by_holder.setdefault(request.holder, {})[request.id] = None
+    if request.tenant:
+        state.live_of_tenant[request.tenant] = state.live_of_tenant.get(request.tenant, 0) + 1
     if request.status is RequestStatus.LOCKED:
         state.locks.setdefault(request.replica, {})[request.id] = None
     elif request.status is RequestStatus.QUEUED:

@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from heapq import heappush
 
 from .claims import Claim
-from .entities import LOADING_PHASES, Model, Node, Phase, Replica, Request, Stray
+from .entities import LOADING_PHASES, Model, Node, Phase, Replica, Request, Stray, Tenant
 from .prefixes import PrefixIndex
 from .selector import Selector, matches
 from .settings import Settings
@@ -101,14 +101,15 @@ _MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
     "parked", "everywhere", "frozen", "idle_timers", "over_budget",
-    "groups", "grouped", "staged_at",
+    "groups", "grouped", "staged_at", "tenants", "live_of_tenant",
 )  # fmt: skip
 
 
 class State:
     """Everything that decisions may depend on, but for the command and ``now``.
 
-    Entities: ``nodes``, ``models``, ``replicas``, ``requests``, ``strays`` by id; ``settings``; ``frozen``.
+    Entities: ``nodes``, ``models``, ``replicas``, ``requests``, ``strays``, ``tenants`` by id; ``settings``;
+    ``frozen``.
     Counters: ``arrivals`` and ``reservations`` give requests and replicas their serial numbers.
     Indexes (maps used as ordered sets have None as values):
 
@@ -121,6 +122,7 @@ class State:
       ``disk_used``: node to bytes staged or being staged
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``everywhere``: those with one per candidate
     - ``over_budget``: nodes where more is in use or reserved in a pool than the budget allows
+    - ``live_of_tenant``: how many requests of a tenant wait or run; ``tenants_due``: a heap of (due, tenant)
     - ``idle_timers``: replica to the instant of the one ``idle`` timer that it has in the heap
     - ``staged_at``: (model, revision) to the names of the nodes that hold its files, in order
     - ``groups``: anti-affinity group to node to how many of its members are there, and how many of them insist;
@@ -130,7 +132,9 @@ class State:
     - ``timers``: a heap whose first entry is always live
     """
 
-    __slots__ = (*_MAPS, "approved", "arrivals", "prefixes", "reservations", "settings", "timers", "warm_by_size")
+    __slots__ = (
+        *_MAPS, "approved", "arrivals", "prefixes", "reservations", "settings", "tenants_due", "timers", "warm_by_size",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -165,6 +169,9 @@ class State:
         self.groups: dict[str, dict[str, tuple[int, int]]] = {}
         self.grouped: dict[str, tuple[str, bool]] = {}
         self.staged_at: dict[tuple[str, int], list[str]] = {}
+        self.tenants: dict[str, Tenant] = {}
+        self.live_of_tenant: dict[str, int] = {}
+        self.tenants_due: list[tuple[int, str]] = []
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []
         self.prefixes = PrefixIndex()
@@ -182,6 +189,8 @@ class State:
         copy.over_budget = self.over_budget.copy()
         copy.idle_timers, copy.prefixes = self.idle_timers.copy(), self.prefixes.fork()
         copy.grouped = self.grouped.copy()
+        copy.tenants = self.tenants.copy()
+        copy.live_of_tenant, copy.tenants_due = self.live_of_tenant.copy(), self.tenants_due.copy()
         copy.candidate_sets = {key: value.fork() for key, value in self.candidate_sets.items()}
         copy.warm = {key: value.fork() for key, value in self.warm.items()}
         copy.by_node = {key: value.copy() for key, value in self.by_node.items()}

@@ -81,6 +81,31 @@ def tell_duration(length: int) -> str:
 _NEXT = {"us": MILLISECOND, "ms": SECOND, "s": MINUTE}
 
 
+def parse_rate(text: str, field: str = "rate") -> int:
+    """Microseconds from one to the next in ``"5/s"``, ``"100/m"`` or ``"1/90s"``; 0 for ``"off"``; raises InvalidField.
+
+    Rounded to whole microseconds, in favour of who is limited.
+    """
+    if text == "off":
+        return 0
+    count, _, unit = (part.strip() for part in str(text).partition("/"))
+    if count.isdecimal() and unit:
+        within = parse_duration(unit if unit[0].isdigit() else f"1{unit}", field)
+        if int(count) and int(count) <= within < FOREVER:
+            return within // int(count)
+    raise InvalidField(field, f"{text!r} is not a rate", cure='Use a number a length: "5/s", "100/m", or "off".')
+
+
+def format_rate(between: int) -> str:
+    """A rate as :func:`parse_rate` reads it back."""
+    if not between:
+        return "off"
+    for unit, name in ((SECOND, "s"), (MINUTE, "m"), (HOUR, "h"), (DAY, "d")):
+        if between <= unit and unit // (unit // between) == between:
+            return f"{unit // between}/{name}"
+    return f"1/{format_duration(between)}"
+
+
 def parse_size(text: str | int, field: str = "size") -> int:
     """Bytes in ``"64GiB"``, ``"900GB"``, ``"1.5TiB"`` or a whole number; raises InvalidField."""
     if isinstance(text, int) and not isinstance(text, bool) and text >= 0:

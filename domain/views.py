@@ -8,12 +8,13 @@ from __future__ import annotations
 import msgspec
 
 from .claims import total
-from .entities import LOADING_PHASES, Budget, Model, Node, NodeStatus, Phase, Replica, Request
+from .entities import LOADING_PHASES, Budget, Model, Node, NodeStatus, Phase, Replica, Request, TenantLimits
 from .selector import format_selector
-from .settings import format_affinity, format_idle_unload
+from .settings import format_affinity, format_idle_unload, format_setting
 from .shrinking import copies, floor_of
 from .state import State
-from .units import FOREVER, format_size
+from .tenants import earliest, limits_of
+from .units import FOREVER, format_rate, format_size
 
 
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +146,23 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     failure: str
     retry_at: int
     load_status: LoadStatusView | None
+
+
+class TenantView(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's use and what holds for it now; ``own_limits``: an operator gave it some, else they are the settings.
+
+    ``at_once`` and ``rate`` as people write them; ``next_at`` is when its next request may come, 0 when at once.
+    """
+
+    name: str
+    running: int
+    waiting: int
+    at_once: str
+    rate: str
+    burst: int
+    priority: int
+    own_limits: bool
+    next_at: int
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -347,3 +365,30 @@ def request_view(state: State, request: Request) -> RequestView:
         place=queue.index(request.id) + 1 if request.id in queue else 0,
         passes=request.passes,
     )
+
+
+def tenant_views(state: State, now: int) -> list[TenantView]:
+    """Every tenant that has requests in the cluster, limits of its own, or was busy lately; by name."""
+    waiting: dict[str, int] = {}
+    for queue in state.queues.values():
+        for _, _, request in queue:
+            tenant = state.requests[request].tenant
+            waiting[tenant] = waiting.get(tenant, 0) + 1
+    views = []
+    for name in sorted({*state.tenants, *state.live_of_tenant}):
+        limits, known = limits_of(state, name), state.tenants.get(name)
+        comes_at = earliest(known, limits) if known is not None and limits.rate else 0
+        views.append(
+            TenantView(
+                name=name,
+                running=state.live_of_tenant.get(name, 0) - waiting.get(name, 0),
+                waiting=waiting.get(name, 0),
+                at_once=format_setting("tenant_limit", limits.at_once),
+                rate=format_rate(limits.rate),
+                burst=limits.burst,
+                priority=limits.priority,
+                own_limits=known is not None and known.limits != TenantLimits(),
+                next_at=comes_at if comes_at > now else 0,
+            )
+        )
+    return views

@@ -42,9 +42,11 @@ def with_trace(scenario: Scenario, trace: str) -> Scenario:
 
 
 class Arrive(Protocol):
-    """Takes a request: its model, how long it is served, how long it waits, its priority and its prompt."""
+    """Takes a request: its model, how long it is served, how long it waits, its priority, its prompt and its tenant."""
 
-    def __call__(self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = ()) -> None:
+    def __call__(
+        self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = (), tenant: str = ""
+    ) -> None:
         """A request arrives now."""
 
 
@@ -97,7 +99,7 @@ class Arrivals:
 
     def _one_of(self, request: RequestSpec, left: int, duration: int) -> None:
         service = request.service_time or self.service_of(request.model)
-        self.arrive(request.model, service, request.deadline, request.priority, request.prompt)
+        self.arrive(request.model, service, request.deadline, request.priority, request.prompt, tenant=request.tenant)
         due = self.clock.elapsed + request.every
         if left > 1 and due <= duration:
             self.clock.after(request.every, self._one_of, request, left - 1, duration)
@@ -111,7 +113,7 @@ class Arrivals:
     def _poisson(self, workload: WorkloadSpec, chooser: _Chooser, number: int, end: int, at: int) -> None:
         model = chooser.choose(self.streams[f"workload/{number}"].random())
         service = workload.service_time or self.service_of(model)
-        self.arrive(model, service, workload.deadline, workload.priority)
+        self.arrive(model, service, workload.deadline, workload.priority, tenant=workload.tenant)
         self._next(workload, chooser, number, end, at)
 
     def _next_bursty(self, workload: WorkloadSpec, source: _Bursty, end: int) -> None:
@@ -121,7 +123,7 @@ class Arrivals:
 
     def _from_bursty(self, workload: WorkloadSpec, source: _Bursty, end: int, model: str) -> None:
         service = workload.service_time or self.service_of(model)
-        self.arrive(model, service, workload.deadline, workload.priority)
+        self.arrive(model, service, workload.deadline, workload.priority, tenant=workload.tenant)
         self._next_bursty(workload, source, end)
 
     def _next_conversation(
@@ -147,7 +149,7 @@ class Arrivals:
         self, workload: WorkloadSpec, model: str, turns: Iterator[tuple[int, Chain]], end: int, prompt: Chain
     ) -> None:
         service = workload.service_time or self.service_of(model)
-        self.arrive(model, service, workload.deadline, workload.priority, prompt)
+        self.arrive(model, service, workload.deadline, workload.priority, prompt, tenant=workload.tenant)
         self._turn(workload, model, turns, end)
 
     def _trace(
@@ -164,7 +166,8 @@ class Arrivals:
         row = rows[place]
         model = row.model or chooser.choose(self.streams[f"workload/{number}"].random())
         service = row.service_time or workload.service_time or self.service_of(model)
-        self.arrive(model, service, row.deadline or workload.deadline, row.priority or workload.priority, row.prompt)
+        deadline, priority = row.deadline or workload.deadline, row.priority or workload.priority
+        self.arrive(model, service, deadline, priority, row.prompt, tenant=workload.tenant)
         self._trace(rows, place + 1, workload, chooser, number, end)
 
 

@@ -117,7 +117,9 @@ class Gateways:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def arrive(self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = ()) -> None:
+    def arrive(
+        self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = (), tenant: str = ""
+    ) -> None:
         """A client's request comes in. ``deadline`` is a length, 0 for the setting's."""
         tally = self.tally
         tally.submitted += 1
@@ -131,7 +133,7 @@ class Gateways:
         until = FOREVER if deadline >= FOREVER else now + deadline if deadline else 0
         command = AcquireLock(
             request=call.id, model=model, holder=self.holder(gateway), priority=priority, deadline=until,
-            prefix=marks_of(prompt) if prompt else (),
+            tenant=tenant, prefix=marks_of(prompt) if prompt else (),
         )  # fmt: skip
         self.writer.submit(
             Envelope(command_id=f"{call.id}.acquire", command=command, actor=command.holder, request_id=call.id),

@@ -27,6 +27,7 @@ from .placements import Placements
 from .pools import could_lie_in, wrong_claim
 from .prefix_rules import PrefixRules
 from .queueing import Queues
+from .tenancy import Tenants
 
 VIOLATIONS_KEPT = 20
 """So many of each property."""
@@ -62,6 +63,7 @@ class Invariants:
         self.picture = Picture()
         self.queues = Queues(self.picture)
         self.placements = Placements(self.picture)
+        self.tenants = Tenants()
         self.settings = settings or Settings()
         load_attempts = self.settings.load_attempts
         self.violations: list[Violation] = []
@@ -282,7 +284,7 @@ class Invariants:
             cycle = " || ".join(self.stories.get(event.request, ())[-3:]) or f"waits for {event.wait.kind}"
             text = f"{event.request} goes round in circles while nothing changes: {cycle}"
             self.breach("T", text, event.request)
-        self.queues.see(event)
+        self._let_in(event)
         picture.waiting[event.request] = event.model
         model = picture.models.get(event.model)
         if model is not None:
@@ -291,6 +293,12 @@ class Invariants:
             if event.wait.kind == "capacity" and not self._could_fit(model):
                 self.breach("W", f"{event.request} waits for room for {event.model} that no candidate has", event.model)
         self._unlock(event.request)
+
+    def _let_in(self, event: ev.RequestQueued | ev.ReplicaLocked) -> None:
+        self.queues.see(event)
+        if event.tenant:
+            for prop, text in self.tenants.let_in(event, self.settings):
+                self.breach(prop, text, event.tenant)
 
     def _could_fit(self, model: ModelView) -> bool:
         """Whether some candidate, emptied, could hold one replica."""
@@ -309,7 +317,7 @@ class Invariants:
         model = self.picture.models.get(event.model)
         # A request that has used up its own steps is refused whatever there is: that is what T asks for.
         spent = self.steps.get(event.request, 0) >= self.bound
-        if model is not None and not spent and event.code not in ("unknown_model", "queue_full"):
+        if model is not None and not spent and event.code not in ("unknown_model", "queue_full", "rate_limited"):
             replica = self.picture.usable(model)
             if replica is not None:
                 text = f"{event.request} is refused ({event.code}) while {replica.id} on {replica.node} has room"
@@ -317,12 +325,16 @@ class Invariants:
         if event.code == "queue_full" and len(self.picture.waiting) < self.settings.queue_limit:
             waiting = f"{len(self.picture.waiting)} of {self.settings.queue_limit} wait"
             self.breach("U", f"{event.request} is refused for a full queue while {waiting}", "queue")
+        if event.code == "rate_limited":
+            for prop, text in self.tenants.refused(event, self.settings):
+                self.breach(prop, text, event.tenant)
         self._end(event.request, event.model)
 
     def _end(self, request: str, model: str) -> None:
         self._stop_waiting(request, model)
         self._unlock(request)
         self.queues.end(request)
+        self.tenants.end(request)
         self.changes += 1
         for memory in (self.steps, self.rounds, self.stories):
             memory.pop(request, None)
@@ -348,7 +360,7 @@ class Invariants:
             self._stop_waiting(event.request, event.model)
             self.rounds.pop(event.request, None)
             self.touched[event.model] = None
-        self.queues.see(event)
+        self._let_in(event)
         replica = picture.replicas.get(event.replica)
         if event.request in picture.locked:
             self.breach("S", f"{event.request} holds {picture.locked[event.request]} and locks {event.replica}")
@@ -674,9 +686,13 @@ class Invariants:
     def on_SettingsChanged(self, event: ev.SettingsChanged) -> None:
         self._changed(everything=True)
         self.settings = replace(self.settings, **event.values)
+        self.tenants.settings_changed(event)
         # A request that began under the larger budget may use it up.
         self.load_attempts = max(self.load_attempts, self.settings.load_attempts)
         self.bound = passes_allowed(self.load_attempts)
+
+    def on_TenantLimitsSet(self, event: ev.TenantLimitsSet) -> None:
+        self.tenants.limits_changed(event)
 
     def on_Frozen(self, event: ev.Frozen) -> None:
         self.changes += 1

@@ -63,9 +63,16 @@ def _books(state: State) -> Iterator[Finding]:
         if tuple(used) != state.committed[name]:
             yield "S", f"{name} counts {state.committed[name]} bytes as used, its replicas claim {tuple(used)}", name
     locks: dict[str, set[str]] = {}
+    of_tenant: dict[str, int] = {}
     for request in state.requests.values():
+        if request.tenant:
+            of_tenant[request.tenant] = of_tenant.get(request.tenant, 0) + 1
         if request.status is RequestStatus.LOCKED:
             locks.setdefault(request.replica, set()).add(request.id)
+    for tenant in state.live_of_tenant.keys() | of_tenant.keys():
+        counted, live = state.live_of_tenant.get(tenant, 0), of_tenant.get(tenant, 0)
+        if counted != live:
+            yield "S", f"tenant {tenant} counts {counted} requests and has {live}", tenant
     for replica_id in state.locks.keys() | locks.keys():
         if set(state.locks.get(replica_id, ())) != locks.get(replica_id, set()):
             yield "S", f"{replica_id}: requests in flight are not its live locks", replica_id

@@ -30,7 +30,7 @@ from interlock.domain import (
     variant,
 )
 from interlock.domain import events as ev
-from interlock.domain.applying import changes, handlers
+from interlock.domain.applying import changes, handlers, tenants
 from interlock.domain.entities import NodeStatus, Phase, Wait
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.profiles import BUILT_IN
@@ -168,6 +168,39 @@ def disk_unchecked(patches: Patches) -> None:
 def ageing_forgotten(patches: Patches) -> None:
     """Priority is strict: a request waits for as long as requests of higher priority go on coming."""
     patches.swap(fairness.rank, lambda settings, arrival, priority: -priority)
+
+
+def tenant_never_released(patches: Patches) -> None:
+    """A request that is over goes on counting for its tenant, which is shut out for good after a while."""
+    patches.swap(tenants.let_out, lambda at, tenant: None)
+
+
+def tenant_counted_twice(patches: Patches) -> None:
+    """A request is counted again when it gets the lock that it waited for."""
+    take_in, locked = tenants.take_in, handlers.HANDLERS[ev.ReplicaLocked]
+
+    def counted_again(at: Any, event: Any) -> None:
+        known = event.request in at.requests
+        locked(at, event)
+        if known and event.tenant:
+            take_in(at, event.tenant, event.at)
+
+    patches.entry(handlers.HANDLERS, ev.ReplicaLocked, counted_again)
+
+
+def rate_forgotten(patches: Patches) -> None:
+    """A tenant's rate is told and never kept to: its instant does not move."""
+    take_in = tenants.take_in
+
+    def standing_still(at: Any, tenant: str, instant: int) -> None:
+        before = at.tenants.get(tenant)
+        take_in(at, tenant, instant)
+        if before is not None:
+            at.tenants[tenant] = before
+        else:
+            at.tenants.pop(tenant, None)
+
+    patches.swap(take_in, standing_still)
 
 
 # --- eviction -------------------------------------------------------------------------------------------------------
@@ -686,6 +719,9 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (budget_ignored_on_shrink, "Q", "budget-lowered", True),
     (margin_ignored, "S", "disk-margin", True),
     (span_counted_once, "S", "two-gpus-one-model", True),
+    (tenant_never_released, "U", "noisy-tenant", True),
+    (tenant_counted_twice, "U", "tenant-waits-its-turn", True),
+    (rate_forgotten, "S", "noisy-tenant", True),
     (model_name_unchecked, "S", "port-used-again", False),
     (ttl_ignored, "S", "idle-models-leave", True),
     *node_mutations.ROWS,

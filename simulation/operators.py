@@ -19,6 +19,7 @@ from interlock.domain.commands import (
     SetNodeLabels,
     SetReplicaSlots,
     SetScheduling,
+    SetTenantLimits,
     StoreLoadInfo,
     Thaw,
 )
@@ -50,7 +51,7 @@ class Operators:
         self.clock.at(START + spec.at, self._do, spec)
 
     def _do(self, spec: AdminSpec) -> None:
-        self.history.append((self.clock.elapsed, spec.action, spec.node or spec.model))
+        self.history.append((self.clock.elapsed, spec.action, spec.node or spec.model or spec.tenant))
         node = self.cluster.nodes.get(spec.node)
         if node is not None and not node.worker.up and spec.action in ("approve", "resume"):
             # A machine that was off joins now; the operator's word follows its registration.
@@ -79,6 +80,8 @@ class Operators:
             return _node_command(spec)
         if spec.model:
             return self._model_command(spec)
+        if spec.tenant:
+            return SetTenantLimits(tenant=spec.tenant, limits=spec.values["limits"])
         if spec.action == "set":
             return ChangeSettings(values=spec.values["settings"])
         return Freeze(what=spec.values["what"]) if spec.action == "freeze" else Thaw(what=spec.values["what"])

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from interlock.domain.effects import EFFECT_TYPES
-from interlock.domain.entities import LoadSpec, Scheduling
+from interlock.domain.entities import LoadSpec, Scheduling, TenantLimits
 from interlock.domain.errors import InvalidField
 from interlock.domain.memory import parse_pools
 from interlock.domain.profiles import parse_placement
 from interlock.domain.refusals import RefusalCode
 from interlock.domain.selector import Selector, parse_selector
 from interlock.domain.settings import SettingValue, parse_affinity, parse_idle_unload
+from interlock.domain.tenants import parse_limits
 from interlock.domain.units import FOREVER, MINUTE, SECOND, parse_duration, parse_size
 
 from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole
@@ -37,6 +38,7 @@ from .scenario import (
     RequestSpec,
     Scenario,
     ScopeSpec,
+    TenantSpec,
     WorkloadSpec,
 )
 from .traces import FORMATS
@@ -70,6 +72,7 @@ def parse_scenario(data: dict[str, Any], text: str, name: str, folder: Path) -> 
         nodes=tuple(reader.node(table) for table in top.tables("nodes")),
         models=tuple(reader.model(table) for table in top.tables("models")),
         replicas=tuple(reader.replica(table) for table in top.tables("replicas")),
+        tenants=tuple(reader.tenant(table) for table in top.tables("tenants")),
         requests=tuple(reader.request(table) for table in top.tables("requests")),
         workloads=tuple(reader.workload(table) for table in top.tables("workloads")),
         admin=tuple(reader.admin(table) for table in top.tables("admin")),
@@ -114,6 +117,7 @@ class _Reader:
         self.nodes: list[str] = []
         self.models: list[str] = []
         self.schedulings: dict[str, Scheduling] = {}
+        self.tenants: list[str] = []
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
@@ -198,7 +202,17 @@ class _Reader:
             deadline=table.duration("deadline", 0),
             priority=table.integer("priority", 0, least=None),
             prompt=chain_of_parts(table.mapping("prompt", {}, _blocks).items()),
+            tenant=table.text("tenant", ""),
         )
+        table.done()
+        return spec
+
+    def tenant(self, table: Table) -> TenantSpec:
+        name = table.text("name")
+        if name in self.tenants or not name:
+            raise table.error("name", f"{name!r} is taken or empty", "Give each tenant its own name.")
+        self.tenants.append(name)
+        spec = TenantSpec(name=name, limits=_limits(table))
         table.done()
         return spec
 
@@ -227,6 +241,7 @@ class _Reader:
             service_time=table.distribution("service_time", None), deadline=table.duration("deadline", 0),
             priority=table.integer("priority", 0, least=None), bursts=_bursts(table) if kind == "poisson" else None,
             talk=_talk(table) if kind == "conversations" else None,
+            tenant=table.text("tenant", ""),
         )  # fmt: skip
         table.done()
         return spec
@@ -348,6 +363,9 @@ class _Reader:
             )  # fmt: skip
         return AdminSpec(action=action, at=at, model=name, values=values)
 
+    def _of_tenant(self, table: Table, action: str, at: int) -> AdminSpec:
+        return AdminSpec(action=action, at=at, tenant=table.text("tenant"), values={"limits": _limits(table)})
+
     def _freeze(self, table: Table, action: str, at: int) -> AdminSpec:
         return AdminSpec(action=action, at=at, values={"what": table.choice("what", ("evictions", "reconciler"))})
 
@@ -421,7 +439,19 @@ ACTIONS: dict[str, Callable[[_Reader, Table, str, int], AdminSpec]] = {
     **dict.fromkeys(("set-scheduling", "declare-model", "edit-model", "remove-model", "load-info"), _Reader._of_model),
     **dict.fromkeys(("freeze", "thaw"), _Reader._freeze),
     "set": _Reader._set,
+    "set-tenant-limits": _Reader._of_tenant,
 }
+
+
+def _limits(table: Table) -> TenantLimits:
+    """A tenant's own limits; what is not given is as the settings say."""
+    # Each is read by itself, so that the one that is wrong is named with its line.
+    return TenantLimits(
+        at_once=table.take("at_once", None, lambda value: parse_limits({"at_once": value}).at_once),
+        rate=table.take("rate", None, lambda value: parse_limits({"rate": value}).rate),
+        burst=table.take("burst", None, lambda value: parse_limits({"burst": value}).burst),
+        priority=table.take("priority", None, lambda value: parse_limits({"priority": value}).priority),
+    )
 
 
 def _again(table: Table) -> Table:

@@ -12,7 +12,7 @@ from typing import Any
 from interlock.domain import events as ev
 from interlock.domain.apply import apply
 from interlock.domain.claims import Claim
-from interlock.domain.commands import ChangeSettings, Command, DeclareModel, Done, Envelope, StartEpoch
+from interlock.domain.commands import ChangeSettings, Command, DeclareModel, Done, Envelope, SetTenantLimits, StartEpoch
 from interlock.domain.decide import decide
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.errors import InterlockError, UnreadableFile
@@ -55,6 +55,9 @@ class Prologue:
         self._decided(StartEpoch(epoch=1, writer="writer-1"), "the scheduler")
         if self.scenario.settings:
             self._decided(ChangeSettings(values=self.scenario.settings), "the settings")
+        for tenant in self.scenario.tenants:
+            limited = SetTenantLimits(tenant=tenant.name, limits=tenant.limits)
+            self._decided(limited, f"tenant {tenant.name}")
         for spec in self.scenario.nodes:
             node = self.cluster.add(spec)
             if spec.up:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from interlock.domain.entities import Budget, LoadSpec, Scheduling
+from interlock.domain.entities import Budget, LoadSpec, Scheduling, TenantLimits
 from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import FOREVER, MINUTE, SECOND
 
@@ -72,6 +72,13 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
     busy_for: int = FOREVER
 
 
+class TenantSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant with limits of its own."""
+
+    name: str
+    limits: TenantLimits = TenantLimits()
+
+
 class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Requests at fixed moments. ``deadline`` bounds the wait for a lock; 0 means the setting."""
 
@@ -83,6 +90,7 @@ class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
     deadline: int = 0
     priority: int = 0
     prompt: Chain = ()
+    tenant: str = ""
 
 
 class Bursts(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +120,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     bursts: Bursts | None = None
     talk: Talk | None = None
+    tenant: str = ""
 
 
 class FaultSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +144,7 @@ class AdminSpec(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     node: str = ""
     model: str = ""
+    tenant: str = ""
     values: dict[str, Any] = {}
 
 
@@ -192,6 +202,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodeSpec, ...] = ()
     models: tuple[ModelSpec, ...] = ()
     replicas: tuple[ReplicaSpec, ...] = ()
+    tenants: tuple[TenantSpec, ...] = ()
     requests: tuple[RequestSpec, ...] = ()
     workloads: tuple[WorkloadSpec, ...] = ()
     faults: tuple[FaultSpec, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-KEYS = {"nodes": "name", "models": "name", "replicas": "id", "requests": "id"}
+KEYS = {"nodes": "name", "models": "name", "replicas": "id", "requests": "id", "tenants": "name"}
 """What names a row of each kind."""
 
 

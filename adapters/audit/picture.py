@@ -14,10 +14,12 @@ from interlock.domain.views import (
     NodeView,
     ReplicaView,
     RequestView,
+    TenantView,
     model_view,
     node_view,
     replica_view,
     request_view,
+    tenant_views,
 )
 
 
@@ -32,6 +34,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     requests: list[RequestView]
     settings: dict[str, str]
     frozen: list[str]
+    tenants: list[TenantView]
 
 
 def picture(state: State, now: int) -> Picture:
@@ -48,6 +51,7 @@ def picture(state: State, now: int) -> Picture:
         requests=[request_view(state, request) for request in requests],
         settings=settings_view(state.settings),
         frozen=sorted(state.frozen),
+        tenants=tenant_views(state, now),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from interlock.domain import events as ev
 from interlock.domain.entities import Wait
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
-from interlock.domain.units import FOREVER, format_instant, format_size, tell_duration
+from interlock.domain.units import FOREVER, format_instant, format_rate, format_size, tell_duration
 
 _WAITS = {
     "load": "for a copy to load",
@@ -223,6 +223,19 @@ def _holder(e: ev.HolderLost) -> str:
     return f"Gateway run {e.holder} fell silent; its {e.requests} requests end now."
 
 
+def _tenant_limits(e: ev.TenantLimitsSet) -> str:
+    own, told = e.limits, []
+    if own.at_once is not None:
+        told.append("any number of requests at once" if own.at_once >= FOREVER else f"{own.at_once} requests at once")
+    if own.rate is not None:
+        told.append(f"{format_rate(own.rate)} in the long run" if own.rate else "any rate")
+    if own.burst is not None:
+        told.append(f"{own.burst} in a burst")
+    if own.priority is not None:
+        told.append(f"a priority of at most {own.priority}")
+    return f"Tenant {e.tenant} may have {', '.join(told) or 'what the settings say'} from now on."
+
+
 _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.NodeRegistered: _registered,
     ev.NodeApproved: lambda e: f"Node {e.node} was approved and may take work.",
@@ -271,6 +284,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.EpochStarted: lambda e: f"Writer {e.writer} took over as epoch {e.epoch}.",
     ev.HolderLost: _holder,
     ev.SettingsChanged: _settings,
+    ev.TenantLimitsSet: _tenant_limits,
     ev.Frozen: lambda e: f"An operator froze {_FREEZABLE.get(e.what, e.what)}.",
     ev.Thawed: lambda e: f"An operator thawed {_FREEZABLE.get(e.what, e.what)}.",
 }

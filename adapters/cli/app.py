@@ -25,6 +25,7 @@ _COMMANDS = {
     "models": ("cluster:models", "List models; apply a file, load, unload or remove one."),
     "replicas": ("cluster:replicas", "List replicas; evict one."),
     "requests": ("cluster:requests", "List the requests that wait or run."),
+    "tenants": ("tenants:tenants", "List tenants, their use and limits; limit one."),
     "locks": ("cluster:locks", "Release a request's lock."),
     "freeze": ("cluster:freeze", "Stop evictions, or the reconciler."),
     "thaw": ("cluster:thaw", "Let what is frozen go on."),

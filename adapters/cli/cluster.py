@@ -91,6 +91,14 @@ def _request_cells(row: dict[str, Any]) -> list[Any]:
     return [row.get(key) for key in ("id", "model", "status", "replica", "wait", "holder")]
 
 
+def _tenant_cells(row: dict[str, Any]) -> list[Any]:
+    from interlock.domain.units import format_instant
+
+    following = row.get("next_at") or 0
+    keys = ("name", "running", "waiting", "at_once", "rate", "burst", "priority")
+    return [*map(row.get, keys), format_instant(following) if following else "now"]
+
+
 Table = tuple[tuple[str, ...], Callable[[dict[str, Any]], list[Any]]]
 
 TABLES: dict[str, Table] = {
@@ -101,6 +109,7 @@ TABLES: dict[str, Table] = {
     ),
     "replicas": (("REPLICA", "MODEL", "NODE", "PHASE", "IN FLIGHT", "ADDRESS"), _replica_cells),
     "requests": (("REQUEST", "MODEL", "STATUS", "REPLICA", "WAITS FOR", "HOLDER"), _request_cells),
+    "tenants": (("TENANT", "RUNNING", "WAITING", "AT ONCE", "RATE", "BURST", "PRIORITY", "NEXT"), _tenant_cells),
 }
 """What the tables show: headings, and a row's cells."""
 

@@ -8,7 +8,11 @@ import itertools
 import msgspec
 
 from interlock.domain.errors import InvalidSetting
+from interlock.domain.tenants import LONGEST_TENANT
 from interlock.domain.units import HOUR, MIB, SECOND
+
+CLIENT = "client"
+"""The tenant of whoever has ``client_token``. Without any token requests have no tenant, and no limits."""
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,6 +22,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Opens ``/api/node/...`` to workers."""
     client_token: str = ""
     """Opens ``/v1/...`` to clients."""
+    tenants: dict[str, str] = {}
+    """Client tokens by their tenants' names: each opens ``/v1/...`` too, and its requests count as that tenant's."""
     admin_token: str = ""
     """Opens every other path of ``/api``, ``/metrics`` and ``/events`` to operators."""
     insecure: bool = False
@@ -51,17 +57,14 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(config: GatewayConfig, host: str) -> None:
-    """Refuse to listen beyond loopback without tokens, or with one token for two audiences; raises InvalidSetting."""
+    """Refuse to listen beyond loopback without tokens, or with one token for two purposes; raises InvalidSetting."""
     tokens = {name: getattr(config, name) for name in ("registration_token", "client_token", "admin_token")}
-    for first, second in itertools.combinations(tokens, 2):
-        if tokens[first] and tokens[first] == tokens[second]:
-            raise InvalidSetting(
-                f"{first}, {second}: both are the same, so that whoever has one may do what the other is for.",
-                cure="Set three different tokens.",
-            )
+    named = {f"tenants.{name}": token for name, token in config.tenants.items()}
+    _check_tenants(config)
+    _check_different(tokens | named)
     if config.insecure or is_loopback(host):
         return
-    missing = [name for name, token in tokens.items() if not token]
+    missing = [name for name, token in tokens.items() if not token and not (name == "client_token" and named)]
     if missing:
         raise InvalidSetting(
             f"{', '.join(missing)}: not set, and {host} can be reached from other machines.",
@@ -69,3 +72,21 @@ def check_bind(config: GatewayConfig, host: str) -> None:
             + ", ".join(f"INTERLOCK_{name.upper()}" for name in missing)
             + ", or listen on 127.0.0.1, or pass --insecure.",
         )
+
+
+def _check_tenants(config: GatewayConfig) -> None:
+    for name, token in config.tenants.items():
+        if not 0 < len(name) <= LONGEST_TENANT or not name.isprintable() or name == CLIENT:
+            cure = f"Give 1 to {LONGEST_TENANT} characters that can be printed; {CLIENT!r} is whoever has client_token."
+            raise InvalidSetting(f"tenants: {name!r} is no tenant's name.", cure=cure)
+        if not token:
+            raise InvalidSetting(f"tenants.{name}: its token is empty.", cure="Give each tenant a token of its own.")
+
+
+def _check_different(tokens: dict[str, str]) -> None:
+    for first, second in itertools.combinations(tokens, 2):
+        if tokens[first] and tokens[first] == tokens[second]:
+            raise InvalidSetting(
+                f"{first}, {second}: both are the same, so that whoever has one may do what the other is for.",
+                cure="Set three different tokens, and another for each tenant.",
+            )

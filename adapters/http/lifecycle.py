@@ -86,12 +86,21 @@ class Claims:
             request_id=ids.request,
         )
 
-    def claim(self, model: str, ids: Ids, wait: int | None = None, prefix: tuple[int, ...] = ()) -> Claim:
+    def claim(
+        self,
+        model: str,
+        ids: Ids,
+        wait: int | None = None,
+        prefix: tuple[int, ...] = (),
+        *,
+        tenant: str = "",
+        priority: int = 0,
+    ) -> Claim:
         """A claim on ``model``, to be entered with ``async with``. ``wait`` in µs bounds the wait for a lock.
 
         ``prefix`` are the marks of the prompt.
         """
-        return Claim(self, model, ids, wait, prefix)
+        return Claim(self, model, ids, wait, prefix, tenant, priority)
 
     def settle(self, envelope: Envelope) -> asyncio.Task[None]:
         """Have ``envelope`` decided, however long that takes, whoever is cancelled meanwhile."""
@@ -155,11 +164,22 @@ class Claim:
     normal end is served, an exception is failed, cancellation or a broken connection is cancelled.
     """
 
-    def __init__(self, claims: Claims, model: str, ids: Ids, wait: int | None, prefix: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        claims: Claims,
+        model: str,
+        ids: Ids,
+        wait: int | None,
+        prefix: tuple[int, ...] = (),
+        tenant: str = "",
+        priority: int = 0,
+    ) -> None:
         self._claims = claims
         self._model = model
         self._prefix = prefix
         self._wait = wait
+        self._tenant = tenant
+        self._priority = priority
         self._open = False
         """Whether the core may know this request as alive."""
         self._lock: Locked | None = None
@@ -179,8 +199,9 @@ class Claim:
         holder = self._claims.holder
         for _ in range(_MOST_NAMES):
             acquire = AcquireLock(
-                request=self.ids.request, model=self._model, holder=holder, deadline=deadline, prefix=self._prefix
-            )
+                request=self.ids.request, model=self._model, holder=holder, deadline=deadline, tenant=self._tenant,
+                priority=self._priority, prefix=self._prefix,
+            )  # fmt: skip
             try:
                 await self._obtain(acquire)
                 return self
@@ -234,6 +255,7 @@ class Claim:
             if reply.code == "conflict":
                 raise RequestTaken(reply.message)  # caught where the claim is entered: it asks under another id
             claims.metrics.outcomes.add("refused")
+            claims.metrics.refusals.add(reply.code)
         # A refused report stays open, and is ended as failed: a no may also mean that the core had nothing to route
         # and the lock still stands. Releasing what is not held changes nothing.
         error = rejection(reply)

@@ -20,13 +20,14 @@ from aiohttp import web
 from interlock.adapters.grpc.calls import ChatMessage, Generation, Piece, Vector
 from interlock.domain.commands import Locked
 from interlock.domain.errors import BackendDeclined, InterlockError, InvalidField, InvariantBroken, NotFound
+from interlock.domain.settings import HIGHEST_PRIORITY
 from interlock.domain.units import parse_duration
 
 from .kit import IDS, Gateway, Route, fields, json_response, query, read
 from .lifecycle import Claim
 from .problems import describe
 from .prompts import key_of, marks_of_chat, marks_of_text
-from .security import Audience
+from .security import TENANT, Audience
 
 log = logging.getLogger("interlock.gateway")
 
@@ -107,6 +108,14 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
     input: str | list[str]
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = None
+
+
+def _priority(request: web.Request) -> int:
+    given = request.headers.get("X-Interlock-Priority", "0").strip()
+    if not given.removeprefix("-").isdecimal() or not -HIGHEST_PRIORITY <= int(given) <= HIGHEST_PRIORITY:
+        cure = f"Send a whole number from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}."
+        raise InvalidField("X-Interlock-Priority", f"{given[:40]!r} is no priority", cure=cure)
+    return int(given)
 
 
 class _StreamBroken(Exception):
@@ -235,7 +244,8 @@ class OpenAI:
         wait = None if deadline is None else parse_duration(deadline, "X-Interlock-Deadline")
         ids = self._gateway.ids.take(request.headers.get("X-Request-Id"))
         request[IDS] = ids
-        return self._gateway.claims.claim(model, ids, wait, prefix)
+        tenant = request.get(TENANT, "")
+        return self._gateway.claims.claim(model, ids, wait, prefix, tenant=tenant, priority=_priority(request))
 
     def _headers(self, request: web.Request, claim: Claim) -> dict[str, str]:
         request[IDS] = claim.ids

@@ -19,10 +19,12 @@ from interlock.domain.commands import (
     RemoveModel,
     RequestLoad,
     RequestUnload,
+    SetTenantLimits,
     Thaw,
 )
 from interlock.domain.errors import InvalidField, NotFound
 from interlock.domain.settings import parse_setting
+from interlock.domain.tenants import parse_limits
 
 from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import View
@@ -88,6 +90,15 @@ class FreezeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     what: Literal["evictions", "reconciler"] | None = None
 
 
+class LimitsBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tenant's limits as ``tenants.parse_limits`` reads them; what is left out is as the settings say."""
+
+    at_once: int | Literal["off"] | None = None
+    rate: str | None = None
+    burst: int | None = None
+    priority: int | None = None
+
+
 class LoadStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far a model is: ``loaded``, ``absent``, or the state of the load in progress."""
 
@@ -126,6 +137,9 @@ class Operators:
             Route("POST", "/api/locks/{id}/release", self.release, admin, "End a request's claim", None, Message),
             Route("GET", "/api/requests", self.requests, admin, "The requests that wait or run"),
             Route("GET", "/api/requests/{id}", self.request, admin, "One request, also when it has ended"),
+            Route("GET", "/api/tenants", self.tenants, admin, "The tenants that are known, and their limits"),
+            Route("PUT", "/api/tenants/{name}/limits", self.limit, admin, "Limit a tenant", LimitsBody, Message),
+            Route("DELETE", "/api/tenants/{name}/limits", self.unlimit, admin, "Forget its own limits", None, Message),
             Route("GET", "/api/freeze", self.frozen, admin, "What is frozen"),
             Route("POST", "/api/freeze", self.freeze, admin, "Stop evictions or the reconciler", FreezeBody),
             Route("POST", "/api/thaw", self.thaw, admin, "Let them go on", FreezeBody),
@@ -212,6 +226,23 @@ class Operators:
         if view is None:
             raise NotFound("request", wanted)
         return json_response(view)
+
+    async def tenants(self, request: web.Request) -> web.StreamResponse:
+        """The tenants that have requests, limits of their own, or were busy lately."""
+        query(request)
+        return json_response(await self._gateway.queries.tenants())
+
+    async def limit(self, request: web.Request) -> web.StreamResponse:
+        """Give a tenant limits of its own; what is left out is as the settings say."""
+        given = await read(request, self._table)
+        limits = parse_limits(given)
+        await self._gateway.send(request, SetTenantLimits(tenant=request.match_info["name"], limits=limits))
+        return json_response(Message("limits set"))
+
+    async def unlimit(self, request: web.Request) -> web.StreamResponse:
+        """The settings hold for the tenant again."""
+        await self._gateway.send(request, SetTenantLimits(tenant=request.match_info["name"]))
+        return json_response(Message("the settings hold again"))
 
     async def frozen(self, request: web.Request) -> web.StreamResponse:
         """What is frozen now."""

@@ -74,6 +74,10 @@ class QueryPort(Protocol):
         """One request, also when it has ended, or None when the log knows none."""
         ...
 
+    async def tenants(self) -> Sequence[View]:
+        """The tenants that have requests, limits of their own, or were busy lately, by name."""
+        ...
+
     async def load_status(self, model: str) -> View | None:
         """The load of a model in progress: ``state, node, progress`` (0 to 1, left out when unknown); None without."""
         ...

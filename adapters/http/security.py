@@ -9,8 +9,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from .config import GatewayConfig, is_loopback
+from .config import CLIENT, GatewayConfig, is_loopback
 from .problems import Forbidden, Unauthorized
+
+TENANT = web.RequestKey("tenant", str)
+"""Whose token a request came with, by name; the token itself goes no further than this module."""
 
 
 class Audience(StrEnum):
@@ -34,6 +37,7 @@ class Guard:
 
     def __init__(self, config: GatewayConfig) -> None:
         self._open = config.insecure
+        self._tenants = {_digest(token): name for name, token in config.tenants.items()}
         self._digests = {
             audience: _digest(getattr(config, setting))
             for audience, setting in _SETTING.items()
@@ -44,8 +48,7 @@ class Guard:
         """Whether this request may ask what ``audience`` may."""
         if audience is Audience.PUBLIC:
             return
-        wanted = self._digests.get(audience)
-        if wanted is None:
+        if self._digests.get(audience) is None and not (audience is Audience.CLIENT and self._tenants):
             if not self._open:
                 _keep_browsers_out(request)
             return
@@ -56,8 +59,13 @@ class Guard:
         given = _digest(token.strip())
         # Every token is compared, so that the time taken tells nothing about which came close.
         found = [other for other, digest in self._digests.items() if hmac.compare_digest(digest, given)]
-        if audience in found:
+        # Only digests are looked up, so that the time taken tells nothing about the token.
+        tenant = self._tenants.get(given)
+        if audience in found or (tenant is not None and audience is Audience.CLIENT):
+            request[TENANT] = tenant or (CLIENT if audience is Audience.CLIENT else "")
             return
+        if tenant is not None:
+            raise Forbidden("A client's token does not open this path.", cure=f"Use the {_SETTING[audience]}.")
         if found:
             raise Forbidden(f"The {_SETTING[found[0]]} does not open this path.", cure=f"Use the {_SETTING[audience]}.")
         raise Unauthorized("The token is not valid.", cure=f"Use the {_SETTING[audience]}.")

@@ -22,7 +22,7 @@ from interlock.domain.units import format_duration, format_size, parse_duration,
 FILE_NAME = "interlock.toml"
 _PREFIX = "INTERLOCK_"
 _TABLES = ("scheduler", "gateway")
-_SECRETS = frozenset({"registration_token", "client_token", "admin_token"})
+_SECRETS = frozenset({"registration_token", "client_token", "admin_token", "tenants"})
 _FLAGS = frozenset({"insecure", "auto_approve", "show_node"})
 _SIZES = frozenset({"body_limit"})
 _LENGTHS = frozenset({"wait_limit", "writer_patience", "release_patience", "drain_limit"})
@@ -115,6 +115,8 @@ class Configuration:
         if name in Settings.__struct_fields__:
             return format_setting(name, getattr(self.settings(), name))
         value = getattr(self.gateway(), name)
+        if name == "tenants":
+            return ", ".join(sorted(value)) or "none"
         if name in _SECRETS:
             return "set" if value else "not set"
         if name in _LENGTHS:
@@ -133,14 +135,30 @@ class Configuration:
             if str(value).lower() not in {*words, "off", ""}:
                 raise self._wrong(name, "is neither true nor false")
             return words.get(str(value).lower(), False)
+        if name == "tenants":
+            return self._tenants(value)
         if name in _SIZES:
             return parse_size(value if isinstance(value, int) else str(value), name)
         return parse_duration(str(value), name) if name in _LENGTHS else str(value)
+
+    def _tenants(self, value: object) -> dict[str, str]:
+        """A table of names and tokens, or, as the environment has it, ``name=token,name=token``."""
+        if isinstance(value, dict):
+            if all(isinstance(token, str) for token in value.values()):
+                return {name.strip(): token.strip() for name, token in value.items()}
+            raise self._wrong("tenants", "has a token that is not text")
+        pairs = [one.partition("=") for one in str(value).split(",") if one.strip()]
+        names = [name.strip() for name, _, _ in pairs]
+        if not all(found for _, found, _ in pairs) or len(set(names)) < len(names):
+            raise self._wrong("tenants", 'is not "name=token,name=token", each name once')
+        return {name.strip(): token.strip() for name, _, token in pairs}
 
     def _wrong(self, name: str, problem: str) -> InvalidSetting:
         given = self._given.get(name)
         where = f" (from {given.origin})" if given is not None else ""
         value = given.value if given is not None else _PLACES.get(name)
+        if name in _SECRETS:
+            value = "what is given"  # no message may tell a token
         return InvalidSetting(
             f"{name}: {value!r} {problem}{where}.", cure="`interlock config show` lists all settings."
         )

@@ -18,16 +18,21 @@ from interlock.domain.views import (
     NodeView,
     ReplicaView,
     RequestView,
+    TenantView,
     load_status_view,
     model_view,
     node_view,
     replica_view,
     request_view,
+    tenant_views,
 )
 
 from .clock import Clock
 from .history import request_from_log
 from .store_threads import StoreThreads
+
+_TENANTS_TOLD = 50
+"""Bound on the label values that tenants bring to the metrics."""
 
 
 class Queries:
@@ -91,6 +96,10 @@ class Queries:
             return request_view(state, known)
         return request_from_log(request, await self._store.events_of_request(request))
 
+    async def tenants(self) -> Sequence[TenantView]:
+        """See the port."""
+        return tenant_views(self._state(), self._clock.now())
+
     async def load_status(self, model: str) -> LoadStatusView | None:
         """See the port."""
         return load_status_view(self._state(), model)
@@ -140,5 +149,16 @@ def _of_state(state: State) -> Iterable[Sample]:
     for rule, times in own_rules.counts():
         text = "Answers of own placement rules that could not be used."
         yield Sample("interlock_placement_rule_abstained_total", times, {"rule": rule}, kind="counter", help=text)
+    yield from _of_tenants(state)
     yield Sample("interlock_models", len(state.models), help="Models that are declared.")
     yield Sample("interlock_models_parked", len(state.parked), help="Models whose floor cannot be kept now.")
+
+
+def _of_tenants(state: State) -> Iterable[Sample]:
+    """How many requests each has; beyond so many tenants, the busiest by name and the rest together."""
+    busiest = sorted(state.live_of_tenant.items(), key=lambda one: (-one[1], one[0]))
+    told = dict(busiest[:_TENANTS_TOLD])
+    if len(busiest) > _TENANTS_TOLD:
+        told["other"] = told.get("other", 0) + sum(live for _, live in busiest[_TENANTS_TOLD:])
+    for name, live in sorted(told.items()):
+        yield Sample("interlock_tenant_requests", live, {"tenant": name}, help="Requests that wait or run, by tenant.")

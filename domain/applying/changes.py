@@ -13,6 +13,8 @@ from interlock.domain.state import State
 from interlock.domain.timers import arm_idle_of
 from interlock.domain.units import FOREVER
 
+from .tenants import let_out
+
 
 def put_node(state: State, node: Node) -> None:
     """Replace a node, with its labels merged anew."""
@@ -102,6 +104,8 @@ def leave_queue(state: State, request: Request) -> None:
 def end_request(state: State, request: Request) -> None:
     """Forget a request that is over."""
     del state.requests[request.id]
+    if request.tenant:
+        let_out(state, request.tenant)
     held = state.by_holder[request.holder]
     del held[request.id]
     if not held:

@@ -13,6 +13,7 @@ from interlock.domain.units import FOREVER
 
 from .changes import drop_locks, drop_replica, end_request, leave_queue, put_model, put_replica, put_request, unstage
 from .handlers import applies
+from .tenants import take_in
 
 
 @applies(ev.ReplicaReserved)
@@ -132,6 +133,8 @@ def _replica_locked(state: State, event: ev.ReplicaLocked) -> None:
     serial = request.serial if request is not None else state.arrivals
     if request is None:
         state.arrivals += 1
+        if event.tenant:
+            take_in(state, event.tenant, event.at)
     put_request(
         state,
         Request(

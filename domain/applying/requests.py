@@ -14,6 +14,7 @@ from interlock.domain.units import FOREVER
 
 from .changes import end_request, leave_queue, put_request
 from .handlers import applies
+from .tenants import take_in
 
 
 @applies(ev.RequestQueued)
@@ -22,6 +23,8 @@ def _request_queued(state: State, event: ev.RequestQueued) -> None:
     serial = old.serial if old else state.arrivals
     if old is None:
         state.arrivals += 1
+        if event.tenant:
+            take_in(state, event.tenant, event.at)
     request = Request(
         event.request, event.model, event.holder, event.tenant, event.priority, event.arrival, event.deadline,
         serial, RequestStatus.QUEUED, "", event.wait, event.passes, event.prefix,

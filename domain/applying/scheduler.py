@@ -10,6 +10,7 @@ from interlock.domain.state import State
 from interlock.domain.timers import arm_idle
 
 from .handlers import applies
+from .tenants import start_afresh
 
 
 @applies(ev.EpochStarted)
@@ -30,6 +31,8 @@ def _settings_changed(state: State, event: ev.SettingsChanged) -> None:
             arm_idle(state, replica)
     if "priority_ageing" in event.values:
         order_queues_anew(state)
+    if "tenant_rate" in event.values or "tenant_burst" in event.values:
+        start_afresh(state)
 
 
 @applies(ev.Frozen)

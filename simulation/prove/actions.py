@@ -7,7 +7,7 @@ situation with the same picture. ``resource`` names what it uses up; an empty on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from heapq import heapify
+from heapq import heapify, heappush
 from typing import Any
 
 import msgspec
@@ -31,7 +31,7 @@ from interlock.domain.timers import prune
 from interlock.domain.units import FOREVER
 from interlock.simulation import world
 
-from .image import RIVAL_BOOT, Picture, aged_at, slot_of
+from .image import RIVAL_BOOT, Picture, admitted_at, aged_at, slot_of
 from .scope import Scope
 from .situation import Situation
 
@@ -208,6 +208,10 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
         aged = [instant for request in waiting for instant in aged_at(situation, request) if instant > now]
         if aged:
             found.setdefault(min(aged), (("pass", "ageing"), ""))
+    for name in sorted(state.tenants):
+        more = [instant for instant in admitted_at(state, name) if instant > now]
+        if more:
+            found.setdefault(min(more), (("pass", "tenant", name), ""))
     for name in sorted(state.models):
         model = state.models[name]
         if now < model.retry_at < FOREVER:
@@ -280,6 +284,15 @@ def bring_age(situation: Situation, instant: int) -> None:
         order_queues_anew(state)
 
 
+def bring_rate(state: State, instant: int, now: int) -> None:
+    """Make a tenant have sent nothing for so long that it may send one request more."""
+    for name, tenant in list(state.tenants.items()):
+        if instant in admitted_at(state, name):
+            due = tenant.due - (instant - now)
+            state.tenants[name] = replace(tenant, due=due)
+            heappush(state.tenants_due, (due, name))
+
+
 def bring_idle(state: State, replica_id: str, delay: int, now: int) -> None:
     """Make the replica have been idle for ``delay``; the timer that looks at it, if it has one, is due then."""
     replica = state.replicas[replica_id]
@@ -311,10 +324,15 @@ def _arrive(after: Situation, about: Any) -> None:
     deadline = after.now + kind.deadline if kind.deadline else 0
     after.handle(
         AcquireLock(
-            request=f"q{after.now}", model=kind.model, holder=name, priority=kind.priority, deadline=deadline,
+            request=f"q{after.now}",
+            model=kind.model,
+            holder=name,
+            priority=kind.priority,
+            deadline=deadline,
+            tenant=kind.tenant,
             prefix=kind.prefix,
         )
-    )  # fmt: skip
+    )
 
 
 def _release(after: Situation, about: Any) -> None:
@@ -419,6 +437,7 @@ def _time(after: Situation, about: Any) -> None:
     elif isinstance(about, int):
         bring(after.state, about, after.now)
         bring_age(after, about)
+        bring_rate(after.state, about, after.now)
     else:
         bring_idle(after.state, about[0], about[1], after.now)
     after.tick()

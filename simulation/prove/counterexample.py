@@ -23,7 +23,7 @@ from . import image
 from .actions import Action, Key, perform, possible
 from .cycles import Lasso
 from .explore import EFFECTS, Exploration
-from .image import Vocabulary, aged_at
+from .image import Vocabulary, admitted_at, aged_at
 from .scope import Scope
 from .situation import Situation
 from .start import begin
@@ -192,6 +192,9 @@ def instants_of(situation: Situation) -> dict[Holder, int]:
                 found["aged", request.id, str(place)] = instant
         if request.wait is not None:
             found["wake", request.id] = request.wait.until
+    for name in state.tenants:
+        for place, instant in enumerate(admitted_at(state, name)):
+            found["tenant", name, str(place)] = instant
     for model in state.models.values():
         found["retry", model.name] = model.retry_at
         if model.parked is not None:

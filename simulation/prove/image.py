@@ -19,6 +19,7 @@ from interlock.domain.loads import operation
 from interlock.domain.settings import Settings
 from interlock.domain.shrinking import idle_since, idle_unload_of
 from interlock.domain.state import State
+from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER
 from interlock.domain.variant import passes_allowed
 from interlock.simulation.world import Worker, boot_of
@@ -50,7 +51,7 @@ REPLICA_LEFT_OUT = {
 REQUEST_LEFT_OUT = {
     "id": "renamed", "serial": "kept as the order",
     "arrival": "kept as the order of all who wait, and as which newcomers would go first",
-    "tenant": "no decision reads it", "deadline": "kept as past or to come, and only while it may end the wait",
+    "deadline": "kept as past or to come, and only while it may end the wait",
 }  # fmt: skip
 NODE_LEFT_OUT = {
     "address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant",
@@ -185,6 +186,7 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
     _add_replicas(row, state, ordered, places, instants)
     _add_requests(row, state, places, instants, words)
     _add_order(row, situation, instants)
+    _add_tenants(row, state, instants, words)
     attempts = state.settings.load_attempts
     # In order of name, so that a state that was restored has the same picture.
     for name in sorted(state.models):
@@ -261,7 +263,8 @@ def _add_requests(row: list[int], state: State, places: dict[str, int], instants
     for request in state.requests.values():  # in order of arrival
         holder = holders.setdefault(request.holder, len(holders))
         row += (
-            words.number((request.model, request.priority, request.prefix)), holder, _STATUSES[request.status],
+            words.number((request.model, request.priority, request.prefix, request.tenant)), holder,
+            _STATUSES[request.status],
             places.get(request.replica, -1), min(request.passes, most),
         )  # fmt: skip
         row.append(0 if request.status is RequestStatus.LOCKED else instants.of(request.deadline))
@@ -281,6 +284,18 @@ def _add_order(row: list[int], situation: Situation, instants: _Instants) -> Non
         row += [numbers[entry[2]] for entry in waiting]
     for _, _, request_id in waiting:
         row += [instants.of(instant) for instant in aged_at(situation, state.requests[request_id])]
+
+
+def _add_tenants(row: list[int], state: State, instants: _Instants, words: Vocabulary) -> None:
+    for name in sorted(state.tenants):
+        row.append(words.number((name, state.tenants[name].limits)))
+        row += [instants.of(instant) for instant in admitted_at(state, name)]
+
+
+def admitted_at(state: State, tenant: str) -> list[int]:
+    """The instants from which on the tenant may send one request more, and one more again, up to a burst."""
+    known, limits = state.tenants[tenant], limits_of(state, tenant)
+    return [known.due - place * limits.rate for place in range(limits.burst)] if limits.rate and known.due else []
 
 
 def aged_at(situation: Situation, request: Request) -> list[int]:

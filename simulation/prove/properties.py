@@ -16,6 +16,7 @@ from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, P
 from interlock.domain.routing import Evict, Lock, Place
 from interlock.domain.selector import matches
 from interlock.domain.state import State
+from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER
 from interlock.domain.variant import passes_left
 from interlock.simulation.pools import could_lie_in, wrong_claim
@@ -83,6 +84,8 @@ def judge(state: State, event: ev.Event, now: int) -> Finding | None:
 
 def _locked(state: State, event: ev.ReplicaLocked, now: int) -> Finding | None:
     replica, model = state.replicas.get(event.replica), state.models.get(event.model)
+    if over := _over_limit(state, event):
+        return over
     if replica is None or model is None or replica.phase is not Phase.LOADED:
         return Finding("S", f"{event.model} is locked on {event.node}, where it is not loaded")
     node = state.nodes[replica.node]
@@ -108,6 +111,19 @@ def _drowns(state: State, model: Model, chosen: Replica) -> bool:
     worth = state.settings.prefix_affinity if worth is None else worth
     mine = (one for one in state.replicas.values() if one.model == model.name and is_usable(state, one, model))
     return locks_on(state, chosen.id) > worth + min(locks_on(state, one.id) for one in mine)
+
+
+def _live_of(state: State, tenant: str) -> int:
+    return sum(1 for request in state.requests.values() if request.tenant == tenant)
+
+
+def _over_limit(state: State, event: ev.ReplicaLocked | ev.RequestQueued, now: int = 0) -> Finding | None:
+    """S: a tenant has more requests than it may."""
+    if not event.tenant or event.request in state.requests:
+        return None
+    if _live_of(state, event.tenant) >= limits_of(state, event.tenant).at_once:
+        return Finding("S", f"a request of {event.tenant} is let in, which has as many as it may")
+    return None
 
 
 def _rank(state: State, request: Request | None, arrival: int = 0, priority: int = 0) -> tuple[int, int]:
@@ -136,7 +152,8 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
             continue
         may_evict = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
         has_copy = any(r.model == its.name and r.node == node.name for r in state.replicas.values())
-        fits = its.declared_spec.vram <= size and its.declared_spec.disk <= event.disk
+        modest = its.declared_spec.pools == 1 and not its.scheduling.anti_affinity_hard
+        fits = modest and its.declared_spec.vram <= size and its.declared_spec.disk <= event.disk
         if fits and is_candidate(its, node) and not has_copy and (may_evict or not event.victims):
             return its.name
     return ""
@@ -293,6 +310,12 @@ def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None
     model = state.models.get(event.model)
     if model is None:
         return None
+    if event.code == "rate_limited":
+        known, limits = state.tenants.get(event.tenant), limits_of(state, event.tenant)
+        in_time = not limits.rate or known is None or known.due - (limits.burst - 1) * limits.rate <= now
+        if _live_of(state, event.tenant) < limits.at_once and in_time:
+            return Finding("U", f"a request of {event.tenant} is refused, which is within its limits")
+        return None
     replica = usable_with_room(state, model)
     ahead = [entry for entry in state.waiting(model.name) if entry[2] != event.request]
     if replica is not None and not ahead:
@@ -302,6 +325,7 @@ def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None
 
 _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.ReplicaLocked: _locked,
+    ev.RequestQueued: _over_limit,
     ev.ReplicaReserved: _reserved,
     ev.ReplicaEvicted: _evicted,
     ev.UnloadRequested: _unload_requested,
@@ -370,6 +394,9 @@ def _invariants(state: State) -> Iterator[Finding]:
     for node in state.nodes.values():
         if list(state.committed[node.name]) != used_in_pools(state, node):
             yield Finding("invariant", f"the memory counted on {node.name} is not what its replicas claim")
+    for tenant in {*state.live_of_tenant, *(request.tenant for request in state.requests.values())} - {""}:
+        if state.live_of_tenant.get(tenant, 0) != _live_of(state, tenant):
+            yield Finding("invariant", f"what is counted of tenant {tenant} is not what it has")
     for request in state.requests.values():
         if request.status is RequestStatus.LOCKED and request.replica not in state.replicas:
             yield Finding("invariant", f"a request for {request.model} holds a lock on a replica that is gone")

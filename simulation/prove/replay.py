@@ -273,7 +273,9 @@ class ScriptedCluster(VirtualCluster):
 class ScriptedGateways(Gateways):
     """Gateways whose requests end when the script says."""
 
-    def arrive_at(self, model: str, gateway: int, deadline: int, priority: int, prefix: tuple[int, ...] = ()) -> None:
+    def arrive_at(
+        self, model: str, gateway: int, deadline: int, priority: int, prefix: tuple[int, ...] = (), tenant: str = ""
+    ) -> None:
         """A request comes in at this gateway."""
         self.tally.submitted += 1
         now = self.clock.now
@@ -281,7 +283,13 @@ class ScriptedGateways(Gateways):
         self.live[call.id] = call
         until = now + deadline if 0 < deadline < FOREVER else deadline
         command = AcquireLock(
-            request=call.id, model=model, holder=self.holder(gateway), priority=priority, deadline=until, prefix=prefix
+            request=call.id,
+            model=model,
+            holder=self.holder(gateway),
+            priority=priority,
+            deadline=until,
+            prefix=prefix,
+            tenant=tenant,
         )
         self.writer.submit(
             Envelope(command_id=f"{call.id}.acquire", command=command, actor=command.holder, request_id=call.id),
@@ -380,7 +388,7 @@ def _slot(effect: Effect) -> Key:
 
 def _arrive(run: Replay, cue: Cue) -> bool:
     kind, gateway = cue.about
-    run.gateways.arrive_at(kind.model, gateway, kind.deadline, kind.priority, kind.prefix)
+    run.gateways.arrive_at(kind.model, gateway, kind.deadline, kind.priority, kind.prefix, kind.tenant)
     return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from interlock.domain.commands import Command
-from interlock.domain.entities import LoadSpec, Scheduling
+from interlock.domain.entities import LoadSpec, Scheduling, TenantLimits
 from interlock.domain.settings import Settings
 from interlock.simulation.world import NodeFacts
 
@@ -29,6 +29,7 @@ class Kind(msgspec.Struct, frozen=True):
     deadline: int = 0
     prefix: tuple[int, ...] = ()
     """The marks of its prompt."""
+    tenant: str = ""
 
 
 class ScopeNode(msgspec.Struct, frozen=True):
@@ -81,6 +82,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[ScopeNode, ...] = ()
     models: tuple[ScopeModel, ...] = ()
     replicas: tuple[ScopeReplica, ...] = ()
+    tenants: tuple[tuple[str, TenantLimits], ...] = ()
     kinds: tuple[Kind, ...] = ()
     steps: tuple[AdminStep, ...] = ()
     holders: int = 1

@@ -80,7 +80,7 @@ def scope_of(scenario: Scenario) -> Scope:
     steps = _steps(scenario) if scenario.scope.admin else ()
     amounts["admin"] = len(steps)
     kinds = dict.fromkeys(
-        Kind(request.model, request.priority, request.deadline, marks_of(request.prompt))
+        Kind(request.model, request.priority, request.deadline, marks_of(request.prompt), request.tenant)
         for request in scenario.requests
     )
     return Scope(
@@ -93,6 +93,7 @@ def scope_of(scenario: Scenario) -> Scope:
             ScopeReplica(replica.model, replica.node, replica.in_flight, replica.busy_for >= FOREVER)
             for replica in scenario.replicas
         ),
+        tenants=tuple((tenant.name, tenant.limits) for tenant in scenario.tenants),
         kinds=tuple(kinds),
         steps=steps,
         holders=1 + amounts["holder_losses"],
@@ -129,6 +130,9 @@ def _step(step: AdminSpec, models: dict[str, ModelSpec]) -> AdminStep:
         what = values["what"]
         command = cmd.Freeze(what=what) if step.action == "freeze" else cmd.Thaw(what=what)
         return AdminStep(f"an operator: {step.action} {what}", command)
+    if step.tenant:
+        limited = cmd.SetTenantLimits(tenant=step.tenant, limits=values["limits"])
+        return AdminStep(f"an operator limits tenant {step.tenant}", limited)
     if step.action == "set":
         return AdminStep("an operator changes settings", cmd.ChangeSettings(values=values["settings"]))
     return AdminStep(f"an operator: {step.action} {step.model}", _on_model(step, models))

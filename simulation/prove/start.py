@@ -34,6 +34,8 @@ def begin(scope: Scope) -> Situation:
     several = priorities if len(priorities) > 1 else ()
     situation = Situation(Engine(state, Witness(state, judge)), workers, (), START, judge, several)
     state.settings = scope.settings
+    for tenant, limits in scope.tenants:
+        apply(state, ev.TenantLimitsSet(at=START, tenant=tenant, limits=limits))
     for node in scope.nodes:
         if node.up:
             _do(situation, world.register(workers[node.facts.name], approve=node.approved))

@@ -42,6 +42,22 @@ def test_lists_come_from_the_log_and_say_so(interlock: Shell, story_data: Path) 
     assert interlock("requests", "--data", story_data, "--json").document[0]["id"] == "q-11"
 
 
+def test_a_tenant_is_limited_and_the_table_shows_its_use(interlock: Shell, story_data: Path) -> None:
+    words = ("tenants", "limit", "batch", "--at-once", "2", "--rate", "30/m", "--burst", "5", "--data", story_data)
+    assert "batch has limits of its own" in interlock(*words).out
+    rows = interlock("tenants", "--data", story_data, "--json").document
+    assert [row["name"] for row in rows] == ["batch", "research"]
+    assert (rows[0]["at_once"], rows[0]["rate"], rows[0]["burst"]) == ("2", "30/m", 5)
+    assert "30/m" in interlock("tenants", "--data", story_data).out
+    row = interlock("audit", "log", "--event", "TenantLimitsSet", "--data", story_data, "--json").document["rows"][-1]
+    assert row["summary"] == (
+        "Tenant batch may have 2 requests at once, 30/m in the long run, 5 in a burst from now on."
+    )
+    assert "settings hold" in interlock("tenants", "limit", "batch", "--data", story_data).out
+    assert "batch" not in interlock("tenants", "--data", story_data).out
+    assert "--at-once" not in interlock("tenants", "limit", "t", "--rate", "much", "--data", story_data, status=2).out
+
+
 def test_applying_a_file_twice_changes_the_log_once(interlock: Shell, story_data: Path) -> None:
     (interlock.folder / "models.toml").write_text(MODELS)
     first = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document

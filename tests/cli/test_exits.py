@@ -129,7 +129,8 @@ def _rows(data: Path) -> int:
 @pytest.mark.parametrize(
     "words",
     [
-        ("nodes",), ("models",), ("replicas",), ("requests",), ("audit", "log"), ("audit", "why", "q-3", "--full"),
+        ("nodes",), ("models",), ("replicas",), ("requests",), ("tenants",), ("audit", "log"),
+        ("audit", "why", "q-3", "--full"),
         ("audit", "state", "--at", "12"), ("audit", "diff", "12", "40"), ("audit", "verify"),
         ("audit", "sql", "SELECT position, data FROM events LIMIT 3"), ("config", "show"), ("migrate",),
     ],

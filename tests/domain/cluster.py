@@ -6,7 +6,7 @@ from interlock.domain import commands as cmd
 from interlock.domain.answers import done
 from interlock.domain.effects import Effect
 from interlock.domain.engine import Engine, Outcome
-from interlock.domain.entities import LoadSpec, Phase, RequestStatus, Scheduling
+from interlock.domain.entities import LoadSpec, Phase, RequestStatus, Scheduling, TenantLimits
 from interlock.domain.events import Event
 from interlock.domain.recording import Recorded
 from interlock.domain.selector import parse_selector
@@ -133,6 +133,14 @@ def check_invariants(cluster: Cluster) -> None:
         if any(used > budget for used, budget in zip(state.committed[node.name], node.budgets, strict=True))
     ]  # fmt: skip
     assert sorted(state.over_budget) == sorted(above), "nodes above their budget"
+    live: dict[str, int] = {}
+    for request in state.requests.values():
+        if request.tenant:
+            live[request.tenant] = live.get(request.tenant, 0) + 1
+    assert state.live_of_tenant == live, "what is counted of a tenant is not what it has"
+    for tenant in state.tenants.values():
+        assert tenant.due or tenant.limits != TenantLimits(), f"{tenant.name} is kept for nothing"
+        assert not tenant.due or (tenant.due, tenant.name) in state.tenants_due, f"{tenant.name} is never forgotten"
     for beneficiary, victims in state.awaited.items():
         assert victims, f"{beneficiary} waits for nobody and is still held back"
         assert all(state.replicas[victim].beneficiary == beneficiary for victim in victims)
@@ -192,6 +200,7 @@ def check_replay(cluster: Cluster) -> None:
         "groups",
         "grouped",
         "staged_at",
+        "live_of_tenant",
     ):
         mine, theirs = getattr(cluster.state, name), getattr(restored.state, name)
         assert (sorted(mine) if name == "transit" else mine) == (sorted(theirs) if name == "transit" else theirs), name

@@ -13,6 +13,7 @@ from interlock.domain import views
 from interlock.domain.answers import done
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.planning import Change, Report, plan
+from interlock.domain.recording import Recorded
 from interlock.domain.settings import Settings, format_setting
 
 
@@ -28,6 +29,7 @@ class CoreScheduler:
         self.failing: set[str] = set()
         self.deaf: set[str] = set()
         self.events: list[str] = []
+        self.log: list[Recorded] = []
         self._serial = 0
         self.changed = asyncio.Event()
 
@@ -41,6 +43,7 @@ class CoreScheduler:
 
     def _spread(self, outcome: Outcome) -> c.AnyReply:
         self.events += [type(event).__name__ for event in outcome.events]
+        self.log += outcome.recorded
         for request, reply in outcome.answers.items():
             end = self.ends.get(request)
             if end is not None and not end.done() and not isinstance(reply, c.Waiting):
@@ -126,6 +129,10 @@ class CoreScheduler:
     async def load_status(self, model: str) -> View | None:
         """See QueryPort."""
         return views.load_status_view(self.engine.state, model)
+
+    async def tenants(self) -> Sequence[View]:
+        """See QueryPort."""
+        return views.tenant_views(self.engine.state, self.engine.ledger.time)
 
     async def settings(self) -> Mapping[str, str]:
         """See QueryPort."""

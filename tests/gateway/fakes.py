@@ -231,6 +231,9 @@ class FakeScheduler:
     async def load_status(self, model: str) -> View | None:
         return self.loading.get(model)
 
+    async def tenants(self) -> Sequence[View]:
+        return []
+
     async def settings(self) -> Mapping[str, str]:
         names = Settings.__struct_fields__
         return {name: format_setting(name, getattr(self.settings_now, name)) for name in names}

@@ -7,7 +7,7 @@ from pathlib import Path
 from interlock.adapters.store import SqliteStore
 from interlock.domain import commands as cmd
 from interlock.domain.engine import Engine, Outcome
-from interlock.domain.entities import Budget, LoadSpec, Scheduling
+from interlock.domain.entities import Budget, LoadSpec, Scheduling, TenantLimits
 from interlock.domain.selector import parse_selector
 from interlock.domain.units import GIB, HOUR, MINUTE, SECOND, parse_instant
 
@@ -256,6 +256,10 @@ def _operators(story: Story) -> None:
     story.send(cmd.Freeze(what="evictions"), actor="operator:ann")
     story.send(cmd.Thaw(what="evictions"), actor="operator:ann")
     story.send(cmd.ChangeSettings(values={"queue_limit": 50}), actor="operator:ann")
+    limits = TenantLimits(at_once=2, rate=MINUTE, burst=1)
+    story.send(cmd.SetTenantLimits(tenant="research", limits=limits), actor="operator:ann")
     story.send(cmd.RemoveModel(model="giant"), actor="operator:ann")
     story.send(cmd.RemoveNode(node="spare"), actor="operator:ann")
     story.acquire("q-11", "qwen")
+    story.acquire("q-12", "qwen", tenant="research", priority=3)
+    story.acquire("q-13", "qwen", tenant="research")

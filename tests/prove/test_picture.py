@@ -123,7 +123,7 @@ def test_every_field_of_an_entity_is_in_the_picture_or_said_to_be_left_out() -> 
             "model", "node", "index", "phase", "claim", "owed_in", "disk", "silent_at", "held", "beneficiary",
             "evictable_at", "tries",
         },
-        Request: {"model", "holder", "priority", "status", "replica", "wait", "passes", "prefix"},
+        Request: {"model", "holder", "tenant", "priority", "status", "replica", "wait", "passes", "prefix"},
         Node: {
             "name", "status", "approved", "drained", "worker_labels", "operator_labels", "pools", "foreign", "budget",
             "ram", "disk", "max_replicas_per_model", "gpu_vendor", "labels",

@@ -26,6 +26,7 @@ OWN_STEPS = {
     "span-against-two": 3,
     "two-models-one-slot": 3,
     "two-priorities-one-slot": 3,
+    "two-tenants-one-slot": 3,
     PROTOCOL: EPOCHS,
 }
 """The scopes that every run of the tests explores, and the most own steps of a request in each."""

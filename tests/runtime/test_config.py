@@ -52,6 +52,24 @@ def test_secrets_are_never_shown(file: Path) -> None:
     assert "hidden" not in str(shown)
 
 
+def test_tenants_are_a_table_of_tokens_or_pairs_in_the_environment_and_only_their_names_are_shown(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "interlock.toml"
+    file.write_text('tenant_limit = 5\ntenant_rate = "2/s"\n[tenants]\nresearch = "sk-1"\nweb = "sk-2"\n')
+    config = load_config(environment={}, file=file)
+    assert config.gateway().tenants == {"research": "sk-1", "web": "sk-2"}
+    assert config.scheduler() == {"tenant_limit": 5, "tenant_rate": 500_000}
+    shown = {line.name: line.value for line in config.shown()}
+    assert (shown["tenants"], shown["tenant_rate"], shown["tenant_burst"]) == ("research, web", "2/s", "10")
+    config = load_config(environment={"INTERLOCK_TENANTS": "a=x, b=y=z"}, file=file)
+    assert config.gateway().tenants == {"a": "x", "b": "y=z"}
+    for wrong in ("sk-secret", "a=x,a=sk-secret"):
+        with pytest.raises(InvalidSetting, match="tenants") as told:
+            load_config(environment={"INTERLOCK_TENANTS": wrong}, file=file).gateway()
+        assert "sk-secret" not in str(told.value)
+
+
 def test_the_gateway_s_settings_have_their_own_kinds(file: Path) -> None:
     environment = {"INTERLOCK_INSECURE": "true", "INTERLOCK_HOLDER_LEASE": "9s", "INTERLOCK_WAIT_LIMIT": "2m"}
     gateway = load_config({}, environment=environment, file=file).gateway(auto_approve=True)

@@ -50,6 +50,25 @@ def fault(kind: str, at: str = "15s", **keys: Any) -> Change:
     return {"faults": [{"kind": kind, "at": at, **{key.rstrip("_"): value for key, value in keys.items()}}]}
 
 
+TENANTS: Change = {
+    "models.0.parallel": 0,
+    "tenants": [{"name": "t", "at_once": 9}],
+    "requests": [
+        {"model": "m", "at": "20s", "count": 12, "every": "3s", "service_time": "10s", "tenant": "t"},
+        {"model": "m", "at": "1s"},
+    ],
+}
+"""A tenant that has three or four requests at once, and sends one each three seconds."""
+URGENT: Change = {
+    **ONE_NODE,
+    "tenants": [{"name": "t", "priority": 5}],
+    "requests": [
+        {"model": "m", "at": "1s", "service_time": "30s"},
+        {"model": "m", "at": "12s", "priority": 1},
+        {"model": "m", "at": "13s", "tenant": "t", "priority": 9},
+    ],
+}
+"""A request that runs, one that waits, and one of a tenant that asks to go before it."""
 GROWS = step("set-scheduling", "20s", model="m", min_replicas=2)
 """A second copy is loaded, in the time of a fault."""
 CHATS: Change = {
@@ -86,6 +105,10 @@ SETTINGS = [
     Row("scheduler.queue_limit", {"scheduler.queue_limit": 2}, setup=CROWD),
     Row("scheduler.priority_ageing", {"scheduler.priority_ageing": "off"}, {"scheduler.priority_ageing": "1s"},
         {**PAIR, "requests.1.at": "3s", "requests.2.priority": 5}),
+    Row("scheduler.tenant_limit", {"scheduler.tenant_limit": 2}, setup={**TENANTS, "tenants": []}),
+    Row("scheduler.tenant_rate", {"scheduler.tenant_rate": "1/5s", "scheduler.tenant_burst": 1}, setup=TENANTS),
+    Row("scheduler.tenant_burst", {"scheduler.tenant_burst": 1}, setup={**TENANTS, "scheduler.tenant_rate": "1/5s"}),
+    Row("scheduler.tenant_priority", {"scheduler.tenant_priority": 5}, setup={**URGENT, "tenants": []}),
     Row("scheduler.load_silence", {"scheduler.load_silence": "20s"},
         setup=fault("load-hangs", "0s", model="m", for_="1m")),
     Row("scheduler.load_attempts", {"scheduler.load_attempts": 1},
@@ -182,6 +205,13 @@ REQUESTS = [
     Row("requests.deadline", {"requests.1.deadline": "5s"}, setup=PAIR),
     Row("requests.prompt", {"requests.0.prompt": {"sail": 16}}, setup=CHATS),
     Row("requests.priority", {"requests.2.priority": 9}, setup=PAIR),
+    Row("requests.tenant", {"requests.0.tenant": "u"}, setup={**TENANTS, "tenants.0.at_once": 2}),
+    Row("tenants", {"tenants": []}, setup={**TENANTS, "tenants.0.at_once": 2}),
+    Row("tenants.name", {"tenants.0.name": "u"}, setup={**TENANTS, "tenants.0.at_once": 2}),
+    Row("tenants.at_once", {"tenants.0.at_once": 2}, setup=TENANTS),
+    Row("tenants.rate", {"tenants.0.rate": "1/5s"}, setup={**TENANTS, "scheduler.tenant_burst": 1}),
+    Row("tenants.burst", {"tenants.0.burst": 1}, setup={**TENANTS, "scheduler.tenant_rate": "1/5s"}),
+    Row("tenants.priority", {"tenants.0.priority": 0}, setup=URGENT),
 ]
 
 POISSON: Change = {"requests": [], "workloads": [{"kind": "poisson", "model": "m", "rate": "12/m"}]}
@@ -210,6 +240,7 @@ WORKLOADS = [
     Row("workloads.until", {"workloads.0.until": "2m"}, setup=POISSON),
     Row("workloads.service_time", {"workloads.0.service_time": "1s"}, setup=POISSON),
     Row("workloads.deadline", {"workloads.0.deadline": "3s"}, setup=BUSY_POISSON),
+    Row("workloads.tenant", {"workloads.0.tenant": "t"}, setup={**POISSON, "scheduler.tenant_limit": 0}),
     Row("workloads.priority", {"workloads.0.priority": 1},
         setup={**BUSY_POISSON, "requests": [{"model": "m", "at": "10s", "count": 5}]}),
     Row("workloads.bursts", {"workloads.0.bursts": None}, setup=BURSTS),
@@ -315,6 +346,17 @@ ADMIN = [
     Row("admin.action:approve", step("approve", node="a"), setup={"nodes.0.approved": False, **FLOOR, **LONG}),
     Row("admin.action:remove-node", step("remove-node", node="a"),
         setup=step("drain", "20s", node="a")),
+    Row("admin.action:set-tenant-limits", step("set-tenant-limits", tenant="t", at_once=1), setup=TENANTS),
+    Row("admin.set-tenant-limits.tenant", {"admin.0.tenant": "u"},
+        setup={**TENANTS, **step("set-tenant-limits", tenant="t", at_once=1)}),
+    Row("admin.set-tenant-limits.at_once", {"admin.0.at_once": 2},
+        setup={**TENANTS, **step("set-tenant-limits", tenant="t", at_once=1)}),
+    Row("admin.set-tenant-limits.rate", {"admin.0.rate": "1/5s"},
+        setup={**TENANTS, **step("set-tenant-limits", tenant="t", burst=1)}),
+    Row("admin.set-tenant-limits.burst", {"admin.0.burst": 1},
+        setup={**TENANTS, **step("set-tenant-limits", tenant="t", rate="1/5s")}),
+    Row("admin.set-tenant-limits.priority", {"admin.0.priority": 9},
+        setup={**URGENT, **step("set-tenant-limits", "10s", tenant="t", at_once=9)}),
     Row("admin.action:set-budget", step("set-budget", "500ms", node="a", value="4GiB")),
     Row("admin.set-budget.value", {"admin.0.value": "90%"},
         setup={**ONE_NODE, **step("set-budget", "500ms", node="a", value="4GiB")}),

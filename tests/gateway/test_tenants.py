@@ -1,0 +1,139 @@
+"""Tenants over HTTP: whose token it is, what each may, and that no token is ever told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from interlock.adapters.http.app import build_app, serve_http
+from interlock.adapters.http.config import GatewayConfig, check_bind
+from interlock.domain.codec import decode_event
+from interlock.domain.errors import InvalidSetting
+from interlock.domain.events import ReplicaLocked, RequestQueued
+from tests.gateway.conftest import Cluster
+from tests.gateway.core import CoreScheduler
+from tests.gateway.test_real_core import WORKER
+
+TENANTS = {"research": "sk-research", "web": "sk-web"}
+ADMIN = {"Authorization": "Bearer rule"}
+
+
+def of(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[tuple[Cluster, CoreScheduler]]:
+    """A worker, a model, and two tenants beside the one client token."""
+    one, scheduler = Cluster(), CoreScheduler()
+    config = GatewayConfig(
+        auto_approve=True, registration_token="join", client_token="sk-any", admin_token="rule", tenants=TENANTS
+    )
+    one.app = build_app(scheduler, scheduler, one.backends, config, liveness=scheduler)
+    one.server = await serve_http(one.app, "127.0.0.1", 0)
+    one.connect()
+    await one.ask("POST", "/api/node/register", json=WORKER, headers=of("join"))
+    await one.ask("PUT", "/api/models/m", json={"backend": "echo", "vram": "9GiB", "parallel": 0}, headers=ADMIN)
+    yield one, scheduler
+    await one.stop()
+
+
+Core = tuple[Cluster, CoreScheduler]
+
+
+def taken_in(scheduler: CoreScheduler) -> list[Any]:
+    """The events by which each request was first known, in order."""
+    first: dict[str, Any] = {}
+    for row in scheduler.log:
+        event = decode_event(row.topic, row.state)
+        if isinstance(event, RequestQueued | ReplicaLocked):
+            first.setdefault(event.request, event)
+    return list(first.values())
+
+
+async def test_a_request_counts_as_its_tokens_tenant_and_no_token_reaches_the_log(core: Core) -> None:
+    cluster, scheduler = core
+    for token in ("sk-research", "sk-web", "sk-any"):
+        status, _, _ = await cluster.chat(headers=of(token))
+        assert status == 200
+    assert [event.tenant for event in taken_in(scheduler)] == ["research", "web", "client"]
+    assert b"sk-" not in msgspec.json.encode(scheduler.log)
+
+
+async def test_a_tenants_token_opens_what_clients_may_and_nothing_else(core: Core) -> None:
+    cluster, _ = core
+    assert (await cluster.ask("GET", "/v1/models", headers=of("sk-web")))[0] == 200
+    for method, path in (("GET", "/api/tenants"), ("POST", "/api/node/register"), ("GET", "/metrics")):
+        status, answer, _ = await cluster.ask(method, path, headers=of("sk-web"))
+        assert (status, answer["error"]["code"]) == (403, "forbidden")
+        assert "sk-web" not in answer["error"]["message"]
+    status, answer, _ = await cluster.ask("GET", "/v1/models", headers=of("sk-wrong"))
+    assert (status, answer["error"]["code"]) == (401, "unauthorized")
+
+
+async def test_a_tenant_over_its_limit_is_told_when_to_come_again_and_others_are_served(core: Core) -> None:
+    cluster, _ = core
+    limits = {"rate": "1/m", "burst": 2}
+    status, _, _ = await cluster.ask("PUT", "/api/tenants/research/limits", json=limits, headers=ADMIN)
+    assert status == 200
+    for _ in range(2):
+        assert (await cluster.chat(headers=of("sk-research")))[0] == 200
+    status, answer, headers = await cluster.chat(headers=of("sk-research"))
+    assert (status, answer["error"]["type"], answer["error"]["code"]) == (429, "waiting", "rate_limited")
+    assert 50 <= int(headers["Retry-After"]) <= 60
+    assert "research" in answer["error"]["message"]
+    assert (await cluster.chat(headers=of("sk-web")))[0] == 200
+    _, rows, _ = await cluster.ask("GET", "/api/tenants", headers=ADMIN)
+    assert [(row["name"], row["rate"], row["own_limits"]) for row in rows] == [("research", "1/m", True)]
+    async with cluster.http.get("/metrics", headers=ADMIN) as page:
+        assert 'interlock_requests_refused_total{reason="rate_limited"} 1' in await page.text()
+    assert (await cluster.ask("DELETE", "/api/tenants/research/limits", headers=ADMIN))[0] == 200
+    assert (await cluster.chat(headers=of("sk-research")))[0] == 200
+
+
+async def test_a_client_that_leaves_gives_its_tenants_place_back(core: Core) -> None:
+    cluster, scheduler = core
+    await cluster.ask("PUT", "/api/tenants/web/limits", json={"at_once": 1}, headers=ADMIN)
+    await cluster.chat(headers=of("sk-web"))
+    cluster.backends.stalls = {"r-000001:1": 0}
+    leaving = asyncio.create_task(cluster.chat(headers=of("sk-web")))
+    await cluster.backends.stalled.wait()
+    status, _, _ = await cluster.chat(headers=of("sk-web"))
+    assert status == 429
+    leaving.cancel()
+    await scheduler.until_idle()
+    cluster.backends.stalls.clear()
+    assert (await cluster.chat(headers=of("sk-web")))[0] == 200
+
+
+async def test_a_priority_is_asked_for_by_a_header_and_kept_within_what_the_tenant_may(core: Core) -> None:
+    cluster, scheduler = core
+    await cluster.ask("PUT", "/api/tenants/web/limits", json={"priority": 2}, headers=ADMIN)
+    for given in ("7", "-3"):
+        assert (await cluster.chat(headers={**of("sk-web"), "X-Interlock-Priority": given}))[0] == 200
+    assert [event.priority for event in taken_in(scheduler)] == [2, -3]
+    for wrong in ("high", "1001", "1.5", ""):
+        status, answer, _ = await cluster.chat(headers={**of("sk-web"), "X-Interlock-Priority": wrong})
+        assert (status, answer["error"]["param"]) == (400, "X-Interlock-Priority")
+
+
+@pytest.mark.parametrize("body", [{"at_once": -1}, {"rate": "fast"}, {"burst": 0}, {"colour": 1}, {"priority": 5000}])
+async def test_limits_that_cannot_be_are_refused_by_name(core: Core, body: dict[str, object]) -> None:
+    cluster, _ = core
+    status, answer, _ = await cluster.ask("PUT", "/api/tenants/web/limits", json=body, headers=ADMIN)
+    assert status == 400
+    assert next(iter(body)) in answer["error"]["message"]
+
+
+def test_tenants_tokens_stand_in_for_the_client_token_and_must_differ() -> None:
+    check_bind(GatewayConfig(registration_token="a", admin_token="b", tenants=TENANTS), "0.0.0.0")
+    for wrong in (
+        {"research": "same", "web": "same"}, {"research": "rule"}, {"client": "x"}, {"": "x"}, {"web": ""},
+    ):  # fmt: skip
+        with pytest.raises(InvalidSetting) as told:
+            check_bind(GatewayConfig(admin_token="rule", tenants=wrong), "127.0.0.1")
+        assert "same" not in str(told.value).replace("are the same", "")
