@@ -13,6 +13,7 @@ from . import events as ev
 from .commands import Review
 from .fairness import fair_order
 from .leaving import is_emptied
+from .placement import ever_fits
 from .state import State
 
 _Rule = Callable[[State, Any], Review | None]
@@ -74,7 +75,7 @@ def _node_changed(words: str, change: str = "node") -> _Rule:
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
         here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
-        models = (*sorted(here), *_who_waits_for(state, event.node), *sorted(state.everywhere))
+        models = (*sorted(here), *_who_waits_for(state, event.node), *sorted(state.everywhere), *_left_without(state))
         return _review(state, change, words.format(event=event), models, _emptied(state, event.node))
 
     return rule
@@ -90,13 +91,51 @@ def _emptied(state: State, name: str) -> tuple[str, ...]:
     return (name,) if node is not None and is_emptied(state, node) else ()
 
 
+def _leaves(state: State, event: ev.UnloadRequested) -> Review | None:
+    """A copy that leaves keeps no floor any more: the next one need not wait until it is gone."""
+    model = state.models.get(event.model)
+    if model is None or not (model.scheduling.min_replicas or model.scheduling.everywhere):
+        return None
+    return _review(state, "capacity", f"{event.replica} of {event.model} leaves", (event.model,))
+
+
+def _staged(state: State, event: ev.LoadStarted) -> Review | None:
+    """Its files are there: another copy beside it takes no disk now."""
+    if event.model not in state.parked:
+        return None
+    return _review(state, "capacity", f"{event.model} is staged on {event.node}", (event.model,))
+
+
 def _node_gone(words: str) -> _Rule:
-    """Whoever waits must look elsewhere; floors are looked at with each replica that is lost."""
+    """Whoever waits must look elsewhere; floors are looked at with each replica that is lost.
+
+    A model that is to run on every candidate may have lacked this very node, and have all that it wants now.
+    """
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
-        return _review(state, "node", words.format(event=event), fair_order(state, state.queues))
+        lacking = (name for name in sorted(state.everywhere) if _lacks_room(state, name))
+        models = (*fair_order(state, state.queues), *lacking, *_left_without(state))
+        return _review(state, "node", words.format(event=event), models)
 
     return rule
+
+
+def _left_without(state: State) -> tuple[str, ...]:
+    """Models that wait or are parked for room, and have no candidate left that could ever have it: that is new."""
+    waiting = [name for name in fair_order(state, state.queues) if _hopeless(state, name)]
+    return (*waiting, *(name for name in sorted(state.parked) if _hopeless(state, name)))
+
+
+def _lacks_room(state: State, name: str) -> bool:
+    parked = state.models[name].parked
+    return parked is not None and parked.lacks == "capacity"
+
+
+def _hopeless(state: State, name: str) -> bool:
+    model = state.models.get(name)
+    if model is None or not (name in state.queues or _lacks_room(state, name)):
+        return False
+    return not ever_fits(state, model)
 
 
 def _unreachable(state: State, event: ev.NodeBecameUnreachable) -> Review | None:
@@ -184,6 +223,8 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.RequestCancelled: _if_waiting("request {event.request} left the queue"),
     ev.RequestRefused: _if_waiting("request {event.request} was refused"),
     ev.ReplicaReleased: _released,
+    ev.UnloadRequested: _leaves,
+    ev.LoadStarted: _staged,
     ev.ReplicaLoaded: _room_on_node("{event.replica} of {event.model} loaded", own=True),
     ev.ReplicaLoadFailed: _room_on_node("the load of {event.model} as {event.replica} failed", own=True),
     ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),

@@ -58,7 +58,9 @@ def review_model(state: State, name: str, command: Review, now: int) -> list[ev.
         return []
     waiting = state.waiting(name)
     if waiting:
-        events = requests.advance(state, model, state.requests[waiting[0][2]], now, command.cause)
+        events = requests.advance(
+            state, model, state.requests[waiting[0][2]], now, command.cause, taken_over=command.change == "epoch"
+        )
         if events:
             return events
     if not reconciling:
@@ -137,6 +139,8 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
     assert parked is not None
     if model.declared != model.serving and model.failures:
         return []
+    if not below and command.change == "epoch":
+        return []  # a load may be on its way to keep it: that it has loaded says so, and not a new writer
     if not below and command.change != "unpark":
         return [ev.ModelUnparked(at=now, model=model.name, cause="its floor is kept")]
     if command.change not in CURES[parked.lacks] and command.change != "unpark":

@@ -229,7 +229,19 @@ def lose_holder(state: State, command: LoseHolder, now: int) -> list[ev.Event]:
             )  # fmt: skip
         else:
             events.append(_cancelled(request, f"holder {command.holder} was lost", now))
-    return events
+    return [*events, *_left_idle(state, held, now)]
+
+
+def _left_idle(state: State, released: list[Request], now: int) -> list[ev.Event]:
+    """The unloads of replicas that must leave, and of which these requests held all the locks."""
+    if "reconciler" in state.frozen:
+        return []
+    counts: dict[str, int] = {}
+    for request in released:
+        if request.status is RequestStatus.LOCKED:
+            counts[request.replica] = counts.get(request.replica, 0) + 1
+    idle = [state.replicas[replica] for replica, count in counts.items() if count == state.lock_count(replica)]
+    return [loads.unload(state, replica, reason, now) for replica in idle if (reason := why_leaving(state, replica))]
 
 
 # --- re-routing -----------------------------------------------------------------------------------------------------
@@ -311,11 +323,18 @@ def wake(state: State, request: Request, now: int) -> list[ev.Event]:
     ]
 
 
-def advance(state: State, model: Model, request: Request, now: int, cause: str) -> list[ev.Event]:
-    """Try the first waiting request of a model again; no events when nothing has changed for it."""
+def advance(
+    state: State, model: Model, request: Request, now: int, cause: str, *, taken_over: bool = False
+) -> list[ev.Event]:
+    """Try the first waiting request of a model again; no events when nothing has changed for it.
+
+    ``taken_over``: only a new writer looks; that it would call the same wait by another name is no change.
+    """
     plan = routing.route(state, model, now, request.prefix)
     if isinstance(plan, Join | Hold):
         wait = plan_wait(plan)
-        return [] if wait == request.wait else [_queued(asking(request), wait, plan.explanation, now)]
+        if wait == Wait("busy") and request.wait is not None and request.wait.on in state.loading.get(model.name, ()):
+            return []  # it began the load of one more copy, and waits for that one or for any that is free before
+        return [] if wait == request.wait or taken_over else [_queued(asking(request), wait, plan.explanation, now)]
     woken = ev.RequestWoken(at=now, model=model.name, request=request.id, cause=cause)
     return [woken, *settle(state, model, asking(request), plan, now, cause)]

@@ -639,7 +639,8 @@ class Invariants:
         if event.reason == "scale-down" and event.at < replica.used_at + self.settings.scale_down_delay:
             self.breach("S", f"{replica.id} is removed as idle before it was idle for long enough", replica.id)
         node = self.picture.nodes.get(replica.node)
-        if event.reason == "budget" and node is not None and not node.above_budget(replica.claim):
+        first = replica.phase == "loaded"
+        if event.reason == "budget" and first and node is not None and not node.above_budget(replica.claim):
             self.breach("S", f"{replica.id} leaves for the budget of {node.name}, which allows it", replica.id)
         if event.reason == "idle":
             self._judge_idle_unload(event, replica)

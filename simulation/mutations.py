@@ -349,8 +349,8 @@ def load_not_reserved(patches: Patches) -> None:
     def not_after_a_load(at: Any, model: Any, cause: str, now: int) -> Any:
         return [] if cause.endswith(" loaded") else grant(at, model, cause, now)
 
-    def nor_by_advancing(at: Any, model: Any, request: Any, now: int, cause: str) -> Any:
-        return [] if cause.endswith(" loaded") else advance(at, model, request, now, cause)
+    def nor_by_advancing(at: Any, model: Any, request: Any, now: int, cause: str, **how: Any) -> Any:
+        return [] if cause.endswith(" loaded") else advance(at, model, request, now, cause, **how)
 
     patches.swap(advance, nor_by_advancing)
     patches.swap(loaded, unclaimed)
@@ -575,6 +575,20 @@ def margin_ignored(patches: Patches) -> None:
     patches.attribute(state.State, "disk_free", to_the_last_byte)
 
 
+def all_forgets_the_newcomer(patches: Patches) -> None:
+    """A model that is to run on every candidate is not looked at when a node joins."""
+    review = consequences.review_after
+
+    def but_those(at: Any, event: Any) -> Any:
+        found = review(at, event)
+        if found is None or not isinstance(event, ev.NodeRegistered | ev.NodeApproved):
+            return found
+        models = tuple(name for name in found.models if name not in at.everywhere)
+        return replace(found, models=models) if models else None
+
+    patches.swap(review, but_those)
+
+
 def span_counted_once(patches: Patches) -> None:
     """A model that lies in two pools counts in the first of them alone."""
     commit = state.State.commit
@@ -718,6 +732,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (cold_before_warm, "U", "warm-before-cold", True),
     (budget_ignored_on_shrink, "Q", "budget-lowered", True),
     (margin_ignored, "S", "disk-margin", True),
+    (all_forgets_the_newcomer, "W", "all-follows-the-nodes", True),
     (span_counted_once, "S", "two-gpus-one-model", True),
     (tenant_never_released, "U", "noisy-tenant", True),
     (tenant_counted_twice, "U", "tenant-waits-its-turn", True),
