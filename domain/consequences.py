@@ -48,7 +48,10 @@ def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
     own = (event.model,) if state.waiting(event.model) else ()
     if state.lock_count(event.replica) and not own:
         return None
-    too_much = event.node in state.over_budget
+    model = state.models.get(event.model)
+    ceiling = model.scheduling.max_replicas if model is not None else 0
+    too_many = 0 < ceiling < len(state.by_model.get(event.model, ()))
+    too_much = too_many or event.node in state.over_budget
     if not (state.queues or state.parked or too_much):
         return None
     cause = f"request {event.request} released {event.replica}"

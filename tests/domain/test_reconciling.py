@@ -206,6 +206,20 @@ def test_a_left_behind_copy_goes_when_a_lost_gateway_held_its_last_lock() -> Non
     assert cluster.state.replicas[replica].phase is Phase.UNLOADING
 
 
+def test_a_copy_above_a_lowered_ceiling_goes_with_its_last_request() -> None:
+    cluster = Cluster()
+    for name in ("a", "b"):
+        cluster.node(name)
+    cluster.model("m", min_replicas=2, max_replicas=2)
+    cluster.settle()
+    cluster.request("r1", "m")
+    cluster.request("r2", "m")
+    cluster.send(cmd.SetScheduling(model="m", scheduling=Scheduling(min_replicas=1, max_replicas=1)))
+    assert len(nodes_of(cluster, "m")) == 2
+    cluster.release("r2")
+    assert nodes_of(cluster, "m") == ["a"]
+
+
 def test_a_request_is_refused_as_soon_as_a_label_leaves_its_model_without_candidates() -> None:
     cluster = Cluster()
     cluster.node("a", labels={"tier": "fast"})
