@@ -90,10 +90,11 @@ def payload(recorded: Recorded) -> Any:
         return recorded.state.decode("utf-8", "replace")
 
 
-def read_page(log: Log, given: Mapping[str, str]) -> Page:
+def read_page(log: Log, given: Mapping[str, str], *, newest: bool = False) -> Page:
     """The events that match ``given``, which may hold any of FILTERS, ``since``, ``until``, ``after`` and ``limit``.
 
-    Raises InvalidField.
+    ``newest`` gives the last page instead of the first, and ``more`` then says that there are earlier ones. Raises
+    InvalidField.
     """
     unknown = next((name for name in given if name not in (*FILTERS, "since", "until", "after", "limit")), None)
     if unknown is not None:
@@ -101,8 +102,10 @@ def read_page(log: Log, given: Mapping[str, str]) -> Page:
     after = _number(given.get("after") or "0", "after", 0, 2**62)
     limit = _number(given.get("limit") or str(DEFAULT_LIMIT), "limit", 1, MOST_ROWS)
     # One more than asked for tells whether there is a next page.
-    found = matching(log, filters_of(given), topics_of(given.get("event", "")), after=after, limit=limit + 1)
-    kept = found[:limit]
+    found = matching(
+        log, filters_of(given), topics_of(given.get("event", "")), after=after, limit=limit + 1, newest=newest
+    )
+    kept = found[-limit:] if newest else found[:limit]
     return Page(
         rows=[row_of(recorded) for recorded in kept],
         cursor=kept[-1].position if kept else after,
@@ -110,12 +113,16 @@ def read_page(log: Log, given: Mapping[str, str]) -> Page:
     )
 
 
-def matching(log: Log, filters: Filters, topics: tuple[str, ...], *, after: int, limit: int) -> list[Recorded]:
+def matching(
+    log: Log, filters: Filters, topics: tuple[str, ...], *, after: int, limit: int, newest: bool = False
+) -> list[Recorded]:
     """One page of events that pass the filters and, when ``topics`` are given, have one of these."""
     if not topics:
-        return log.log(filters, after=after, limit=limit)
-    pages = (log.log(msgspec.structs.replace(filters, event=topic), after=after, limit=limit) for topic in topics)
-    return sorted((recorded for page in pages for recorded in page), key=lambda recorded: recorded.position)[:limit]
+        return log.log(filters, after=after, limit=limit, newest=newest)
+    kinds = (msgspec.structs.replace(filters, event=topic) for topic in topics)
+    pages = (log.log(kind, after=after, limit=limit, newest=newest) for kind in kinds)
+    found = sorted((recorded for page in pages for recorded in page), key=lambda recorded: recorded.position)
+    return found[-limit:] if newest else found[:limit]
 
 
 def filters_of(given: Mapping[str, str]) -> Filters:

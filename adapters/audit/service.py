@@ -50,16 +50,20 @@ class AuditService:
     def __init__(self, log: Log) -> None:
         self._log = log
 
-    def log(self, filters: Mapping[str, str]) -> Page:
+    def log(self, filters: Mapping[str, str], *, newest: bool = False) -> Page:
         """One page of rows that match; see :func:`~interlock.adapters.audit.rows.read_page`."""
-        return read_page(self._log, filters)
+        return read_page(self._log, filters, newest=newest)
 
-    def follow(self, filters: Mapping[str, str], *, poll_s: float = FOLLOW_S) -> Iterator[Page]:
-        """Pages of what matches, then of what comes; never ends by itself. A page may have no rows."""
+    def follow(self, filters: Mapping[str, str], *, newest: bool = False, poll_s: float = FOLLOW_S) -> Iterator[Page]:
+        """Pages of what matches, then of what comes; never ends by itself. A page may have no rows.
+
+        ``newest`` begins with the last page of what is there.
+        """
         given = dict(filters)
         while True:
-            page = self.log(given)
+            page = self.log(given, newest=newest)
             yield page
+            newest = False
             # Events that do not match need not be looked at again.
             given["after"] = str(page.cursor)
             if not page.more:

@@ -68,20 +68,24 @@ def _filtered(command: Callable[..., None]) -> Callable[..., None]:
 @reads_store
 @as_json
 def log(place: Place, filters: dict[str, str], limit: str, follow: bool, json_: bool) -> None:
-    """Show events, oldest first, each in one sentence."""
+    """Show the newest events in order of time, each in one sentence.
+
+    --after CURSOR or --since TIME begin there instead, and --json at the log's beginning: page by page with its cursor.
+    """
     with _asking(place) as service:
         given = {**filters, "limit": limit}
+        newest = not json_ and not filters.keys() & {"after", "since"}
         if not follow:
-            page = service.log(given)
+            page = service.log(given, newest=newest)
             if json_:
                 print_json(page)
                 return
             _print_rows(page.rows)
             if page.more:
-                say(f"There is more: --after {page.cursor}")
+                say("There are earlier ones: --after 0" if newest else f"There is more: --after {page.cursor}")
             return
         try:
-            for page in service.follow(given):
+            for page in service.follow(given, newest=newest):
                 if json_:
                     for row in page.rows:
                         print_json_line(row)

@@ -81,19 +81,23 @@ class LogReader(ABC):
 
     # --- Events -------------------------------------------------------------------------------------------------------
 
-    def select(self, condition: str, params: Params, *, limit: int | None = None) -> list[Recorded]:
-        """The events that satisfy an SQL ``condition``, in order of position."""
-        return [batch.to_recorded(row) for row in self._rows(condition, params, limit)]
+    def select(
+        self, condition: str, params: Params, *, limit: int | None = None, newest: bool = False
+    ) -> list[Recorded]:
+        """The events that satisfy an SQL ``condition``, in order of position; of more, the oldest or ``newest``."""
+        return [batch.to_recorded(row) for row in self._rows(condition, params, limit, newest)]
 
-    def log(self, filters: Filters, *, after: int = 0, limit: int = PAGE_EVENTS) -> list[Recorded]:
+    def log(
+        self, filters: Filters, *, after: int = 0, limit: int = PAGE_EVENTS, newest: bool = False
+    ) -> list[Recorded]:
         """One page: at most ``limit`` events beyond position ``after`` that pass the filters, in order.
 
         The last event's position is the cursor of the next page; a page with fewer than ``limit`` events is the last
-        for now. Positions never change, so that a cursor stays good.
+        for now. Positions never change, so that a cursor stays good. ``newest`` gives the last page instead.
         """
         conditions, params = _conditions(filters, self.dialect)
         condition = " AND ".join([f"{self.position_column} > ?", *conditions])
-        return self.select(condition, [after, *params], limit=limit)
+        return self.select(condition, [after, *params], limit=limit, newest=newest)
 
     def log_all(self, filters: Filters, *, after: int = 0) -> Iterator[Recorded]:
         """Every event beyond ``after`` that passes the filters, page by page."""
@@ -158,10 +162,12 @@ class LogReader(ABC):
         """What ``stored_events`` calls the position."""
         return _POSITION[self.dialect]
 
-    def _rows(self, condition: str, params: Params, limit: int | None) -> list[chain.Row]:
+    def _rows(self, condition: str, params: Params, limit: int | None, newest: bool = False) -> list[chain.Row]:
         statement = f"{sql.text(f'{self.dialect}_rows')} WHERE {condition} ORDER BY {self.position_column}"
         if limit is None:
             return self.fetch(statement, params)
+        if newest:
+            return self.fetch(f"{statement} DESC LIMIT ?", [*params, limit])[::-1]
         return self.fetch(f"{statement} LIMIT ?", [*params, limit])
 
 

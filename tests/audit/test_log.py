@@ -39,6 +39,16 @@ def test_a_row_says_what_who_when_and_why(audit: AuditService) -> None:
     assert row.data["beneficiary"] == "r-000002"
 
 
+def test_the_newest_page_ends_where_the_log_ends(audit: AuditService) -> None:
+    every = audit.log({"limit": "1000"})
+    newest = audit.log({"limit": "7"}, newest=True)
+    assert (newest.rows, newest.cursor, newest.more) == (every.rows[-7:], every.cursor, True)
+    loads = [row for row in every.rows if row.event == "LoadStarted"]
+    assert audit.log({"event": "LoadStarted", "limit": "2"}, newest=True).rows == loads[-2:]
+    pages = audit.follow({"limit": "2"}, newest=True, poll_s=0)
+    assert [len(next(pages).rows), len(next(pages).rows)] == [2, 0]
+
+
 def test_pages_follow_one_another_without_gap_or_repeat(audit: AuditService) -> None:
     seen: list[int] = []
     after = "0"

@@ -90,6 +90,16 @@ def test_the_table_says_what_a_drain_has_left_and_until_when(interlock: Shell, s
     assert "10q" in interlock("nodes", "drain", "thor", "--deadline", "10q", "--data", story_data, status=2).err
 
 
+def test_the_log_shows_its_end_and_says_how_to_see_the_rest(interlock: Shell, story_data: Path) -> None:
+    every = interlock("audit", "log", "--limit", "1000", "--data", story_data).out.splitlines()
+    newest = interlock("audit", "log", "--limit", "5", "--data", story_data)
+    assert (newest.out.splitlines(), "--after 0" in newest.err) == (every[-5:], True)
+    first = interlock("audit", "log", "--limit", "5", "--after", "0", "--data", story_data)
+    assert (first.out.splitlines(), "There is more: --after 5" in first.err) == (every[:5], True)
+    paged = interlock("audit", "log", "--limit", "5", "--json", "--data", story_data).document
+    assert ([row["position"] for row in paged["rows"]], paged["cursor"]) == ([1, 2, 3, 4, 5], 5)
+
+
 def test_every_other_change_works_too(interlock: Shell, story_data: Path) -> None:
     here = ("--data", str(story_data))
     interlock("freeze", *here)

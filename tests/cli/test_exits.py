@@ -252,7 +252,18 @@ def test_a_reader_that_has_seen_enough_is_no_error(interlock: Shell, story_data:
 
 def test_ctrl_c_ends_following_in_order(interlock: Shell, story_data: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "interlock.adapters.cli", "audit", "log", "--follow", "--data", str(story_data)],
+        [
+            sys.executable,
+            "-m",
+            "interlock.adapters.cli",
+            "audit",
+            "log",
+            "--follow",
+            "--after",
+            "0",
+            "--data",
+            str(story_data),
+        ],
         env={**interlock.environment, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

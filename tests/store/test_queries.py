@@ -96,6 +96,13 @@ def test_pages_follow_one_another(reader: LogReader) -> None:
     assert reader.log(wanted, limit=0) == []
 
 
+def test_the_last_page_can_be_had_instead_of_the_first(reader: LogReader) -> None:
+    every = reader.log(Filters())
+    assert len(every) > 3
+    assert reader.log(Filters(), limit=3, newest=True) == every[-3:]
+    assert reader.log(Filters(), after=every[-2].position, limit=3, newest=True) == every[-1:]
+
+
 def test_single_events_are_found_by_id_position_and_time(reader: LogReader) -> None:
     wanted = history(1)[4]
     assert reader.event("c5.0") == wanted
