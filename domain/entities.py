@@ -224,6 +224,8 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     done: int = 0
     total: int = 0
     """Bytes moved of the operation in progress, as the worker last said; 0 of 0 when it says nothing."""
+    give_up_at: int = FOREVER
+    """When the operation in progress ends as failed, however it progresses."""
     owed_in: Claim = ()
     """What is owed, per pool."""
 

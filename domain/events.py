@@ -310,6 +310,7 @@ class StagingStarted(ReplicaEvent, frozen=True, kw_only=True):
 
     op: int
     silent_at: int
+    give_up_at: int = FOREVER
 
 
 class LoadStarted(ReplicaEvent, frozen=True, kw_only=True):
@@ -318,6 +319,7 @@ class LoadStarted(ReplicaEvent, frozen=True, kw_only=True):
     op: int
     silent_at: int
     stage_rate: int = 0
+    give_up_at: int = FOREVER
 
 
 class LoadProgressed(ReplicaEvent, frozen=True, kw_only=True):
@@ -326,6 +328,7 @@ class LoadProgressed(ReplicaEvent, frozen=True, kw_only=True):
     silent_at: int
     done: int = 0
     total: int = 0
+    give_up_at: int = FOREVER
 
 
 class ReplicaLoaded(ReplicaEvent, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ the instant at which an operation that shows no progress counts as failed.
 from __future__ import annotations
 
 from . import events as ev
+from . import patience
 from .claims import total
 from .commands import (
     EvictReplica,
@@ -28,7 +29,7 @@ from .refusals import RefusalCode
 from .routing import Evict, Place
 from .state import State
 from .survey import survey_warm
-from .units import FOREVER, MINUTE, SECOND
+from .units import FOREVER, MINUTE, SECOND, format_size
 
 LONGEST_BACKOFF = 5 * MINUTE
 UNLOAD_TRIES = 3
@@ -107,16 +108,23 @@ def installed(state: State, command: ReportInstalled, now: int) -> list[ev.Event
     replica = _awaiting(state, command.replica, command.op, Phase.INSTALLING)
     if replica is None:
         return []
-    silent_at = now + state.settings.load_silence
     following = ev.StagingStarted if replica.disk else ev.LoadStarted
+    silent_at, give_up_at = _patience(state, replica, Phase.STAGING if replica.disk else Phase.LOADING, now)
     return [
         ev.BackendInstalled(
             at=now, replica=replica.id, model=replica.model, node=replica.node, address=command.address
         ),
         following(
-            at=now, replica=replica.id, model=replica.model, node=replica.node, op=replica.op + 1, silent_at=silent_at
+            at=now, replica=replica.id, model=replica.model, node=replica.node, op=replica.op + 1, silent_at=silent_at,
+            give_up_at=give_up_at,
         ),
-    ]
+    ]  # fmt: skip
+
+
+def _patience(state: State, replica: Replica, phase: Phase, now: int) -> tuple[int, int]:
+    """When an operation of this phase that begins now counts as silent, and when it ends whatever it shows."""
+    size = patience.bytes_of(replica, phase)
+    return now + patience.window(state.settings, size), now + patience.limit(state.settings, size)
 
 
 def staged(state: State, command: ReportStaged, now: int) -> list[ev.Event]:
@@ -124,10 +132,11 @@ def staged(state: State, command: ReportStaged, now: int) -> list[ev.Event]:
     replica = _awaiting(state, command.replica, command.op, Phase.STAGING)
     if replica is None:
         return []
+    silent_at, give_up_at = _patience(state, replica, Phase.LOADING, now)
     return [
         ev.LoadStarted(
             at=now, replica=replica.id, model=replica.model, node=replica.node, op=replica.op + 1,
-            silent_at=now + state.settings.load_silence,
+            silent_at=silent_at, give_up_at=give_up_at,
             stage_rate=measured(state.nodes[replica.node].stage_rate, replica.disk, command.took),
         )
     ]  # fmt: skip
@@ -149,21 +158,28 @@ def measured(old: int, size: int, took: int) -> int:
 
 
 def progressed(state: State, command: ReportProgress, now: int) -> list[ev.Event]:
-    """Bytes moved: extend the silent window.
+    """Bytes moved: extend the silent window, up to the end of the operation's patience.
 
     So that the log stays small, only once a quarter of the window has passed, or another tenth of all bytes has moved.
+    A word that names the same bytes as the last one is no progress.
     """
     replica = state.replicas.get(command.replica)
     if replica is None or replica.phase not in LOADING_PHASES or operation(replica) != command.op:
         return []
-    silence = state.settings.load_silence
-    fresh = replica.silent_at >= now + silence - silence // 4
+    if command.total and command.done == replica.done:
+        return []
+    silence, give_up_at = state.settings.load_silence, replica.give_up_at
+    if give_up_at >= FOREVER:  # an install, or a load that began before there was a limit: known by its first word
+        size = max(command.total, replica.disk, patience.bytes_of(replica, Phase.LOADING))
+        give_up_at = now + patience.limit(state.settings, size)
+    silent_at = min(now + silence, give_up_at)
+    fresh = replica.silent_at >= min(now + silence - silence // 4, give_up_at)
     if fresh and _tenths(command.done, command.total) <= _tenths(replica.done, replica.total):
         return []
     return [
         ev.LoadProgressed(
-            at=now, replica=replica.id, model=replica.model, node=replica.node, silent_at=now + silence,
-            done=command.done, total=command.total,
+            at=now, replica=replica.id, model=replica.model, node=replica.node, silent_at=silent_at,
+            done=command.done, total=command.total, give_up_at=give_up_at,
         )
     ]  # fmt: skip
 
@@ -290,7 +306,13 @@ def silent(state: State, replica: Replica, now: int) -> list[ev.Event]:
     """The operation in progress showed nothing for its whole window."""
     if replica.phase is Phase.UNLOADING:
         return [unload(state, replica, replica.reason, now, replica.tries + 1)]
-    seconds = state.settings.load_silence // 1_000_000
+    if replica.done and replica.give_up_at <= now:
+        moved = f"{format_size(replica.done)} of {format_size(replica.total)}"
+        rate = format_size(state.settings.slowest_load_rate)
+        text = f"moved only {moved} while {replica.phase.value}: slower than slowest_load_rate ({rate}/s) allows"
+        return fail(state, replica, text, now)
+    size = 0 if replica.done else patience.bytes_of(replica, replica.phase)
+    seconds = patience.window(state.settings, size) // SECOND
     return fail(state, replica, f"no progress for {seconds} s while {replica.phase.value}", now)
 
 

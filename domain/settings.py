@@ -15,6 +15,7 @@ from .profiles import parse_placement, parse_profiles
 from .units import (
     FOREVER,
     GIB,
+    MIB,
     MINUTE,
     SECOND,
     format_duration,
@@ -68,7 +69,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant_priority: int = 0
     """The highest priority that a tenant's requests may have; a higher one that is asked for counts as this."""
     load_silence: int = 5 * MINUTE
-    """How long a load may show no progress before it counts as failed."""
+    """How long a load may show no progress before it counts as failed; longer where ``quiet_load_rate`` says so."""
+    quiet_load_rate: int = 64 * MIB
+    """The bytes a second that a load is trusted to move while it shows no progress."""
+    slowest_load_rate: int = 4 * MIB
+    """The bytes a second that a load which shows progress must move on average, beyond one ``load_silence``."""
     load_attempts: int = 3
     """How many times a model's load is tried in a row before its waiters are refused."""
     load_backoff: int = 1 * SECOND
@@ -92,6 +97,7 @@ _LEAST = {
 }  # fmt: skip
 """The settings that are numbers, and the least that each may be."""
 _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit"})
+_RATES = frozenset({"quiet_load_rate", "slowest_load_rate"})
 _SIZES = frozenset({"disk_margin"})
 _OFF_AT_ZERO = frozenset({"prefix_affinity"})
 
@@ -114,6 +120,8 @@ def parse_setting(name: str, value: object) -> SettingValue:
         return parse_count(value, name, _LEAST[name])
     if name == "tenant_rate":
         return parse_rate(value, name)  # type: ignore[arg-type]  # parse_rate names what is not text
+    if name in _RATES:
+        return _parse_rate(value, name)
     if name in _SIZES:
         return parse_size(value, name)  # type: ignore[arg-type]  # parse_size names what is not text
     return parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
@@ -128,6 +136,15 @@ def parse_count(value: object, name: str, least: int = 0) -> int:
         cure = f"Give {max(1, least) if least >= 0 else least} or more."
         raise InvalidSetting(f"{name}: {value!r} is not a whole number that it can have.", cure=cure)
     return number
+
+
+def _parse_rate(value: object, name: str) -> int:
+    """Bytes a second, as in ``"64MiB/s"`` or, the same, ``"64MiB"``."""
+    text = value.strip().removesuffix("/s") if isinstance(value, str) else value
+    rate = parse_size(text, name)  # type: ignore[arg-type]  # parse_size names what is not text
+    if rate < 1:
+        raise InvalidSetting(f"{name}: {value!r} moves nothing.", cure='Give a rate, as in "64MiB/s".')
+    return rate
 
 
 def parse_idle_unload(value: object, field: str = "idle_unload") -> int | None:
@@ -157,9 +174,10 @@ def format_setting(name: str, value: SettingValue) -> str:
         return "off"
     if name in _LEAST:
         return str(value)
-    if name in _SIZES:
+    if name in _SIZES or name in _RATES:
         text = format_size(value)
-        return text if parse_size(text) == value else f"{value}B"
+        exact = text if parse_size(text) == value else f"{value}B"
+        return f"{exact}/s" if name in _RATES else exact
     return format_rate(value) if name == "tenant_rate" else format_duration(value)
 
 

@@ -17,7 +17,7 @@ from interlock.domain.commands import Command, Done, Envelope, Rejected, ReportL
 from interlock.domain.effects import Effect, InstallBackend, LoadModel, ReplicaEffect, StageModel, UnloadModel
 from interlock.domain.entities import LOADING_PHASES, NodeStatus, Phase
 from interlock.domain.loads import UNLOAD_TRIES, pending_effects
-from interlock.domain.units import SECOND
+from interlock.domain.units import GIB, SECOND
 
 from . import world
 from .clock import Clock, Streams, draw
@@ -187,9 +187,15 @@ class VirtualCluster:
         length = self._length(node, effect)
         silence = self.writer.engine.state.settings.load_silence
         step = max(SECOND, silence // PROGRESS_PER_SILENCE)
-        if length > step and isinstance(effect, ReplicaEffect):
+        if length > step and node.spec.progress and isinstance(effect, ReplicaEffect):
             self.clock.after(step, self._progress, node, effect, boot, step, length)
         self.clock.after(length, self._finish, node, effect, boot, "", length)
+
+    def _bytes(self, effect: ReplicaEffect) -> int:
+        """What the operation moves, as its progress counts it."""
+        if isinstance(effect, StageModel):
+            return effect.spec.disk
+        return effect.spec.vram if isinstance(effect, LoadModel) else GIB
 
     def _strikes(self, model: str, faults: dict[int, str], kind: str) -> bool:
         hit = any(of in ("", model) for of in faults.values())
@@ -218,7 +224,8 @@ class VirtualCluster:
     def _progress(self, node: VirtualNode, effect: ReplicaEffect, boot: int, done: int, total: int) -> None:
         if node.worker.boot != boot or effect.op not in node.worker.jobs:
             return
-        for word in world.progress(node.worker, effect, done, total):
+        size = self._bytes(effect)
+        for word in world.progress(node.worker, effect, size * done // total, size):
             self.report(node, word)
         silence = self.writer.engine.state.settings.load_silence
         step = max(SECOND, silence // PROGRESS_PER_SILENCE)

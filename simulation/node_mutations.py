@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from interlock.domain import events as ev
-from interlock.domain import nodes
+from interlock.domain import loads, nodes, patience
+from interlock.domain.entities import Phase
+from interlock.domain.units import FOREVER
 
 from .patching import Patches
 
@@ -28,8 +30,35 @@ def name_stolen(patches: Patches) -> None:
     patches.swap(nodes._check_name_is_free, lambda node, command: None)
 
 
+def silence_unscaled(patches: Patches) -> None:
+    """A load that shows no progress is given up after load_silence, whatever its size."""
+    patches.swap(patience.window, lambda settings, size: settings.load_silence)
+
+
+def trickle_unbounded(patches: Patches) -> None:
+    """A load goes on for as long as it moves a byte in every window."""
+    patches.swap(patience.limit, lambda settings, size: FOREVER // 2)
+
+
+def late_success_kept(patches: Patches) -> None:
+    """A load that was given up counts as loaded when its worker's success comes late, and is stopped all the same."""
+    awaiting = loads._awaiting
+
+    def await_for_ever(at: Any, replica_id: str, op: str, phase: Any) -> Any:
+        replica = at.replicas.get(replica_id)
+        late = replica is not None and replica.phase is Phase.UNLOADING and replica.reason == "load failed"
+        if late and phase is Phase.LOADING and op == loads.operation(replica, replica.op - 1):
+            return replica
+        return awaiting(at, replica_id, op, phase)
+
+    patches.swap(awaiting, await_for_ever)
+
+
 ROWS: tuple[Row, ...] = (
     (drain_deadline_ignored, "S", "drain-with-deadline", True),
     (name_stolen, "S", "two-machines-one-name", True),
+    (silence_unscaled, "S", "slow-but-alive-load", True),
+    (trickle_unbounded, "W", "trickling-load", True),
+    (late_success_kept, "S", "late-success", True),
 )
 """As in :data:`interlock.simulation.mutations.ALL`."""

@@ -1,26 +1,41 @@
-"""The invariants about nodes that come and go, judged from the picture like those beside them in ``invariants.py``."""
+"""The invariants about nodes that come and go, and about loads that end; fed like those in ``invariants.py``."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from interlock.domain import events as ev
-from interlock.domain.units import FOREVER
+from interlock.domain.settings import Settings
+from interlock.domain.units import FOREVER, SECOND
 
 from .picture import Picture
 
 
 class Court(Protocol):
-    """Who keeps the picture and notes what is wrong."""
+    """Who keeps the picture and the settings, and notes what is wrong."""
 
     picture: Picture
+    settings: Settings
 
     def breach(self, prop: str, detail: str, subject: str = "") -> None:
         """Note a violation."""
 
 
+class Operation:
+    """A part of a load that is under way: when it began, the bytes that it must move, what it has shown."""
+
+    __slots__ = ("began_at", "ends_by", "moved", "trusted_until")
+
+    def __init__(self, settings: Settings, at: int, size: int) -> None:
+        self.began_at = at
+        self.moved = False
+        self.trusted_until = at + max(settings.load_silence, size * SECOND // settings.quiet_load_rate)
+        slowest = settings.load_silence + size * SECOND // settings.slowest_load_rate
+        self.ends_by = max(self.trusted_until, at + slowest)
+
+
 class NodeRules:
-    """What must hold of drains. Fed with each event after the picture has taken it in."""
+    """What must hold of names, drains and loads. Fed with each event after the picture has taken it in."""
 
     def __init__(self, court: Court) -> None:
         self.court = court
@@ -30,6 +45,10 @@ class NodeRules:
         self.at_work: dict[str, bool] = {}
         """Nodes that registered, and whether they were heard since they last were silent."""
         self.boots: dict[str, dict[str, None]] = {}
+        self.operations: dict[str, Operation] = {}
+        """By replica, while it loads."""
+        self.given_up: dict[str, None] = {}
+        """Loads that were given up and are still to be stopped on their workers."""
 
     def on_NodeRegistered(self, event: ev.NodeRegistered) -> None:
         """One name is one worker: while the first is at work nobody takes it, and who lost it does not come back."""
@@ -75,6 +94,50 @@ class NodeRules:
             self.court.breach("S", f"{event.node} counts as drained, and nobody drains it", event.node)
         elif node.replicas:
             self.court.breach("S", f"{event.node} counts as empty with {next(iter(node.replicas))} there", event.node)
+
+    # --- loads ------------------------------------------------------------------------------------------------------
+
+    def on_StagingStarted(self, event: ev.StagingStarted) -> None:
+        replica = self.court.picture.replicas.get(event.replica)
+        if replica is not None:
+            self.operations[event.replica] = Operation(self.court.settings, event.at, replica.disk)
+
+    def on_LoadStarted(self, event: ev.LoadStarted) -> None:
+        replica = self.court.picture.replicas.get(event.replica)
+        if replica is not None:
+            size = sum(size for _, size in replica.claim)
+            self.operations[event.replica] = Operation(self.court.settings, event.at, size)
+
+    def on_LoadProgressed(self, event: ev.LoadProgressed) -> None:
+        operation = self.operations.get(event.replica)
+        if operation is not None:
+            operation.moved = True
+            if event.silent_at > operation.ends_by:
+                text = f"{event.replica} may go on moving a few bytes for ever: nothing ends a load that trickles"
+                self.court.breach("W", text, event.replica)
+
+    def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
+        operation = self.operations.pop(event.replica, None)
+        early = operation is not None and not operation.moved and event.at < operation.trusted_until
+        if early and event.reason.startswith("no progress"):
+            text = f"the load of {event.model} as {event.replica} is given up sooner than its size allows"
+            self.court.breach("S", text, event.replica)
+        if not event.gone:
+            self.given_up[event.replica] = None
+
+    def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
+        self.operations.pop(event.replica, None)
+        if event.replica in self.given_up:
+            text = f"{event.replica} counts as loaded after it was given up, while its worker is told to stop it"
+            self.court.breach("S", text, event.replica)
+
+    def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
+        self.operations.pop(event.replica, None)
+        if event.gone:
+            self.given_up.pop(event.replica, None)
+
+    def on_UnloadConfirmed(self, event: ev.UnloadConfirmed) -> None:
+        self.given_up.pop(event.replica, None)
 
     def after(self) -> None:
         """All that follows from one command has happened."""

@@ -141,6 +141,7 @@ class _Reader:
             load_rate=table.take("load_rate", 2**30, lambda value: parse_byte_rate(value, "load_rate")),
             stage_rate=table.take("stage_rate", 0, lambda value: parse_byte_rate(value, "stage_rate")),
             install_time=_finite(table, "install_time"),
+            progress=table.boolean("progress", True),
             unload_time=_finite(table, "unload_time"),
             approved=table.boolean("approved", True),
             up=table.boolean("up", True),

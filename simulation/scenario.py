@@ -45,6 +45,8 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     stage_rate: int = 0
     install_time: int = 0
     unload_time: int = 0
+    progress: bool = True
+    """Whether its worker tells how far a load is."""
     approved: bool = True
     up: bool = True
 

@@ -45,7 +45,10 @@ def _owed_in(event: ev.ReplicaReserved) -> Claim:
 @applies(ev.BackendInstallRequested)
 def _backend_install_requested(state: State, event: ev.BackendInstallRequested) -> None:
     replica = state.replicas[event.replica]
-    put_replica(state, replace(replica, phase=Phase.INSTALLING, op=event.op, silent_at=event.silent_at))
+    put_replica(
+        state,
+        replace(replica, phase=Phase.INSTALLING, op=event.op, silent_at=event.silent_at, give_up_at=FOREVER),
+    )
 
 
 @applies(ev.BackendInstalled)
@@ -56,7 +59,7 @@ def _backend_installed(state: State, event: ev.BackendInstalled) -> None:
 @applies(ev.StagingStarted)
 def _staging_started(state: State, event: ev.StagingStarted) -> None:
     replica = state.replicas[event.replica]
-    put_replica(state, replace(replica, phase=Phase.STAGING, op=event.op, silent_at=event.silent_at, done=0, total=0))
+    _begins(state, replica, Phase.STAGING, event)
 
 
 @applies(ev.LoadStarted)
@@ -68,13 +71,25 @@ def _load_started(state: State, event: ev.LoadStarted) -> None:
         state.stage(replica.node, replica.model, replica.revision, replica.disk)
     if event.stage_rate:
         state.nodes[replica.node] = replace(state.nodes[replica.node], stage_rate=event.stage_rate)
-    put_replica(state, replace(replica, phase=Phase.LOADING, op=event.op, silent_at=event.silent_at, done=0, total=0))
+    _begins(state, replica, Phase.LOADING, event)
+
+
+def _begins(state: State, replica: Replica, phase: Phase, event: ev.StagingStarted | ev.LoadStarted) -> None:
+    put_replica(
+        state,
+        replace(
+            replica, phase=phase, op=event.op, silent_at=event.silent_at, give_up_at=event.give_up_at, done=0, total=0
+        ),
+    )
 
 
 @applies(ev.LoadProgressed)
 def _load_progressed(state: State, event: ev.LoadProgressed) -> None:
     replica = state.replicas[event.replica]
-    put_replica(state, replace(replica, silent_at=event.silent_at, done=event.done, total=event.total))
+    put_replica(
+        state,
+        replace(replica, silent_at=event.silent_at, done=event.done, total=event.total, give_up_at=event.give_up_at),
+    )
 
 
 @applies(ev.ReplicaLoaded)
@@ -83,6 +98,7 @@ def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
         state.replicas[event.replica],
         phase=Phase.LOADED,
         silent_at=FOREVER,
+        give_up_at=FOREVER,
         done=0,
         total=0,
         loaded_at=event.at,

@@ -41,6 +41,7 @@ REPLICA_LEFT_OUT = {
     "owed": "kept per pool",
     "done": "bytes for people",
     "total": "bytes for people",
+    "give_up_at": "only words of progress read it, and here none come",
     "address": "a name that the world gives",
     "reason": "words for people",
     "loaded_at": "kept in how long it is idle",

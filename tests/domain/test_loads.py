@@ -68,9 +68,9 @@ def test_a_silent_load_fails_and_progress_extends_its_window() -> None:
     cluster.request("r1", "m", deadline=cluster.now + 10**12)
     cluster.answer(cluster.effects[0])
     load = cluster.effects[0]
-    for _ in range(3):
+    for done in range(1, 4):
         cluster.wait(200)
-        cluster.send(cmd.ReportProgress(replica=load.replica, op=load.op, done=1, total=9))
+        cluster.send(cmd.ReportProgress(replica=load.replica, op=load.op, done=done, total=9))
     assert cluster.count("ReplicaLoadFailed") == 0
     assert cluster.count("LoadProgressed") == 3
     cluster.wait(301)

@@ -29,6 +29,8 @@ RIVALS: Change = {
 """Two models that do not fit beside each other, on one node."""
 CROWD: Change = {**ONE_NODE, "requests": [{"model": "m", "at": "1s", "count": 30, "every": "1s"}], **LONG}
 """Far more requests than the one replica can serve."""
+SLOW: Change = {**ONE_NODE, "nodes.0.load_rate": "80MiB/s", "scheduler.load_silence": "30s"}
+"""A load that takes 102 seconds."""
 PAIR: Change = {
     **ONE_NODE,
     "requests": [
@@ -111,6 +113,10 @@ SETTINGS = [
     Row("scheduler.tenant_priority", {"scheduler.tenant_priority": 5}, setup={**URGENT, "tenants": []}),
     Row("scheduler.load_silence", {"scheduler.load_silence": "20s"},
         setup=fault("load-hangs", "0s", model="m", for_="1m")),
+    Row("scheduler.quiet_load_rate", {"scheduler.quiet_load_rate": "1GiB/s"},
+        setup={**SLOW, "nodes.0.progress": False}),
+    Row("scheduler.slowest_load_rate", {"scheduler.slowest_load_rate": "200MiB/s"},
+        setup={**SLOW, "scheduler.quiet_load_rate": "1GiB/s"}),
     Row("scheduler.load_attempts", {"scheduler.load_attempts": 1},
         setup=fault("load-fails", "0s", model="m", for_="20s")),
     Row("scheduler.load_backoff", {"scheduler.load_backoff": "40s"},
@@ -148,6 +154,7 @@ NODES = [
     Row("nodes.stage_rate", {"nodes.0.stage_rate": "200MiB/s"}, setup={"models.0.disk": "8GiB"}),
     Row("nodes.install_time", {"nodes.0.install_time": "9s"}),
     Row("nodes.unload_time", {"nodes.0.unload_time": "9s"}, setup=RIVALS),
+    Row("nodes.progress", {"nodes.0.progress": False}, setup={**SLOW, "scheduler.quiet_load_rate": "1GiB/s"}),
     Row("nodes.approved", {"nodes.0.approved": False}),
     Row("nodes.up", {"nodes.0.up": False}),
 ]
