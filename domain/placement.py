@@ -23,9 +23,9 @@ __all__ = ["Choice", "Room", "choose", "find_room"]
 
 EXACT_NODES = 64
 """Among so many open candidates every one with room is scored; in a larger cluster a bounded part of them."""
-COMPARED_AT_AN_END = 12
+COMPARED_AT_AN_END = 8
 """In a large cluster so many of the emptiest and of the fullest nodes with room are scored."""
-COMPARED_STAGED = 12
+COMPARED_STAGED = 8
 """In a large cluster so many of the nodes that hold the model's files are scored, the first by name."""
 
 

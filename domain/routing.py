@@ -219,7 +219,7 @@ def _with_scores(row: Considered, standing: Standing | None) -> Considered:
         return row if row.outcome == "rejected" else msgspec.structs.replace(row, score=None)
     parts = " + ".join(f"{name} {value}×{weight}" for name, value, weight in standing.parts)
     avoided = [f"avoided: {words}" for bit, words in AVOIDED if standing.avoided & bit]
-    detail = "; ".join([*avoided, parts, row.detail])
+    detail = "; ".join([row.detail, *avoided, parts])
     return msgspec.structs.replace(row, detail=detail, score=float(standing.total))
 
 

@@ -95,7 +95,7 @@ def test_an_own_score_is_weighed_like_any_other() -> None:
     cluster.loaded("m")
     reserved = [e for e in cluster.events if isinstance(e, ev.ReplicaReserved)][-1]
     assert (node_of(cluster, "a"), reserved.node) == ("loud", "calm")
-    rows = {row.node: row.detail.split(";")[0] for row in reserved.explanation.considered}
+    rows = {row.node: row.detail.split("; ")[1] for row in reserved.explanation.considered}
     assert rows == {"loud": "few_models 75×2 + locality 100×1", "calm": "few_models 100×2 + locality 100×1"}
     assert "its score few_models is the best" in reserved.explanation.note
 

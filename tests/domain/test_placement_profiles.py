@@ -74,7 +74,7 @@ def test_locality_goes_where_the_files_are() -> None:
     second = placed(cluster, "m")
     assert (first.node, second.node, second.disk) == ("small", "small", 0)
     rows = {row.node: row for row in second.explanation.considered}
-    assert rows["small"].detail.startswith("locality 100×1; ")
+    assert rows["small"].detail == "24GiB free; locality 100×1"
     assert (rows["small"].score, rows["big"].score) == (100.0, 0.0)
     assert second.explanation.note == (
         "small was chosen for m by the profile near: its files are there already (locality), "

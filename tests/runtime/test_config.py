@@ -143,3 +143,14 @@ def test_a_workers_file_that_means_nothing_starts_no_cluster(tmp_path: Path, tex
     with pytest.raises(UnreadableFile, match=said) as refused:
         local_workers(str(path))
     assert "docs/operations.md" in str(refused.value)
+
+
+def test_placement_profiles_are_a_table_in_the_file_and_a_line_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "interlock.toml"
+    path.write_text('placement = "near"\n[placement_profiles]\nnear = { locality = 3, only = ["quiet"] }\n')
+    config = load_config(environment={}, file=path)
+    assert config.scheduler() == {"placement": "near", "placement_profiles": "near: locality 3, only quiet"}
+    environment = {"INTERLOCK_PLACEMENT_PROFILES": "far: spread 1"}
+    assert load_config(environment=environment, file=path).settings().placement_profiles == "far: spread 1"
+    with pytest.raises(InvalidField, match="no weight from 1 to 1000"):
+        load_config(environment={"INTERLOCK_PLACEMENT_PROFILES": "far: spread 0"}, file=path).scheduler()
