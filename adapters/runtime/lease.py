@@ -1,17 +1,24 @@
-"""The writer's hold on its epoch, as far as it may rely on it: renewed in thirds, counted from before each asking."""
+"""The writer's hold on its epoch, as far as it may rely on it: renewed in thirds, counted from before each asking.
+
+Each asking shows whether the store answers at all, too: a long lease is renewed more often than it needs for that.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from interlock.domain.errors import Fenced, Unavailable
+from interlock.domain.errors import Fenced, LeaseHeld, Unavailable
 from interlock.domain.units import SECOND
 
 from .clock import Clock
 from .store_threads import StoreThreads
 
 log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 1.0
+SILENCE_S = 2.5
+"""A store that has answered nobody for so long counts as away: one answer may be late, two are not."""
 
 
 class Lease:
@@ -22,6 +29,12 @@ class Lease:
         self.length_us = length_us
         self.epoch = 0
         self._until = 0.0
+        self._heard_at = clock.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the store has not answered: since before it was asked what it answered last."""
+        return self._clock.monotonic() - self._heard_at
 
     @property
     def length_s(self) -> float:
@@ -36,7 +49,12 @@ class Lease:
     async def take(self) -> int:
         """Take a new epoch; raises ``LeaseHeld`` while another owner leads, and ``StoreUnavailable``."""
         asked_at = self._clock.monotonic()
-        self.epoch = await self._store.take_epoch(self._owner, self.length_us)
+        try:
+            self.epoch = await self._store.take_epoch(self._owner, self.length_us)
+        except LeaseHeld:
+            self._heard_at = asked_at
+            raise
+        self._heard_at = asked_at
         self._until = asked_at + self.length_s
         return self.epoch
 
@@ -49,12 +67,13 @@ class Lease:
             if epoch == self.epoch:
                 raise
             return  # we took the newer epoch ourselves while this was on its way
+        self._heard_at = max(self._heard_at, asked_at)
         self._until = max(self._until, asked_at + self.length_s)
 
     async def keep(self) -> None:
         """Renew for ever. Raises ``Fenced``, or the store's error when it has not answered for two lengths."""
         while True:
-            await asyncio.sleep(self.length_s / 3)
+            await asyncio.sleep(min(self.length_s / 3, _LONGEST_PAUSE_S))
             try:
                 await self.renew()
             except Unavailable as error:

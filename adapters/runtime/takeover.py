@@ -33,7 +33,7 @@ from interlock.domain.state import State
 
 from .clock import Clock
 from .events import EventFeed
-from .lease import Lease
+from .lease import SILENCE_S, Lease
 from .store_threads import StoreThreads
 from .term import Term
 from .writer import SNAPSHOT_EVENTS, Committed
@@ -126,8 +126,12 @@ class Seat:
     def lacks(self) -> list[str]:
         """What is missing before the cluster can serve; empty when it can."""
         term = self._term
+        if (term is None or not self.leads) and (self._forward is None or not self._led_elsewhere):
+            return [self._no_writer]
+        if self._lease.silent_s > SILENCE_S:
+            return [f"the event store has not answered for {self._lease.silent_s:.0f} s."]
         if term is None or not self.leads:
-            return [] if self._forward is not None and self._led_elsewhere else [self._no_writer]
+            return []
         lacks = [f"node {node} has not said what it runs since the takeover." for node in term.liveness.unanswered()]
         missing = [node for node in self._expected if node not in term.liveness.registered]
         return [*lacks, *(f"worker {node} has not registered." for node in missing)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from interlock.adapters.runtime.takeover import Seat
 from interlock.adapters.store.memory import MemoryStore
 from interlock.domain import commands as c
 from interlock.domain.entities import NodeStatus
-from interlock.domain.errors import UnknownEvent
+from interlock.domain.errors import LeaseHeld, StoreUnavailable, UnknownEvent
 from interlock.domain.recording import Recorded
 from interlock.domain.snapshots import encode_cluster
 from tests.runtime.rig import Rig, expect_sound
@@ -258,6 +259,33 @@ async def test_a_standby_passes_commands_on(make_rig: MakeRig) -> None:
     assert "orin" in second.seat.state().nodes, "what it passed on, it can show at once"
     await second.seat.renew_lease("gw")
     assert isinstance(second.seat, Seat)
+
+
+def _away(*_: object) -> None:
+    raise StoreUnavailable("the event store is gone.")
+
+
+async def test_a_store_that_is_away_makes_leader_and_standby_unready_within_three_seconds(make_rig: MakeRig) -> None:
+    first = await make_rig(lease_us=60_000_000).lead()
+    second = make_rig(first.log, first.workers, lease_us=60_000_000, forward=first.seat)
+    second.start()
+    await first.until(lambda: second.seat.lacks() == [] == first.seat.lacks())
+    loop = asyncio.get_running_loop()
+    broken_at = loop.time()
+    first.store.renew_epoch = _away  # type: ignore[method-assign]  # a database that has died
+    hung = threading.Event()
+
+    def hang(*_: object) -> int:
+        hung.wait(20)
+        raise LeaseHeld("first leads.")
+
+    second.store.take_epoch = hang  # type: ignore[method-assign]  # one that no longer answers
+    await first.until(lambda: bool(first.seat.lacks()) and bool(second.seat.lacks()))
+    assert loop.time() - broken_at < 3.5
+    assert all("the event store has not answered" in one.seat.lacks()[0] for one in (first, second))
+    del first.store.renew_epoch, second.store.take_epoch
+    hung.set()
+    await first.until(lambda: second.seat.lacks() == [] == first.seat.lacks())
 
 
 async def test_the_lease_is_renewed_and_a_lapsed_one_is_not_relied_on(make_rig: MakeRig) -> None:
