@@ -170,6 +170,11 @@ def _everything(words: str, change: str) -> _Rule:
     return rule
 
 
+def _settings_changed(state: State, event: ev.SettingsChanged) -> Review | None:
+    """Any of them may matter to anybody; the cause says which have changed."""
+    return _everything(f"the settings {', '.join(sorted(event.values))} changed", "capacity")(state, event)
+
+
 def _review(state: State, change: str, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()) -> Review | None:
     """A review of these models, each once; those that compete for room by waiting requests stand in fair order.
 
@@ -233,6 +238,6 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),
     ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded", own=True),
     ev.Thawed: _everything("{event.what} were thawed", "capacity"),
-    ev.SettingsChanged: _everything("settings changed", "capacity"),
+    ev.SettingsChanged: _settings_changed,
     ev.EpochStarted: _everything("epoch {event.epoch} started", "epoch"),
 }

@@ -17,10 +17,12 @@ from .refusals import RefusalCode
 from .routing import Evict, Hold, Join, Lock, Place, Plan, Refuse
 from .settings import HIGHEST_PRIORITY
 from .state import State
-from .units import FOREVER
+from .units import FOREVER, MINUTE, SECOND
 from .variant import passes_left
 
 LONGEST_NAME = 200
+UNTIMED_RETRY, LONGEST_RETRY = 5 * SECOND, 5 * MINUTE
+"""What a refused client is told when nothing that could help it has an instant, and the most that it is told."""
 
 
 class Asking(msgspec.Struct, frozen=True, gc=False):
@@ -88,11 +90,11 @@ def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
         return Hold(Wait("busy"), plan.explanation)
     if isinstance(plan, Join | Place | Evict | Hold):
         if request.deadline <= now:
-            return deadline_passed(state, model, plan_wait(plan), plan.explanation, now)
+            return deadline_passed(state, model, plan_wait(plan), plan, now)
         if queue_length(state) >= state.settings.queue_limit:
             message = f"{state.settings.queue_limit} requests wait already."
             cure = msgspec.structs.replace(plan.explanation, cure="Fewer requests at once, or a higher queue_limit.")
-            return Refuse(RefusalCode.QUEUE_FULL, message, cure, retry_after(state, now))
+            return Refuse(RefusalCode.QUEUE_FULL, message, cure, UNTIMED_RETRY)
     return plan
 
 
@@ -119,19 +121,19 @@ def settle(state: State, model: Model, request: Asking, plan: Plan, now: int, ca
     if isinstance(plan, Hold):
         return [_queued(request, plan.wait, plan.explanation, now)]
     if passes_left(state.settings.load_attempts, request.passes) == 0:
-        return [_refused(request, budget_spent(state, request, plan.explanation, now), now)]
+        return [_refused(request, budget_spent(model, request, plan, now), now)]
     begun = loads.begin(state, model, plan, now, f"request {request.id}")
     replica = next(event.replica for event in begun if isinstance(event, ev.ReplicaReserved))
     stepped = msgspec.structs.replace(request, passes=request.passes + 1)
     return [*begun, _queued(stepped, Wait("load", replica), None, now)]
 
 
-def budget_spent(state: State, request: Asking, explanation: Explanation, now: int) -> Refuse:
+def budget_spent(model: Model, request: Asking, plan: Plan, now: int) -> Refuse:
     """The request has used up its own steps: the bound that makes every request end."""
     cure = "Look at what failed before: `interlock audit why` on this request; `load_attempts` sets the bound."
     message = f"Request {request.id} has used up its {request.passes} own steps (from load_attempts)."
-    why = msgspec.structs.replace(explanation, cure=cure)
-    return Refuse(RefusalCode.CAPACITY_EXHAUSTED, message, why, retry_after(state, now))
+    why = msgspec.structs.replace(plan.explanation, cure=cure)
+    return Refuse(RefusalCode.CAPACITY_EXHAUSTED, message, why, retry_after(model, plan, now))
 
 
 def _locked(state: State, model: Model, request: Asking, plan: Lock, now: int, cause: str) -> ev.ReplicaLocked:
@@ -284,10 +286,10 @@ def deadline_reached(state: State, request: Request, now: int) -> list[ev.Event]
     model = state.models[request.model]
     wait = request.wait or Wait("busy")
     plan = routing.route(state, model, now)
-    return [_refused(asking(request), deadline_passed(state, model, wait, plan.explanation, now), now)]
+    return [_refused(asking(request), deadline_passed(state, model, wait, plan, now), now)]
 
 
-def deadline_passed(state: State, model: Model, wait: Wait, explanation: Explanation, now: int) -> Refuse:
+def deadline_passed(state: State, model: Model, wait: Wait, plan: Plan, now: int) -> Refuse:
     """The refusal for a wait that was too long, by what it waited for."""
     code = {
         "load": RefusalCode.LOADING,
@@ -297,15 +299,23 @@ def deadline_passed(state: State, model: Model, wait: Wait, explanation: Explana
     if code is RefusalCode.LOADING and not state.loading.get(model.name):
         code = RefusalCode.CAPACITY_EXHAUSTED
     what = {"load": "its load", "busy": "a free replica", "nodes_down": "a node to come back"}.get(wait.kind, wait.kind)
-    cure = explanation.cure or "A longer deadline, or another copy: raise max_replicas."
-    why = msgspec.structs.replace(explanation, cure=cure)
-    return Refuse(code, f"{model.name}: the deadline passed while waiting for {what}.", why, retry_after(state, now))
+    cure = plan.explanation.cure or "A longer deadline, or another copy: raise max_replicas."
+    why = msgspec.structs.replace(plan.explanation, cure=cure)
+    return Refuse(
+        code, f"{model.name}: the deadline passed while waiting for {what}.", why, retry_after(model, plan, now)
+    )
 
 
-def retry_after(state: State, now: int) -> int:
-    """When trying again may help, in microseconds from now: the next instant that anything is due, within a minute."""
-    upcoming = state.timers[0][0] - now if state.timers else 0
-    return max(1_000_000, min(upcoming, 60_000_000)) if upcoming else 5_000_000
+def retry_after(model: Model, plan: Plan, now: int) -> int:
+    """When trying again may help, in microseconds from now: the instant that routing itself waits for, if it knows one.
+
+    That is when a replica may be evicted, or when a load that failed is tried again. A release, a load or a node that
+    comes back have no instant, and none is guessed: the answer is then a pause that suits any of them.
+    """
+    instants = [model.retry_at] if model.retry_at > now else []
+    if isinstance(plan, Hold) and plan.wait.until < FOREVER:
+        instants.append(plan.wait.until)
+    return max(SECOND, min(min(instants) - now, LONGEST_RETRY)) if instants else UNTIMED_RETRY
 
 
 def wake(state: State, request: Request, now: int) -> list[ev.Event]:
@@ -317,10 +327,18 @@ def wake(state: State, request: Request, now: int) -> list[ev.Event]:
         return [_queued(asking(request), Wait("busy"), None, now)]
     heads = (state.requests[state.queues[name][0][2]] for name in fair_order(state, state.queues))
     request = next(head for head in heads if head.wait is not None and head.wait.until <= now)
-    model = state.models[request.model]
-    return advance(state, model, request, now, "the instant it waited for has come") or [
+    model, kind = state.models[request.model], request.wait.kind if request.wait is not None else ""
+    return advance(state, model, request, now, _INSTANTS.get(kind, "the instant it waited for has come")) or [
         _queued(asking(request), msgspec.structs.replace(request.wait or Wait("busy"), until=FOREVER), None, now)
     ]
+
+
+_INSTANTS = {
+    "capacity": "a replica that was kept for min_residency may make room now",
+    "backoff": "the pause after its model's failed load is over",
+    "busy": "the pause after its model's failed load of one more copy is over",
+}
+"""The instants that a wait may have, in words."""
 
 
 def advance(

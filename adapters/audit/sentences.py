@@ -56,10 +56,13 @@ def _because(words: str, text: str) -> str:
     return f"{words}: {text}" if text else words
 
 
+def waits_for(wait: Wait) -> str:
+    """What a request waits for, as the end of a sentence."""
+    return f"for {wait.on} to load" if wait.kind == "load" and wait.on else _WAITS.get(wait.kind, f"for {wait.kind}")
+
+
 def _wait(wait: Wait) -> str:
-    words = _WAITS.get(wait.kind, f"for {wait.kind}")
-    if wait.kind == "load" and wait.on:
-        words = f"for {wait.on} to load"
+    words = waits_for(wait)
     return words if wait.until >= FOREVER else f"{words}; it looks again at {clock(wait.until)}"
 
 
@@ -154,7 +157,8 @@ def _parked(e: ev.ModelParked) -> str:
 
 
 def _queued(e: ev.RequestQueued) -> str:
-    return f"Request {e.request} waits {_wait(e.wait)}, until {clock(e.deadline)} at the latest."
+    priority = f" of priority {e.priority}" if e.priority else ""
+    return f"Request {e.request}{priority} waits {_wait(e.wait)}, until {clock(e.deadline)} at the latest."
 
 
 def _refused(e: ev.RequestRefused) -> str:

@@ -19,6 +19,7 @@ from interlock.domain.units import format_instant, tell_duration
 from .full import recompute
 from .rows import event_name
 from .sentences import sentence
+from .waits import Waited, waits_of
 
 if TYPE_CHECKING:
     from .rows import Log
@@ -94,6 +95,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     chain: list[Step]
     eviction: EvictionStory | None
     truncated: bool
+    waits: list[Waited] = []
+    """A request's waits, in order, each with what ended it."""
 
 
 class _Link(msgspec.Struct, frozen=True):
@@ -124,6 +127,9 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
         chain=steps,
         eviction=eviction,
         truncated=truncated,
+        waits=waits_of(link.event for link in links if link.event and _is_about(link, known))
+        if known.kind == "request"
+        else [],
     )
 
 

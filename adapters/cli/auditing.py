@@ -123,6 +123,8 @@ def why(place: Place, subject: str, full: bool, json_: bool) -> None:
 
 def _print_why(found: Why) -> None:
     click.echo(found.sentence)
+    for wait in found.waits:
+        click.echo(f"          {wait.began[11:23]}  {wait.sentence}")
     click.echo()
     for step in found.chain:
         click.echo(f"{step.position:>8}  {step.time[11:23]}  {step.summary}")

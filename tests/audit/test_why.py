@@ -17,7 +17,7 @@ from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
 from interlock.domain.commands import SetReplicaSlots, StartEpoch
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import MINUTE
+from interlock.domain.units import MINUTE, tell_duration
 from tests.domain.cluster import Cluster
 from tests.golden.story import Story
 
@@ -36,6 +36,22 @@ def test_a_cold_requests_chain_is_its_load_from_reservation_to_release(audit: Au
         "Request q-1 got r-000001 on node thor after waiting 2m3s (the load it waited for is done), and ended"
     )
     assert why.sentence.endswith("served. Not on orin (selector: wants tier fast, has slow).")
+
+
+def test_a_requests_waits_are_told_in_order_with_how_long_each_was_and_what_ended_it(audit: AuditService) -> None:
+    room, load = audit.why("q-3").waits
+    assert (room.kind, load.kind) == ("capacity", "load")
+    assert room.ended_by == "a replica that was kept for min_residency may make room now"
+    assert load.ended_by == "the load it waited for is done"
+    assert room.lasted > 0 < load.lasted
+    assert room.sentence == (
+        f"Waited {tell_duration(room.lasted)} because there is no room, and nothing may be evicted now; "
+        "ended by: a replica that was kept for min_residency may make room now."
+    )
+    assert room.began < load.began
+    assert audit.why("q-6").waits[-1].ended_by == "refused, load_failed"
+    assert audit.why("q-4").waits == []
+    assert audit.why("r-000001").waits == []
 
 
 def test_a_request_that_needed_an_eviction_tells_who_left_for_it(audit: AuditService) -> None:

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlock.domain import commands as cmd
-from interlock.domain.events import HolderLost, ReplicaEvicted, ReplicaLocked, ReplicaReserved
+from interlock.domain.entities import Budget
+from interlock.domain.events import HolderLost, ReplicaEvicted, ReplicaLocked, ReplicaReserved, RequestWoken
+from interlock.domain.requests import UNTIMED_RETRY
 from interlock.domain.settings import Settings, format_setting, parse_setting
-from interlock.domain.units import FOREVER, MINUTE, SECOND
+from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
 
@@ -223,3 +225,83 @@ def test_what_a_lost_gateway_frees_serves_those_who_wait_for_it_before_a_cold_mo
     assert [event.model for event in cluster.events if isinstance(event, ReplicaEvicted)] == ["one"]
     assert served(cluster) == ["next-for-two"]
     check_invariants(cluster)
+
+
+# --- wake-ups name their cause --------------------------------------------------------------------------------------
+
+
+def causes(cluster: Cluster, request: str) -> list[str]:
+    """Why the request was looked at again or served, in order."""
+    told = (ReplicaLocked, RequestWoken)
+    return [event.cause for event in cluster.events if isinstance(event, told) and event.request == request]
+
+
+def test_every_wake_up_names_the_change_that_brought_it() -> None:
+    cluster = one_slot("m", "other")
+    hot = cluster.loaded("other")
+    cluster.request("running", "other")
+    cluster.request("waits", "m")
+    cluster.release("running")
+    assert causes(cluster, "waits") == [f"request running released {hot}"]
+    cluster.settle()
+    assert causes(cluster, "waits")[-1] == "the load it waited for is done"
+
+
+def test_the_instants_that_wake_are_told_by_what_they_are() -> None:
+    cluster = one_slot("resident", "m", "broken")
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 10 * SECOND}))
+    cluster.loaded("resident")
+    cluster.request("waits", "m")
+    cluster.wait(11)
+    assert causes(cluster, "waits") == ["a replica that was kept for min_residency may make room now"]
+    cluster = one_slot("broken")
+    cluster.request("tries", "broken")
+    cluster.fail(cluster.effects[0])
+    cluster.settle()
+    cluster.wait(2)
+    assert causes(cluster, "tries")[-1] == "the pause after its model's failed load is over"
+
+
+def test_a_wake_up_says_which_model_or_node_has_changed() -> None:
+    cluster = one_slot("resident", "m")
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 1000 * SECOND}))
+    cluster.loaded("resident")
+    cluster.request("waits", "m")
+    cluster.send(cmd.SetNodeBudget(node="solo", budget=Budget(size=23 * GIB)))
+    cluster.model("resident", vram=20, priority=-1)
+    assert causes(cluster, "waits") == ["the scheduling of resident changed"]
+    cluster = one_slot("one")
+    cluster.node("spare", vram=24)
+    cluster.send(cmd.DrainNode(node="solo"))
+    cluster.send(cmd.DrainNode(node="spare"))
+    cluster.request("waits", "one")
+    cluster.send(cmd.ResumeNode(node="spare"))
+    assert causes(cluster, "waits") == ["node spare was resumed"]
+
+
+# --- when to come again ---------------------------------------------------------------------------------------------
+
+
+def test_a_refused_request_is_told_the_instant_that_routing_itself_waits_for() -> None:
+    cluster = one_slot("resident", "m")
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 40 * SECOND}))
+    cluster.loaded("resident")
+    cluster.request("r", "m", deadline=cluster.now + 10 * SECOND)
+    cluster.wait(11)
+    assert cluster.answers["r"].code == "capacity_exhausted"
+    assert cluster.answers["r"].retry_after == 30 * SECOND
+    cluster.wait(29)  # eleven and twenty-nine: the very instant
+    cluster.request("again", "m")
+    assert isinstance(cluster.events[-2], ReplicaReserved)
+
+
+def test_what_concerns_others_tells_nobody_when_to_come_again() -> None:
+    cluster = one_slot("busy", "m")
+    cluster.loaded("busy")
+    cluster.request("running", "busy")
+    cluster.node("elsewhere", vram=1)
+    cluster.send(cmd.ReportSilence(node="elsewhere"))  # it counts as lost in ten minutes: that helps nobody here
+    cluster.request("of-another", "busy", deadline=cluster.now + 12 * SECOND)
+    cluster.request("r", "m", deadline=cluster.now + 10 * SECOND)
+    cluster.wait(11)
+    assert cluster.answers["r"].retry_after == UNTIMED_RETRY

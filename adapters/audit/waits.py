@@ -1,0 +1,72 @@
+"""A request's waits, one after the other: what it waited for, how long, and the very change that ended it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from interlock.domain import events as ev
+from interlock.domain.entities import Wait
+from interlock.domain.units import format_instant, tell_duration
+
+from .sentences import waits_for
+
+
+class Waited(msgspec.Struct, frozen=True, kw_only=True):
+    """One wait. ``lasted`` in microseconds; for one that goes on, up to the last that is known, and no ``ended_by``."""
+
+    began: str
+    kind: str
+    on: str
+    lasted: int
+    ended_by: str
+    sentence: str
+
+
+def waits_of(events: Iterable[ev.Event]) -> list[Waited]:
+    """The waits in a request's own events, in order; looking again in vain does not make a new one."""
+    found: list[Waited] = []
+    wait: Wait | None = None
+    began, at, woken_by = 0, 0, ""
+    for event in events:
+        at = event.at
+        if isinstance(event, ev.RequestWoken):
+            woken_by = event.cause
+        elif isinstance(event, ev.RequestQueued):
+            if wait is not None and (wait.kind, wait.on) != (event.wait.kind, event.wait.on):
+                found.append(_waited(wait, began, at, woken_by or "what it waited for changed"))
+                wait = None
+            if wait is None:
+                began = at
+            wait, woken_by = event.wait, ""
+        elif wait is not None and (ended_by := _end(event, woken_by)):
+            found.append(_waited(wait, began, at, ended_by))
+            wait = None
+    if wait is not None:
+        found.append(_waited(wait, began, at, ""))
+    return found
+
+
+def _end(event: ev.Event, woken_by: str) -> str:
+    match event:
+        case ev.ReplicaLocked():
+            return event.cause or woken_by or "a replica was free"
+        case ev.RequestRefused():
+            return f"refused, {event.code}"
+        case ev.RequestCancelled():
+            return event.reason
+    return ""
+
+
+def _waited(wait: Wait, began: int, ended: int, ended_by: str) -> Waited:
+    lasted, since = tell_duration(ended - began), format_instant(began)
+    end = f"; ended by: {ended_by}" if ended_by else "; it goes on"
+    return Waited(
+        began=since,
+        kind=wait.kind,
+        on=wait.on,
+        lasted=ended - began,
+        ended_by=ended_by,
+        sentence=f"Waited {lasted} {waits_for(wait)}{end}.",
+    )
