@@ -143,7 +143,9 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
         return []  # a load may be on its way to keep it: that it has loaded says so, and not a new writer
     if not below and command.change != "unpark":
         return [ev.ModelUnparked(at=now, model=model.name, cause="its floor is kept")]
-    if command.change not in CURES[parked.lacks] and command.change != "unpark":
+    # A copy that has loaded since, or a higher load_attempts, says as much as an edit: it may be tried again.
+    may_try = parked.lacks == "edit" and model.failures < state.settings.load_attempts
+    if command.change not in CURES[parked.lacks] and command.change != "unpark" and not may_try:
         return []
     plan = floor_plan(state, model, now)
     if not isinstance(plan, Place | Evict):

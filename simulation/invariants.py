@@ -31,6 +31,8 @@ from .tenancy import Tenants
 
 VIOLATIONS_KEPT = 20
 """So many of each property."""
+NODES_COMPARED = 64
+"""Up to so many nodes are searched for room when somebody is evicted."""
 IDLE_ROUNDS_MAX = 3
 """A request may be looked at so often in vain, with nothing at all having happened in between."""
 LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator", "budget"})
@@ -315,8 +317,9 @@ class Invariants:
 
     def on_RequestRefused(self, event: ev.RequestRefused) -> None:
         model = self.picture.models.get(event.model)
-        # A request that has used up its own steps is refused whatever there is: that is what T asks for.
-        spent = self.steps.get(event.request, 0) >= self.bound
+        # Whose backends were gone until its own steps were used up is refused whatever there is: T asks for that.
+        allowed = passes_allowed(self.settings.load_attempts)
+        spent = event.code == "backend_failed" and self.steps.get(event.request, 0) >= allowed
         if model is not None and not spent and event.code not in ("unknown_model", "queue_full", "rate_limited"):
             replica = self.picture.usable(model)
             if replica is not None:
@@ -430,6 +433,7 @@ class Invariants:
             for victim in victims:
                 self._judge_victim(event, victim, model)
             self._judge_smallest(event, victims, node)
+            self._judge_needless(event, model)
             if better := self.placements.better(event, model, self.settings):
                 self.breach("S", f"{event.replica} of {model.name} is placed on {better}", event.replica)
             if passed := self.queues.passed_over_for_room(event, model, node, self.settings):
@@ -530,7 +534,7 @@ class Invariants:
 
     def _judge_smallest(self, event: ev.ReplicaReserved, victims: list[ReplicaView], node: NodeView) -> None:
         """No victim too many: without any one of them there would be no room."""
-        if len(victims) < 2 or not event.claim:
+        if not event.claim:
             return
         free = {pool: node.limits[pool] - node.claims[pool] for pool, _ in event.claim}
         for victim in victims:
@@ -542,6 +546,26 @@ class Invariants:
             its = dict(victim.claim)
             if all(free[pool] - its.get(pool, 0) >= need for pool, need in event.claim) and not same_slot:
                 self.breach("S", f"{victim.id} is evicted for {event.replica}, which had room without that", victim.id)
+
+    def _judge_needless(self, event: ev.ReplicaReserved, model: ModelView) -> None:
+        """Nobody is evicted while another candidate has room; judged where looking at all of them is cheap."""
+        if not event.victims or len(self.picture.nodes) > NODES_COMPARED:
+            return
+        spec = model.specs[event.revision]
+        for node in self.picture.nodes.values():
+            if not node.takes_work or not self.picture.candidate(model, node):
+                continue
+            free = [limit - claimed for limit, claimed in zip(node.limits, node.claims, strict=True)]
+            same = sum(1 for other in node.replicas.values() if other.model == event.model)
+            disk = 0 if (event.model, event.revision) in node.staged else spec.disk
+            staged = sum(node.staged.values()) + sum(replica.disk for replica in node.replicas.values())
+            on_disk = node.disk is None or not disk or staged + disk <= node.disk - self.settings.disk_margin
+            if same < node.slots and on_disk and could_lie_in(free, spec) and not self._kept_apart(event, node):
+                text = f"{', '.join(event.victims)} is evicted for {event.replica}, and {node.name} has room"
+                self.breach("S", text, event.replica)
+
+    def _kept_apart(self, event: ev.ReplicaReserved, node: NodeView) -> bool:
+        return any(self._of_one_group(other.model, event.model) for other in node.replicas.values())
 
     def _of_one_group(self, one: str, other: str) -> bool:
         groups = [

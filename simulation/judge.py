@@ -132,8 +132,12 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
         plan = reconcile.floor_plan(state, model, now)
         if model.parked is None:
             yield "W", f"{name} is below its floor, not parked, and nothing is under way", name
-        elif isinstance(plan, Place | Evict) and model.parked.lacks not in ("time", "edit"):
-            # What lacks time has a timer; what has failed too often waits for a person, by design.
+        elif model.parked.lacks == "time":
+            if (model.parked.until, name) not in {(instant, owner) for instant, _, owner in state.timers}:
+                yield "W", f"{name} is parked until an instant that has no timer", name
+        elif model.parked.lacks == "edit" and model.failures >= state.settings.load_attempts:
+            continue  # what has failed too often waits for a person, by design
+        elif isinstance(plan, Place | Evict):
             yield "W", f"{name} is parked for {model.parked.reason}, and there is room now", name
 
 

@@ -517,6 +517,18 @@ def unpark_on_anything(patches: Patches) -> None:
     patches.swap(reconcile._unpark, eager)
 
 
+def parked_until_edit(patches: Patches) -> None:
+    """A wish parked for a failed load stays parked when the model has loaded after all: only an edit frees it."""
+    unpark = reconcile._unpark
+
+    def strict(at: Any, model: Any, command: Any, now: int, *, below: bool) -> Any:
+        if below and model.parked.lacks == "edit" and command.change not in reconcile.CURES["edit"]:
+            return []
+        return unpark(at, model, command, now, below=below)
+
+    patches.swap(unpark, strict)
+
+
 def floor_evicts_equals(patches: Patches) -> None:
     """A floor evicts replicas of the same priority: two floors on one slot throw each other out for ever."""
     first_copy = routing.first_copy
@@ -703,6 +715,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (residency_ignored, "S", "working-set-above-capacity", True),
     (priority_inverted, "S", "priorities", True),
     (unpark_on_anything, "Q", "doomed-floor", True),
+    (parked_until_edit, "W", "loads-after-all", True),
     (double_release, "S", "in-flight-after-churn", True),
     (holder_never_lost, "W", "frontend-killed", True),
     (stale_revision_served, "S", "stale-revision", True),

@@ -470,11 +470,17 @@ def _satisfied_or_parked(state: State, model: Model, now: int) -> Iterator[Findi
         return
     if model.parked is None:
         yield Finding("Q", f"{model.name} is below its floor of {floor}, and neither loading nor parked")
-    elif model.parked.until >= FOREVER and model.parked.lacks != "edit":  # an instant, or an edit, is what it waits for
+    elif model.parked.until >= FOREVER and not _waits_for_a_person(state, model):
         plan = reconcile.floor_plan(state, model, now)
         if isinstance(plan, Place | Evict):
             lacks = model.parked.lacks
             yield Finding("W", f"{model.name} is parked for want of {lacks} though its floor could be kept now")
+
+
+def _waits_for_a_person(state: State, model: Model) -> bool:
+    """Whether its loads have failed as often as they may: then somebody has to look, whatever room there is."""
+    failing_edit = model.declared != model.serving and model.failures > 0
+    return model.failures >= state.settings.load_attempts or failing_edit
 
 
 def _is_or_may_be_copy(state: State, model: Model, replica: Replica) -> bool:

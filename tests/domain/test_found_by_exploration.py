@@ -37,3 +37,37 @@ def test_a_floor_that_is_parked_for_room_still_tries_a_failed_load_again() -> No
     cluster.settle()
     assert [replica.phase for replica in cluster.state.replicas.values()] == [Phase.LOADED]
     assert cluster.state.models["greedy"].parked is not None
+
+
+def test_a_wish_parked_for_a_failed_load_is_looked_at_again_when_another_copy_has_loaded() -> None:
+    """Parked until an edit though the model loads after all, the second copy was never tried again."""
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 1}))
+    cluster.node("first")
+    cluster.node("second")
+    cluster.model("m", vram=8, min_replicas=2)
+    _, second = (effect for effect in cluster.effects if effect.name == "backend.install")
+    cluster.fail(second)
+    assert cluster.state.models["m"].parked is not None
+    assert cluster.state.models["m"].parked.lacks == "edit"
+    cluster.settle()
+    cluster.wait(60)
+    cluster.settle()
+    assert cluster.state.models["m"].parked is None
+    assert [replica.phase for replica in cluster.state.replicas.values()] == [Phase.LOADED, Phase.LOADED]
+
+
+def test_more_attempts_free_a_wish_that_had_used_up_its_attempts() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 1}))
+    cluster.node("solo")
+    cluster.model("m", vram=8, min_replicas=1)
+    cluster.fail(cluster.effects[-1])
+    cluster.settle()
+    cluster.wait(60)
+    assert cluster.state.models["m"].parked is not None
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 3}))
+    cluster.settle()
+    cluster.wait(60)
+    cluster.settle()
+    assert [replica.phase for replica in cluster.state.replicas.values()] == [Phase.LOADED]

@@ -21,6 +21,7 @@ OWN_STEPS = {
     "growth": 1,
     "impossible": 3,
     "one-name": 2,
+    "loads-after-all": 0,
     "orin-thor": 2,
     "reconciler": 2,
     "span-against-two": 3,
