@@ -170,6 +170,15 @@ class Picture:
             if replica.phase == "loaded" and self.candidate(model, self.nodes.get(replica.node))
         )
 
+    def members(self, model: ModelView, node: NodeView, *, insisting: bool = False) -> int:
+        """Replicas of the model's anti-affinity group on the node; ``insisting``: those that bar it from there."""
+        group = model.scheduling.anti_affinity
+        owners = [self.models.get(replica.model) for replica in node.replicas.values()] if group else []
+        members = [its for its in owners if its is not None and its.scheduling.anti_affinity == group]
+        if insisting and not model.scheduling.anti_affinity_hard:
+            return sum(its.scheduling.anti_affinity_hard for its in members)
+        return len(members)
+
     def has_live_copy(self, model: ModelView, but: str = "") -> bool:
         """Whether a replica of the serving revision is loaded on a healthy candidate."""
         return any(replica.id != but and self.eligible(replica) for replica in model.replicas.values())

@@ -61,7 +61,7 @@ class Placements:
         same = [replica for replica in node.replicas.values() if replica.model == model.name]
         if not self.picture.candidate(model, node) or not node.takes_work or len(same) >= node.slots:
             return False
-        if self._members(model, node, insisting=True) or spec.vram > max(self._free(node), default=0):
+        if self.picture.members(model, node, insisting=True) or spec.vram > max(self._free(node), default=0):
             return False
         coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
         taken = sum(node.staged.values()) + coming
@@ -73,21 +73,13 @@ class Placements:
     def _staging(self, model: ModelView, node: NodeView) -> int:
         return 0 if (model.name, model.declared) in node.staged else model.specs[model.declared].disk
 
-    def _members(self, model: ModelView, node: NodeView, *, insisting: bool = False) -> int:
-        group = model.scheduling.anti_affinity
-        owners = [self.picture.models.get(replica.model) for replica in node.replicas.values()]
-        members = [its for its in owners if group and its is not None and its.scheduling.anti_affinity == group]
-        if insisting and not model.scheduling.anti_affinity_hard:
-            return sum(its.scheduling.anti_affinity_hard for its in members)
-        return len(members)
-
     def _standing(
         self, model: ModelView, node: NodeView, fitting: list[NodeView], profile: Profile
     ) -> tuple[bool, bool, int]:
         """What is not avoided there, then the weighted sum."""
         copies = any(replica.model == model.name for replica in node.replicas.values())
         total = sum(weight * self._score(score, model, node, fitting) for score, weight in profile.weights)
-        return not self._members(model, node), not copies, total
+        return not self.picture.members(model, node), not copies, total
 
     def _score(self, score: str, model: ModelView, node: NodeView, fitting: list[NodeView]) -> int:
         need = model.specs[model.declared].vram
@@ -98,7 +90,7 @@ class Placements:
             return 100 * max(0, sum(self._free(node)) - need) // budgets if budgets else 0
         if score == "spread":
             copies = sum(1 for replica in node.replicas.values() if replica.model == model.name)
-            alike = max(copies, self._members(model, node))
+            alike = max(copies, self.picture.members(model, node))
             return 25 * max(0, 3 - alike) + 25 - min(24, len(node.replicas))
         if score == "pack":
             rests = {one.name: max(0, max(self._free(one), default=0) - need) for one in fitting}

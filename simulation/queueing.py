@@ -89,8 +89,8 @@ class Queues:
             return False  # of what is due in this very instant, either may be looked at first
         if event.victims and (other.scheduling.priority < model.scheduling.priority or wait.until < FOREVER):
             return False
-        if spec.pools != 1 or other.scheduling.anti_affinity_hard:
-            return False  # what is enough for others may not be for these
+        if spec.pools != 1 or self.picture.members(other, node, insisting=True):
+            return False  # what is enough for others is not for these
         if not self.picture.candidate(other, node) or any(r.model == other.name for r in node.replicas.values()):
             return False
         return spec.vram <= max((size for _, size in event.claim), default=0) and spec.disk <= event.disk
