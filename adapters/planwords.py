@@ -304,6 +304,10 @@ def _notes(report: Report) -> Iterator[str]:
         yield f"{_count(report.running, 'request')} running now: taken to end."
     if report.under_way:
         yield f"{_count(report.under_way, 'load')} under way: taken to succeed, and not listed."
+    for model, failures, words in report.shaky:
+        yield f"{model}: its last {_count(failures, 'load')} failed ({words}); here the next one is taken to succeed."
+    if report.silent:
+        yield f"Cannot be reached, and left as they are: {', '.join(report.silent)}."
     if report.unmet_before:
         names = ", ".join(report.unmet_before)
         yield f"Parked with or without this change: {names}. `interlock audit why model:NAME` says why."
@@ -320,9 +324,7 @@ def _is_implied(line: Changed, lines: Sequence[Changed]) -> bool:
     if line.what.startswith(("label node.", "label gpu.")):
         return True
     drains = {one.name for one in lines if one.kind == "node" and one.what == "drained"}
-    return line.kind == "node" and (
-        line.what == "emptied" or (line.what in ("status", "drain_by") and line.name in drains)
-    )
+    return line.kind == "node" and line.what in ("status", "drain_by") and line.name in drains
 
 
 def _changed(line: Changed, lines: Sequence[Changed]) -> ChangeLine:

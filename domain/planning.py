@@ -15,8 +15,9 @@ from . import commands as cmd
 from . import events as ev
 from . import reconcile, routing
 from .engine import Engine
-from .entities import Budget, Model, Node, Phase
+from .entities import Budget, Model, Node, NodeStatus, Phase
 from .explanation import Considered
+from .nodes import available_disk
 from .placement import ever_fits
 from .rehearsal import Noted, Rehearsal, Step
 from .routing import Evict, Hold, Place, Plan, Refuse
@@ -84,8 +85,8 @@ def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]
     elif change.labels:
         yield cmd.SetNodeLabels(node=name, labels=change.labels)
     if known is not None and (change.pools or change.disk is not None):
-        staged = sum(state.staged.get(name, {}).values())
-        free = max(0, change.disk - staged) if change.disk is not None else None
+        taken = available_disk(state, name, 0) or 0
+        free = max(0, change.disk - taken) if change.disk is not None else None
         # Other pools than before: what others use of them is not known.
         unused = (0,) * len(change.pools) if len(change.pools) != len(known.pools) else ()
         yield cmd.ReportCapacity(node=name, pools=change.pools, used=unused, disk=free)
@@ -190,9 +191,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What would come of a change. Each list in the order in which things would happen.
 
     ``at`` and ``position`` say on which state it was thought through. ``running`` requests and loads ``under_way`` were
-    taken to end well. ``unmet_before`` are floors outside the change that are not kept without it either.
-    ``refused`` counts, by model and code, the waiting requests that would be refused. ``cut_after`` is how far (µs) it
-    was thought through when there was too much to do, and ``cut_in`` the step; None when to the end.
+    taken to end well. ``unmet_before`` are floors outside the change that are not kept without it either. ``shaky`` are
+    models of the plan whose last loads failed: how many in a row, and the backend's words. ``silent`` nodes cannot be
+    reached, and stay as they are. ``refused`` counts, by model and code, the waiting requests that would be refused.
+    ``cut_after`` is how far (µs) it was thought through when there was too much to do, and ``cut_in`` the step; None
+    when to the end.
     """
 
     at: int
@@ -207,6 +210,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     unmet_before: tuple[str, ...]
     running: int
     under_way: int
+    shaky: tuple[tuple[str, int, str], ...]
+    silent: tuple[str, ...]
     cut_after: int | None
     cut_in: Step | None
 
@@ -241,12 +246,13 @@ def plan(engine: Engine, change: Change, now: int) -> Report:
     cuts = [one.cut_after for one in (made, without) if one.cut_after is not None]
     until = min(cuts) if cuts else length
     unmet, unmet_before = _unmet(made, without, set(asked))
+    placed = _placed(made, without, until)
     return Report(
         at=made.began,
         position=engine.ledger.position,
         changed=changed,
         rejected=rejected,
-        placed=_placed(made, without, until),
+        placed=placed,
         left=_left(before, made, without, until),
         unmet=unmet,
         first_requests=_first_requests(ended, without.engine.state, at_once),
@@ -254,6 +260,8 @@ def plan(engine: Engine, change: Change, now: int) -> Report:
         unmet_before=unmet_before,
         running=sum(map(len, before.locks.values())),
         under_way=sum(map(len, before.loading.values())),
+        shaky=tuple(_shaky(before, [*asked, *(one.model for one in placed)])),
+        silent=tuple(sorted(n.name for n in before.nodes.values() if n.status is NodeStatus.UNREACHABLE)),
         cut_after=until if cuts else None,
         cut_in=min(
             (one.cut_in for one in (made, without) if one.cut_in is not None), key=list(Step).index, default=None
@@ -314,14 +322,15 @@ def _differences(kind: str, name: str, old: dict[str, object], new: dict[str, ob
             yield Changed(kind=kind, name=name, what=what, before=old.get(what), after=new.get(what))
 
 
-_OF_THE_WORKER = frozenset({"name", "address", "boot", "foreign", "worker_labels", "operator_labels", "offline_at"})
+_FACTS = ("status", "approved", "drained", "drain_by", "pools", "disk", "budget", "max_replicas_per_model")
+"""What a change can make different of a known node, beside its labels."""
 
 
 def _facts_of_node(node: Node | None) -> dict[str, object]:
     if node is None:
         return {}
-    facts = {name: getattr(node, name) for name in Node.__struct_fields__ if name not in _OF_THE_WORKER | {"labels"}}
-    return {**facts, **{f"label {key}": value for key, value in sorted(node.labels.items())}}
+    labels = {f"label {key}": value for key, value in sorted(node.labels.items())}
+    return {**{name: getattr(node, name) for name in _FACTS}, **labels}
 
 
 def _facts_of_model(model: Model | None) -> dict[str, object]:
@@ -462,6 +471,13 @@ def _unmet(made: Rehearsal, without: Rehearsal, asked: set[str]) -> tuple[tuple[
             )
         unmet.append(Unmet(model=name, missing=missing, reason=reason, lacks=lacks, cure=cure, nodes=why.considered))
     return tuple(unmet), tuple(before)
+
+
+def _shaky(before: State, names: list[str]) -> Iterator[tuple[str, int, str]]:
+    for name in dict.fromkeys(names):
+        model = before.models.get(name)
+        if model is not None and model.failures:
+            yield name, model.failures, model.failure
 
 
 def _refused(made: Rehearsal, without: Rehearsal) -> tuple[tuple[str, str, int], ...]:

@@ -40,7 +40,7 @@ class Cluster:
         """A question."""
         return self.send("GET", path)
 
-    def send(self, method: str, path: str, body: object = None) -> Any:
+    def send(self, method: str, path: str, body: object = None, *, timeout_s: float = _TIMEOUT_S) -> Any:
         """A request with JSON in and out; raises the error that the answer means."""
         data = msgspec.json.encode(body) if body is not None else None
         headers = {"Accept": "application/json"}
@@ -50,7 +50,7 @@ class Cluster:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
                 return _json(answer.read())
         except urllib.error.HTTPError as error:
             raise _meaning(error.code, _json(error.read())) from None

@@ -14,6 +14,9 @@ from .output import builtins, print_json, print_table, say
 if TYPE_CHECKING:
     from interlock.domain.planning import Change
 
+_LONGEST_S = 120.0
+"""A plan for a cluster of ten thousand nodes takes seconds, and plans are made one after the other."""
+
 
 @click.command(epilog="Example: interlock plan change.toml")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -32,7 +35,10 @@ def plan(file: Path, place: Place, json_: bool) -> int:
 
     asked, change = read_change(file)
     cluster = named(place)
-    told = cluster.send("POST", "/api/plan", asked) if cluster is not None else _on_the_log(place, change)
+    if cluster is not None:
+        told = cluster.send("POST", "/api/plan", asked, timeout_s=_LONGEST_S)
+    else:
+        told = _on_the_log(place, change)
     if json_:
         print_json(told)
     else:

@@ -269,6 +269,7 @@ def test_workers_that_cannot_be_reached_answer_nothing(pair: Cluster) -> None:
     pair.model("new", min_replicas=1)  # its load begins on orin, which falls silent
     pair.send(cmd.ReportSilence(node="orin"))
     report = planned(pair, declared("other", selector={"tier": "slow"}))
+    assert report.silent == ("orin",)
     assert [(one.outcome, one.code) for one in report.first_requests] == [("refused", "capacity_exhausted")]
 
 
@@ -290,6 +291,7 @@ def test_a_load_that_is_tried_again_anyway_is_no_consequence_of_the_change(pair:
     assert places(planned(pair, declared("new", vram=1, min_replicas=1))) == [("new", "orin")]
     sooner = planned(pair, declared("shaky", vram=8, min_replicas=1))
     assert [(one.model, one.node, one.step) for one in sooner.placed] == [("shaky", "orin", "now")]
+    assert sooner.shaky == (("shaky", 1, "out of memory"),)
 
 
 def test_a_plan_that_is_too_long_says_how_far_it_came(pair: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
