@@ -238,6 +238,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),
     ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded", own=True),
     ev.Thawed: _everything("{event.what} were thawed", "capacity"),
+    ev.MassLossOver: _everything("contact with many nodes was lost: {event.reason}", "capacity"),
     ev.SettingsChanged: _settings_changed,
     ev.EpochStarted: _everything("epoch {event.epoch} started", "epoch"),
 }

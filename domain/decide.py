@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from . import commands as cmd
+from . import contact, loads, models, nodes, reconcile, requests, tenants
 from . import events as ev
-from . import loads, models, nodes, reconcile, requests, tenants
 from .errors import InvalidField
 from .own_rules import check_terms
 from .profiles import check_profile, profiles_in
@@ -51,6 +51,8 @@ def _tick(state: State, command: cmd.Tick, now: int) -> Decision:
         events = loads.silent(state, state.replicas[owner], now)
     elif kind == "offline":
         events = nodes.went_offline(state, state.nodes[owner], now)
+    elif kind == "mass-loss":
+        events = contact.grace_is_over(state, now)
     elif kind == "drain":
         events = nodes.enforce_drain(state, state.nodes[owner], now)
     elif kind == "idle":

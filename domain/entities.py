@@ -88,6 +88,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """The drain is complete: nothing of ours runs there."""
     machine: str = ""
     """The machine's own identity, which outlives a restart of its worker; empty when it names none."""
+    silent_since: int = 0
+    """When it fell silent; 0 while it is heard."""
     former_boots: tuple[str, ...] = ()
     """The boots before this one, newest last, so that a worker that was replaced is known when it comes back."""
 
@@ -247,7 +249,8 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a queued request waits for.
 
     ``kind`` is ``load`` (of replica ``on``), ``busy`` (every warm replica is at its limit), ``capacity`` (no room, and
-    nothing may be evicted now), ``nodes_down``, ``draining``, ``frozen`` or ``backoff``. ``until`` is when it looks
+    nothing may be evicted now), ``nodes_down``, ``draining``, ``frozen``, ``contact`` (it may be where
+    contact with many nodes was lost) or ``backoff``. ``until`` is when it looks
     again by itself; FOREVER when only a change can help.
     """
 

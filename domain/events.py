@@ -123,6 +123,12 @@ class NodeBecameUnreachable(NodeEvent, frozen=True, kw_only=True):
     offline_at: int
 
 
+class NodeOfflinePostponed(NodeEvent, frozen=True, kw_only=True):
+    """Contact with many nodes was lost at once: this one counts as offline no sooner than at ``offline_at``."""
+
+    offline_at: int
+
+
 class NodeRecovered(NodeEvent, frozen=True, kw_only=True):
     """It speaks again, with the same boot."""
 
@@ -439,6 +445,20 @@ class HolderLost(Event, frozen=True, kw_only=True):
 
     holder: str
     requests: int
+
+
+class MassLossSuspected(Event, frozen=True, kw_only=True):
+    """So many of the nodes fell silent at once that our own network is suspected: nothing is moved until ``until``."""
+
+    silent: int
+    of: int
+    until: int
+
+
+class MassLossOver(Event, frozen=True, kw_only=True):
+    """Contact is back, or the grace has passed: what is still silent is believed to be."""
+
+    reason: str
 
 
 class SettingsChanged(Event, frozen=True, kw_only=True):

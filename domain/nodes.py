@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from . import contact, loads
 from . import events as ev
-from . import loads
 from .commands import (
     ApproveNode,
     DrainNode,
@@ -71,6 +71,8 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         events.append(ev.NodeRecovered(at=now, node=old.name))
     if command.approve and (old is None or replaced or not old.approved):
         events.append(ev.NodeApproved(at=now, node=command.node))
+    if any(isinstance(event, ev.NodeRegistered | ev.NodeRecovered) for event in events):
+        events += contact.contact_is_back(state, (command.node,), now)
     lost = {event.replica for event in events if isinstance(event, ev.ReplicaLost | ev.UnloadConfirmed)}
     return [*events, *_strays(state, command.node, command.running, now, lost)]
 
@@ -186,7 +188,8 @@ def silence(state: State, command: ReportSilence, now: int) -> list[ev.Event]:
     node = state.nodes.get(command.node)
     if node is None or node.status not in (NodeStatus.HEALTHY, NodeStatus.DRAINING):
         return []
-    return [ev.NodeBecameUnreachable(at=now, node=node.name, offline_at=now + state.settings.offline_after)]
+    silent = ev.NodeBecameUnreachable(at=now, node=node.name, offline_at=now + state.settings.offline_after)
+    return [silent, *contact.silence_of_many(state, node, now)]
 
 
 def heard(state: State, command: ReportHeard, now: int) -> list[ev.Event]:
@@ -194,11 +197,13 @@ def heard(state: State, command: ReportHeard, now: int) -> list[ev.Event]:
     node = find(state, command.node)
     if node.status not in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE) or node.boot != command.boot:
         return []
-    return [ev.NodeRecovered(at=now, node=node.name)]
+    return [ev.NodeRecovered(at=now, node=node.name), *contact.contact_is_back(state, (node.name,), now)]
 
 
 def went_offline(state: State, node: Node, now: int) -> list[ev.Event]:
-    """Silent for so long that what it ran counts as lost."""
+    """Silent for so long that what it ran counts as lost; not yet, while contact with many nodes is lost."""
+    if postponed := contact.postponed(state, node, now):
+        return postponed
     lost = _lose_all(state, node.name, "its node is offline", now)
     return [ev.NodeWentOffline(at=now, node=node.name, reason="silent for offline_after"), *lost]
 

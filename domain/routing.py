@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from . import affinity, eviction, placement
+from . import affinity, contact, eviction, placement
 from .anti_affinity import kept_away
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction
@@ -151,7 +151,7 @@ def joinable_load(state: State, model: Model) -> Replica | None:
 def may_grow(state: State, model: Model) -> bool:
     """Step 4: whether a model that is already warm may have one more copy now."""
     scheduling = model.scheduling
-    if not scheduling.scales or not model.load_info_known:
+    if not scheduling.scales or not model.load_info_known or contact.holds_back(state, model):
         return False
     if len(state.loading.get(model.name, ())) >= state.settings.growth_per_tick:
         return False
@@ -175,6 +175,9 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
         if "evictions" in state.frozen:
             why = explain_room(state, model, "evict", "", cure="`interlock thaw evictions`.")
             return Hold(Wait("frozen"), why)
+        if contact.holds_back(state, model):
+            cure = "Contact with its node, or the end of mass_loss_grace; `interlock nodes remove` for what is gone."
+            return Hold(Wait("contact"), explain_room(state, model, "evict", "", cure=cure))
         return Evict(search.best, explain_eviction(state, model, search.best, now, strictly=strictly))
     if not placement.ever_fits(state, model):
         return never_fits(state, model)

@@ -50,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a silent node stays healthy."""
     offline_after: int = 10 * MINUTE
     """How long a node stays unreachable before what it ran counts as lost."""
+    mass_loss_share: int = 50
+    """The share of all nodes, in percent, whose silence within ``offline_after`` is not believed; "off": always is."""
+    mass_loss_grace: int = 30 * MINUTE
+    """How long the silence of that many nodes is not believed; never less than until the first would be offline."""
     holder_lease: int = 30 * SECOND
     """How long a silent gateway keeps its locks."""
     writer_lease: int = 3 * SECOND
@@ -91,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _LEAST = {
-    "queue_limit": 0, "load_attempts": 1, "growth_per_tick": 1, "prefix_affinity": 0,
+    "queue_limit": 0, "load_attempts": 1, "growth_per_tick": 1, "prefix_affinity": 0, "mass_loss_share": 0,
     "tenant_limit": 0, "tenant_burst": 1,
     "tenant_priority": -HIGHEST_PRIORITY,
 }  # fmt: skip
@@ -99,7 +103,7 @@ _LEAST = {
 _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit"})
 _RATES = frozenset({"quiet_load_rate", "slowest_load_rate"})
 _SIZES = frozenset({"disk_margin"})
-_OFF_AT_ZERO = frozenset({"prefix_affinity"})
+_OFF_AT_ZERO = frozenset({"prefix_affinity", "mass_loss_share"})
 
 
 _TEXTS: dict[str, Callable[[object], str]] = {"placement": parse_placement, "placement_profiles": parse_profiles}

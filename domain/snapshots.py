@@ -42,6 +42,8 @@ class StateImage(msgspec.Struct, frozen=True):
     strays: list[Stray]
     frozen: list[str]
     prefixes: list[tuple[str, list[int]]] = []
+    mass_loss_until: int = 0
+    mass_loss_turns: int = 0
     tenants: list[Tenant] = []
 
 
@@ -82,6 +84,8 @@ def image_of_state(state: State) -> StateImage:
         ],
         strays=[state.strays[key] for key in sorted(state.strays)],
         frozen=sorted(state.frozen),
+        mass_loss_until=state.mass_loss_until,
+        mass_loss_turns=state.mass_loss_turns,
         prefixes=[(replica, list(marks)) for replica, (_, marks) in state.prefixes.held.items()],
         tenants=[state.tenants[name] for name in sorted(state.tenants)],
     )
@@ -111,6 +115,11 @@ def state_from(image: StateImage) -> State:
     state = State()
     state.settings, state.arrivals, state.reservations = image.settings, image.arrivals, image.reservations
     state.frozen = dict.fromkeys(image.frozen)
+    state.mass_loss_until, state.mass_loss_turns = image.mass_loss_until, image.mass_loss_turns
+    if image.mass_loss_until:
+        state.set_timer(image.mass_loss_until, "mass-loss", "")
+    for node in sorted(image.nodes, key=lambda node: (node.silent_since, node.name)):
+        state.index_contact(node)
     state.tenants = {tenant.name: tenant for tenant in image.tenants}
     state.tenants_due = sorted((tenant.due, tenant.name) for tenant in image.tenants if tenant.due)
     for model in image.models:

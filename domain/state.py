@@ -11,7 +11,7 @@ from bisect import bisect_left, insort
 from heapq import heappush
 
 from .claims import Claim
-from .entities import LOADING_PHASES, Model, Node, Phase, Replica, Request, Stray, Tenant
+from .entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, Stray, Tenant
 from .prefixes import PrefixIndex
 from .selector import Selector, matches
 from .settings import Settings
@@ -101,7 +101,7 @@ _MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
     "parked", "everywhere", "frozen", "idle_timers", "over_budget",
-    "groups", "grouped", "staged_at", "tenants", "live_of_tenant",
+    "groups", "grouped", "staged_at", "tenants", "live_of_tenant", "silent", "offline",
 )  # fmt: skip
 
 
@@ -111,6 +111,7 @@ class State:
     Entities: ``nodes``, ``models``, ``replicas``, ``requests``, ``strays``, ``tenants`` by id; ``settings``;
     ``frozen``.
     Counters: ``arrivals`` and ``reservations`` give requests and replicas their serial numbers.
+    ``mass_loss_until`` is not 0 while contact with many nodes is lost; ``mass_loss_turns`` nodes got a later end.
     Indexes (maps used as ordered sets have None as values):
 
     - ``candidate_sets`` by selector; ``approved`` the approved nodes' names in order
@@ -129,17 +130,20 @@ class State:
       ``grouped``: replica to the group that it is counted in, and whether it insists
     - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
     - ``prefixes``: which replica served which marks of prompts last (:class:`~interlock.domain.prefixes.PrefixIndex`)
+    - ``silent``: approved nodes that are unreachable, as they fell silent; ``offline``: those that are
     - ``timers``: a heap whose first entry is always live
     """
 
     __slots__ = (
-        *_MAPS, "approved", "arrivals", "prefixes", "reservations", "settings", "tenants_due", "timers", "warm_by_size",
+        *_MAPS, "approved", "arrivals", "mass_loss_turns", "mass_loss_until", "prefixes", "reservations", "settings",
+        "tenants_due", "timers", "warm_by_size",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.settings = Settings()
         self.arrivals = 0
         self.reservations = 0
+        self.mass_loss_until = self.mass_loss_turns = 0
         self.nodes: dict[str, Node] = {}
         self.models: dict[str, Model] = {}
         self.aliases: dict[str, str] = {}
@@ -172,6 +176,8 @@ class State:
         self.tenants: dict[str, Tenant] = {}
         self.live_of_tenant: dict[str, int] = {}
         self.tenants_due: list[tuple[int, str]] = []
+        self.silent: dict[str, None] = {}
+        self.offline: dict[str, None] = {}
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []
         self.prefixes = PrefixIndex()
@@ -180,6 +186,8 @@ class State:
         """An independent state; entities are shared, containers copied. Spelled out: exploration lives on it."""
         copy = State.__new__(State)
         copy.settings, copy.arrivals, copy.reservations = self.settings, self.arrivals, self.reservations
+        copy.mass_loss_until, copy.mass_loss_turns = self.mass_loss_until, self.mass_loss_turns
+        copy.silent, copy.offline = self.silent.copy(), self.offline.copy()
         copy.approved, copy.timers = self.approved.copy(), self.timers.copy()
         copy.warm_by_size, copy.frozen = self.warm_by_size.copy(), self.frozen.copy()
         copy.nodes, copy.models, copy.aliases = self.nodes.copy(), self.models.copy(), self.aliases.copy()
@@ -277,6 +285,14 @@ class State:
                 candidates.place(node.name, None)
         for replica in self.by_node.get(node.name, ()):
             self.index_warm(self.replicas[replica])
+
+    def index_contact(self, node: Node) -> None:
+        """Bring ``silent`` and ``offline`` up to date with the node."""
+        for index, status in ((self.silent, NodeStatus.UNREACHABLE), (self.offline, NodeStatus.OFFLINE)):
+            if node.approved and node.status is status:
+                index.setdefault(node.name)
+            else:
+                index.pop(node.name, None)
 
     def index_free(self, node_name: str) -> None:
         """Bring the candidate sets up to date with the node's free memory alone."""

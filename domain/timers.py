@@ -40,6 +40,8 @@ def _is_live(state: State, instant: int, kind: str, owner: str) -> bool:
     if kind == "offline":
         node = state.nodes.get(owner)
         return node is not None and node.status is NodeStatus.UNREACHABLE and node.offline_at == instant
+    if kind == "mass-loss":
+        return state.mass_loss_until == instant
     if kind == "drain":
         node = state.nodes.get(owner)
         return node is not None and node.drained and node.drain_by == instant

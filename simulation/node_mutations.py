@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
+from interlock.domain import contact, loads, nodes, patience
 from interlock.domain import events as ev
-from interlock.domain import loads, nodes, patience
 from interlock.domain.entities import Phase
 from interlock.domain.units import FOREVER
 
@@ -28,6 +30,16 @@ def drain_deadline_ignored(patches: Patches) -> None:
 def name_stolen(patches: Patches) -> None:
     """A second machine that registers under a node's name gets it, and the first takes it back with its next word."""
     patches.swap(nodes._check_name_is_free, lambda node, command: None)
+
+
+def all_gone_at_once(patches: Patches) -> None:
+    """When the grace has passed, all nodes that are still silent count as gone in the same moment."""
+    postponed = contact.postponed
+
+    def in_one_moment(at: Any, node: Any, now: int) -> Any:
+        return [replace(event, offline_at=at.mass_loss_until) for event in postponed(at, node, now)]
+
+    patches.swap(postponed, in_one_moment)
 
 
 def silence_unscaled(patches: Patches) -> None:
@@ -54,9 +66,16 @@ def late_success_kept(patches: Patches) -> None:
     patches.swap(awaiting, await_for_ever)
 
 
+def mass_loss_believed(patches: Patches) -> None:
+    """Half of the nodes fall silent at once, and each is taken to be gone after its own time."""
+    patches.swap(contact._too_many, lambda at, silent, total: False)
+
+
 ROWS: tuple[Row, ...] = (
     (drain_deadline_ignored, "S", "drain-with-deadline", True),
     (name_stolen, "S", "two-machines-one-name", True),
+    (mass_loss_believed, "S", "half-the-cluster-silent", True),
+    (all_gone_at_once, "S", "half-the-cluster-gone", True),
     (silence_unscaled, "S", "slow-but-alive-load", True),
     (trickle_unbounded, "W", "trickling-load", True),
     (late_success_kept, "S", "late-success", True),

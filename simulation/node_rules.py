@@ -45,6 +45,10 @@ class NodeRules:
         self.at_work: dict[str, bool] = {}
         """Nodes that registered, and whether they were heard since they last were silent."""
         self.boots: dict[str, dict[str, None]] = {}
+        self.disbelieved_until = 0
+        """While contact with many nodes is lost; 0 while it is not."""
+        self.turns: dict[int, str] = {}
+        """When which node counts as gone after contact with many was lost."""
         self.operations: dict[str, Operation] = {}
         """By replica, while it loads."""
         self.given_up: dict[str, None] = {}
@@ -61,15 +65,66 @@ class NodeRules:
         boots.pop(event.boot, None)
         boots[event.boot] = None
         self.at_work[event.node] = True
+        self._contact(event.at)
 
     def on_NodeBecameUnreachable(self, event: ev.NodeBecameUnreachable) -> None:
         self.at_work[event.node] = False
+        if not self.disbelieved_until and self._many_are_silent(event.at):
+            settings = self.court.settings
+            self.disbelieved_until = event.at + max(settings.mass_loss_grace, settings.offline_after)
 
     def on_NodeWentOffline(self, event: ev.NodeWentOffline) -> None:
         self.at_work[event.node] = False
+        if event.at < self.disbelieved_until and event.reason != "its worker left":
+            text = f"{event.node} counts as gone while contact with many nodes is lost: all of it moves at once"
+            self.court.breach("S", text, event.node)
 
     def on_NodeRecovered(self, event: ev.NodeRecovered) -> None:
         self.at_work[event.node] = True
+        self._contact(event.at)
+
+    def on_MassLossSuspected(self, event: ev.MassLossSuspected) -> None:
+        self.turns.clear()
+
+    def on_NodeOfflinePostponed(self, event: ev.NodeOfflinePostponed) -> None:
+        other = self.turns.setdefault(event.offline_at, event.node)
+        if other != event.node:
+            text = f"{event.node} and {other} are to count as gone in the same moment, and their floors move at once"
+            self.court.breach("S", text, event.node)
+
+    def _contact(self, at: int) -> None:
+        if self.disbelieved_until and not self._many_are_silent(at):
+            self.disbelieved_until = 0
+
+    def _many_are_silent(self, at: int) -> bool:
+        """Whether so many nodes have fallen silent so lately that it is rather the network between us and them."""
+        nodes = [node for node in self.court.picture.nodes.values() if node.approved and node.status != "offline"]
+        lately = self.court.settings.offline_after
+        silent = sum(1 for node in nodes if node.status == "silent" and node.silent_since + lately > at)
+        share = self.court.settings.mass_loss_share
+        return share > 0 and len(nodes) >= 3 and 100 * silent >= share * len(nodes)
+
+    def on_MassLossOver(self, event: ev.MassLossOver) -> None:
+        if event.at < self.disbelieved_until and self._many_are_silent(event.at):
+            self.court.breach("S", "the silence of many nodes at once is believed before its grace is over", "contact")
+        self.disbelieved_until = 0
+
+    # --- moving while contact is lost -------------------------------------------------------------------------------
+
+    def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:
+        """A model whose copies may be where nobody is heard gets another for a request alone, and evicts nobody."""
+        model = self.court.picture.models.get(event.model)
+        if model is None or event.at >= self.disbelieved_until:
+            return
+        unheard = any(self._is_silent(replica.node) for replica in model.replicas.values())
+        grows = self.court.picture.has_live_copy(model, but=event.replica)
+        if unheard and (event.victims or (grows and event.revision == model.serving)):
+            text = f"{event.model} is moved to {event.node} while its copies may be where contact is lost"
+            self.court.breach("S", text, event.replica)
+
+    def _is_silent(self, name: str) -> bool:
+        node = self.court.picture.nodes.get(name)
+        return node is not None and node.status == "silent"
 
     def on_NodeDrainStarted(self, event: ev.NodeDrainStarted) -> None:
         self.drain_by[event.node] = event.drain_by

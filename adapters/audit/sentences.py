@@ -17,6 +17,7 @@ _WAITS = {
     "nodes_down": "because every node that it may use is down",
     "draining": "because the nodes that it may use are being drained",
     "frozen": "because evictions are frozen",
+    "contact": "because its copy may be where contact with many nodes was lost, and nobody is evicted for another one",
     "backoff": "because its last load failed and the next try is due later",
 }
 _LACKS = {
@@ -102,6 +103,17 @@ def _slots(e: ev.NodeReplicaSlotsSet) -> str:
 
 def _unreachable(e: ev.NodeBecameUnreachable) -> str:
     return f"Node {e.node} fell silent; what it runs counts as lost at {clock(e.offline_at)} unless it speaks before."
+
+
+def _postponed(e: ev.NodeOfflinePostponed) -> str:
+    return f"Node {e.node} is silent with many others: it counts as offline at {clock(e.offline_at)}, not now."
+
+
+def _mass_loss(e: ev.MassLossSuspected) -> str:
+    return (
+        f"{e.silent} of {e.of} nodes fell silent at once, which is rather our own network: nothing is moved until "
+        f"{clock(e.until)} unless they speak again."
+    )
 
 
 def _offline(e: ev.NodeWentOffline) -> str:
@@ -248,6 +260,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.NodeBudgetSet: _budget,
     ev.NodeReplicaSlotsSet: _slots,
     ev.NodeBecameUnreachable: _unreachable,
+    ev.NodeOfflinePostponed: _postponed,
     ev.NodeRecovered: lambda e: f"Node {e.node} speaks again.",
     ev.NodeDrainStarted: _drain_started,
     ev.NodeDrainEnforced: _drain_enforced,
@@ -287,6 +300,8 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.ReplicaLost: _lost,
     ev.EpochStarted: lambda e: f"Writer {e.writer} took over as epoch {e.epoch}.",
     ev.HolderLost: _holder,
+    ev.MassLossSuspected: _mass_loss,
+    ev.MassLossOver: lambda e: _because("The silence of many nodes is held back no longer", e.reason) + ".",
     ev.SettingsChanged: _settings,
     ev.TenantLimitsSet: _tenant_limits,
     ev.Frozen: lambda e: f"An operator froze {_FREEZABLE.get(e.what, e.what)}.",

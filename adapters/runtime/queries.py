@@ -150,6 +150,8 @@ def _of_state(state: State) -> Iterable[Sample]:
         text = "Answers of own placement rules that could not be used."
         yield Sample("interlock_placement_rule_abstained_total", times, {"rule": rule}, kind="counter", help=text)
     yield from _of_tenants(state)
+    held_back = int(state.mass_loss_until > 0)
+    yield Sample("interlock_mass_loss", held_back, help="1 while the silence of many nodes at once is not believed.")
     yield Sample("interlock_models", len(state.models), help="Models that are declared.")
     yield Sample("interlock_models_parked", len(state.parked), help="Models whose floor cannot be kept now.")
 

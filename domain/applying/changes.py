@@ -21,6 +21,7 @@ def put_node(state: State, node: Node) -> None:
     node = replace(node, labels=merged_labels(node))
     state.nodes[node.name] = node
     state.index_node(node)
+    state.index_contact(node)
 
 
 def put_replica(state: State, replica: Replica) -> None:

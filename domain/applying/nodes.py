@@ -118,14 +118,21 @@ def _node_replica_slots_set(state: State, event: ev.NodeReplicaSlotsSet) -> None
 @applies(ev.NodeBecameUnreachable)
 def _node_became_unreachable(state: State, event: ev.NodeBecameUnreachable) -> None:
     node = state.nodes[event.node]
-    put_node(state, replace(node, status=NodeStatus.UNREACHABLE, offline_at=event.offline_at))
+    put_node(state, replace(node, status=NodeStatus.UNREACHABLE, offline_at=event.offline_at, silent_since=event.at))
     state.set_timer(event.offline_at, "offline", node.name)
+
+
+@applies(ev.NodeOfflinePostponed)
+def _node_offline_postponed(state: State, event: ev.NodeOfflinePostponed) -> None:
+    state.mass_loss_turns += 1
+    put_node(state, replace(state.nodes[event.node], offline_at=event.offline_at))
+    state.set_timer(event.offline_at, "offline", event.node)
 
 
 @applies(ev.NodeRecovered)
 def _node_recovered(state: State, event: ev.NodeRecovered) -> None:
     node = state.nodes[event.node]
-    put_node(state, replace(node, status=_status(node.approved, node.drained), offline_at=FOREVER))
+    put_node(state, replace(node, status=_status(node.approved, node.drained), offline_at=FOREVER, silent_since=0))
 
 
 @applies(ev.NodeDrainStarted)
@@ -156,7 +163,7 @@ def _node_resumed(state: State, event: ev.NodeResumed) -> None:
 
 @applies(ev.NodeWentOffline)
 def _node_went_offline(state: State, event: ev.NodeWentOffline) -> None:
-    put_node(state, replace(state.nodes[event.node], status=NodeStatus.OFFLINE, offline_at=FOREVER))
+    put_node(state, replace(state.nodes[event.node], status=NodeStatus.OFFLINE, offline_at=FOREVER, silent_since=0))
 
 
 @applies(ev.NodeRemoved)
@@ -168,7 +175,7 @@ def _node_removed(state: State, event: ev.NodeRemoved) -> None:
         candidates.nodes.pop(node.name, None)
         candidates.place(node.name, None)
     state.forget_staged(event.node)
-    for index in (state.committed, state.disk_used, state.over_budget):
+    for index in (state.committed, state.disk_used, state.over_budget, state.silent, state.offline):
         index.pop(node.name, None)
     for key in [key for key in state.strays if key[0] == node.name]:
         del state.strays[key]

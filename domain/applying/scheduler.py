@@ -23,6 +23,17 @@ def _holder_lost(state: State, event: ev.HolderLost) -> None:
     """Its requests end by events of their own, which follow."""
 
 
+@applies(ev.MassLossSuspected)
+def _mass_loss_suspected(state: State, event: ev.MassLossSuspected) -> None:
+    state.mass_loss_until, state.mass_loss_turns = event.until, 0
+    state.set_timer(event.until, "mass-loss", "")
+
+
+@applies(ev.MassLossOver)
+def _mass_loss_over(state: State, event: ev.MassLossOver) -> None:
+    state.mass_loss_until = 0
+
+
 @applies(ev.SettingsChanged)
 def _settings_changed(state: State, event: ev.SettingsChanged) -> None:
     state.settings = replace(state.settings, **event.values)

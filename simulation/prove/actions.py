@@ -224,6 +224,8 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
             found.setdefault(node.offline_at, (("timer", "offline", name), ""))
         if now < node.drain_by < FOREVER:
             found.setdefault(node.drain_by, (("timer", "drain", name), ""))
+    if now < state.mass_loss_until:
+        found.setdefault(state.mass_loss_until, (("timer", "mass-loss"), ""))
     for instant, (key, resource) in found.items():
         yield Action(key, instant, resource)
     yield from _of_idleness(situation, picture)
@@ -269,6 +271,8 @@ def bring(state: State, instant: int, now: int) -> None:
             node = state.nodes[name] = replace(node, offline_at=now)
         if node.drain_by == instant:
             state.nodes[name] = replace(node, drain_by=now)
+    if state.mass_loss_until == instant:
+        state.mass_loss_until = now
     state.timers = [(now if timer[0] == instant else timer[0], timer[1], timer[2]) for timer in state.timers]
     heapify(state.timers)
     prune(state)

@@ -195,6 +195,8 @@ def instants_of(situation: Situation) -> dict[Holder, int]:
     for name in state.tenants:
         for place, instant in enumerate(admitted_at(state, name)):
             found["tenant", name, str(place)] = instant
+    if state.mass_loss_until:
+        found["mass-loss", ""] = state.mass_loss_until
     for model in state.models.values():
         found["retry", model.name] = model.retry_at
         if model.parked is not None:

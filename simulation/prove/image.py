@@ -57,6 +57,7 @@ REQUEST_LEFT_OUT = {
 NODE_LEFT_OUT = {
     "address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant",
     "drain_by": "an instant",
+    "silent_since": "kept in how many are silent, while that many may matter",
     "former_boots": "kept as whether the rival's is among them",
 }  # fmt: skip
 MODEL_LEFT_OUT = {
@@ -105,7 +106,7 @@ class Vocabulary:
         if known is None:
             if len(self._nodes) > _ENTITIES_CACHED:
                 self._nodes.clear()
-            plain = replace(node, offline_at=0, drain_by=0, boot="", former_boots=(), address="")
+            plain = replace(node, offline_at=0, drain_by=0, boot="", former_boots=(), silent_since=0, address="")
             known = self._nodes[id(node)] = (node, self.number(_encode_sorted(plain)))
         return known[1]
 
@@ -206,7 +207,7 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
             row.append(instants.of(node.drain_by))
         if RIVAL_BOOT in node.former_boots:
             row.append(-2)
-    _add_rest(row, state, words)
+    _add_rest(row, state, words, instants)
     _add_prefixes(row, state, places, words)
     for worker in situation.workers.values():
         _add_worker(row, worker, state, places, words)
@@ -307,7 +308,10 @@ def aged_at(situation: Situation, request: Request) -> list[int]:
     return [request.arrival + (p - request.priority) * ageing for p in situation.priorities if p > request.priority]
 
 
-def _add_rest(row: list[int], state: State, words: Vocabulary) -> None:
+def _add_rest(row: list[int], state: State, words: Vocabulary, instants: _Instants) -> None:
+    if state.silent:
+        recent = [state.nodes[name].silent_since + state.settings.offline_after > instants.now for name in state.silent]
+        row += (sum(recent), instants.of(state.mass_loss_until) if state.mass_loss_until else -3)
     row.append(words.of_settings(state.settings))
     row.append(words.number(tuple(sorted(state.frozen))) if state.frozen else -1)
     for node in sorted(state.staged):

@@ -78,6 +78,7 @@ def _tell_time(key: tuple[str | int, ...], before: Situation, names: Names) -> s
         "silent": f"{owner} shows no progress for too long on {key[-2]}", "residency": "a replica's residency ends",
         "retry": f"{owner} may be loaded again", "unpark": f"the instant that {owner} is parked for has come",
         "offline": f"{owner} has been unreachable for too long", "drain": f"the drain of {owner} reaches its deadline",
+        "mass-loss": "the grace for a silence of many nodes is over",
         "idle": f"{owner} has been idle for long",
         "tenant": f"{owner} may send one request more",
         "ageing": "a request has waited for as long as a higher priority is worth",

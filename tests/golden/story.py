@@ -132,6 +132,7 @@ def tell() -> Story:
     _backends_go(story)
     _nodes_fail(story)
     _drain_with_a_deadline(story)
+    _many_fall_silent(story)
     _operators(story)
     return story
 
@@ -247,6 +248,20 @@ def _drain_with_a_deadline(story: Story) -> None:
     story.send(cmd.ReleaseLock(request="q-30", outcome="failed", detail="drained"), actor="gateway-1")
     story.send(cmd.RemoveModel(model="endless"), actor="operator:ann")
     story.send(cmd.RemoveNode(node="old"), actor="operator:ann")
+
+
+def _many_fall_silent(story: Story) -> None:
+    """Most nodes are silent at once: nobody counts as offline until the grace has passed, and then one by one."""
+    story.send(cmd.ChangeSettings(values={"mass_loss_grace": 11 * MINUTE}), actor="operator:ann")
+    story.node("far-1", 8)
+    story.node("far-2", 8)
+    story.node("far-3", 8)
+    for name in ("far-1", "far-2", "far-3"):
+        story.send(cmd.ReportSilence(node=name))
+    story.wait(HOUR)
+    for name in ("far-1", "far-2", "far-3"):
+        story.send(cmd.RemoveNode(node=name), actor="operator:ann")
+    story.send(cmd.ChangeSettings(values={"mass_loss_grace": 30 * MINUTE}), actor="operator:ann")
 
 
 def _operators(story: Story) -> None:

@@ -71,6 +71,15 @@ URGENT: Change = {
     ],
 }
 """A request that runs, one that waits, and one of a tenant that asks to go before it."""
+DARK: Change = {
+    "nodes": [{"name": name, "vram": "24GiB"} for name in ("a", "b", "c")],
+    "models.1.min_replicas": 1,
+    "requests.0.at": "5m",
+    "requests.0.count": 1,
+    "scheduler.offline_after": "30s",
+    "faults": [{"kind": "partition", "at": "1m", "target": name, "for": "10m"} for name in ("a", "b")],
+}
+"""Two of three nodes are silent, one of them with the copy that a floor asks for."""
 GROWS = step("set-scheduling", "20s", model="m", min_replicas=2)
 """A second copy is loaded, in the time of a fault."""
 CHATS: Change = {
@@ -101,6 +110,8 @@ SETTINGS = [
         setup=fault("partition", target="a", for_="3m")),
     Row("scheduler.offline_after", {"scheduler.offline_after": "20s"},
         setup={**fault("partition", target="a", for_="5m"), **FLOOR}),
+    Row("scheduler.mass_loss_share", {"scheduler.mass_loss_share": "off"}, setup=DARK),
+    Row("scheduler.mass_loss_grace", {"scheduler.mass_loss_grace": "2m"}, setup=DARK),
     Row("scheduler.holder_lease", {"scheduler.holder_lease": "2m"}, setup={**fault("holder-crash"), **LONG}),
     Row("scheduler.writer_lease", {"scheduler.writer_lease": "30s"}, setup=fault("writer-crash")),
     Row("scheduler.request_deadline", {"scheduler.request_deadline": "10s"}, setup=CROWD),

@@ -1,0 +1,88 @@
+"""Contact with many nodes lost at once: rather our own network than all of them, so that nothing is moved in haste.
+
+While it is suspected no node counts as offline, and a model that has a copy on a silent node neither grows nor evicts
+for another one. It is over when enough of the nodes speak again, or when ``mass_loss_grace`` has passed: then the nodes
+that are still silent go offline one after the other, a reconcile interval apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import events as ev
+from .entities import Model, Node, NodeStatus
+from .state import State
+
+FEWEST_NODES = 3
+"""In a smaller cluster half of the nodes are one, and that one may well be down."""
+
+
+def suspected(state: State) -> bool:
+    """Whether contact with many nodes was lost at once, and what is behind it is not known yet."""
+    return state.mass_loss_until > 0
+
+
+def silence_of_many(state: State, node: Node, now: int) -> list[ev.Event]:
+    """The node falls silent: the event that says that it is one of too many, if it is the one that makes them so."""
+    if suspected(state) or not node.approved:
+        return []
+    silent, total = _recently_silent(state, now) + 1, _in_contact(state)
+    if not _too_many(state, silent, total):
+        return []
+    settings = state.settings
+    grace = max(settings.mass_loss_grace, settings.offline_after + settings.reconcile_interval)
+    return [ev.MassLossSuspected(at=now, silent=silent, of=total, until=now + grace)]
+
+
+def contact_is_back(state: State, names: Iterable[str], now: int) -> list[ev.Event]:
+    """The end of the suspicion, if with these nodes enough of them have spoken again."""
+    if not suspected(state):
+        return []
+    heard = sum(1 for name in names if name in state.silent)
+    if not heard or _too_many(state, _recently_silent(state, now) - heard, _in_contact(state)):
+        return []
+    return [ev.MassLossOver(at=now, reason="contact is back")]
+
+
+def grace_is_over(state: State, now: int) -> list[ev.Event]:
+    """The nodes that are still silent are taken to be gone, one by one."""
+    return [ev.MassLossOver(at=now, reason="mass_loss_grace has passed")]
+
+
+def postponed(state: State, node: Node, now: int) -> list[ev.Event]:
+    """The node would count as offline now; while contact with many is lost it gets a later turn of its own."""
+    if not suspected(state):
+        return []
+    offline_at = state.mass_loss_until + state.mass_loss_turns * state.settings.reconcile_interval
+    return [ev.NodeOfflinePostponed(at=now, node=node.name, offline_at=offline_at)]
+
+
+def has_silent_copy(state: State, model: Model) -> bool:
+    """Whether the model has a copy that may well be running where nobody can be heard."""
+    nodes = (state.nodes[state.replicas[replica].node] for replica in state.by_model.get(model.name, ()))
+    return any(node.status is NodeStatus.UNREACHABLE for node in nodes)
+
+
+def holds_back(state: State, model: Model) -> bool:
+    """Whether the model is not to be moved now: it may be where contact was lost."""
+    return suspected(state) and has_silent_copy(state, model)
+
+
+def _too_many(state: State, silent: int, total: int) -> bool:
+    share = state.settings.mass_loss_share
+    return share > 0 and total >= FEWEST_NODES and 100 * silent >= share * total
+
+
+def _in_contact(state: State) -> int:
+    """Approved nodes that are not known to be gone."""
+    return len(state.approved) - len(state.offline)
+
+
+def _recently_silent(state: State, now: int) -> int:
+    """Nodes that fell silent within ``offline_after``; one that has been silent for longer is not part of this."""
+    count = 0
+    for name in reversed(state.silent):
+        if state.nodes[name].silent_since + state.settings.offline_after <= now:
+            break
+        count += 1
+    return count
