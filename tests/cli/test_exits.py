@@ -21,7 +21,7 @@ COMMANDS = [
     ("replicas", "evict"), ("requests",), ("locks",), ("locks", "release"), ("freeze",), ("thaw",), ("audit",),
     ("audit", "log"), ("audit", "why"), ("audit", "state"), ("audit", "diff"), ("audit", "verify"),
     ("audit", "export"), ("audit", "sql"), ("simulate",), ("prove",), ("mutants",),
-    ("bench",),
+    ("bench",), ("plan",),
 ]  # fmt: skip
 
 

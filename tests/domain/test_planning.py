@@ -122,6 +122,17 @@ def test_a_first_request_that_nobody_could_make_room_for_has_no_place(pair: Clus
     assert not report.holds
 
 
+def test_what_is_frozen_or_drained_is_named_as_what_stands_in_the_way(pair: Cluster) -> None:
+    fast = declared("b", vram=20, selector={"tier": "fast"})
+    pair.wait(31)
+    pair.send(cmd.Freeze(what="evictions"))
+    [first] = planned(pair, fast).first_requests
+    assert (first.outcome, first.code, first.cure) == ("refused", "frozen", "`interlock thaw evictions`.")
+    pair.send(cmd.Thaw(what="evictions"))
+    [first] = planned(pair, fast, nodes=(NodeChange(node="thor", drain=True),)).first_requests
+    assert (first.outcome, first.code) == ("refused", "draining")
+
+
 def test_an_edit_shows_what_differs_and_the_copies_that_leave(pair: Cluster) -> None:
     report = planned(pair, declared("old", vram=22, selector={"tier": "slow"}, min_replicas=1))
     assert {line.what: (line.before, line.after) for line in report.changed} == {
