@@ -45,7 +45,7 @@ def match(state: State, model: Model, marks: tuple[int, ...]) -> Match | None:
         if known is None:
             continue
         depth = DEPTHS[place]
-        for _, replica in known:
+        for replica in known:
             standing = warm.where.get(replica)
             if standing is None:
                 continue  # it may not be locked now

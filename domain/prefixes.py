@@ -26,10 +26,10 @@ MARKS_IN_ALL = 131_072
 HOLDERS_PER_MARK = 16
 """So many holders of one mark are remembered: what more of them hold is not hard to find."""
 
-Holder = tuple[int, str]
-"""A replica's serial number, and its id."""
-Holding = tuple[str, OrderedDict[int, None]]
-"""A replica's model, and its marks."""
+Holders = tuple[str, ...]
+"""Ids of replicas, ascending."""
+Holding = tuple[str, OrderedDict[int, None], Holders]
+"""A replica's model, its marks, and itself as the only holder: one tuple for all the marks that nobody else holds."""
 
 
 def marks_of(chain: Sequence[int]) -> tuple[int, ...]:
@@ -49,32 +49,38 @@ class PrefixIndex:
     def __init__(self) -> None:
         self.count = 0
         self.held: OrderedDict[str, Holding] = OrderedDict()
-        self.holders: dict[str, dict[int, tuple[Holder, ...]]] = {}
+        self.holders: dict[str, dict[int, Holders]] = {}
 
     def fork(self) -> PrefixIndex:
         """An independent copy."""
         copy = PrefixIndex()
         if self.held:
             copy.count = self.count
-            copy.held = OrderedDict((replica, (model, marks.copy())) for replica, (model, marks) in self.held.items())
+            copy.held = OrderedDict(
+                (replica, (model, marks.copy(), alone)) for replica, (model, marks, alone) in self.held.items()
+            )
             copy.holders = {model: marks.copy() for model, marks in self.holders.items()}
         return copy
 
-    def note(self, model: str, serial: int, replica: str, marks: Sequence[int]) -> None:
+    def note(self, model: str, replica: str, marks: Sequence[int]) -> None:
         """The replica serves a prompt with these marks, and holds it from now on."""
         holding = self.held.get(replica)
         if holding is None:
-            holding = self.held[replica] = (model, OrderedDict())
+            holding = self.held[replica] = (model, OrderedDict(), (replica,))
         else:
             self.held.move_to_end(replica)
-        held = holding[1]
+        by_mark = self.holders.get(model)
+        if by_mark is None:
+            by_mark = self.holders[model] = {}
+        _, held, alone = holding
         for mark in reversed(marks):  # the deepest is the first to be forgotten again: more prompts share the others
             if mark in held:
                 held.move_to_end(mark)
             else:
                 held[mark] = None
                 self.count += 1
-                self._add_holder(model, mark, (serial, replica))
+                known = by_mark.get(mark)
+                by_mark[mark] = alone if known is None else self._with(known, replica, mark)
         while len(held) > MARKS_PER_REPLICA:
             self._drop(replica, next(iter(held)))
         while self.count > MARKS_IN_ALL:
@@ -88,34 +94,29 @@ class PrefixIndex:
             for mark in tuple(holding[1]):
                 self._drop(replica, mark)
 
-    def _add_holder(self, model: str, mark: int, holder: Holder) -> None:
-        by_mark = self.holders.get(model)
-        if by_mark is None:
-            by_mark = self.holders[model] = {}
-        known = by_mark.get(mark)
-        if known is None:
-            by_mark[mark] = (holder,)
-            return
+    def _with(self, known: Holders, replica: str, mark: int) -> Holders:
+        """One holder more; when there are too many, the first is forgotten."""
         holders = list(known)
         if len(holders) >= HOLDERS_PER_MARK:
-            self._unhold(holders.pop(0)[1], mark)
-        insort(holders, holder)
-        by_mark[mark] = tuple(holders)
+            self._unhold(holders.pop(0), mark)
+        insort(holders, replica)
+        return tuple(holders)
 
     def _drop(self, replica: str, mark: int) -> None:
         """The replica no longer holds the mark."""
         model = self._unhold(replica, mark)
         by_mark = self.holders[model]
-        left = tuple(holder for holder in by_mark[mark] if holder[1] != replica)
-        if left:
-            by_mark[mark] = left
+        known = by_mark[mark]
+        if len(known) > 1:
+            left = tuple(holder for holder in known if holder != replica)
+            by_mark[mark] = self.held[left[0]][2] if len(left) == 1 else left
             return
         del by_mark[mark]
         if not by_mark:
             del self.holders[model]
 
     def _unhold(self, replica: str, mark: int) -> str:
-        model, held = self.held[replica]
+        model, held, _ = self.held[replica]
         del held[mark]
         self.count -= 1
         if not held:

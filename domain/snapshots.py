@@ -86,8 +86,8 @@ def image_of_state(state: State) -> StateImage:
         frozen=sorted(state.frozen),
         mass_loss_until=state.mass_loss_until,
         mass_loss_turns=state.mass_loss_turns,
-        prefixes=[(replica, list(marks)) for replica, (_, marks) in state.prefixes.held.items()],
         tenants=[state.tenants[name] for name in sorted(state.tenants)],
+        prefixes=[(replica, list(marks)) for replica, (_, marks, _) in state.prefixes.held.items()],
     )
 
 
@@ -143,8 +143,7 @@ def state_from(image: StateImage) -> State:
     state.awaited = {name: dict.fromkeys(victims) for name, victims in image.awaited}
     state.strays = {(stray.node, stray.process): stray for stray in image.strays}
     for name, marks in image.prefixes:
-        held = state.replicas[name]
-        state.prefixes.note(held.model, held.serial, name, marks[::-1])
+        state.prefixes.note(state.replicas[name].model, name, marks[::-1])
     for node in state.nodes.values():
         state.index_node(node)
     for replica in state.replicas.values():

@@ -43,6 +43,9 @@ def measure(scale: Scale, tell: Tell) -> list[Row]:
         warm_p50[size] = [p50 for p50, _ in warm]
         rows.append(_timed(f"warm p50, {size} nodes", warm_p50[size], empty, 15.0))
         rows.append(_timed(f"warm p99, {size} nodes", [p99 for _, p99 in warm], empty, 60.0))
+        near = [_warm(fleet, scale.of(_WARM_SAMPLES, 500), seed, _prompt) for seed in range(scale.runs)]
+        rows.append(_timed(f"warm with a prompt p50, {size} nodes", [p50 for p50, _ in near], empty, 30.0))
+        rows.append(_timed(f"warm with a prompt p99, {size} nodes", [p99 for _, p99 in near], empty))
         breath = [_warm_breath(fleet, scale.of(_WARM_SAMPLES, 500), seed) for seed in range(scale.runs)]
         rows.append(_timed(f"warm whole breath p50, {size} nodes", [p50 for p50, _ in breath], empty))
         rows.append(_timed(f"warm whole breath p99, {size} nodes", [p99 for _, p99 in breath], empty))
@@ -100,10 +103,29 @@ def _expect(outcome: Outcome, kind: type) -> None:
         raise InvariantBroken(f"The benchmark expected {kind.__name__} and got {outcome.reply!r}.")
 
 
-def _warm(fleet: Fleet, count: int, seed: int) -> tuple[float, float]:
+Prompt = Callable[[str, random.Random], tuple[int, ...]]
+"""The marks of a request for a model."""
+_SHARED, _OWN, _CONVERSATIONS = 6, 6, 8
+"""Marks of a prompt of 16,000 characters: of the rules that a model's conversations share, and of one of them."""
+
+
+def _no_prompt(model: str, rng: random.Random) -> tuple[int, ...]:
+    return ()
+
+
+def _prompt(model: str, rng: random.Random) -> tuple[int, ...]:
+    rules, talk = random.Random(model), random.Random(f"{model}/{rng.randrange(_CONVERSATIONS)}")
+    return tuple([rules.getrandbits(32) for _ in range(_SHARED)] + [talk.getrandbits(32) for _ in range(_OWN)])
+
+
+def _warm(fleet: Fleet, count: int, seed: int, prompt: Prompt = _no_prompt) -> tuple[float, float]:
     """p50 and p99 of deciding, applying and encoding the lock of a warm model; its release is not timed."""
     state, rng = fleet.engine.state.fork(), random.Random(seed)
-    asked = [AcquireLock(request=f"q-{number}", model=rng.choice(fleet.warm), holder="g") for number in range(count)]
+    models = [rng.choice(fleet.warm) for _ in range(count)]
+    asked = [
+        AcquireLock(request=f"q-{number}", model=model, holder="g", prefix=prompt(model, rng))
+        for number, model in enumerate(models)
+    ]
     samples = []
     for number, command in enumerate(asked):
         begun = perf_counter_ns()

@@ -164,7 +164,7 @@ def _replica_locked(state: State, event: ev.ReplicaLocked) -> None:
     held[event.request] = None
     _used(state, event.replica, event.at)
     if event.prefix:
-        state.prefixes.note(event.model, state.replicas[event.replica].serial, event.replica, event.prefix)
+        state.prefixes.note(event.model, event.replica, event.prefix)
 
 
 def _used(state: State, replica_id: str, at: int) -> None:

@@ -329,7 +329,7 @@ def _add_rest(row: list[int], state: State, words: Vocabulary, instants: _Instan
 
 def _add_prefixes(row: list[int], state: State, places: dict[str, int], words: Vocabulary) -> None:
     """Which replica holds which marks. Not the order of their use: it counts from thousands of marks on."""
-    held = ((places.get(replica, -1), tuple(sorted(marks))) for replica, (_, marks) in state.prefixes.held.items())
+    held = ((places.get(replica, -1), tuple(sorted(marks))) for replica, (_, marks, _) in state.prefixes.held.items())
     for place, marks in sorted(held):
         row += (place, words.number(("prefix", marks)))
 

@@ -200,21 +200,21 @@ def test_the_index_stays_bounded_and_consistent_under_a_flood(seed: int, monkeyp
     monkeypatch.setattr(prefixes, "MARKS_PER_REPLICA", 20)
     monkeypatch.setattr(prefixes, "MARKS_IN_ALL", 300)
     rng, index = random.Random(seed), PrefixIndex()
-    replicas = [(f"m{number % 3}", number, f"r{number}") for number in range(60)]
+    replicas = [(f"m{number % 3}", f"r{number}") for number in range(60)]
     for step in range(3000):
-        model, serial, replica = rng.choice(replicas)
+        model, replica = rng.choice(replicas)
         if rng.random() < 0.05:
             index.forget(replica)
         else:
             start = rng.choice((1, 2, rng.randrange(10**6)))
-            index.note(model, serial, replica, tuple(range(start, start + rng.randrange(1, 9))))
+            index.note(model, replica, tuple(range(start, start + rng.randrange(1, 9))))
             assert replica in index.held
         assert index.count <= 300
         if step % 100 == 0:
             _check_index(index)
             assert index.fork().holders == index.holders
     _check_index(index)
-    for _, _, replica in replicas:
+    for _, replica in replicas:
         index.forget(replica)
     assert (index.count, len(index.held), index.holders) == (0, 0, {})
 
@@ -222,13 +222,13 @@ def test_the_index_stays_bounded_and_consistent_under_a_flood(seed: int, monkeyp
 def _check_index(index: PrefixIndex) -> None:
     """``holders`` is ``held`` the other way round, and every bound is kept."""
     turned: dict[str, dict[int, set[str]]] = {}
-    for replica, (model, marks) in index.held.items():
+    for replica, (model, marks, _) in index.held.items():
         assert 0 < len(marks) <= 20
         for mark in marks:
             turned.setdefault(model, {}).setdefault(mark, set()).add(replica)
-    found = {m: {k: {name for _, name in holders} for k, holders in of.items()} for m, of in index.holders.items()}
+    found = {model: {mark: set(names) for mark, names in of.items()} for model, of in index.holders.items()}
     assert found == turned
-    assert index.count == sum(len(marks) for _, marks in index.held.values())
+    assert index.count == sum(len(marks) for _, marks, _ in index.held.values())
     for by_mark in index.holders.values():
         for holders in by_mark.values():
             assert list(holders) == sorted(holders)
