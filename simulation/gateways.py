@@ -73,6 +73,8 @@ class Tally:
         self.lost_waits = array("q")
         self.services = array("q")
         """How long requests with a prompt were served, what computing it took included."""
+        self.prefills = array("q")
+        """How long computing what was not cached of their prompts took."""
         self.blocks = self.cached = 0
         """Blocks of prompts, and those of them that were in a cache."""
 
@@ -82,6 +84,7 @@ class Tally:
         copy.submitted, copy.served, copy.blocks, copy.cached = self.submitted, self.served, self.blocks, self.cached
         copy.refused, copy.failed, copy.served_on = self.refused.copy(), self.failed.copy(), self.served_on.copy()
         copy.waits, copy.lost_waits, copy.services = self.waits[:], self.lost_waits[:], self.services[:]
+        copy.prefills = self.prefills[:]
         return copy
 
     @property
@@ -194,10 +197,12 @@ class Gateways:
         if cache is None:
             cache = self.caches[process.id] = PrefixCache(room)
         cached = cache.serve(call.prompt)
-        length = call.service + (len(call.prompt) - cached) * per_block
+        prefill = (len(call.prompt) - cached) * per_block
+        length = call.service + prefill
         self.tally.blocks += len(call.prompt)
         self.tally.cached += cached
         self.tally.services.append(length)
+        self.tally.prefills.append(prefill)
         return length
 
     def _check_who_answers(self, call: Call, lock: Locked) -> None:
