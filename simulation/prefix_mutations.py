@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import affinity, prefixes
+from interlock.domain import affinity, loads, prefixes
 
 from .patching import Patches
 
@@ -37,9 +37,20 @@ def first_holder_taken(patches: Patches) -> None:
     patches.swap(match, lambda at, model, marks: match(at, model, marks[:1]))
 
 
+def prompt_forgotten_while_waiting(patches: Patches) -> None:
+    """A request that has waited gets its lock without its prompt: nobody knows where the conversation is."""
+    grants = loads.grants
+
+    def without_prompts(*args: Any) -> Any:
+        return [replace(event, prefix=()) for event in grants(*args)]
+
+    patches.swap(grants, without_prompts)
+
+
 ROWS: tuple[Row, ...] = (
     (affinity_over_load, "S", "hot-prefix-spreads", True),
     (prefix_kept_after_loss, "S", "prefix-forgotten-with-its-replica", True),
+    (prompt_forgotten_while_waiting, "S", "conversations-under-faults", True),
     (first_holder_taken, "S", "prefix-forgotten-with-its-replica", True),
 )
 """As in :data:`interlock.simulation.mutations.ALL`."""

@@ -31,8 +31,26 @@ class PrefixRules:
     def __init__(self, court: Court) -> None:
         self.court = court
         self.held: dict[str, dict[int, None]] = {}
+        self.asked: dict[str, tuple[int, ...]] = {}
+        """The marks that a request came with."""
+
+    def on_RequestQueued(self, event: ev.RequestQueued) -> None:
+        self._same(event)
+
+    def _same(self, event: ev.RequestQueued | ev.ReplicaLocked) -> None:
+        """A request keeps the marks that it came with, however long it waits and whatever it is routed to."""
+        if self.asked.setdefault(event.request, event.prefix) != event.prefix:
+            self.court.breach(
+                "S", f"{event.request} came with other marks of its prompt than it has now", event.request
+            )
+
+    def _ends(self, event: ev.ReplicaReleased | ev.RequestRefused | ev.RequestCancelled) -> None:
+        self.asked.pop(event.request, None)
+
+    on_ReplicaReleased = on_RequestRefused = on_RequestCancelled = _ends
 
     def on_ReplicaLocked(self, event: ev.ReplicaLocked) -> None:
+        self._same(event)
         if not event.prefix:
             return
         picture = self.court.picture
@@ -46,7 +64,8 @@ class PrefixRules:
         own = model.scheduling.prefix_affinity
         worth = self.court.settings.prefix_affinity if own is None else own
         if not worth:
-            self.court.breach("S", f"{event.request} is marked with its prompt, and affinity is off", event.model)
+            if event.arrival == event.at:  # else it may have come before affinity was switched off
+                self.court.breach("S", f"{event.request} is marked with its prompt, and affinity is off", event.model)
             return
         parallel = model.scheduling.parallel
         locks = {replica.id: len(replica.locks) - (replica is chosen) for replica in model.replicas.values()}
