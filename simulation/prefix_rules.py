@@ -39,10 +39,10 @@ class PrefixRules:
 
     def _same(self, event: ev.RequestQueued | ev.ReplicaLocked) -> None:
         """A request keeps the marks that it came with, however long it waits and whatever it is routed to."""
+        if not event.prefix and event.request not in self.asked:
+            return
         if self.asked.setdefault(event.request, event.prefix) != event.prefix:
-            self.court.breach(
-                "S", f"{event.request} came with other marks of its prompt than it has now", event.request
-            )
+            self.court.breach("S", f"{event.request} came with other marks of its prompt than it has", event.request)
 
     def _ends(self, event: ev.ReplicaReleased | ev.RequestRefused | ev.RequestCancelled) -> None:
         self.asked.pop(event.request, None)
