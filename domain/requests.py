@@ -92,10 +92,15 @@ def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
         if request.deadline <= now:
             return deadline_passed(state, model, plan_wait(plan), plan, now)
         if queue_length(state) >= state.settings.queue_limit:
-            message = f"{state.settings.queue_limit} requests wait already."
-            cure = msgspec.structs.replace(plan.explanation, cure="Fewer requests at once, or a higher queue_limit.")
-            return Refuse(RefusalCode.QUEUE_FULL, message, cure, UNTIMED_RETRY)
+            return _queue_full(plan, "", state.settings.queue_limit, "queue_limit")
+        if len(state.waiting(model.name)) >= state.settings.model_queue_limit:
+            return _queue_full(plan, f" for {model.name}", state.settings.model_queue_limit, "model_queue_limit")
     return plan
+
+
+def _queue_full(plan: Plan, where: str, limit: int, setting: str) -> Refuse:
+    why = msgspec.structs.replace(plan.explanation, cure=f"Fewer requests at once, or a higher {setting}.")
+    return Refuse(RefusalCode.QUEUE_FULL, f"{limit} requests wait{where} already.", why, UNTIMED_RETRY)
 
 
 def plan_wait(plan: Join | Place | Evict | Hold) -> Wait:

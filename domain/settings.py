@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a request waits for a lock when it names no deadline of its own."""
     queue_limit: int = 1000
     """How many requests may wait at once in the whole cluster."""
+    model_queue_limit: int = FOREVER
+    """How many requests may wait for one model, so that one that is stuck leaves the others room in the queue."""
     priority_ageing: int = 1 * MINUTE
     """How much waiting one point of a request's priority is worth; off: higher priority always goes first."""
     tenant_limit: int = FOREVER
@@ -96,11 +98,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _LEAST = {
     "queue_limit": 0, "load_attempts": 1, "growth_per_tick": 1, "prefix_affinity": 0, "mass_loss_share": 0,
-    "tenant_limit": 0, "tenant_burst": 1,
+    "tenant_limit": 0, "tenant_burst": 1, "model_queue_limit": 0,
     "tenant_priority": -HIGHEST_PRIORITY,
 }  # fmt: skip
 """The settings that are numbers, and the least that each may be."""
-_CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit"})
+_CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit", "model_queue_limit"})
 _RATES = frozenset({"quiet_load_rate", "slowest_load_rate"})
 _SIZES = frozenset({"disk_margin"})
 _OFF_AT_ZERO = frozenset({"prefix_affinity", "mass_loss_share"})

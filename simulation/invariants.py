@@ -325,7 +325,9 @@ class Invariants:
             if replica is not None:
                 text = f"{event.request} is refused ({event.code}) while {replica.id} on {replica.node} has room"
                 self.breach("U", text, event.model)
-        if event.code == "queue_full" and len(self.picture.waiting) < self.settings.queue_limit:
+        waits_for_it = len(model.waiting) if model is not None else 0
+        room_in_queue = len(self.picture.waiting) < self.settings.queue_limit
+        if event.code == "queue_full" and room_in_queue and waits_for_it < self.settings.model_queue_limit:
             waiting = f"{len(self.picture.waiting)} of {self.settings.queue_limit} wait"
             self.breach("U", f"{event.request} is refused for a full queue while {waiting}", "queue")
         if event.code == "rate_limited":

@@ -200,6 +200,19 @@ def test_a_floor_is_kept_before_a_passing_request_has_the_room() -> None:
     assert [event.model for event in cluster.events if isinstance(event, ReplicaReserved)] == ["kept"]
 
 
+def test_a_model_that_is_stuck_leaves_the_others_room_in_the_queue() -> None:
+    cluster = one_slot("busy", "stuck")
+    cluster.loaded("busy")
+    cluster.send(cmd.ChangeSettings(values={"queue_limit": 5, "model_queue_limit": 3}))
+    cluster.request("running", "busy")
+    replies = [cluster.request(f"stuck-{number}", "stuck") for number in range(4)]
+    assert [getattr(reply, "code", "") for reply in replies] == ["", "", "", "queue_full"]
+    assert "3 requests wait for stuck already" in replies[3].message
+    assert [getattr(cluster.request(f"b{n}", "busy"), "code", "") for n in range(3)] == ["", "", "queue_full"]
+    assert "5 requests wait already" in cluster.events[-1].message
+    check_invariants(cluster)
+
+
 # --- a warm model never waits behind a cold one ---------------------------------------------------------------------
 
 

@@ -116,6 +116,7 @@ SETTINGS = [
     Row("scheduler.writer_lease", {"scheduler.writer_lease": "30s"}, setup=fault("writer-crash")),
     Row("scheduler.request_deadline", {"scheduler.request_deadline": "10s"}, setup=CROWD),
     Row("scheduler.queue_limit", {"scheduler.queue_limit": 2}, setup=CROWD),
+    Row("scheduler.model_queue_limit", {"scheduler.model_queue_limit": 2}, setup=CROWD),
     Row("scheduler.priority_ageing", {"scheduler.priority_ageing": "off"}, {"scheduler.priority_ageing": "1s"},
         {**PAIR, "requests.1.at": "3s", "requests.2.priority": 5}),
     Row("scheduler.tenant_limit", {"scheduler.tenant_limit": 2}, setup={**TENANTS, "tenants": []}),
