@@ -60,11 +60,15 @@ def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
 
 
 def _room_on_node(words: str, *, own: bool) -> _Rule:
-    """Room has come free, or may be made, on the event's node; ``own``: its model is concerned too."""
+    """Room has come free, or may be made, on the event's node; ``own``: its model is concerned too.
+
+    Its model goes first for its floor alone; a passing request of it has no better claim than those of others.
+    """
 
     def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
         models = (event.model,) if own else ()
-        concerned = (*models, *_who_waits_for(state, event.node))
+        waiting = _who_waits_for(state, event.node)
+        concerned = (*models, *waiting) if _has_floor(state, event.model) else (*waiting, *models)
         return _review(state, "capacity", words.format(event=event), concerned, _emptied(state, event.node))
 
     return rule
@@ -191,9 +195,12 @@ def _review(state: State, change: str, cause: str, models: Iterable[str], nodes:
 
 
 def _competes(state: State, name: str) -> bool:
+    return name in state.queues and not _has_floor(state, name)
+
+
+def _has_floor(state: State, name: str) -> bool:
     model = state.models.get(name)
-    has_floor = model is not None and (model.scheduling.min_replicas > 0 or model.scheduling.everywhere)
-    return name in state.queues and not has_floor
+    return model is not None and (model.scheduling.min_replicas > 0 or model.scheduling.everywhere)
 
 
 def _who_waits_for(state: State, node: str) -> tuple[str, ...]:

@@ -210,11 +210,27 @@ def explain_choice(state: State, model: Model, step: str, choice: Choice) -> Exp
     """The survey of room with what each score gave to the nodes that were compared, and a sentence that sums it up."""
     plain = explain_room(state, model, step, choice.room.node)
     if not choice.standings:
-        return plain
+        return _with_what_is_avoided(state, model, plain, choice)
     standings = {standing.room.node: standing for standing in choice.standings}
     rows = tuple([_with_scores(row, standings.get(row.node)) for row in plain.considered])
     note = in_words(model, choice.profile, choice.standings)
     return msgspec.structs.replace(plain, considered=rows, note=note)
+
+
+def _with_what_is_avoided(state: State, model: Model, plain: Explanation, choice: Choice) -> Explanation:
+    """Without scores: what is avoided on each node, and why a roomier one was not taken."""
+    mine = placement.avoided(state, model, choice.room.node)
+    rows, note = [], ""
+    for row in plain.considered:
+        rank = placement.avoided(state, model, row.node) if row.outcome != "rejected" else 0
+        if rank:
+            details = [row.detail, *(f"avoided: {words}" for bit, words in AVOIDED if rank & bit)]
+            row = msgspec.structs.replace(row, detail="; ".join(details))
+        if rank > mine and not note:
+            why = next(words for bit, words in AVOIDED if rank & bit > mine & bit)
+            note = f"{choice.room.node} was chosen for {model.name} rather than {row.node}: {why}."
+        rows.append(row)
+    return msgspec.structs.replace(plain, considered=tuple(rows), note=note) if note or mine else plain
 
 
 def _with_scores(row: Considered, standing: Standing | None) -> Considered:

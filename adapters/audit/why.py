@@ -11,7 +11,7 @@ import msgspec
 from interlock.domain import events as ev
 from interlock.domain.codec import TOPICS, decode_event
 from interlock.domain.errors import InvalidField, NotFound, UnknownEvent
-from interlock.domain.explanation import Considered, Explanation
+from interlock.domain.explanation import NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from interlock.domain.recording import Recorded
 from interlock.domain.survey import NO_REPLICA
 from interlock.domain.units import format_instant, tell_duration
@@ -331,9 +331,11 @@ def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
     if explanation is None:
         return None
     rows, complete, note = list(explanation.considered), not explanation.rejected, ""
-    if full and not complete and link.event is not None:
+    # A cut survey of which no node was rejected looks like a whole one, but for its number of rows.
+    perhaps_cut = len(rows) - TOP_SCORES - NEAREST_MISSES in (0, 1)
+    if full and (perhaps_cut or not complete) and link.event is not None:
         again = recompute(log, link.recorded, link.event, explanation)
-        note = again.note
+        note = again.note if again.rows or not complete else ""
         if again.rows:
             rows, complete = again.rows, True
     return Decision(

@@ -244,3 +244,33 @@ def test_what_a_cold_request_passed_over_is_told_in_plain_words(tmp_path: Path) 
     )
     assert audit.why("warm").sentence.endswith("Not on b (no copy of it is there); c (no copy of it is there).")
     store.close()
+
+
+def test_what_a_placement_profile_preferred_is_told_and_surveyed_again(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.send(cmd.ChangeSettings(values={"placement": "pack"}))
+    for place in range(20):
+        cluster.node(f"n{place:02d}", vram=80 - place)
+    cluster.model("m")
+    cluster.model("friend", anti_affinity="g", placement="default")
+    cluster.model("other", anti_affinity="g", placement="default")
+    for name in ("m", "friend", "other"):
+        cluster.loaded(name)
+    store = SqliteStore(tmp_path / "events.db", durable=False)
+    store.append(cluster.log, store.take_epoch("w", 1))
+    audit = AuditService(store)
+    reserved = [audit.why(replica, full=True).chain[0] for replica in ("r-000001", "r-000002", "r-000003")]
+    assert [step.event for step in reserved] == ["ReplicaReserved"] * 3
+    packed, friend, other = (step.summary for step in reserved)
+    assert packed.endswith(
+        "n19 was chosen for m by the profile pack: it leaves the least memory over (pack), "
+        "though n00 has more free memory."
+    )
+    assert friend.endswith("an operator asked for it.")
+    assert other.endswith("n01 was chosen for other rather than n00: a member of its group is there.")
+    for step in reserved:
+        assert step.decision is not None
+        assert step.decision.full, step.decision.note
+        assert len(step.decision.considered) == 20
+    store.close()

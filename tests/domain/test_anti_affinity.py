@@ -37,6 +37,10 @@ def test_members_of_a_soft_group_take_different_nodes_while_there_are_some() -> 
         cluster.model(name, **SOFT)
     load(cluster, "m1", "m2", "m3")
     assert (where(cluster, "m1"), where(cluster, "m2")) == (["b"], ["a"])
+    reserved = [event for event in cluster.events if isinstance(event, ev.ReplicaReserved)]
+    assert reserved[1].explanation.note == "a was chosen for m2 rather than b: a member of its group is there."
+    details = {row.node: row.detail for row in reserved[1].explanation.considered}
+    assert details == {"a": "24GiB free", "b": "71GiB free; avoided: a member of its group is there"}
     assert where(cluster, "m3") == ["b"], "none is left without a member: the roomiest, then"
     check_invariants(cluster)
     check_replay(cluster)

@@ -61,3 +61,18 @@ def test_a_drained_node_that_falls_silent_is_not_to_have_a_copy() -> None:
     cluster.send(cmd.ReportSilence(node="b"))
     model = cluster.state.models["m"]
     assert copies(cluster.state, model) == floor_of(cluster.state, model) == 1
+
+
+def test_a_model_whose_replica_died_has_no_better_claim_to_its_room_than_one_that_waited_longer() -> None:
+    cluster = Cluster()
+    cluster.node("a", vram=24)
+    cluster.model("chat", vram=20)
+    cluster.request("c1", "chat")
+    cluster.settle()
+    cluster.model("kept", vram=20, min_replicas=1)
+    assert cluster.request("k1", "kept").kind == "capacity"
+    assert cluster.request("c2", "chat").kind == "busy"
+    cluster.send(cmd.ReportReplicaDied(replica=cluster.state.requests["c1"].replica, reason="killed"))
+    cluster.settle()
+    assert list(cluster.state.by_model) == ["kept"]
+    assert cluster.state.requests["k1"].replica

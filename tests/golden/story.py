@@ -87,9 +87,9 @@ class Story:
                 address = f"127.0.0.1:{9000 + int(replica[2:])}"
                 self.send(cmd.ReportInstalled(replica=replica, op=self.op(replica), address=address), actor=actor)
             elif phase == "staging":
-                self.send(cmd.ReportStaged(replica=replica, op=self.op(replica)), actor=actor)
+                self.send(cmd.ReportStaged(replica=replica, op=self.op(replica), took=SECOND), actor=actor)
             elif phase == "loading":
-                self.send(cmd.ReportLoaded(replica=replica, op=self.op(replica)), actor=actor)
+                self.send(cmd.ReportLoaded(replica=replica, op=self.op(replica), took=SECOND), actor=actor)
             else:
                 return
 
@@ -267,7 +267,9 @@ def _many_fall_silent(story: Story) -> None:
 def _operators(story: Story) -> None:
     story.send(cmd.SetNodeBudget(node="thor", budget=Budget(percent=80)), actor="operator:ann")
     story.send(cmd.SetReplicaSlots(node="thor", max_replicas_per_model=2), actor="operator:ann")
-    story.send(cmd.SetScheduling(model="qwen", scheduling=Scheduling(priority=5, pinned=True)), actor="operator:ann")
+    story.send(cmd.ChangeSettings(values={"placement_profiles": "near: locality 3, balance 1"}), actor="operator:ann")
+    scheduling = Scheduling(priority=5, pinned=True, anti_affinity="chats", anti_affinity_hard=True, placement="near")
+    story.send(cmd.SetScheduling(model="qwen", scheduling=scheduling), actor="operator:ann")
     story.send(cmd.Freeze(what="evictions"), actor="operator:ann")
     story.send(cmd.Thaw(what="evictions"), actor="operator:ann")
     story.send(cmd.ChangeSettings(values={"queue_limit": 50}), actor="operator:ann")
