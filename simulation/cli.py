@@ -17,10 +17,18 @@ from interlock.domain.errors import UsageError
 from interlock.domain.units import parse_duration
 
 HOLDS, BROKEN = 0, 1
+LOCAL = "local"
+"""The address of Ray on this machine; named here, so that reading options imports nothing."""
 
 
 def _print_json(data: Any) -> None:
     click.echo(json.dumps(data, ensure_ascii=False))
+
+
+_ray_option = click.option(
+    "--ray", is_flag=False, flag_value=LOCAL, metavar="[ADDRESS]",
+    help="Spread the runs over a Ray cluster, as on head:6379; without an address, over this machine.",
+)  # fmt: skip
 
 
 @click.command(epilog="Example: interlock simulate orin-thor --html report.html")
@@ -35,6 +43,7 @@ def _print_json(data: Any) -> None:
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page that shows the run.")
 @click.option("--events", type=click.Path(), help="Write the events as a SQLite store for the audit commands.")
 @click.option("--shrink", type=click.Path(dir_okay=False), help="Write the smallest scenario that still fails.")
+@_ray_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def simulate(
     scenario: str,
@@ -46,6 +55,7 @@ def simulate(
     html: str | None,
     events: str | None,
     shrink: str | None,
+    ray: str | None,
     as_json: bool,
 ) -> int:
     """Run SCENARIO, a file or a bundled name, in virtual time, and say what holds.
@@ -61,12 +71,15 @@ def simulate(
         find(mutant)
     if seeds is not None and (html or events or shrink or trace):
         raise click.UsageError("--seeds sums up many runs: give --seed with --html, --events, --shrink or --requests.")
+    if ray is not None and seeds is None:
+        raise click.UsageError("--ray spreads many runs: give --seeds with it.")
     own_rules.install()
     loaded = Scenario.load(scenario)
     end = None if until is None else _moment(until)
     if seeds is not None:
         first = loaded.seed if seed is None else seed
-        return _sweep(loaded, read_text(scenario), range(first, first + seeds), mutant, end, as_json)
+        chosen = range(first, first + seeds)
+        return _sweep(loaded, read_text(scenario), chosen, mutant=mutant, until=end, ray=ray, as_json=as_json)
     if trace is not None:
         loaded = with_trace(loaded, trace)
     if events is not None and Path(events).is_file():
@@ -94,10 +107,12 @@ def simulate(
     return HOLDS if result.passed else BROKEN
 
 
-def _sweep(scenario: Any, text: str, seeds: range, mutant: str | None, until: int | None, as_json: bool) -> int:
+def _sweep(
+    scenario: Any, text: str, seeds: range, *, mutant: str | None, until: int | None, ray: str | None, as_json: bool
+) -> int:
     from .sweep import summary_text, sweep, tell_on_stderr
 
-    data = sweep(scenario, text, seeds, mutant=mutant, until=until, tell=tell_on_stderr)
+    data = sweep(scenario, text, seeds, mutant=mutant, until=until, ray=ray, tell=tell_on_stderr)
     if as_json:
         _print_json(data)
     else:
@@ -156,6 +171,7 @@ def mutants(only: tuple[str, ...], as_json: bool) -> int:
 @click.option(
     "--requests", "trace", type=click.Path(exists=True, dir_okay=False), help="A trace, instead of its requests."
 )
+@_ray_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, with every single run.")
 def compare_command(
     scenario: str,
@@ -164,6 +180,7 @@ def compare_command(
     seeds: int,
     until: str | None,
     trace: str | None,
+    ray: str | None,
     as_json: bool,
 ) -> int:
     """Run SCENARIO under other ways to choose who is evicted, and set what they bring side by side.
@@ -175,13 +192,14 @@ def compare_command(
     from .scenario import folder_of, read_text
     from .sweep import tell_on_stderr
 
+    own_rules.install()
     names = [name.strip() for name in policies.split(",")] if policies else list(POLICIES)
     text = read_text(scenario)
     source = FromText(text, scenario, str(folder_of(scenario)), trace or "")
     first = source().seed if seed is None else seed
     end = None if until is None else _moment(until)
     tell = functools.partial(tell_on_stderr, what="runs")
-    data = compare(source, names, range(first, first + seeds), until=end, tell=tell)
+    data = compare(source, names, range(first, first + seeds), until=end, ray=ray, tell=tell)
     if as_json:
         _print_json(data)
     else:

@@ -6,9 +6,7 @@ Arrivals and lengths come from streams of their own, so that a seed asks every p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from os import cpu_count
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +19,7 @@ from .arrivals import with_trace
 from .harness import Harness, Options
 from .policies import find, in_place
 from .scenario import Scenario
+from .spread import spread
 
 Tell = Callable[[int, int, int], None]
 SHARES = (50, 95, 99)
@@ -89,6 +88,7 @@ def compare(
     *,
     until: int | None = None,
     processes: int | None = None,
+    ray: str | None = None,
     tell: Tell = lambda done, total, failed: None,
 ) -> dict[str, Any]:
     """Run every policy with every seed. ``source`` makes the scenario, in whichever process needs it.
@@ -100,7 +100,7 @@ def compare(
     began = time.perf_counter()
     runs = [(policy, seed) for seed in seeds for policy in policies]
     rows: list[dict[str, Any]] = []
-    for row in _results(Job(source, until), runs, processes):
+    for row in spread(Job(source, until), runs, processes=processes, ray=ray):
         rows.append(row)
         tell(len(rows), len(runs), sum(1 for seen in rows if seen["broken"]))
     return {
@@ -110,15 +110,6 @@ def compare(
         "wall_seconds": round(time.perf_counter() - began, 1),
         "runs": rows,
     }
-
-
-def _results(job: Job, runs: list[tuple[str, int]], processes: int | None) -> Iterator[dict[str, Any]]:
-    workers = min(processes or cpu_count() or 1, len(runs))
-    if workers <= 1:
-        yield from map(job, runs)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(job, runs)
 
 
 def _summed_up(policy: str, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -6,17 +6,16 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from interlock.adapters import own_rules
 from interlock.domain.events import EVENT_TYPES
 
 from .api import run
 from .report import reproduction
 from .scenario import FAULT_KINDS, Scenario
+from .spread import spread
 
 Tell = Callable[[int, int, int], None]
 """Hears how many of how many seeds are done, and how many of them failed."""
@@ -43,25 +42,18 @@ def sweep(
     mutant: str | None = None,
     until: int | None = None,
     processes: int | None = None,
+    ray: str | None = None,
     tell: Tell = lambda done, total, failed: None,
 ) -> dict[str, Any]:
-    """Run every seed and sum up. ``text`` is the scenario's file."""
+    """Run every seed and sum up. ``text`` is the scenario's file; ``ray`` as :func:`spread` takes it."""
     job = Job(text, scenario.source, scenario.folder, mutant, until)
     began = time.perf_counter()
     totals = Totals()
-    for done, data in enumerate(_results(job, seeds, processes), 1):
+    chunk = max(1, min(16, len(seeds) // ((processes or os.cpu_count() or 1) * 4)))
+    for done, data in enumerate(spread(job, seeds, processes=processes, ray=ray, chunk=chunk), 1):
         totals.add(data, scenario, mutant)
         tell(done, len(seeds), len(totals.failures))
     return totals.summary(scenario, seeds, mutant, time.perf_counter() - began)
-
-
-def _results(job: Job, seeds: range, processes: int | None) -> Iterator[dict[str, Any]]:
-    workers = min(processes or os.cpu_count() or 1, len(seeds))
-    if workers <= 1:
-        yield from map(job, seeds)
-        return
-    with ProcessPoolExecutor(workers, initializer=own_rules.install) as pool:
-        yield from pool.map(job, seeds, chunksize=max(1, min(16, len(seeds) // (workers * 4))))
 
 
 class Totals:
