@@ -193,7 +193,10 @@ def test_the_linter_and_these_rules_agree_on_what_is_impure() -> None:
 def test_the_lock_pins_everything_that_is_asked_for_by_hash() -> None:
     project = tomllib.loads(texts()["pyproject.toml"])
     asked = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-    for group in (*project["project"]["optional-dependencies"].values(), *project["dependency-groups"].values()):
+    extras = project["project"]["optional-dependencies"]
+    heavy = extras.pop("ray")  # what the lock pins is installed for everybody; who sweeps over machines installs this
+    assert heavy
+    for group in (*extras.values(), *project["dependency-groups"].values()):
         asked += group
     pins = re.findall(
         r"^([A-Za-z0-9][\w.\-]*)==\S+(?: ;.*)? \\\n    --hash=sha256:", texts()["requirements.lock"], re.M
