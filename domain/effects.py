@@ -44,6 +44,8 @@ class StageModel(ReplicaEffect, frozen=True, kw_only=True):
 
     name: ClassVar[str] = "model.stage"
     spec: LoadSpec
+    drops: tuple[str, ...] = ()
+    """Models whose files go first, unless something runs from them."""
 
 
 class LoadModel(ReplicaEffect, frozen=True, kw_only=True):

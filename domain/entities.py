@@ -19,6 +19,10 @@ MOST_POOLS = 16
 """A model is split over so many pools at most."""
 
 
+Files = tuple[str, int, int]
+"""A model's files on a disk: model, revision, bytes."""
+
+
 class NodeStatus(StrEnum):
     """``pending`` waits for approval; ``unreachable`` is silent; ``offline`` is gone, with all that ran there."""
 
@@ -230,6 +234,8 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     """When the operation in progress ends as failed, however it progresses."""
     owed_in: Claim = ()
     """What is owed, per pool."""
+    drops: tuple[Files, ...] = ()
+    """What must go from its node's disk before its own files come."""
 
     @property
     def present(self) -> Claim:

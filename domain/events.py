@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 from .claims import Claim
-from .entities import Budget, LoadSpec, Scheduling, TenantLimits, Wait
+from .entities import Budget, Files, LoadSpec, Scheduling, TenantLimits, Wait
 from .explanation import Explanation
 from .units import FOREVER
 
@@ -284,7 +284,10 @@ class RequestRefused(ModelEvent, frozen=True, kw_only=True):
 
 
 class ReplicaReserved(ReplicaEvent, frozen=True, kw_only=True):
-    """Memory, disk and a slot are its own from now on. ``victims`` still hold ``owed`` bytes, per pool ``owed_in``."""
+    """Memory, disk and a slot are its own from now on. ``victims`` still hold ``owed`` bytes, per pool ``owed_in``.
+
+    ``drops`` are files that no replica uses any more: they go from the disk before its own come.
+    """
 
     index: int
     revision: int
@@ -293,6 +296,7 @@ class ReplicaReserved(ReplicaEvent, frozen=True, kw_only=True):
     victims: tuple[str, ...] = ()
     owed: int = 0
     owed_in: Claim = ()
+    drops: tuple[Files, ...] = ()
     cause: str = ""
     silent_at: int
     explanation: Explanation | None = None

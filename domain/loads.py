@@ -6,6 +6,8 @@ the instant at which an operation that shows no progress counts as failed.
 
 from __future__ import annotations
 
+import msgspec
+
 from . import events as ev
 from . import patience
 from .claims import total
@@ -24,7 +26,7 @@ from .entities import LOADING_PHASES, Model, Phase, Replica
 from .errors import Conflict, NotFound
 from .eviction import Eviction
 from .explanation import Explanation
-from .placement import Room
+from .placement import Room, files_to_drop
 from .refusals import RefusalCode
 from .routing import Evict, Place
 from .state import State
@@ -60,7 +62,7 @@ def begin(state: State, model: Model, plan: Place | Evict, now: int, cause: str)
     reserved = ev.ReplicaReserved(
         at=now, replica=replica, model=model.name, node=room.node, index=room.index, revision=model.declared,
         claim=room.claim, disk=room.disk, victims=victims,
-        owed=total(owed_in), owed_in=owed_in,
+        owed=total(owed_in), owed_in=owed_in, drops=files_to_drop(state, model, state.nodes[room.node]),
         cause=cause, silent_at=silent_at + (state.settings.load_silence if victims else 0),
         explanation=plan.explanation,
     )  # fmt: skip
@@ -379,7 +381,13 @@ def pending_effect(state: State, replica: Replica) -> Effect | None:
     spec = model.declared_spec if replica.revision == model.declared else model.serving_spec
     kinds = {Phase.INSTALLING: InstallBackend, Phase.STAGING: StageModel, Phase.LOADING: LoadModel}
     kind = kinds.get(replica.phase)
-    return kind(spec=spec, **common) if kind else None  # type: ignore[arg-type]  # as above
+    if kind is None:
+        return None
+    effect: Effect = kind(spec=spec, **common)
+    if isinstance(effect, StageModel) and replica.drops:
+        unused = (name for name, _, _ in replica.drops if (replica.node, name) not in state.by_slot)
+        return msgspec.structs.replace(effect, drops=tuple(dict.fromkeys(unused)))
+    return effect
 
 
 def pending_effects(state: State) -> list[Effect]:

@@ -160,11 +160,17 @@ def foreign(
 
 
 def available_disk(state: State, name: str, free: int | None) -> int | None:
-    """Bytes that models' files may take in all: what is free, is there already, or has come of it; in whole quanta."""
+    """Bytes that models' files may take in all: what is free, is there already, or has come of it; in whole quanta.
+
+    Files that are to give way are there until the staging that they give way to begins.
+    """
     if free is None:
         return None
-    here = (state.replicas[replica] for replica in state.by_node.get(name, ()))
+    here = [state.replicas[replica] for replica in state.by_node.get(name, ())]
     arrived = sum(min(replica.done, replica.disk) for replica in here if replica.phase is Phase.STAGING)
+    arrived += sum(
+        size for replica in here if replica.phase in (Phase.RESERVED, Phase.INSTALLING) for _, _, size in replica.drops
+    )
     return (free + arrived + sum(state.staged.get(name, {}).values())) // QUANTUM * QUANTUM
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from .anti_affinity import kept_away
-from .entities import Model, Node, Phase
+from .entities import Files, Model, Node, Phase
 from .memory import fit, least_share
 from .own_rules import refused_by
 from .profiles import BUILT_IN, Profile
@@ -166,7 +166,35 @@ def staging_need(state: State, model: Model, node: Node) -> int | None:
     if need == 0 or (model.name, model.declared) in state.staged.get(node.name, {}):
         return 0
     free = state.disk_free(node)
-    return need if free is None or need <= free else None
+    if free is None or need <= free:
+        return need
+    return need if need <= free + sum(size for _, _, size in unused_files(state, node)) else None
+
+
+def unused_files(state: State, node: Node) -> list[Files]:
+    """The files on the node's disk that no replica there uses, those first whose use ended longest ago."""
+    staged = state.staged.get(node.name, {})
+    return [(*key, size) for key, size in staged.items() if (node.name, key[0]) not in state.by_slot]
+
+
+def files_to_drop(state: State, model: Model, node: Node) -> tuple[Files, ...]:
+    """What must go from the disk so that the model can be staged there; nothing while there is room.
+
+    As many as it takes, least recently used first; whoever of them can be spared because a later one is enough, stays.
+    """
+    need, free = staging_need(state, model, node), state.disk_free(node)
+    lack = 0 if not need or free is None else need - free
+    drops: list[Files] = []
+    for files in unused_files(state, node) if lack > 0 else ():
+        drops.append(files)
+        lack -= files[2]
+        if lack <= 0:
+            break
+    for files in reversed(drops.copy()):
+        if lack + files[2] <= 0:
+            drops.remove(files)
+            lack += files[2]
+    return tuple(drops)
 
 
 def fits_when_empty(state: State, model: Model, node: Node) -> bool:

@@ -80,7 +80,7 @@ def image_of_state(state: State) -> StateImage:
         staged=[
             (node, model, revision, size)
             for node in sorted(state.staged)
-            for (model, revision), size in sorted(state.staged[node].items())
+            for (model, revision), size in state.staged[node].items()
         ],
         strays=[state.strays[key] for key in sorted(state.strays)],
         frozen=sorted(state.frozen),

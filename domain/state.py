@@ -119,8 +119,8 @@ class State:
     - ``loading``: model to the ids of its loads in progress; ``transit``: ids of replicas that an effect is pending for
     - ``locks``: replica id to request ids; ``queues``: model to its waiting requests in order
     - ``by_holder``: holder to request ids; ``awaited``: beneficiary to its victims that still hold memory
-    - ``committed``: node to bytes in use or reserved per pool; ``staged``: node to (model, revision) to bytes on disk;
-      ``disk_used``: node to bytes staged or being staged
+    - ``committed``: node to bytes in use or reserved per pool; ``disk_used``: node to bytes staged or being staged
+    - ``staged``: node to (model, revision) to bytes on disk, those first whose use ended longest ago
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``everywhere``: those with one per candidate
     - ``over_budget``: nodes where more is in use or reserved in a pool than the budget allows
     - ``live_of_tenant``: how many requests of a tenant wait or run; ``tenants_due``: a heap of (due, tenant)
@@ -358,7 +358,25 @@ class State:
         staged = self.staged.setdefault(node, {})
         if (model, revision) not in staged:
             insort(self.staged_at.setdefault((model, revision), []), node)
+        staged.pop((model, revision), None)
         staged[model, revision] = size
+
+    def unused_from_now(self, node: str, model: str, revision: int) -> None:
+        """A replica of these files is gone: among the files on the disk, they were used last."""
+        size = self.staged.get(node, {}).get((model, revision))
+        if size is not None:
+            self.stage(node, model, revision, size)
+
+    def drop_staged(self, node: str, model: str, revision: int) -> None:
+        """These files go from the node's disk."""
+        staged = self.staged[node]
+        del staged[model, revision]
+        if not staged:
+            del self.staged[node]
+        nodes = self.staged_at[model, revision]
+        nodes.remove(node)
+        if not nodes:
+            del self.staged_at[model, revision]
 
     def forget_staged(self, node: str) -> None:
         """The node is gone, and what is on its disk with it."""

@@ -16,7 +16,7 @@ from .entities import LoadSpec, Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from .memory import fit, share_of
 from .own_rules import refused_by
-from .placement import may_host
+from .placement import may_host, staging_need, unused_files
 from .scoring import profile_of
 from .selector import first_failing_term
 from .state import CandidateSet, State
@@ -104,15 +104,10 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
             return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
         if fit(state.free_in_pools(node), spec) is None:
             return Considered(node.name, "rejected", "memory", lack_of_memory(state.free_in_pools(node), spec))
-        disk = state.disk_free(node)
-        if (
-            disk is not None
-            and spec.disk > disk
-            and (model.name, model.declared) not in state.staged.get(node.name, {})
-        ):
-            return Considered(
-                node.name, "rejected", "disk", f"needs {format_size(spec.disk)}, {format_size(disk)} free"
-            )
+        if staging_need(state, model, node) is None:
+            disk = max(0, (state.disk_free(node) or 0) + sum(size for _, _, size in unused_files(state, node)))
+            text = f"needs {format_size(spec.disk)}, {format_size(disk)} free, or of files that nothing uses"
+            return Considered(node.name, "rejected", "disk", text)
         return Considered(node.name, "eligible", "", f"{format_size(room)} free", room / GIB)
 
     return verdict

@@ -475,6 +475,11 @@ class Invariants:
             self.breach("S", f"{model.name} is to have one copy on each candidate; {node.name} gets two", event.replica)
         if staying >= node.slots:
             self.breach("S", f"{node.name} holds {staying} of {model.name} and may hold {node.slots}", event.replica)
+        for name, revision, _ in event.drops:
+            if any(other.model == name for other in node.replicas.values()):
+                self.breach("S", f"{event.replica} drops the files of {name}, which has a replica there", event.node)
+            node.staged.pop((name, revision), None)
+        replica.drops = event.drops
         if node.disk is not None and event.disk:
             staged = sum(node.staged.values())
             coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))

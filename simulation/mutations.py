@@ -601,6 +601,16 @@ def all_forgets_the_newcomer(patches: Patches) -> None:
     patches.swap(review, but_those)
 
 
+def files_in_use_dropped(patches: Patches) -> None:
+    """Files give way on a full disk whether or not something runs from them."""
+    unused = placement.unused_files
+
+    def any_files(at: Any, node: Any) -> Any:
+        return [(*key, size) for key, size in at.staged.get(node.name, {}).items()]
+
+    patches.swap(unused, any_files)
+
+
 def span_counted_once(patches: Patches) -> None:
     """A model that lies in two pools counts in the first of them alone."""
     commit = state.State.commit
@@ -746,6 +756,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (budget_ignored_on_shrink, "Q", "budget-lowered", True),
     (margin_ignored, "S", "disk-margin", True),
     (all_forgets_the_newcomer, "W", "all-follows-the-nodes", True),
+    (files_in_use_dropped, "S", "staged-files-give-way", True),
     (span_counted_once, "S", "two-gpus-one-model", True),
     (tenant_never_released, "U", "noisy-tenant", True),
     (tenant_counted_twice, "U", "tenant-waits-its-turn", True),

@@ -6,7 +6,7 @@ It keeps just what the invariants judge by, so that a mistake in the core's own 
 from __future__ import annotations
 
 from interlock.domain.claims import Claim
-from interlock.domain.entities import Budget, LoadSpec, Scheduling
+from interlock.domain.entities import Budget, Files, LoadSpec, Scheduling
 from interlock.domain.selector import matches, vram_label
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
@@ -107,8 +107,8 @@ class ReplicaView:
     """One replica. ``locks`` are its requests; ``beneficiary`` says for whom it is a victim."""
 
     __slots__ = (
-        "beneficiary", "cause", "claim", "disk", "evictable_at", "id", "index", "locks", "model", "node", "phase",
-        "resident", "revision", "started_for_request", "used_at",
+        "beneficiary", "cause", "claim", "disk", "drops", "evictable_at", "id", "index", "locks", "model",
+        "node", "phase", "resident", "revision", "started_for_request", "used_at",
     )  # fmt: skip
 
     def __init__(self, id_: str, model: str, node: str, index: int, revision: int, claim: Claim, disk: int) -> None:
@@ -119,6 +119,7 @@ class ReplicaView:
         self.revision = revision
         self.claim = claim
         self.disk = disk
+        self.drops: tuple[Files, ...] = ()
         self.phase = "reserved"
         self.resident = False
         self.evictable_at = FOREVER
@@ -202,6 +203,7 @@ class Picture:
 
     def drop(self, replica: ReplicaView) -> None:
         """Nothing is left of the replica."""
+        self._keep_drops(replica)
         self.replicas.pop(replica.id, None)
         model = self.models.get(replica.model)
         if model is not None:
@@ -215,8 +217,16 @@ class Picture:
                 node.count(node.resident, replica.claim, -1)
             node.shrink_limits()
 
+    def _keep_drops(self, replica: ReplicaView) -> None:
+        """Files that were to give way to its own are there still when its staging never began."""
+        node = self.nodes.get(replica.node)
+        if node is not None and replica.phase in ("reserved", "installing"):
+            for model, revision, size in replica.drops:
+                node.staged.setdefault((model, revision), size)
+
     def leave(self, replica: ReplicaView) -> None:
         """The replica is on its way out; its memory is still in use."""
+        self._keep_drops(replica)
         if replica.phase != "unloading":
             replica.phase = "unloading"
             node = self.nodes.get(replica.node)

@@ -23,6 +23,7 @@ class Placements:
         self.picture = picture
         self.rates: dict[tuple[str, str], int] = {}
         self.failed: set[str] = set()
+        self.margin = 0
 
     def see(self, event: ev.LoadStarted | ev.ReplicaLoaded | ev.ReplicaLoadFailed) -> None:
         """Note what an event tells of rates and failures."""
@@ -38,7 +39,7 @@ class Placements:
 
     def better(self, event: ev.ReplicaReserved, model: ModelView, settings: Settings) -> str:
         """What speaks for another node than the one that was taken; empty when nothing does."""
-        nodes = self.picture.nodes
+        nodes, self.margin = self.picture.nodes, settings.disk_margin
         profile = find_profile(model.scheduling.placement or settings.placement, settings.placement_profiles)
         if event.victims or len(nodes) > JUDGED_NODES_MAX or model.name in self.failed or profile is None:
             return ""
@@ -64,7 +65,8 @@ class Placements:
         if self.picture.members(model, node, insisting=True) or spec.vram > max(self._free(node), default=0):
             return False
         coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
-        taken = sum(node.staged.values()) + coming
+        here = {replica.model for replica in node.replicas.values()}
+        taken = sum(size for (name, _), size in node.staged.items() if name in here) + coming + self.margin
         return node.disk is None or self._staging(model, node) <= max(0, node.disk - taken)
 
     def _free(self, node: NodeView) -> list[int]:

@@ -138,6 +138,8 @@ def begin(worker: Worker, effect: Effect, epoch: int) -> Begun:
         # Work for the replica ends at once; its process takes the time that unloading takes.
         mine = frozenset(op for op in worker.jobs if op.rpartition(".")[0] == effect.replica)
         worker = replace(worker, jobs=worker.jobs - mine, gone=worker.gone | {effect.replica})
+    if isinstance(effect, StageModel):
+        worker = _without_files(worker, effect)
     if _is_done(worker, effect):
         return Begun(worker, answers=(_yes(worker, effect),))
     problem = _problem(worker, effect)
@@ -259,6 +261,17 @@ def _problem(worker: Worker, effect: Effect) -> str:
         if effect.spec.disk and _files(effect) not in worker.staged:
             return f"the files of {effect.model} are not here"
     return ""
+
+
+def _without_files(worker: Worker, effect: StageModel) -> Worker:
+    """The worker without what is to go before these files come, but for files that something runs from.
+
+    A model's files have one place: another edition of the same model goes too.
+    """
+    running = {process.model for process in worker.processes if process.replica != effect.replica}
+    gone = {model for model in (*effect.drops, effect.model) if model not in running}
+    mine = _files(effect)
+    return replace(worker, staged=tuple(files for files in worker.staged if files.model not in gone or files == mine))
 
 
 def _without(worker: Worker, is_meant: Callable[[Process], bool]) -> Worker:

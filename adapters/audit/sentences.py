@@ -185,6 +185,9 @@ def _reserved(e: ev.ReplicaReserved) -> str:
     room = format_size(sum(size for _, size in e.claim))
     victims = f", once {', '.join(e.victims)} made room" if e.victims else ""
     told = _because(f"{room} on node {e.node} were reserved for {e.model} as {e.replica}{victims}", e.cause) + "."
+    if e.drops:
+        names = ", ".join(dict.fromkeys(name for name, _, _ in e.drops))
+        told += f" The files of {names}, which nothing there uses, give way to its own on the disk."
     note = e.explanation.note if e.explanation is not None else ""
     return f"{told} {note}" if note else told
 

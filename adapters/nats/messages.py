@@ -35,13 +35,17 @@ class Install(Order, kw_only=True):
 
 
 class Stage(Order, kw_only=True):
-    """+ Bring a model's files onto the disk: ``options["source"]``, a path or file URL; ``disk`` is their size."""
+    """+ Bring a model's files onto the disk: ``options["source"]``, a path or file URL; ``disk`` is their size.
+
+    ``drops`` are models whose files go first, unless something runs from them.
+    """
 
     model_id: str = ""
     replica: str = ""
     backend: str = ""
     options: dict[str, str | int | float | bool] = {}
     disk: int = 0
+    drops: tuple[str, ...] = ()
 
 
 class Unload(Order, kw_only=True):

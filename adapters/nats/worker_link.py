@@ -164,6 +164,7 @@ class NatsWorkers:
             backend=effect.spec.backend,
             options=effect.spec.options,
             disk=effect.spec.disk,
+            drops=effect.drops,
         )
         began_at = time.monotonic()
         answer = await self._order(subjects.STAGE, order, wire.Answer, self._timeouts.stage_s)

@@ -323,6 +323,10 @@ class Supervisor:
                 path.unlink(missing_ok=True)
 
     async def _stage(self, order: wire.Stage) -> wire.Answer:
+        running = {process.wanted.model for process in self._alive()}
+        for model in order.drops:
+            if model not in running and model != order.model_id:
+                await asyncio.to_thread(staging.remove, self.models, model)
         source = str(order.options.get("source", ""))
         if not source:
             return wire.Answer()  # nothing to bring: the backend has its files with it

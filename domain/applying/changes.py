@@ -58,6 +58,7 @@ def drop_replica(state: State, replica: Replica) -> None:
     state.index_group(replica, gone=True)
     state.commit(replica.node, replica.present, -1)
     unstage(state, replica)
+    state.unused_from_now(replica.node, replica.model, replica.revision)
     state.awaited.pop(replica.id, None)
     pay_beneficiary(state, replica)
     state.index_free(replica.node)
@@ -82,9 +83,19 @@ def pay_beneficiary(state: State, victim: Replica) -> None:
 def unstage(state: State, replica: Replica) -> None:
     """Give back the disk of a staging that did not finish; what was staged stays for the next load."""
     if replica.phase in (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING) and replica.disk:
-        state.disk_used[replica.node] = state.disk_used.get(replica.node, 0) - replica.disk
-        if not state.disk_used[replica.node]:
-            del state.disk_used[replica.node]
+        count_disk(state, replica.node, -replica.disk)
+    if replica.phase in (Phase.RESERVED, Phase.INSTALLING):
+        for model, revision, size in replica.drops:  # nothing was asked of the worker yet: they are there still
+            if (model, revision) not in state.staged.get(replica.node, {}):
+                state.stage(replica.node, model, revision, size)
+                count_disk(state, replica.node, size)
+
+
+def count_disk(state: State, node: str, size: int) -> None:
+    """Count bytes in use on the node's disk, or in negative, bytes that are not any more."""
+    state.disk_used[node] = state.disk_used.get(node, 0) + size
+    if not state.disk_used[node]:
+        del state.disk_used[node]
 
 
 def drop_locks(state: State, replica: Replica) -> None:

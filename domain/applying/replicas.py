@@ -11,7 +11,17 @@ from interlock.domain.state import State
 from interlock.domain.timers import arm_idle, arm_idle_of
 from interlock.domain.units import FOREVER
 
-from .changes import drop_locks, drop_replica, end_request, leave_queue, put_model, put_replica, put_request, unstage
+from .changes import (
+    count_disk,
+    drop_locks,
+    drop_replica,
+    end_request,
+    leave_queue,
+    put_model,
+    put_replica,
+    put_request,
+    unstage,
+)
 from .handlers import applies
 from .tenants import take_in
 
@@ -22,15 +32,18 @@ def _replica_reserved(state: State, event: ev.ReplicaReserved) -> None:
     replica = Replica(
         event.replica, state.reservations, event.model, event.node, event.index, event.revision, Phase.RESERVED,
         event.claim, event.owed, event.disk, silent_at=event.silent_at, held=bool(event.victims),
-        owed_in=event.owed_in or _owed_in(event),
+        owed_in=event.owed_in or _owed_in(event), drops=event.drops,
     )  # fmt: skip
     state.by_node.setdefault(event.node, {})[replica.id] = None
     state.by_model.setdefault(event.model, {})[replica.id] = None
     state.by_slot.setdefault((event.node, event.model), {})[event.index] = replica.id
     if event.victims:
         state.awaited[replica.id] = dict.fromkeys(event.victims)
+    for model, revision, size in event.drops:
+        state.drop_staged(event.node, model, revision)
+        count_disk(state, event.node, -size)
     if event.disk:
-        state.disk_used[event.node] = state.disk_used.get(event.node, 0) + event.disk
+        count_disk(state, event.node, event.disk)
     state.commit(event.node, replica.present, +1)
     put_replica(state, replica)
     state.index_free(event.node)

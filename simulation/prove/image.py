@@ -134,6 +134,7 @@ class Vocabulary:
             slot = slot_of(replica)
             fixed = (
                 slot, replica.claim, replica.disk, replica.phase, replica.owed_in, replica.held, replica.tries,
+                tuple((name, size) for name, _, size in replica.drops),
                 replica.used_at > 0,
             )  # fmt: skip
             known = self._replicas[id(replica)] = (replica, slot, self.number(fixed))
@@ -321,7 +322,9 @@ def _add_rest(row: list[int], state: State, words: Vocabulary, instants: _Instan
             current = model is not None and revision in (model.declared, model.serving)
             newest = model is not None and revision == model.declared
             files.append((name, current, newest, size))
-        row.append(words.number((node, tuple(sorted(files)))))
+        known = state.nodes.get(node)
+        in_order = known is not None and known.disk is not None  # who gives way first matters where it may be full
+        row.append(words.number((node, tuple(files if in_order else sorted(files)))))
     if state.strays:
         found = ((stray.node, stray.model) for stray in state.strays.values())
         row.append(words.number(("strays", tuple(sorted(found)))))

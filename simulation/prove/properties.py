@@ -175,7 +175,11 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     beside = next((r for r in here if r.id not in event.victims and _insist(state, model, r)), None)
     if beside is not None:
         return Finding("S", f"{where} shares the node with {beside.model}, of the same anti-affinity group")
-    if node.disk is not None and event.disk > node.disk - state.settings.disk_margin - _disk_taken(state, node):
+    in_use = next((name for name, _, _ in event.drops if any(replica.model == name for replica in here)), "")
+    if in_use:
+        return Finding("S", f"{where} drops the files of {in_use}, of which there is a replica")
+    taken = _disk_taken(state, node) - sum(size for _, _, size in event.drops)
+    if node.disk is not None and event.disk > node.disk - state.settings.disk_margin - taken:
         return Finding("S", f"{where} needs more disk than there is")
     if passed := _passed_over(state, event, model, node, now):
         return Finding("W", f"{where} takes room that a request for {passed} has waited longer for")

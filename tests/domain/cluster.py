@@ -13,6 +13,8 @@ from interlock.domain.selector import parse_selector
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
 from interlock.domain.units import GIB, SECOND
 
+ON_THEIR_WAY = (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING)
+
 
 class Cluster:
     """Sends commands, keeps the log and the effects not yet answered, and moves a clock by hand."""
@@ -132,6 +134,10 @@ def check_invariants(cluster: Cluster) -> None:
         node.name for node in state.nodes.values()
         if any(used > budget for used, budget in zip(state.committed[node.name], node.budgets, strict=True))
     ]  # fmt: skip
+    for node in state.nodes.values():
+        coming = [r.disk for r in state.replicas.values() if r.node == node.name and r.phase in ON_THEIR_WAY]
+        files = sum(state.staged.get(node.name, {}).values()) + sum(coming)
+        assert state.disk_used.get(node.name, 0) == files, f"{node.name}: {files} bytes are staged or reserved"
     assert sorted(state.over_budget) == sorted(above), "nodes above their budget"
     live: dict[str, int] = {}
     for request in state.requests.values():

@@ -426,3 +426,97 @@ def test_a_model_without_files_needs_no_margin() -> None:
     cluster.node("only", vram=100, disk=0)
     cluster.model("m")
     assert cluster.loaded("m")
+
+
+def small_disk(*, disk: int = 21) -> Cluster:
+    """One node with room for one model in memory, and for two models' files on its disk."""
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("only", vram=10, disk=disk * GIB)
+    for name in ("a", "b", "c"):
+        cluster.model(name, disk=10)
+    return cluster
+
+
+def files(cluster: Cluster) -> list[str]:
+    return [model for model, _ in cluster.state.staged.get("only", {})]
+
+
+def serve(cluster: Cluster, request: str, model: str) -> None:
+    cluster.request(request, model)
+    cluster.settle()
+    cluster.release(request)
+
+
+def test_files_that_nothing_uses_give_way_the_least_recently_used_first() -> None:
+    cluster = small_disk()
+    for number, model in enumerate(("a", "b", "a")):
+        serve(cluster, f"r{number}", model)
+    serve(cluster, "r9", "c")
+    assert sorted(files(cluster)) == ["a", "c"], "a was brought before b, and used after it"
+    serve(cluster, "r10", "a")
+    serve(cluster, "r11", "b")
+    assert sorted(files(cluster)) == ["a", "b"]
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_the_worker_is_told_which_files_go_before_the_new_ones_come() -> None:
+    cluster = small_disk()
+    serve(cluster, "r1", "a")
+    serve(cluster, "r2", "b")
+    cluster.request("r3", "c")
+    cluster.answer(cluster.effects[0])
+    cluster.answer(cluster.effects[0])
+    (stage,) = cluster.effects
+    assert (stage.name, stage.drops) == ("model.stage", ("a",))
+    reserved = [event for event in cluster.events if isinstance(event, ev.ReplicaReserved)][-1]
+    assert reserved.drops == (("a", 1, 10 * GIB),)
+
+
+def test_files_of_what_is_loaded_never_give_way() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=100, disk=21 * GIB)
+    for name in ("a", "b", "c"):
+        cluster.model(name, disk=10)
+    cluster.loaded("a")
+    cluster.loaded("b")
+    cluster.request("r1", "c")
+    assert cluster.state.requests["r1"].wait.kind == "capacity"
+    row = cluster.events[-1].explanation.considered[0]
+    assert row.filter == "disk"
+    assert "of files that nothing uses" in row.detail
+
+
+def test_files_are_there_still_when_the_load_they_were_to_give_way_to_ends_before_its_staging() -> None:
+    cluster = small_disk()
+    serve(cluster, "r1", "a")
+    serve(cluster, "r2", "b")
+    cluster.request("r3", "c")
+    assert files(cluster) == ["b"]
+    cluster.answer(cluster.effects[0])
+    cluster.fail(cluster.effects[0])
+    assert sorted(files(cluster)) == ["a", "b"]
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_no_more_files_give_way_than_it_takes() -> None:
+    cluster = small_disk(disk=31)
+    cluster.model("small", disk=1)
+    serve(cluster, "r0", "small")
+    for number, model in enumerate(("a", "b")):
+        serve(cluster, f"r{number + 1}", model)
+    cluster.model("c", disk=19)
+    serve(cluster, "r9", "c")
+    assert files(cluster) == ["small", "b", "c"], "small is the oldest, and frees too little to spare another"
+
+
+def test_a_worker_that_starts_anew_before_the_files_went_still_has_them_and_its_disk_is_no_smaller() -> None:
+    cluster = small_disk()
+    serve(cluster, "r1", "a")
+    serve(cluster, "r2", "b")
+    cluster.request("r3", "c")
+    cluster.node("only", vram=10, disk=GIB, boot="boot-2")
+    assert cluster.state.nodes["only"].disk == 21 * GIB
+    check_invariants(cluster)

@@ -209,3 +209,15 @@ async def test_the_twin_can_fall_silent_and_come_back_without_its_processes() ->
     twin.restart("orin")
     assert await rig.running() == ()
     assert (await twin.running("orin")).boot != boot
+
+
+def test_a_models_files_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    source, models = tmp_path / "weights.bin", tmp_path / "models"
+    source.write_bytes(b"x" * 1000)
+    for model in ("old", "kept"):
+        staging.stage(models, model, str(source), lambda done, total: None, threading.Event())
+    staging.remove(models, "old")
+    assert sorted(path.name for path in models.iterdir()) == sorted(
+        path.name for path in models.iterdir() if "kept" in path.name
+    )
+    assert any(models.iterdir())
