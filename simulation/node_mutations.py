@@ -9,9 +9,11 @@ from msgspec.structs import replace
 
 from interlock.domain import contact, loads, nodes, patience
 from interlock.domain import events as ev
+from interlock.domain.commands import ReportReplicaDied
 from interlock.domain.entities import Phase
 from interlock.domain.units import FOREVER
 
+from . import cluster
 from .patching import Patches
 
 Row = tuple[Callable[[Patches], None], str, str, bool]
@@ -40,6 +42,29 @@ def all_gone_at_once(patches: Patches) -> None:
         return [replace(event, offline_at=at.mass_loss_until) for event in postponed(at, node, now)]
 
     patches.swap(postponed, in_one_moment)
+
+
+def recovery_reloads(patches: Patches) -> None:
+    """A node that comes back after a silence is emptied first, and loads again what it runs."""
+    heard = nodes.heard
+
+    def begin_anew(at: Any, command: Any, now: int) -> Any:
+        events = heard(at, command, now)
+        return [*events, *nodes._lose_all(at, command.node, "not trusted after a silence", now)] if events else []
+
+    patches.swap(heard, begin_anew)
+
+
+def probe_believed(patches: Patches) -> None:
+    """A health probe that is not answered in time means that the process is dead; its worker is not asked."""
+
+    def believe(self: Any, node: Any) -> None:
+        state = self.writer.engine.state
+        for replica in list(state.by_node.get(node.spec.name, ())) if node.trouble.probes else ():
+            if state.replicas[replica].phase is Phase.LOADED:
+                self.report(node, ReportReplicaDied(replica=replica, reason="a probe timed out"))
+
+    patches.attribute(cluster.VirtualCluster, "_probe", believe)
 
 
 def silence_unscaled(patches: Patches) -> None:
@@ -76,6 +101,8 @@ ROWS: tuple[Row, ...] = (
     (name_stolen, "S", "two-machines-one-name", True),
     (mass_loss_believed, "S", "half-the-cluster-silent", True),
     (all_gone_at_once, "S", "half-the-cluster-gone", True),
+    (recovery_reloads, "S", "adopted-after-partition", True),
+    (probe_believed, "S", "busy-is-not-dead", False),
     (silence_unscaled, "S", "slow-but-alive-load", True),
     (trickle_unbounded, "W", "trickling-load", True),
     (late_success_kept, "S", "late-success", True),

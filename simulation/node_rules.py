@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from interlock.domain import events as ev
@@ -10,12 +11,16 @@ from interlock.domain.units import FOREVER, SECOND
 
 from .picture import Picture
 
+WITH_ITS_NODE = ("its node", "its worker", "another machine")
+"""How the reasons begin for which a replica is lost with all else on its node, whatever runs there."""
+
 
 class Court(Protocol):
     """Who keeps the picture and the settings, and notes what is wrong."""
 
     picture: Picture
     settings: Settings
+    is_running: Callable[[str], bool]
 
     def breach(self, prop: str, detail: str, subject: str = "") -> None:
         """Note a violation."""
@@ -188,6 +193,9 @@ class NodeRules:
 
     def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
         self.operations.pop(event.replica, None)
+        if event.gone and not event.reason.startswith(WITH_ITS_NODE) and self.court.is_running(event.replica):
+            text = f"{event.replica} counts as dead while its process runs: nobody asked its worker"
+            self.court.breach("S", text, event.replica)
         if event.gone:
             self.given_up.pop(event.replica, None)
 
