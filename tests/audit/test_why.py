@@ -274,3 +274,26 @@ def test_what_a_placement_profile_preferred_is_told_and_surveyed_again(tmp_path:
         assert step.decision.full, step.decision.note
         assert len(step.decision.considered) == 20
     store.close()
+
+
+def test_why_a_prompt_went_where_it_went_is_told_in_one_sentence(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    for name in ("a", "b"):
+        cluster.node(name)
+    cluster.model("m", max_replicas=2, parallel=0, prefix_affinity=1)
+    for _ in range(2):
+        cluster.loaded("m")
+    for request, marks in (("first", (1, 2)), ("holder", (1, 2, 3, 4)), ("spread", (1, 2, 3, 4))):
+        cluster.wait(1)
+        cluster.request(request, "m", prefix=marks)
+    store = SqliteStore(tmp_path / "events.db", durable=False)
+    store.append(cluster.log, store.take_epoch("w", 1))
+    audit = AuditService(store)
+    assert "prompt" not in audit.why("first").sentence
+    assert "got r-000001 on node a at once" in audit.why("first").sentence
+    cluster.release("first")
+    held = "r-000001 holds 2 of 4 blocks of its prompt, and is too busy: 1 in flight against 0"
+    assert f"got r-000002 on node b at once ({held}), and runs" in audit.why("holder").sentence
+    assert "(it holds 4 of 4 blocks of its prompt)" in audit.why("spread").sentence
+    store.close()

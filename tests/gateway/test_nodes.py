@@ -202,6 +202,7 @@ async def test_an_operators_mistake_is_named(cluster: Cluster, path: str, body: 
 
 async def test_scheduling_is_set_in_localais_words_and_ours_stay(cluster: Cluster) -> None:
     table = {"backend": "echo", "parallel": 4, "priority": 2, "pinned": True, "idle_unload": "10m"}
+    table |= {"prefix_affinity": 7}
     await cluster.ask("PUT", "/api/models/q", json=table)
     body = {"model_name": "q", "node_selector": {"tier": "fast"}, "min_replicas": 1, "max_replicas": 2}
     status, answer, _ = await cluster.ask("POST", "/api/nodes/scheduling", json=body)
@@ -211,6 +212,7 @@ async def test_scheduling_is_set_in_localais_words_and_ours_stay(cluster: Cluste
     assert (scheduling.min_replicas, scheduling.max_replicas, scheduling.everywhere) == (1, 2, False)
     assert (scheduling.parallel, scheduling.priority, scheduling.pinned) == (4, 2, True)
     assert scheduling.idle_unload == 600_000_000
+    assert (scheduling.prefix_affinity, answer["prefix_affinity"]) == (7, 7)
     _, listed, _ = await cluster.ask("GET", "/api/nodes/scheduling")
     assert [one["model_name"] for one in listed] == ["m", "q"]
     await cluster.ask("POST", "/api/nodes/scheduling", json={"model_name": "q", "spread_all": True})

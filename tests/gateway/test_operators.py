@@ -53,6 +53,7 @@ async def test_a_models_name_may_hold_a_slash(cluster: Cluster) -> None:
         ({"backend": 7}, "backend"), ({"backend": ""}, "backend"), ({"options": {"a": []}}, "options.a"),
         ({"min_replicas": -1}, "min_replicas"), ({"min_replicas": 1.5}, "min_replicas"),
         ({"max_replicas": 0, "min_replicas": 0, "replicas": "some"}, "replicas"), ({"replicas": "all"}, "replicas"),
+        ({"prefix_affinity": -1}, "prefix_affinity"), ({"prefix_affinity": "on"}, "prefix_affinity"),
         ({"anti_affinity": 1}, "anti_affinity"), ({"anti_affinity": ""}, "anti_affinity_hard"),
         ({"pinned": "yes"}, "pinned"), ({"node_selector": {"": "a"}}, "node_selector."), ({"aliases": "q"}, "aliases"),
         ({"aliases": ["a b"]}, "aliases[0]"), ({"name": "other"}, "name"), ({"parallel": True}, "parallel"),
