@@ -113,6 +113,10 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
                 f"{replica_id} is {replica.phase.value}, and nothing will notice when it falls silent",
                 replica_id,
             )
+    for replica_id in state.awaited:
+        replica = state.replicas[replica_id]
+        if (replica.silent_at, replica_id) not in due:
+            yield "W", f"{replica_id} holds memory on {replica.node} for a load, and nothing ends the hold", replica_id
     yield from _floors(state, now)
 
 
