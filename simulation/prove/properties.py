@@ -357,6 +357,10 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
     state = situation.state
     yield from _invariants(state)
     for request in state.requests.values():
+        if request.tenant and request.arrival == situation.now and limits_of(state, request.tenant).rate:
+            known = state.tenants.get(request.tenant)
+            if known is None or known.due <= situation.now:
+                yield Finding("S", f"a request of {request.tenant} is let in, and its rate takes no note of it")
         if request.status is RequestStatus.QUEUED:
             yield from _waits_for_something(state, request, situation.now)
     for name, queue in state.queues.items():

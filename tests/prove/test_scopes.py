@@ -123,6 +123,11 @@ def test_the_empty_backend_name_is_found_as_a_cycle_that_carries_an_effect() -> 
         ("unpark-on-anything", "doomed-floor", "Q", "effects go on for ever"),
         ("unreachable-is-lost", "cut-off", "S", "counts as offline without"),
         ("wakeup-forgotten", "two-models-one-slot", "W", "nobody woke it"),
+        ("ageing-forgotten", "two-priorities-one-slot", "W", "another has waited longer"),
+        ("cold-before-warm", "two-models-one-slot", "U", "while requests wait for it"),
+        ("tenant-never-released", "two-tenants-one-slot", "U", "within its limits"),
+        ("tenant-counted-twice", "two-tenants-one-slot", "U", "within its limits"),
+        ("rate-forgotten", "two-tenants-one-slot", "S", "takes no note of it"),
     ],
 )
 def test_mutants_die_by_the_property_that_must_kill_them(mutant: str, scope: str, broken: str, words: str) -> None:
