@@ -293,3 +293,29 @@ async def test_every_kind_of_change_is_told_in_words(core: Core) -> None:
     assert await told({"models": [{**model, "backend": "other"}]}, "on_demand") == [
         "a request would be refused: no approved node matches its selector (thor: wants room a, has none)"
     ]
+
+
+async def test_a_second_machine_of_a_name_is_refused_with_a_cure_unless_it_says_that_it_replaces_the_first(
+    core: Core,
+) -> None:
+    cluster, scheduler = core
+    first = WORKER | {"name": "orin", "boot": "o-1", "machine": "board-1"}
+    assert (await cluster.ask("POST", "/api/node/register", json=first))[0] == 201
+    second = first | {"boot": "o-2", "machine": "board-2", "address": "elsewhere"}
+    status, answer, _ = await cluster.ask("POST", "/api/node/register", json=second)
+    assert status == 409
+    assert "another machine is at work as orin" in answer["error"]["message"]
+    assert "--replace" in answer["error"]["message"]
+    assert (await cluster.ask("POST", "/api/node/register", json=second | {"replaces": True}))[0] == 201
+    assert (await cluster.ask("POST", "/api/node/register", json=first))[0] == 409, "the first does not take it back"
+    assert scheduler.events.count("NodeRegistered") == 3
+
+
+async def test_a_drain_over_http_has_its_deadline_and_says_when_the_node_is_empty(core: Core) -> None:
+    cluster, scheduler = core
+    await cluster.ask("POST", "/api/nodes/thor/drain", json={"deadline": "10m"})
+    _, thor, _ = await cluster.ask("GET", "/api/nodes/thor")
+    assert (thor["status"], thor["emptied"]) == ("draining", True)
+    assert scheduler.events.count("NodeDrained") == 1
+    status, answer, _ = await cluster.ask("POST", "/api/nodes/thor/drain", json={"deadline": "soon"})
+    assert (status, "deadline" in answer["error"]["message"]) == (400, True)
