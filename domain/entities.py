@@ -169,6 +169,20 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
     until: int = FOREVER
 
 
+class Churn(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """A model's evictions, each followed by a load of the same model soon after: cycles, so many in a row ``since``.
+
+    All is forgotten at ``until`` unless the next step comes before. ``evicted``: a load would close a cycle;
+    ``others`` are the models that it made room for.
+    """
+
+    cycles: int = 0
+    since: int = 0
+    until: int = 0
+    evicted: bool = False
+    others: tuple[str, ...] = ()
+
+
 class Model(msgspec.Struct, frozen=True, gc=False):
     """What is served. ``declared`` is the newest revision, ``serving`` the one whose replicas take locks."""
 
@@ -187,6 +201,7 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     failed_nodes: tuple[str, ...] = ()
     retry_at: int = 0
     """No load of this model is tried before."""
+    churn: Churn | None = None
 
     @property
     def load_info_known(self) -> bool:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 from .claims import Claim
-from .entities import Budget, Files, LoadSpec, Scheduling, TenantLimits, Wait
+from .entities import Budget, Churn, Files, LoadSpec, Scheduling, TenantLimits, Wait
 from .explanation import Explanation
 from .units import FOREVER
 
@@ -235,6 +235,20 @@ class ModelRemoved(ModelEvent, frozen=True, kw_only=True):
     """The operator took it out; its replicas leave when idle."""
 
 
+class ThrashingDetected(ModelEvent, frozen=True, kw_only=True):
+    """It was evicted for ``others`` and loaded again ``cycles`` times since ``since``: it now stays longer each time.
+
+    Its fresh ``replica`` is safe from eviction by its equals until ``evictable_at``.
+    """
+
+    replica: str
+    node: str
+    others: tuple[str, ...] = ()
+    cycles: int
+    since: int
+    evictable_at: int
+
+
 class RequestQueued(ModelEvent, frozen=True, kw_only=True):
     """The request waits, or waits for something else than before."""
 
@@ -345,11 +359,13 @@ class ReplicaLoaded(ReplicaEvent, frozen=True, kw_only=True):
     """It can serve. It is safe from eviction by its equals until ``evictable_at``.
 
     ``load_rate``: what the node loads at from now on, in bytes a second, if that is new.
+    ``churn`` is what is remembered of its model's evict and reload cycles from here on.
     """
 
     evictable_at: int
     address: str = ""
     load_rate: int = 0
+    churn: Churn | None = None
 
 
 class ReplicaLoadFailed(ReplicaEvent, frozen=True, kw_only=True):
@@ -397,12 +413,17 @@ class ReplicaFoundIdle(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class ReplicaEvicted(ReplicaEvent, frozen=True, kw_only=True):
-    """Chosen as a victim: it unloads to make room for ``beneficiary`` of ``beneficiary_model``."""
+    """Chosen as a victim: it unloads to make room for ``beneficiary`` of ``beneficiary_model``.
+
+    It counts against its node's bound until ``counts_until``; ``churn`` as with :class:`ReplicaLoaded`.
+    """
 
     beneficiary: str
     beneficiary_model: str
     op: int
     silent_at: int
+    counts_until: int = 0
+    churn: Churn | None = None
     explanation: Explanation | None = None
 
 

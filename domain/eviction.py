@@ -8,6 +8,7 @@ from itertools import combinations, islice
 import msgspec
 
 from .anti_affinity import kept_away
+from .churn import counted_evictions, evictable_from, live_churn
 from .claims import Claim, total
 from .entities import Model, Node, Phase, Replica
 from .memory import fit_after, least_share
@@ -41,6 +42,8 @@ class Search(msgspec.Struct):
     best: Eviction | None = None
     cost: tuple[int, int, int, str] = (0, 0, 0, "")
     safe_until: int = FOREVER
+    bounded: dict[str, tuple[int, int]] = {}
+    """Nodes where a set would make room, but that have seen too many evictions: how many, and when the next may be."""
 
 
 def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int, *, strictly: bool) -> str:
@@ -63,8 +66,14 @@ def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int,
     if not spare_of_floor(state, replica, model):
         return f"needed for the floor of {model.scheduling.min_replicas}"
     if replica.evictable_at > now and its == mine:
-        return f"resident until {format_instant(replica.evictable_at)}"
+        return _resident(model, replica, now)
     return ""
+
+
+def _resident(model: Model, replica: Replica, now: int) -> str:
+    churn = live_churn(model, now)
+    again = f", after {churn.cycles} evictions and reloads in a row" if churn is not None and churn.cycles > 1 else ""
+    return f"resident until {format_instant(replica.evictable_at)}{again}"
 
 
 def spare_of_floor(state: State, replica: Replica, model: Model, leaving: int = 1) -> bool:
@@ -111,22 +120,37 @@ def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search
         elif why.startswith("resident") and replica.evictable_at < search.safe_until:
             search.safe_until = replica.evictable_at
     if possible and not kept_away(state, model, node, possible):
-        _weigh_sets(state, model, node, possible, disk, search)
+        _weigh_sets(state, model, node, possible, disk, now, search)
 
 
-def _weigh_sets(state: State, model: Model, node: Node, possible: list[Replica], disk: int, search: Search) -> None:
-    """Try sets of growing size; the first size that makes room on this node is its smallest."""
+def _weigh_sets(
+    state: State, model: Model, node: Node, possible: list[Replica], disk: int, now: int, search: Search
+) -> None:
+    """Try sets of growing size; the first size that makes room on this node is its smallest.
+
+    Where the node takes no such number of evictions now, it is only noted from when on it does.
+    """
+    counted = counted_evictions(state, node, now)
     possible.sort(key=lambda replica: (reload_cost(replica), replica.used_at, replica.serial))
     exact = len(possible) <= EXACT_REPLICAS
     if not exact:
         possible.sort(key=lambda replica: -reload_cost(replica))
     largest = len(search.best.victims) if search.best else len(possible)
     for size in range(1, min(largest, len(possible)) + 1):
-        found = False
+        until = evictable_from(state, counted, size)
+        found, into = False, Search() if until else search
         for victims in combinations(possible, size) if exact else (tuple(possible[:size]),):
-            found |= _weigh_set(state, model, node, victims, disk, search)
+            found |= _weigh_set(state, model, node, victims, disk, into)
+        if found and until:
+            _note_bound(search, node, len(counted), until)
         if found:
             return
+
+
+def _note_bound(search: Search, node: Node, counted: int, until: int) -> None:
+    """A set would make room on the node, which takes no more evictions before ``until``."""
+    search.bounded[node.name] = (counted, until)
+    search.safe_until = min(search.safe_until, until)
 
 
 def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, ...], disk: int, search: Search) -> bool:
@@ -192,7 +216,15 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
             if free + cost < least or why_not_victim(state, replica, model, now, strictly=strictly):
                 continue
             node = state.nodes[replica.node]
+            if node.name in search.bounded:
+                continue
             disk = staging_need(state, model, node) if may_host(state, model, node) else None
-            if disk is not None and _weigh_set(state, model, node, (replica,), disk, search):
+            if disk is None:
+                continue
+            counted = counted_evictions(state, node, now)
+            until = evictable_from(state, counted, 1)
+            if until and _weigh_set(state, model, node, (replica,), disk, Search()):
+                _note_bound(search, node, len(counted), until)
+            elif not until and _weigh_set(state, model, node, (replica,), disk, search):
                 break
     return search.best is not None

@@ -10,6 +10,7 @@ import msgspec
 
 from . import events as ev
 from . import patience
+from .churn import churn_after_eviction, churn_after_load, stay
 from .claims import total
 from .commands import (
     EvictReplica,
@@ -78,10 +79,12 @@ def evict_for(
     state: State, victim: Replica, beneficiary: str, model: str, explanation: Explanation, now: int
 ) -> ev.ReplicaEvicted:
     """The event that makes a replica a victim."""
+    settings = state.settings
     return ev.ReplicaEvicted(
         at=now, replica=victim.id, model=victim.model, node=victim.node, beneficiary=beneficiary,
         beneficiary_model=model, op=victim.op + 1, silent_at=now + state.settings.load_silence,
-        explanation=explanation,
+        counts_until=now + settings.eviction_window if settings.evictions_per_node else 0,
+        churn=churn_after_eviction(state, victim, model, now), explanation=explanation,
     )  # fmt: skip
 
 
@@ -195,13 +198,7 @@ def loaded(state: State, command: ReportLoaded, now: int) -> list[ev.Event]:
     replica = _awaiting(state, command.replica, command.op, Phase.LOADING)
     if replica is None:
         return []
-    events: list[ev.Event] = [
-        ev.ReplicaLoaded(
-            at=now, replica=replica.id, model=replica.model, node=replica.node, address=replica.address,
-            evictable_at=now + state.settings.min_residency,
-            load_rate=measured(state.nodes[replica.node].load_rate, total(replica.claim), command.took),
-        )
-    ]  # fmt: skip
+    events = _now_loaded(state, replica, command.took, now)
     if replica.held:
         events.append(_hold_over(replica, "loaded", now))
     model = state.models.get(replica.model)
@@ -216,6 +213,24 @@ def loaded(state: State, command: ReportLoaded, now: int) -> list[ev.Event]:
         room = model.scheduling.parallel or len(state.waiting(model.name))
         events += grants(state, model, replica, room, now, "the load it waited for is done")
     return events
+
+
+def _now_loaded(state: State, replica: Replica, took: int, now: int) -> list[ev.Event]:
+    """It is loaded, and stays for a while; longer when its model has been evicted and loaded again and again."""
+    churn = churn_after_load(state, replica, now)
+    staying = stay(state, replica, churn.cycles if churn is not None else 0)
+    fresh = ev.ReplicaLoaded(
+        at=now, replica=replica.id, model=replica.model, node=replica.node, address=replica.address,
+        evictable_at=now + staying, churn=churn,
+        load_rate=measured(state.nodes[replica.node].load_rate, total(replica.claim), took),
+    )  # fmt: skip
+    if churn is None or staying <= state.settings.min_residency:
+        return [fresh]
+    thrashing = ev.ThrashingDetected(
+        at=now, model=replica.model, replica=replica.id, node=replica.node, others=churn.others, cycles=churn.cycles,
+        since=churn.since, evictable_at=now + staying,
+    )  # fmt: skip
+    return [fresh, thrashing]
 
 
 def _hold_over(replica: Replica, reason: str, now: int) -> ev.HoldReleased:

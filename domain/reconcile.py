@@ -145,7 +145,9 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
         return [ev.ModelUnparked(at=now, model=model.name, cause="its floor is kept")]
     # A copy that has loaded since, or a higher load_attempts, says as much as an edit: it may be tried again.
     may_try = parked.lacks == "edit" and model.failures < state.settings.load_attempts
-    if command.change not in CURES[parked.lacks] and command.change != "unpark" and not may_try:
+    # What waits for the instant at which it may evict is helped by room that comes free before.
+    cures = CURES["capacity"] if parked.reason == "capacity_exhausted" else CURES[parked.lacks]
+    if command.change not in cures and command.change != "unpark" and not may_try:
         return []
     plan = floor_plan(state, model, now)
     if not isinstance(plan, Place | Evict):

@@ -10,8 +10,9 @@ import msgspec
 
 from . import affinity, contact, eviction, placement
 from .anti_affinity import kept_away
+from .churn import explain_bound
 from .entities import Model, NodeStatus, Replica, Wait
-from .eviction import Eviction
+from .eviction import Eviction, Search
 from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation
 from .placement import Choice, Room
 from .refusals import RefusalCode
@@ -181,7 +182,9 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
         return Evict(search.best, explain_eviction(state, model, search.best, now, strictly=strictly))
     if not placement.ever_fits(state, model):
         return never_fits(state, model)
-    return Hold(_what_to_wait_for(state, model, search.safe_until), _explain_no_room(state, model, now, strictly))
+    return Hold(
+        _what_to_wait_for(state, model, search.safe_until), _explain_no_room(state, model, now, strictly, search)
+    )
 
 
 def _failed_lately(state: State, model: Model, now: int) -> Plan:
@@ -242,7 +245,7 @@ def _with_scores(row: Considered, standing: Standing | None) -> Considered:
     return msgspec.structs.replace(row, detail=detail, score=float(standing.total))
 
 
-def _explain_no_room(state: State, model: Model, now: int, strictly: bool) -> Explanation:
+def _explain_no_room(state: State, model: Model, now: int, strictly: bool, search: Search) -> Explanation:
     """Why nobody can make room: per candidate, what keeps each replica there."""
     plain = explain_room(state, model, "queue", "", cure=_cure_of_no_room(state, model))
     rows = []
@@ -253,7 +256,9 @@ def _explain_no_room(state: State, model: Model, now: int, strictly: bool) -> Ex
                 for replica in state.by_node.get(row.node, ())
                 if (why := eviction.why_not_victim(state, state.replicas[replica], model, now, strictly=strictly))
             ]
-            row = msgspec.structs.replace(row, detail="; ".join([row.detail, *kept[:8]]))
+            over = search.bounded.get(row.node)
+            bound = [explain_bound(state, *over)] if over is not None else []
+            row = msgspec.structs.replace(row, detail="; ".join([row.detail, *bound, *kept[:8]]))
         rows.append(row)
     return msgspec.structs.replace(plain, considered=tuple(rows))
 

@@ -86,6 +86,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The pause after the first failed load of a model; it doubles with every further one, up to five minutes."""
     disk_margin: int = GIB
     """How much of a node's disk staging leaves free."""
+    evictions_per_node: int = 8
+    """How many evictions a node takes within ``eviction_window``; "off" sets no bound."""
+    eviction_window: int = 1 * MINUTE
+    """How long an eviction counts against the node's bound."""
+    thrash_cycles: int = 3
+    """After so many evictions in a row that were each followed by a load of the same model, replicas of it stay longer,
+    twice as long with every further one; "off": they never do."""
+    thrash_window: int = 2 * MINUTE
+    """How soon after its eviction a load of the same model counts as a cycle."""
+    longest_residency: int = 4 * MINUTE
+    """The longest that replicas stay for that; less than ``request_deadline``, so that whoever waits gets a turn."""
     growth_per_tick: int = 1
     """How many loads of further copies one model may have in progress at once."""
     prefix_affinity: int = 4
@@ -99,13 +110,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _LEAST = {
     "queue_limit": 0, "load_attempts": 1, "growth_per_tick": 1, "prefix_affinity": 0, "mass_loss_share": 0,
     "tenant_limit": 0, "tenant_burst": 1, "model_queue_limit": 0,
+    "evictions_per_node": 0, "thrash_cycles": 0,
     "tenant_priority": -HIGHEST_PRIORITY,
 }  # fmt: skip
 """The settings that are numbers, and the least that each may be."""
 _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit", "model_queue_limit"})
 _RATES = frozenset({"quiet_load_rate", "slowest_load_rate"})
 _SIZES = frozenset({"disk_margin"})
-_OFF_AT_ZERO = frozenset({"prefix_affinity", "mass_loss_share"})
+_OFF_AT_ZERO = frozenset({"prefix_affinity", "mass_loss_share", "evictions_per_node", "thrash_cycles"})
 
 
 _TEXTS: dict[str, Callable[[object], str]] = {"placement": parse_placement, "placement_profiles": parse_profiles}

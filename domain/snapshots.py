@@ -45,6 +45,8 @@ class StateImage(msgspec.Struct, frozen=True):
     mass_loss_until: int = 0
     mass_loss_turns: int = 0
     tenants: list[Tenant] = []
+    thrashings: int = 0
+    evictions: list[tuple[str, list[int]]] = []
 
 
 class EngineImage(msgspec.Struct, frozen=True):
@@ -88,6 +90,8 @@ def image_of_state(state: State) -> StateImage:
         mass_loss_turns=state.mass_loss_turns,
         tenants=[state.tenants[name] for name in sorted(state.tenants)],
         prefixes=[(replica, list(marks)) for replica, (_, marks, _) in state.prefixes.held.items()],
+        thrashings=state.thrashings,
+        evictions=[(name, list(state.evictions[name])) for name in sorted(state.evictions)],
     )
 
 
@@ -122,6 +126,8 @@ def state_from(image: StateImage) -> State:
         state.index_contact(node)
     state.tenants = {tenant.name: tenant for tenant in image.tenants}
     state.tenants_due = sorted((tenant.due, tenant.name) for tenant in image.tenants if tenant.due)
+    state.thrashings = image.thrashings
+    state.evictions = {name: tuple(counted) for name, counted in image.evictions}
     for model in image.models:
         _restore_model(state, model)
     for node in image.nodes:

@@ -100,7 +100,7 @@ class WarmSet:
 _MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
-    "parked", "everywhere", "frozen", "idle_timers", "over_budget",
+    "parked", "everywhere", "frozen", "idle_timers", "over_budget", "evictions",
     "groups", "grouped", "staged_at", "tenants", "live_of_tenant", "silent", "offline",
 )  # fmt: skip
 
@@ -110,7 +110,9 @@ class State:
 
     Entities: ``nodes``, ``models``, ``replicas``, ``requests``, ``strays``, ``tenants`` by id; ``settings``;
     ``frozen``.
-    Counters: ``arrivals`` and ``reservations`` give requests and replicas their serial numbers.
+    Counters: ``arrivals`` and ``reservations`` give requests and replicas their serial numbers; ``thrashings`` says
+    how often a model was found in a cycle of evictions and loads.
+    ``evictions``: node to the instants until which each of its latest evictions counts against its bound.
     ``mass_loss_until`` is not 0 while contact with many nodes is lost; ``mass_loss_turns`` nodes got a later end.
     Indexes (maps used as ordered sets have None as values):
 
@@ -136,7 +138,7 @@ class State:
 
     __slots__ = (
         *_MAPS, "approved", "arrivals", "mass_loss_turns", "mass_loss_until", "prefixes", "reservations", "settings",
-        "tenants_due", "timers", "warm_by_size",
+        "tenants_due", "thrashings", "timers", "warm_by_size",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -144,6 +146,7 @@ class State:
         self.arrivals = 0
         self.reservations = 0
         self.mass_loss_until = self.mass_loss_turns = 0
+        self.thrashings = 0
         self.nodes: dict[str, Node] = {}
         self.models: dict[str, Model] = {}
         self.aliases: dict[str, str] = {}
@@ -168,6 +171,7 @@ class State:
         self.warm: dict[str, WarmSet] = {}
         self.parked: dict[str, None] = {}
         self.everywhere: dict[str, None] = {}
+        self.evictions: dict[str, tuple[int, ...]] = {}
         self.idle_timers: dict[str, int] = {}
         self.over_budget: dict[str, None] = {}
         self.groups: dict[str, dict[str, tuple[int, int]]] = {}
@@ -188,6 +192,7 @@ class State:
         copy.settings, copy.arrivals, copy.reservations = self.settings, self.arrivals, self.reservations
         copy.mass_loss_until, copy.mass_loss_turns = self.mass_loss_until, self.mass_loss_turns
         copy.silent, copy.offline = self.silent.copy(), self.offline.copy()
+        copy.thrashings, copy.evictions = self.thrashings, self.evictions.copy()
         copy.approved, copy.timers = self.approved.copy(), self.timers.copy()
         copy.warm_by_size, copy.frozen = self.warm_by_size.copy(), self.frozen.copy()
         copy.nodes, copy.models, copy.aliases = self.nodes.copy(), self.models.copy(), self.aliases.copy()

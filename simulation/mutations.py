@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from interlock.domain import (
     anti_affinity,
     budgets,
+    churn,
     consequences,
     engine,
     eviction,
@@ -295,11 +296,21 @@ def evicts_all_it_can(patches: Patches) -> None:
     """One load evicts everything on a node that may go, not the smallest set that makes room."""
     weigh = eviction._weigh_sets
 
-    def all_of_them(at: Any, model: Any, node: Any, possible: Any, disk: int, search: Any) -> None:
+    def all_of_them(at: Any, model: Any, node: Any, possible: Any, disk: int, now: int, search: Any) -> None:
         if not eviction._weigh_set(at, model, node, tuple(possible), disk, search):
-            weigh(at, model, node, possible, disk, search)
+            weigh(at, model, node, possible, disk, now, search)
 
     patches.swap(weigh, all_of_them)
+
+
+def node_bound_ignored(patches: Patches) -> None:
+    """However many evictions a node has just seen, it sees the next at once."""
+    patches.swap(churn.evictable_from, lambda at, counted, victims: 0)
+
+
+def thrash_unnoticed(patches: Patches) -> None:
+    """What is evicted and loaded again and again stays no longer than anything else, and goes again at once."""
+    patches.swap(churn.stay, lambda at, replica, cycles: at.settings.min_residency)
 
 
 def evict_and_reserve_apart(patches: Patches) -> None:
@@ -763,6 +774,8 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (rate_forgotten, "S", "noisy-tenant", True),
     (model_name_unchecked, "S", "port-used-again", False),
     (ttl_ignored, "S", "idle-models-leave", True),
+    (node_bound_ignored, "S", "evictions-bounded", True),
+    (thrash_unnoticed, "S", "evict-reload-cycle", True),
     *node_mutations.ROWS,
     (group_ignored, "S", "anti-affinity", True),
     *prefix_mutations.ROWS,

@@ -16,9 +16,9 @@ class NodeView:
     """One node. Figures are per pool: ``claims`` of all replicas, ``staying`` of those not leaving, ``resident``."""
 
     __slots__ = (
-        "approved", "boot", "budget", "claims", "disk", "drained", "labels", "limits", "name", "operator_labels",
-        "pools", "replicas", "resident", "silent_since", "slots", "staged", "status", "staying", "vendor",
-        "worker_labels",
+        "approved", "boot", "budget", "claims", "disk", "drained", "evictions", "labels", "limits", "load_rate", "name",
+        "operator_labels", "pools", "replicas", "resident", "silent_since", "slots", "staged", "status",
+        "staying", "vendor", "worker_labels",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -26,7 +26,9 @@ class NodeView:
         self.boot = ""
         self.approved = self.drained = False
         self.status = "up"
-        self.silent_since = 0
+        self.silent_since = self.load_rate = 0
+        self.evictions: list[tuple[int, str]] = []
+        """Until when each of its latest evictions counts, and for whom it was."""
         self.pools: tuple[int, ...] = ()
         self.budget = Budget()
         self.slots = 1
@@ -90,7 +92,10 @@ class NodeView:
 class ModelView:
     """One model."""
 
-    __slots__ = ("declared", "load_known", "name", "parked", "replicas", "scheduling", "serving", "specs", "waiting")
+    __slots__ = (
+        "cycle_until", "cycles", "declared", "evicted", "load_known", "name", "parked", "replicas", "scheduling",
+        "serving", "specs", "waiting",
+    )  # fmt: skip
 
     def __init__(self, name: str, scheduling: Scheduling, spec: LoadSpec) -> None:
         self.name = name
@@ -99,6 +104,8 @@ class ModelView:
         self.specs = {1: spec}
         self.load_known = bool(spec.backend)
         self.parked = ""
+        self.cycles = self.cycle_until = 0
+        self.evicted = False
         self.replicas: dict[str, ReplicaView] = {}
         self.waiting: dict[str, None] = {}
 

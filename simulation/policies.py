@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from interlock.domain import eviction
+from interlock.domain import churn, eviction
 from interlock.domain.errors import NotFound
 from interlock.domain.eviction import Search
 
@@ -63,7 +63,7 @@ def _in_order(patches: Patches, order: Order) -> None:
     """Victims one by one in this order over all candidates, until a node has room; who is not needed for it stays."""
     possible: list[tuple[Any, Any, int]] = []
 
-    def gather(at: Any, model: Any, node: Any, replicas: list[Any], disk: int, search: Any) -> None:
+    def gather(at: Any, model: Any, node: Any, replicas: list[Any], disk: int, now: int, search: Any) -> None:
         possible.extend((replica, node, disk) for replica in replicas)
 
     def find(at: Any, model: Any, now: int, *, strictly: bool = False) -> Search:
@@ -74,17 +74,31 @@ def _in_order(patches: Patches, order: Order) -> None:
         leaving: dict[str, list[Any]] = {}
         for replica, node, disk in sorted(possible, key=lambda row: order(row[0], model, now)):
             victims = leaving.setdefault(node.name, [])
+            if node.name in search.bounded:
+                continue
             victims.append(replica)
             if _makes_room(at, model, node, victims, disk, search):
                 for kept in victims[-2::-1]:
                     fewer = [victim for victim in victims if victim is not kept]
                     if _makes_room(at, model, node, fewer, disk, search):
                         victims = fewer
-                break
+                if not _over_bound(at, node, len(victims), now, search):
+                    break
         return search
 
     patches.swap(eviction._weigh_sets, gather)
     patches.swap(eviction.find_victims, find)
+
+
+def _over_bound(at: Any, node: Any, victims: int, now: int, search: Search) -> bool:
+    """Whether the node takes so many evictions later at the earliest; then it is another node's turn."""
+    counted = churn.counted_evictions(at, node, now)
+    until = churn.evictable_from(at, counted, victims)
+    if until:
+        search.best = None
+        search.bounded[node.name] = (len(counted), until)
+        search.safe_until = min(search.safe_until, until)
+    return bool(until)
 
 
 def _makes_room(at: Any, model: Any, node: Any, victims: list[Any], disk: int, search: Search) -> bool:

@@ -178,6 +178,16 @@ def _refused(e: ev.RequestRefused) -> str:
     return f"Request {e.request} was refused ({e.code}): {e.message.rstrip('.')}.{again}"
 
 
+def _thrashing(e: ev.ThrashingDetected) -> str:
+    for_whom = f" for {' and '.join(e.others)}" if e.others else ""
+    times = f"{e.cycles} times in {tell_duration(e.at - e.since)}"
+    stays = f"it now stays at least {tell_duration(e.evictable_at - e.at)}"
+    return (
+        f"{e.model} was evicted{for_whom} and loaded again {times}: {stays} each time, and so long does who waits "
+        "for its room; more memory, a floor or a pin would end this."
+    )
+
+
 # --- Replicas -------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +291,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.ModelParked: _parked,
     ev.ModelUnparked: lambda e: f"The wish for {e.model} is no longer parked: {e.cause}.",
     ev.ModelRemoved: lambda e: f"Model {e.model} was taken out; its copies leave when idle.",
+    ev.ThrashingDetected: _thrashing,
     ev.RequestQueued: _queued,
     ev.RequestWoken: lambda e: f"Request {e.request} is looked at again: {e.cause}.",
     ev.RequestCancelled: lambda e: f"Request {e.request} ended before it was served: {e.reason}.",

@@ -154,6 +154,10 @@ def _of_state(state: State) -> Iterable[Sample]:
     yield Sample("interlock_mass_loss", held_back, help="1 while the silence of many nodes at once is not believed.")
     yield Sample("interlock_models", len(state.models), help="Models that are declared.")
     yield Sample("interlock_models_parked", len(state.parked), help="Models whose floor cannot be kept now.")
+    yield Sample(
+        "interlock_thrashing_total", state.thrashings, kind="counter",
+        help="How often a model was found in a cycle of evictions and loads.",
+    )  # fmt: skip
 
 
 def _of_tenants(state: State) -> Iterable[Sample]:

@@ -83,6 +83,12 @@ def _model_unparked(state: State, event: ev.ModelUnparked) -> None:
     del state.parked[event.model]
 
 
+@applies(ev.ThrashingDetected)
+def _thrashing_detected(state: State, event: ev.ThrashingDetected) -> None:
+    """What follows from it is in the ``ReplicaLoaded`` that it comes with; here it is only counted."""
+    state.thrashings += 1
+
+
 @applies(ev.ModelRemoved)
 def _model_removed(state: State, event: ev.ModelRemoved) -> None:
     model = state.models.pop(event.model)

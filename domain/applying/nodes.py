@@ -175,7 +175,7 @@ def _node_removed(state: State, event: ev.NodeRemoved) -> None:
         candidates.nodes.pop(node.name, None)
         candidates.place(node.name, None)
     state.forget_staged(event.node)
-    for index in (state.committed, state.disk_used, state.over_budget, state.silent, state.offline):
+    for index in (state.committed, state.disk_used, state.over_budget, state.silent, state.offline, state.evictions):
         index.pop(node.name, None)
     for key in [key for key in state.strays if key[0] == node.name]:
         del state.strays[key]

@@ -118,10 +118,10 @@ def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
         evictable_at=event.evictable_at,
     )
     model = state.models.get(event.model)
-    if model is not None and (model.failures or model.failed_nodes):
-        put_model(state, replace(model, failures=0, failure="", failed_nodes=(), retry_at=0))
     if event.load_rate:
         state.nodes[event.node] = replace(state.nodes[event.node], load_rate=event.load_rate)
+    if model is not None and (model.failures or model.failed_nodes or model.churn != event.churn):
+        put_model(state, replace(model, failures=0, failure="", failed_nodes=(), retry_at=0, churn=event.churn))
     put_replica(state, replica)
     arm_idle(state, replica)
     arm_idle_of(state, event.model)
@@ -220,6 +220,12 @@ def _replica_evicted(state: State, event: ev.ReplicaEvicted) -> None:
         tries=1,
     )
     put_replica(state, replica)
+    if event.counts_until:
+        counted = [until for until in state.evictions.get(event.node, ()) if until > event.at]
+        state.evictions[event.node] = (*counted, event.counts_until)
+    model = state.models.get(event.model)
+    if model is not None and model.churn != event.churn:
+        put_model(state, replace(model, churn=event.churn))
 
 
 @applies(ev.HoldReleased)

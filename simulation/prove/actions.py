@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from interlock.domain.churn import live_churn
 from interlock.domain.commands import (
     AcquireLock,
     Command,
@@ -218,6 +219,9 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
             found.setdefault(model.retry_at, (("pass", "retry", name), ""))
         if model.parked is not None and now < model.parked.until < FOREVER:
             found.setdefault(model.parked.until, (("timer", "unpark", name), ""))
+        churn = live_churn(model, now)
+        if churn is not None:
+            found.setdefault(churn.until, (("pass", "churn", name), ""))
     for name in sorted(state.nodes):
         node = state.nodes[name]
         if now < node.offline_at < FOREVER:
@@ -226,6 +230,10 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
             found.setdefault(node.drain_by, (("timer", "drain", name), ""))
     if now < state.mass_loss_until:
         found.setdefault(state.mass_loss_until, (("timer", "mass-loss"), ""))
+    for name in sorted(state.evictions):
+        counted = [until for until in state.evictions[name] if until > now]
+        if counted:
+            found.setdefault(min(counted), (("pass", "window", name), ""))
     for instant, (key, resource) in found.items():
         yield Action(key, instant, resource)
     yield from _of_idleness(situation, picture)
@@ -264,8 +272,13 @@ def bring(state: State, instant: int, now: int) -> None:
     for name, model in list(state.models.items()):
         if model.parked is not None and model.parked.until == instant:
             model = state.models[name] = replace(model, parked=replace(model.parked, until=now))
+        if model.churn is not None and model.churn.until == instant:
+            model = state.models[name] = replace(model, churn=replace(model.churn, until=now))
         if model.retry_at == instant:
             state.models[name] = replace(model, retry_at=now)
+    for name, counted in list(state.evictions.items()):
+        if instant in counted:
+            state.evictions[name] = tuple(now if until == instant else until for until in counted)
     for name, node in list(state.nodes.items()):
         if node.offline_at == instant:
             node = state.nodes[name] = replace(node, offline_at=now)

@@ -199,11 +199,15 @@ def instants_of(situation: Situation) -> dict[Holder, int]:
         found["mass-loss", ""] = state.mass_loss_until
     for model in state.models.values():
         found["retry", model.name] = model.retry_at
+        if model.churn is not None:
+            found["churn", model.name] = model.churn.until
         if model.parked is not None:
             found["unpark", model.name] = model.parked.until
     for node in state.nodes.values():
         found["offline", node.name] = node.offline_at
         found["drain", node.name] = node.drain_by
+        counted = [until for until in state.evictions.get(node.name, ()) if until > now]
+        found["window", node.name] = min(counted, default=FOREVER)
     return {holder: instant for holder, instant in found.items() if now < instant < FOREVER}
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from interlock.domain.churn import live_churn
 from interlock.domain.commands import Command
 from interlock.domain.entities import Model, Node, Phase, Replica, Request, RequestStatus
 from interlock.domain.loads import operation
@@ -62,7 +63,8 @@ NODE_LEFT_OUT = {
 }  # fmt: skip
 MODEL_LEFT_OUT = {
     "failure": "words for people", "declared": "kept as whether it serves", "serving": "kept as whether it is declared",
-    "retry_at": "an instant", "parked": "kept with its instant as past or to come",
+    "retry_at": "an instant", "churn": "kept while it is live: cycles up to those after which replicas stay longer",
+    "parked": "kept with its instant as past or to come",
     "failures": "kept up to the number that ends the tries",
 }  # fmt: skip
 
@@ -120,7 +122,7 @@ class Vocabulary:
             apart = model.declared != model.serving
             plain = replace(
                 model, declared=1 + apart, serving=1, parked=parked, failures=min(model.failures, load_attempts),
-                failure="", retry_at=0,
+                failure="", retry_at=0, churn=None,
             )  # fmt: skip
             known = self._models[id(model)] = (model, self.number(_encode_sorted(plain)))
         return known[1]
@@ -199,6 +201,10 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
             row.append(instants.of(model.retry_at))
         if model.parked is not None:
             row.append(instants.of(model.parked.until))
+        churn = live_churn(model, now)
+        if churn is not None:
+            cycles = min(churn.cycles, state.settings.thrash_cycles)
+            row += (-churn.evicted - 2, cycles, instants.of(churn.until))
     for name in sorted(state.nodes):
         node = state.nodes[name]
         row.append(words.of_node(node))
@@ -208,6 +214,9 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
             row.append(instants.of(node.drain_by))
         if RIVAL_BOOT in node.former_boots:
             row.append(-2)
+        counted = [instants.of(until) for until in state.evictions.get(name, ()) if until > now]
+        if counted:
+            row += (-100 - len(counted), *counted)
     _add_rest(row, state, words, instants)
     _add_prefixes(row, state, places, words)
     for worker in situation.workers.values():

@@ -17,7 +17,7 @@ from interlock.domain.routing import Evict, Lock, Place
 from interlock.domain.selector import matches
 from interlock.domain.state import State
 from interlock.domain.tenants import limits_of
-from interlock.domain.units import FOREVER
+from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
 from interlock.simulation.pools import could_lie_in, wrong_claim
 
@@ -263,7 +263,31 @@ def _evicted(state: State, event: ev.ReplicaEvicted, now: int) -> Finding | None
         return Finding("S", f"{what}, which has lower priority")
     if victim.evictable_at > now and its == mine:
         return Finding("S", f"{what} before its residency is over")
+    if _over_bound(state, event, now):
+        return Finding("S", f"{what}, one more than its node is to see in a while")
     return _floor_kept(state, victim, owner, what)
+
+
+def _over_bound(state: State, event: ev.ReplicaEvicted, now: int) -> bool:
+    """Whether the node has seen as many evictions as it may, for others than this load."""
+    bound = state.settings.evictions_per_node
+    counted = sum(1 for until in state.evictions.get(event.node, ()) if until > now)
+    for_it = sum(1 for replica in state.replicas.values() if replica.beneficiary == event.beneficiary)
+    return bool(bound) and counted >= bound and counted > for_it
+
+
+def _loaded(state: State, event: ev.ReplicaLoaded, now: int) -> Finding | None:
+    """What was evicted and loaded again and again stays longer than ``min_residency``."""
+    model, settings = state.models.get(event.model), state.settings
+    churn = model.churn if model is not None else None
+    if churn is None or not churn.evicted or churn.until <= now or not settings.thrash_cycles:
+        return None
+    size = sum(size for _, size in state.replicas[event.replica].claim)
+    rate = state.nodes[event.node].load_rate or GIB
+    worth_it = min(8 * SECOND * size // rate, settings.longest_residency) > settings.min_residency
+    if churn.cycles + 1 >= settings.thrash_cycles and worth_it and event.evictable_at <= now + settings.min_residency:
+        return Finding("S", f"{event.model} was evicted and loaded again {churn.cycles + 1} times, and stays no longer")
+    return None
 
 
 def _floor_kept(state: State, victim: Replica, owner: Model, what: str) -> Finding | None:
@@ -332,6 +356,7 @@ _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.RequestQueued: _over_limit,
     ev.ReplicaReserved: _reserved,
     ev.ReplicaEvicted: _evicted,
+    ev.ReplicaLoaded: _loaded,
     ev.UnloadRequested: _unload_requested,
     ev.RequestRefused: _refused,
     ev.RevisionDeclared: _revision_declared,

@@ -82,6 +82,7 @@ def _tell_time(key: tuple[str | int, ...], before: Situation, names: Names) -> s
         "idle": f"{owner} has been idle for long",
         "tenant": f"{owner} may send one request more",
         "ageing": "a request has waited for as long as a higher priority is worth",
+        "churn": f"{owner} was quiet for long enough", "window": f"an eviction on {owner} no longer counts",
     }[what]  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def test_settings_and_freezes_are_in_the_difference() -> None:
 
 def test_sql_reads_and_nothing_else(audit: AuditService) -> None:
     answer = audit.sql("SELECT count(*) AS events FROM events WHERE topic LIKE '%Evicted%'")
-    assert (answer.columns, answer.rows) == (["events"], [(2,)])
+    assert (answer.columns, answer.rows) == (["events"], [(8,)])
     with pytest.raises(UsageError):
         audit.sql("DELETE FROM stored_events")
 

@@ -204,6 +204,7 @@ def check_replay(cluster: Cluster) -> None:
         "warm_by_size",
         "transit",
         "groups",
+        "evictions",
         "grouped",
         "staged_at",
         "live_of_tenant",

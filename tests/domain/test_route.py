@@ -278,7 +278,7 @@ def test_evicting_and_reserving_are_one_decision_and_the_memory_is_held_for_the_
 
 def test_two_models_that_do_not_fit_together_alternate_with_one_eviction_per_load() -> None:
     cluster = Cluster()
-    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0, "evictions_per_node": 0, "thrash_cycles": 0}))
     cluster.node("only", vram=24)
     cluster.model("a", vram=20)
     cluster.model("b", vram=20)

@@ -133,6 +133,7 @@ def tell() -> Story:
     _nodes_fail(story)
     _drain_with_a_deadline(story)
     _many_fall_silent(story)
+    _models_that_push_each_other_out(story)
     _operators(story)
     return story
 
@@ -262,6 +263,21 @@ def _many_fall_silent(story: Story) -> None:
     for name in ("far-1", "far-2", "far-3"):
         story.send(cmd.RemoveNode(node=name), actor="operator:ann")
     story.send(cmd.ChangeSettings(values={"mass_loss_grace": 30 * MINUTE}), actor="operator:ann")
+
+
+def _models_that_push_each_other_out(story: Story) -> None:
+    """Two models on a node that holds one: after a few rounds each stays longer."""
+    story.send(cmd.ChangeSettings(values={"min_residency": 2 * SECOND}), actor="operator:ann")
+    story.node("narrow", 24, labels={"room": "narrow"})
+    for name in ("day", "night"):
+        story.model(name, 20, selector={"room": "narrow"})
+    for n in range(7):
+        story.acquire(f"t-{n}", ("day", "night")[n % 2])
+        story.wait(10 * SECOND)
+        story.unload_all()
+        story.load(story.newest())
+        story.release(f"t-{n}")
+    story.send(cmd.ChangeSettings(values={"min_residency": 30 * SECOND}), actor="operator:ann")
 
 
 def _operators(story: Story) -> None:

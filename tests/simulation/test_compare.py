@@ -21,6 +21,8 @@ CROWDED = """
 duration = "20m"
 [scheduler]
 min_residency = "5s"
+evictions_per_node = "off"         # the choice alone is compared here, not what slows all of them down
+thrash_cycles = "off"
 """ + "".join(f"""
 [[nodes]]
 name = "{name}"

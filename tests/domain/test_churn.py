@@ -1,0 +1,189 @@
+"""Churn: a node takes so many evictions in a while, and models that evict each other again and again slow down."""
+
+from __future__ import annotations
+
+from interlock.adapters.audit.sentences import sentence
+from interlock.domain import commands as cmd
+from interlock.domain.events import ReplicaLoaded, RequestRefused, ThrashingDetected
+from interlock.domain.units import MINUTE, SECOND
+from tests.domain.cluster import Cluster, check_invariants, check_replay
+
+
+def bounded(**settings: int) -> Cluster:
+    """A node that sees at most three evictions in a minute, and holds one of five models at a time."""
+    cluster = Cluster()
+    values = {"min_residency": 0, "evictions_per_node": 3, "eviction_window": MINUTE, "thrash_cycles": 0, **settings}
+    cluster.send(cmd.ChangeSettings(values=values))
+    cluster.node("n", vram=24)
+    for name in "abcde":
+        cluster.model(name, vram=20)
+    return cluster
+
+
+def serve(cluster: Cluster, request: str, model: str) -> None:
+    cluster.request(request, model)
+    cluster.settle()
+    if request in cluster.state.requests and cluster.state.requests[request].status == "locked":
+        cluster.release(request)
+
+
+def served_in_turn(cluster: Cluster, models: str) -> None:
+    for n, model in enumerate(models):
+        serve(cluster, f"r{n}", model)
+
+
+def test_a_node_takes_no_more_evictions_in_a_while_than_its_bound_and_says_when_the_next_may_be() -> None:
+    cluster = bounded()
+    served_in_turn(cluster, "abcde")
+    assert cluster.count("ReplicaEvicted") == 3
+    waiting = cluster.state.requests["r4"]
+    assert (waiting.wait.kind, waiting.wait.until) == ("capacity", cluster.now + MINUTE)
+    row = cluster.events[-1].explanation.considered[0]
+    assert "3 evictions in the last 1m; the next is possible at" in row.detail
+    cluster.wait(59)
+    assert cluster.count("ReplicaEvicted") == 3
+    cluster.wait(1)
+    cluster.settle()
+    assert cluster.answers["r4"].model == "e"
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_the_bound_is_the_nodes_own_and_another_node_goes_on() -> None:
+    cluster = bounded()
+    served_in_turn(cluster, "abcd")
+    cluster.node("other", vram=24)
+    serve(cluster, "x", "a")
+    serve(cluster, "y", "e")
+    assert [event.node for event in cluster.events if type(event).__name__ == "ReplicaEvicted"][-1] == "other"
+    check_replay(cluster)
+
+
+def test_one_load_may_take_more_victims_than_the_bound_once_it_has_been_quiet_for_a_while() -> None:
+    cluster = bounded(evictions_per_node=2)
+    for number in range(4):
+        cluster.model(f"small{number}", vram=6)
+        serve(cluster, f"s{number}", f"small{number}")
+    cluster.model("late", vram=6)
+    serve(cluster, "l", "late")
+    assert cluster.count("ReplicaEvicted") == 1
+    cluster.request("big", "a")
+    assert cluster.state.requests["big"].wait.until == cluster.now + MINUTE
+    cluster.wait(61)
+    cluster.settle()
+    assert cluster.answers["big"].model == "a"
+    assert cluster.count("ReplicaEvicted") == 1 + 4
+    check_invariants(cluster)
+
+
+def test_a_higher_priority_preempts_within_the_bound_and_not_beyond_it() -> None:
+    cluster = bounded(min_residency=10 * MINUTE)
+    for priority, name in enumerate(("p1", "p2", "p3", "p4"), start=1):
+        cluster.model(name, vram=20, priority=priority)
+    serve(cluster, "r0", "a")
+    for name in ("p1", "p2", "p3"):
+        serve(cluster, name, name)
+    assert cluster.count("ReplicaEvicted") == 3
+    serve(cluster, "p4", "p4")
+    assert cluster.count("ReplicaEvicted") == 3
+    assert cluster.state.requests["p4"].wait.until == cluster.now + MINUTE
+
+
+def test_a_floor_that_meets_the_bound_is_parked_until_its_instant_and_then_raised() -> None:
+    cluster = bounded()
+    served_in_turn(cluster, "abcd")
+    cluster.model("vital", vram=20, priority=5, min_replicas=1)
+    assert cluster.state.models["vital"].parked.until == cluster.now + MINUTE
+    cluster.wait(61)
+    cluster.settle()
+    assert cluster.state.models["vital"].parked is None
+    assert cluster.state.by_model["vital"]
+
+
+def test_room_that_comes_free_helps_a_floor_before_its_instant() -> None:
+    cluster = bounded()
+    served_in_turn(cluster, "abcd")
+    cluster.model("vital", vram=20, priority=5, min_replicas=1)
+    cluster.send(cmd.RequestUnload(model="d"))
+    cluster.settle()
+    assert cluster.state.by_model["vital"]
+    check_replay(cluster)
+
+
+def test_who_waits_for_an_instant_beyond_its_deadline_is_told_when_to_come_again() -> None:
+    cluster = bounded()
+    served_in_turn(cluster, "abcd")
+    cluster.request("r4", "e", deadline=cluster.now + 20 * SECOND)
+    cluster.wait(21)
+    refused = next(event for event in cluster.events if isinstance(event, RequestRefused))
+    assert refused.retry_after == 40 * SECOND
+
+
+# --- cycles ---------------------------------------------------------------------------------------------------------
+
+
+def alternating(rounds: int, vram: int = 20, **settings: int) -> Cluster:
+    """Two models on one slot, asked for in turn as soon as the other may be evicted."""
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 10 * SECOND, **settings}))
+    cluster.node("n", vram=24)
+    for name in ("day", "night"):
+        cluster.model(name, vram=vram)
+    for n in range(rounds):
+        cluster.request(f"r{n}", ("day", "night")[n % 2])
+        while f"r{n}" not in cluster.answers:
+            cluster.settle()
+            if f"r{n}" not in cluster.answers:
+                cluster.wait(1)
+        cluster.release(f"r{n}")
+    return cluster
+
+
+def stays(cluster: Cluster) -> list[int]:
+    loaded = [event for event in cluster.events if isinstance(event, ReplicaLoaded)]
+    return [(event.evictable_at - event.at) // SECOND for event in loaded]
+
+
+def test_each_cycle_after_the_third_doubles_the_stay_up_to_what_pays_the_load_off() -> None:
+    cluster = alternating(16)
+    assert stays(cluster) == [10] * 6 + [20, 20, 40, 40, 80, 80, 160, 160, 160, 160]
+    assert cluster.count("ThrashingDetected") == cluster.state.thrashings == 10
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_the_longest_stay_is_a_setting_and_off_means_off() -> None:
+    assert stays(alternating(12, longest_residency=30 * SECOND))[-1] == 30
+    assert stays(alternating(12, thrash_cycles=0)) == [10] * 12
+
+
+def test_models_whose_loads_are_short_beside_their_residency_may_change_places_as_often_as_they_like() -> None:
+    cluster = alternating(12, vram=13, min_residency=120 * SECOND)
+    assert set(stays(cluster)) == {120}
+    assert cluster.count("ThrashingDetected") == 0
+
+
+def test_a_quiet_while_ends_it() -> None:
+    cluster = alternating(10)
+    assert stays(cluster)[-1] == 40
+    cluster.forget()
+    cluster.wait(600)
+    serve(cluster, "later", "day")
+    assert stays(cluster) == [10]
+    assert cluster.state.models["day"].churn is None
+
+
+def test_the_event_says_who_pushes_whom_out_and_what_would_end_it() -> None:
+    told = next(event for event in alternating(8).events if isinstance(event, ThrashingDetected))
+    assert (told.model, told.others, told.cycles) == ("day", ("night",), 3)
+    assert sentence(told).startswith("day was evicted for night and loaded again 3 times in ")
+    assert "it now stays at least 20s" in sentence(told)
+    assert "more memory, a floor or a pin would end this" in sentence(told)
+
+
+def test_who_waits_hears_why_it_takes_longer() -> None:
+    cluster = alternating(8)
+    cluster.request("next", "day")
+    waiting = cluster.events[-1]
+    assert "after 3 evictions and reloads in a row" in waiting.explanation.considered[0].detail
+    assert waiting.wait.until == cluster.state.replicas[cluster.state.by_model["night"].popitem()[0]].evictable_at
