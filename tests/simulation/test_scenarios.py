@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from interlock.domain import consequences, decide, engine, reconcile, routing, state
 from interlock.domain.applying import changes, handlers
@@ -28,6 +29,15 @@ def test_a_bundled_scenario_brings_what_it_expects(name: str) -> None:
 def test_a_mutant_is_killed_by_its_property(name: str) -> None:
     row = hunt(MUTANTS[name])
     assert row["killed"], row["witness"]
+
+
+def test_what_the_scenario_does_not_show_is_looked_for_by_exploring() -> None:
+    """A forgotten wake-up, hunted where nobody ever waits."""
+    elsewhere = replace(MUTANTS["wakeup-forgotten"], scenario="larger-than-any-node")
+    row = hunt(elsewhere)
+    assert (row["killed"], row["found_by"]) == (True, "prove")
+    assert "interlock prove --scope" in row["witness"]
+    assert hunt(MUTANTS["wakeup-forgotten"])["found_by"] == "simulate"
 
 
 def test_there_are_as_many_mutants_as_promised_and_every_scenario_has_one() -> None:
