@@ -128,13 +128,13 @@ class Seat:
         term = self._term
         if (term is None or not self.leads) and (self._forward is None or not self._led_elsewhere):
             return [self._no_writer]
-        if self._lease.silent_s > SILENCE_S:
-            return [f"the event store has not answered for {self._lease.silent_s:.0f} s."]
+        silent_s = self._lease.silent_s
+        away = [f"the event store has not answered for {silent_s:.0f} s."] if silent_s > SILENCE_S else []
         if term is None or not self.leads:
-            return []
+            return away
         lacks = [f"node {node} has not said what it runs since the takeover." for node in term.liveness.unanswered()]
         missing = [node for node in self._expected if node not in term.liveness.registered]
-        return [*lacks, *(f"worker {node} has not registered." for node in missing)]
+        return [*away, *lacks, *(f"worker {node} has not registered." for node in missing)]
 
     @property
     def _no_writer(self) -> str:
