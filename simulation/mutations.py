@@ -706,6 +706,11 @@ def group_ignored(patches: Patches) -> None:
     patches.swap(anti_affinity.kept_away, lambda at, model, node, leaving=(): False)
 
 
+def avoidance_ignored(patches: Patches) -> None:
+    """Scores are all that counts: members of a soft group, and copies of one model, share a node for a better one."""
+    patches.swap(placement.avoided, lambda at, model, node: 0)
+
+
 def profile_ignored(patches: Patches) -> None:
     """Every model is placed by the most free memory, whatever profile it or the cluster names."""
     patches.swap(scoring.profile_of, lambda at, model: BUILT_IN["default"])
@@ -779,6 +784,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     *node_mutations.ROWS,
     (group_ignored, "S", "anti-affinity", True),
     *prefix_mutations.ROWS,
+    (avoidance_ignored, "S", "placement-under-faults", True),
     (profile_ignored, "S", "packed-and-spread", True),
     (locality_ignored, "S", "weights-already-there", True),
 )
