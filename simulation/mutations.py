@@ -11,7 +11,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from interlock.domain import (
-    anti_affinity,
     budgets,
     churn,
     consequences,
@@ -25,7 +24,6 @@ from interlock.domain import (
     reconcile,
     requests,
     routing,
-    scoring,
     shrinking,
     state,
     variant,
@@ -34,11 +32,10 @@ from interlock.domain import events as ev
 from interlock.domain.applying import changes, handlers, tenants
 from interlock.domain.entities import NodeStatus, Phase, Wait
 from interlock.domain.explanation import Considered, Explanation
-from interlock.domain.profiles import BUILT_IN
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
 
-from . import log, node_mutations, prefix_mutations, world, writer
+from . import log, node_mutations, placement_mutations, prefix_mutations, world, writer
 from .patching import Patches
 
 Make = Callable[[Patches], None]
@@ -698,34 +695,6 @@ def model_name_unchecked(patches: Patches) -> None:
     patches.attribute(world, "call", whoever_listens)
 
 
-# --- placement ------------------------------------------------------------------------------------------------------
-
-
-def group_ignored(patches: Patches) -> None:
-    """Members of a hard anti-affinity group are put on one node."""
-    patches.swap(anti_affinity.kept_away, lambda at, model, node, leaving=(): False)
-
-
-def avoidance_ignored(patches: Patches) -> None:
-    """Scores are all that counts: members of a soft group, and copies of one model, share a node for a better one."""
-    patches.swap(placement.avoided, lambda at, model, node: 0)
-
-
-def profile_ignored(patches: Patches) -> None:
-    """Every model is placed by the most free memory, whatever profile it or the cluster names."""
-    patches.swap(scoring.profile_of, lambda at, model: BUILT_IN["default"])
-
-
-def locality_ignored(patches: Patches) -> None:
-    """A node counts as near whether the model's files lie there or not."""
-    weigh = scoring.weigh
-
-    def all_near(at: Any, model: Any, profile: Any, rooms: Any) -> Any:
-        return weigh(at, model, profile, [replace(standing, room=replace(standing.room, disk=0)) for standing in rooms])
-
-    patches.swap(weigh, all_near)
-
-
 ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (selector_ignored_in_lookup, "T", "orin-thor", True),
     (empty_backend_scaleup, "Q", "orin-thor", True),
@@ -782,10 +751,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (node_bound_ignored, "S", "evictions-bounded", True),
     (thrash_unnoticed, "S", "evict-reload-cycle", True),
     *node_mutations.ROWS,
-    (group_ignored, "S", "anti-affinity", True),
+    *placement_mutations.ROWS,
     *prefix_mutations.ROWS,
-    (avoidance_ignored, "S", "placement-under-faults", True),
-    (profile_ignored, "S", "packed-and-spread", True),
-    (locality_ignored, "S", "weights-already-there", True),
 )
 """Each mutant with the property that must kill it, the scenario that shows it, and whether it is in the core."""

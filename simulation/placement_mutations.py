@@ -1,0 +1,48 @@
+"""Seeded bugs in where copies go; made like those of :mod:`interlock.simulation.mutations`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from interlock.domain import anti_affinity, placement, scoring
+from interlock.domain.profiles import BUILT_IN
+
+from .patching import Patches
+
+Row = tuple[Callable[[Patches], None], str, str, bool]
+
+
+def group_ignored(patches: Patches) -> None:
+    """Members of a hard anti-affinity group are put on one node."""
+    patches.swap(anti_affinity.kept_away, lambda at, model, node, leaving=(): False)
+
+
+def avoidance_ignored(patches: Patches) -> None:
+    """Scores are all that counts: members of a soft group, and copies of one model, share a node for a better one."""
+    patches.swap(placement.avoided, lambda at, model, node: 0)
+
+
+def profile_ignored(patches: Patches) -> None:
+    """Every model is placed by the most free memory, whatever profile it or the cluster names."""
+    patches.swap(scoring.profile_of, lambda at, model: BUILT_IN["default"])
+
+
+def locality_ignored(patches: Patches) -> None:
+    """A node counts as near whether the model's files lie there or not."""
+    weigh = scoring.weigh
+
+    def all_near(at: Any, model: Any, profile: Any, rooms: Any) -> Any:
+        return weigh(at, model, profile, [replace(standing, room=replace(standing.room, disk=0)) for standing in rooms])
+
+    patches.swap(weigh, all_near)
+
+
+ROWS: tuple[Row, ...] = (
+    (group_ignored, "S", "anti-affinity", True),
+    (avoidance_ignored, "S", "placement-under-faults", True),
+    (profile_ignored, "S", "packed-and-spread", True),
+    (locality_ignored, "S", "weights-already-there", True),
+)
