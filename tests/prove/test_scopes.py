@@ -141,6 +141,7 @@ def test_mutants_die_by_the_property_that_must_kill_them(mutant: str, scope: str
 @pytest.mark.parametrize(
     ("mutant", "scope", "broken", "words"),
     [
+        ("affinity-over-load", "prefix-affinity", "S", "one more for its prompt"),
         ("counter-not-lease", "holder-lost-against-release", "S", "live locks"),
         ("double-release", "holder-lost-against-release", "S", "by somebody else's word"),
         ("drain-keeps-routing", "drain-during-load", "S", "which is draining"),
@@ -148,6 +149,7 @@ def test_mutants_die_by_the_property_that_must_kill_them(mutant: str, scope: str
         ("floor-evicts-equals", "reconciler", "S", "evicted for"),
         ("holder-never-lost", "holder-lost-against-release", "W", "nothing will ever end them"),
         ("pin-ignored", "reconciler", "S", "is evicted for"),
+        ("prefix-kept-after-loss", "prefix-affinity", "S", "holds prompts"),
         ("priority-inverted", "reconciler", "S", "is evicted for"),
         ("stale-revision-served", "revision-under-load", "S", "a revision that does not serve"),
         ("up-and-down-in-one-tick", "reconciler", "Q", "effects go on for ever"),
