@@ -57,7 +57,7 @@ def _counterexample(shown: Counterexample) -> str:
         "Real durations rule this way out: it is <b>spurious</b>, and another way to the same place may be real."
         if shown.spurious
         else "It can happen: run again with real durations, it shows the same states."
-        if shown.moves
+        if any(move.at is not None for move in shown.moves)
         else ""
     )
     diagram = f'<div class="drawing">{draw(shown)}</div>' if shown.moves else ""

@@ -29,6 +29,7 @@ from interlock.simulation.clock import Clock, Streams
 from interlock.simulation.log import Log
 from interlock.simulation.writer import Writer as SimulatedWriter
 
+from .counterexample import Move
 from .properties import PROPERTIES
 from .situation import Finding
 
@@ -136,7 +137,7 @@ class Broken(msgspec.Struct, frozen=True):
 
     property: str
     words: str
-    stem: list[str]
+    moves: list[Move]
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -353,8 +354,8 @@ def explore(states_max: int = STATES_MAX, *, until_broken: bool = False) -> Resu
                     following.append(after)
                 wrong = finding or (judge(after) if new else None)
                 if wrong is not None and (wrong.property, wrong.words) not in found:
-                    stem = [*_way(moment, came), words]
-                    found[wrong.property, wrong.words] = Broken(wrong.property, wrong.words, stem)
+                    way = [*_way(moment, came), _move(moment, words, after)]
+                    found[wrong.property, wrong.words] = Broken(wrong.property, wrong.words, way)
             wrong = judge_end(moment) if ended else None
             if wrong is not None and (wrong.property, wrong.words) not in found:
                 found[wrong.property, wrong.words] = Broken(wrong.property, wrong.words, _way(moment, came))
@@ -363,9 +364,41 @@ def explore(states_max: int = STATES_MAX, *, until_broken: bool = False) -> Resu
     return Result(len(came), edges, time.perf_counter() - began, not layer, bound, list(found.values()))
 
 
-def _way(moment: Moment, came: dict[Moment, tuple[Moment, str] | None]) -> list[str]:
-    way: list[str] = []
+def _way(moment: Moment, came: dict[Moment, tuple[Moment, str] | None]) -> list[Move]:
+    way: list[Move] = []
     while (before := came[moment]) is not None:
+        way.append(_move(*before, moment))
         moment = before[0]
-        way.append(before[1])
     return way[::-1]
+
+
+# --- for people -----------------------------------------------------------------------------------------------------
+
+
+def _move(before: Moment, words: str, after: Moment) -> Move:
+    """A step with what is otherwise after it; what leaves by it is told beside its arrow."""
+    left = [f"pending effect {sent.number + 1} under epoch {sent.epoch}" for sent in sorted(after.sent - before.sent)]
+    stood = set(stands(before))
+    return Move(("protocol",), words, [], left, [line for line in stands(after) if line not in stood])
+
+
+def stands(moment: Moment) -> list[str]:
+    """How things stand: the store, the writers, who was answered, what is on its way, the worker."""
+    log = ", ".join(f"{name} (epoch {epoch})" for epoch, name in moment.log) or "nothing"
+    lines = [f"stored: {log}", f"newest epoch in the store: {moment.taken or 'none'}"]
+    for number, writer in enumerate(moment.writers):
+        who = f"writer {'AB'[number]}"
+        if not writer.epoch:
+            lines.append(f"{who} does not lead")
+            continue
+        ahead = ", ".join(name for _, name in writer.ahead)
+        knows = f"{who} leads under epoch {writer.epoch} and knows {len(writer.base)} stored batches"
+        lines.append(knows + (f"; decided, not stored: {ahead}" if ahead else ""))
+    if moment.acked:
+        lines.append(f"answered: {', '.join(sorted(moment.acked))}")
+    if moment.sent:
+        epochs = ", ".join(str(epoch) for epoch in sorted({sent.epoch for sent in moment.sent}))
+        lines.append(f"on their way to the worker: {len(moment.sent)} effects, of epoch {epochs}")
+    running = ", ".join(process.model for process in moment.worker.processes)
+    lines.append(f"the worker has heard of epoch {moment.worker.epoch}" + (f" and runs {running}" if running else ""))
+    return lines

@@ -124,7 +124,11 @@ def _counterexample(exploration: Exploration, lassos: list[Lasso]) -> Counterexa
 
 def _of_protocol(result: protocol.Result, mutant: str | None) -> Report:
     first = result.violations[0] if result.violations else None
-    counterexample = Counterexample("S", first.words, first.stem, [], False) if first is not None else None
+    counterexample = None
+    if first is not None:
+        start = protocol.stands(protocol.Moment())
+        stem = [move.did for move in first.moves]
+        counterexample = Counterexample(first.property, first.words, stem, [], False, start, first.moves)
     return Report(
         scope=PROTOCOL,
         mutant=mutant,

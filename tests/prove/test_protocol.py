@@ -6,6 +6,7 @@ import pytest
 
 from interlock.simulation.mutants import activate
 from interlock.simulation.prove import protocol, prove
+from interlock.simulation.prove.html import page
 from interlock.simulation.prove.scopes import PROTOCOL
 
 
@@ -22,7 +23,7 @@ def test_a_broken_promise_is_found(monkeypatch: pytest.MonkeyPatch, name: str, b
     found = [violation for violation in result.violations if words in violation.words]
     assert found
     assert found[0].property == "S"
-    assert found[0].stem
+    assert found[0].moves
 
 
 def test_a_worker_that_forgets_epochs_obeys_a_writer_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,3 +55,17 @@ def test_the_protocols_mutants_are_found_by_exploring(mutant: str, words: str) -
     assert any(words in line for line in report.violations)
     assert report.counterexample is not None
     assert report.counterexample.stem
+
+
+def test_a_broken_protocol_is_drawn_step_by_step() -> None:
+    with activate("epoch-unchecked"):
+        report = prove(PROTOCOL, mutant="epoch-unchecked")
+    shown = report.counterexample
+    assert shown is not None
+    assert [move.did for move in shown.moves] == shown.stem
+    assert any("stored" in line for line in shown.start)
+    assert all(move.changed for move in shown.moves), "each step of the shortest way changes something"
+    drawn = page([report])
+    assert "<svg" in drawn
+    assert drawn.count("writer B") > 1
+    assert "real durations" not in drawn, "the protocol has no durations"
