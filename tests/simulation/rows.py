@@ -27,6 +27,16 @@ RIVALS: Change = {
     "requests": [{"model": "m", "at": "1s"}, {"model": "large", "at": "12s"}, {"model": "m", "at": "60s"}],
 }
 """Two models that do not fit beside each other, on one node."""
+TURNS: Change = {
+    **ONE_NODE,
+    "nodes.0.load_rate": "8GiB/s",
+    "scheduler.min_residency": "5s",
+    "requests": [
+        {"model": name, "at": at, "count": 12, "every": "24s", "service_time": "500ms"}
+        for name, at in (("m", "1s"), ("large", "13s"))
+    ],
+}
+"""The same two in turns, so that each evicts the other every time."""
 CROWD: Change = {**ONE_NODE, "requests": [{"model": "m", "at": "1s", "count": 30, "every": "1s"}], **LONG}
 """Far more requests than the one replica can serve."""
 SLOW: Change = {**ONE_NODE, "nodes.0.load_rate": "80MiB/s", "scheduler.load_silence": "30s"}
@@ -139,6 +149,13 @@ SETTINGS = [
     Row("scheduler.placement", {"scheduler.placement": "pack"}, setup=UNEVEN),
     Row("scheduler.placement_profiles", {"scheduler.placement_profiles": "mine: pack 1"},
         {"scheduler.placement_profiles": "mine: spread 1"}, {**UNEVEN, "scheduler.placement": "mine"}),
+    Row("scheduler.evictions_per_node", {"scheduler.evictions_per_node": 2}, setup=TURNS),
+    Row("scheduler.eviction_window", {"scheduler.eviction_window": "20s"},
+        setup={**TURNS, "scheduler.evictions_per_node": 2}),
+    Row("scheduler.thrash_cycles", {"scheduler.thrash_cycles": 1}, {"scheduler.thrash_cycles": "off"}, TURNS),
+    Row("scheduler.thrash_window", {"scheduler.thrash_window": "1s"}, setup={**TURNS, "scheduler.thrash_cycles": 1}),
+    Row("scheduler.longest_residency", {"scheduler.longest_residency": "10s"}, {"scheduler.longest_residency": "1m"},
+        {**TURNS, "scheduler.thrash_cycles": 1}),
     Row("scheduler.growth_per_tick", {"scheduler.growth_per_tick": 2},
         setup={**CROWD, "models.0.max_replicas": 3, "nodes.0.max_replicas_per_model": 3}),
 ]  # fmt: skip
