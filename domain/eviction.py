@@ -161,7 +161,7 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
     if kept_away(state, model, node, victims):
         return False
     free = state.free_in_pools(node)
-    room = list(free)
+    room = list(state.balance_of_pools(node))
     for replica in victims:
         for pool, size in replica.claim:
             if pool < len(room):

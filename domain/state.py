@@ -230,12 +230,16 @@ class State:
         return len(self.locks.get(replica, ()))
 
     def free_in_pools(self, node: Node) -> tuple[int, ...]:
-        """Bytes per pool that a new load could reserve: budget less what is committed, and less what others use.
+        """Bytes per pool that a new load could reserve: budget less what is committed, and less what others use."""
+        return tuple(max(0, size) for size in self.balance_of_pools(node))
+
+    def balance_of_pools(self, node: Node) -> tuple[int, ...]:
+        """What is free in each pool; below zero, what must leave before anything is free there.
 
         What others use counts against the pool's total first: memory outside the budget is theirs anyway.
         """
         return tuple(
-            max(0, min(budget, total - foreign) - used)
+            min(budget, total - foreign) - used
             for budget, total, foreign, used in zip(
                 node.budgets, node.pools, node.foreign, self.committed[node.name], strict=True
             )

@@ -13,10 +13,20 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from interlock.domain.commands import AnyReply as Reply
-from interlock.domain.commands import Command, Done, Envelope, Rejected, ReportLoaded, ReportSilence, ReportStaged
+from interlock.domain.commands import (
+    Command,
+    Done,
+    Envelope,
+    Rejected,
+    ReportCapacity,
+    ReportLoaded,
+    ReportSilence,
+    ReportStaged,
+)
 from interlock.domain.effects import Effect, InstallBackend, LoadModel, ReplicaEffect, StageModel, UnloadModel
 from interlock.domain.entities import LOADING_PHASES, NodeStatus, Phase
 from interlock.domain.loads import UNLOAD_TRIES, pending_effects
+from interlock.domain.nodes import QUANTUM
 from interlock.domain.units import GIB, SECOND
 
 from . import world
@@ -33,7 +43,19 @@ PROGRESS_PER_SILENCE = 3
 class Trouble:
     """What faults do to one node now, each by the fault's number; the model "" is any model."""
 
-    __slots__ = ("active", "clashes", "clock_off", "delay", "drop", "duplicate", "fails", "hangs", "probes", "slow")
+    __slots__ = (
+        "active",
+        "clashes",
+        "clock_off",
+        "delay",
+        "drop",
+        "duplicate",
+        "fails",
+        "hangs",
+        "pressed",
+        "probes",
+        "slow",
+    )
 
     def __init__(self) -> None:
         self.active = 0
@@ -46,6 +68,7 @@ class Trouble:
         self.probes: dict[int, None] = {}
         self.clock_off: dict[int, int] = {}
         self.clashes: dict[int, None] = {}
+        self.pressed: dict[int, None] = {}
 
     @property
     def clock_is_off(self) -> bool:
@@ -266,7 +289,7 @@ class VirtualCluster:
         silent = known is not None and known.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE)
         if not node.worker.up and (known is None or known.status is NodeStatus.OFFLINE):
             return True
-        if not self.writer.leading or node.trouble.active or node.in_doubt:
+        if not self.writer.leading or node.trouble.active or node.in_doubt or not self.figures_agree(node):
             return False
         return node.worker.hears and node.registered and not silent
 
@@ -279,13 +302,37 @@ class VirtualCluster:
         if node.worker.up and node.registered:
             if node.trouble.clock_is_off:
                 self.watcher.fault_took_effect("clock-jump")
-            self.pass_on(node, lambda: self._heartbeat_arrives(node))
+            boot, figures = world.boot_of(node.worker), world.capacity(node.worker)
+            self.pass_on(node, lambda: self._heartbeat_arrives(node, boot, figures))
         elif node.worker.up:
             self.register(node)
         self._probe(node)
         self.clock.after(self.writer.engine.state.settings.heartbeat_interval, self._beat, node, term)
 
-    def _heartbeat_arrives(self, node: VirtualNode) -> None:
+    def figures_agree(self, node: VirtualNode) -> bool:
+        """Whether the control plane counts as others' memory what is, on that machine, not that of its replicas."""
+        state = self.writer.engine.state
+        known = state.nodes.get(node.spec.name)
+        if known is None or not node.worker.up:
+            return True
+        rest = list(world.used(node.worker))
+        for process in node.worker.processes:
+            replica = state.replicas.get(process.replica)
+            for pool, size in replica.claim if replica is not None and process.loaded else ():
+                rest[pool] -= size
+        return known.foreign == tuple(max(0, size) // QUANTUM * QUANTUM for size in rest)
+
+    def _figures_arrive(self, node: VirtualNode, figures: ReportCapacity) -> None:
+        """The figures that came with a heartbeat, as they were when it was sent."""
+        name = node.spec.name
+        before = self.writer.engine.state.nodes[name].foreign
+        actor = f"worker:{name}"
+        self.writer.submit(Envelope(command_id=f"{name}-{next(self._messages)}", command=figures, actor=actor))
+        after = self.writer.engine.state.nodes.get(name)
+        if node.trouble.pressed and after is not None and after.foreign != before:
+            self.watcher.fault_took_effect("memory-pressure")
+
+    def _heartbeat_arrives(self, node: VirtualNode, boot: str, figures: ReportCapacity) -> None:
         self.heard(node)
         known = self.writer.engine.state.nodes.get(node.spec.name)
         if not self.writer.leading or known is None:
@@ -296,6 +343,8 @@ class VirtualCluster:
             node.in_doubt = True
             self.report(node, world.heartbeat(node.worker))
             self.ask(node)
+        if known.boot == boot:
+            self._figures_arrive(node, figures)
 
     def _miss(self, node: VirtualNode, term: int) -> None:
         """Look whether the node has been silent for too long."""
@@ -419,7 +468,7 @@ class VirtualCluster:
         if self.writer.leading and (known is None or known.boot != boot):
             rival = replace(
                 world.register(node.worker, approve=node.spec.approved),
-                address=f"rival-{number}:7000", boot=boot, machine=f"m-rival-{number}", running=(),
+                address=f"rival-{number}:7000", boot=boot, machine=f"m-rival-{number}", running=(), used=(),
             )  # fmt: skip
             envelope = Envelope(command_id=f"rival-{next(self._messages)}", command=rival, actor="worker:rival")
             self.writer.submit(envelope, lambda reply: self.watcher.fault_took_effect("name-clash"))

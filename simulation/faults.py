@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from interlock.domain.units import FOREVER, HOUR
 
+from . import world
 from .clock import START, Clock, Streams, draw
 from .cluster import Trouble, VirtualCluster, VirtualNode
 from .gateways import GATEWAYS, Gateways
@@ -138,7 +139,20 @@ class Faults:
             end = self._trouble(number, spec, node)
             cluster.clash(node, number, lambda: number in node.trouble.clashes)
             return end
+        if kind == "memory-pressure":
+            return self._squeeze(number, spec, node)
         return self._trouble(number, spec, node)
+
+    def _squeeze(self, number: int, spec: FaultSpec, node: VirtualNode) -> End:
+        """Somebody else's process takes memory there; what it takes is told with the heartbeats."""
+        node.worker = world.squeeze(node.worker, number, spec.pool, spec.size)
+        end = self._trouble(number, spec, node)
+
+        def leave() -> None:
+            node.worker = world.relax(node.worker, number)
+            end()
+
+        return leave
 
     def _trouble(self, number: int, spec: FaultSpec, node: VirtualNode) -> End:
         """Put the fault on the node's list, and have it watched where its contact may suffer."""
@@ -210,6 +224,7 @@ def _entries(trouble: Trouble, spec: FaultSpec) -> list[tuple[dict[int, object],
         "probe-timeout": (trouble.probes, None),
         "clock-jump": (trouble.clock_off, spec.by),
         "name-clash": (trouble.clashes, None),
+        "memory-pressure": (trouble.pressed, None),
     }
     table, value = entries[spec.kind]
     assert isinstance(table, dict)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from interlock.domain import events as ev
-from interlock.domain.commands import Envelope, ReleaseLock, Review
+from interlock.domain.commands import Envelope, ReleaseLock, ReportCapacity, Review
 from interlock.domain.effects import Effect, ReplicaEffect
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.errors import InvariantBroken
@@ -114,6 +114,10 @@ class Harness:
         self._structural = False
 
     # --- what the writer tells --------------------------------------------------------------------------------------
+
+    def reported(self, figures: ReportCapacity) -> None:
+        """A node's figures were taken in and changed nothing."""
+        self.invariants.node_rules.figures(figures)
 
     def committed(self, outcome: Outcome, envelope: Envelope) -> None:
         """Events are durable: count and judge them."""
@@ -322,7 +326,8 @@ class Harness:
         writer, state = self.writer, self.writer.engine.state
         if not writer.leading or writer.unheard or writer.inbox or writer.hanging or self._faults_go_on():
             return False
-        if any(node.in_doubt for node in self.cluster.nodes.values() if node.worker.hears and not node.removed):
+        reached = [node for node in self.cluster.nodes.values() if node.worker.hears and not node.removed]
+        if any(node.in_doubt or not self.cluster.figures_agree(node) for node in reached):
             return False
         if any(call.waits for call in self.gateways.live.values()) or self.gateways.dead:
             return False

@@ -111,6 +111,7 @@ class Invariants:
     def see(self, outcome: Outcome, command: Command) -> None:
         """Judge the events of one outcome, in order, and the picture after them."""
         handlers = self._handlers
+        self.node_rules.before(command)
         for recorded, event in zip(outcome.recorded, outcome.events, strict=True):
             self._position, self._at = recorded.position, event.at
             if recorded.epoch < self.epoch:
@@ -172,6 +173,7 @@ class Invariants:
     def on_NodeRegistered(self, event: ev.NodeRegistered) -> None:
         node = self._node(event.node)
         node.worker_labels, node.pools, node.budget = event.labels, event.pools, event.budget
+        node.foreign = event.foreign
         node.slots = event.max_replicas_per_model
         if event.replaced:
             node.approved = False
@@ -191,7 +193,7 @@ class Invariants:
 
     def on_NodeCapacityChanged(self, event: ev.NodeCapacityChanged) -> None:
         node = self._node(event.node)
-        node.pools, node.disk = event.pools, event.disk
+        node.pools, node.foreign, node.disk = event.pools, event.foreign, event.disk
         node.relabel()
         node.resize()
 
@@ -546,7 +548,7 @@ class Invariants:
         """No victim too many: without any one of them there would be no room."""
         if not event.claim:
             return
-        free = {pool: node.limits[pool] - node.claims[pool] for pool, _ in event.claim}
+        free = {pool: room - node.claims[pool] for pool, room in enumerate(node.rooms)}
         for victim in victims:
             for pool, size in victim.claim:
                 if pool in free:

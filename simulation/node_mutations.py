@@ -91,6 +91,11 @@ def late_success_kept(patches: Patches) -> None:
     patches.swap(awaiting, await_for_ever)
 
 
+def foreign_memory_ignored(patches: Patches) -> None:
+    """What others use of a node's memory is reported, and counts as free all the same."""
+    patches.swap(nodes.foreign, lambda at, name, pools, used, kept=None: (0,) * len(pools))
+
+
 def mass_loss_believed(patches: Patches) -> None:
     """Half of the nodes fall silent at once, and each is taken to be gone after its own time."""
     patches.swap(contact._too_many, lambda at, silent, total: False)
@@ -105,6 +110,7 @@ ROWS: tuple[Row, ...] = (
     (probe_believed, "S", "busy-is-not-dead", False),
     (silence_unscaled, "S", "slow-but-alive-load", True),
     (trickle_unbounded, "W", "trickling-load", True),
+    (foreign_memory_ignored, "S", "foreign-memory", True),
     (late_success_kept, "S", "late-success", True),
 )
 """As in :data:`interlock.simulation.mutations.ALL`."""

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from interlock.domain import events as ev
+from interlock.domain.commands import Command, RegisterNode, ReportCapacity
+from interlock.domain.nodes import QUANTUM
 from interlock.domain.settings import Settings
-from interlock.domain.units import FOREVER, SECOND
+from interlock.domain.units import FOREVER, SECOND, format_size
 
 from .picture import Picture
 
@@ -54,6 +56,9 @@ class NodeRules:
         """While contact with many nodes is lost; 0 while it is not."""
         self.turns: dict[int, str] = {}
         """When which node counts as gone after contact with many was lost."""
+        self._registration: RegisterNode | None = None
+        self.foreign: dict[str, list[int]] = {}
+        """By node, what others use at least, as it was last reported."""
         self.operations: dict[str, Operation] = {}
         """By replica, while it loads."""
         self.given_up: dict[str, None] = {}
@@ -71,6 +76,37 @@ class NodeRules:
         boots[event.boot] = None
         self.at_work[event.node] = True
         self._contact(event.at)
+        self.foreign.pop(event.node, None)
+        if self._registration is not None:
+            self.figures(self._registration)
+
+    def before(self, command: Command) -> None:
+        """A command's events come next. The figures of a registration count from the event on that it leads to."""
+        self._registration = command if isinstance(command, RegisterNode) else None
+        if isinstance(command, ReportCapacity):
+            self.figures(command)
+
+    def figures(self, command: ReportCapacity | RegisterNode) -> None:
+        """What is in use beyond all that our replicas may hold there is others', whatever the core makes of it."""
+        node = self.court.picture.nodes.get(command.node)
+        if node is None or not command.used:
+            return
+        rest = list(command.used)
+        for replica in node.replicas.values():
+            for pool, size in replica.claim if replica.phase != "reserved" else ():
+                if pool < len(rest):
+                    rest[pool] -= size
+        self.foreign[command.node] = [max(0, size) // QUANTUM * QUANTUM for size in rest]
+
+    def _promise(self, event: ev.ReplicaReserved) -> None:
+        """Nothing is promised that somebody else holds: what is claimed and what others use fit into the pool."""
+        node, foreign = self.court.picture.nodes.get(event.node), self.foreign.get(event.node, [])
+        for pool, _ in event.claim if node is not None else ():
+            others = foreign[pool] if pool < len(foreign) else 0
+            if node is not None and others and node.staying[pool] + others > node.pools[pool]:
+                text = f"{event.replica} is promised memory on {event.node} pool {pool} that others hold"
+                ours, most = format_size(node.staying[pool]), format_size(node.pools[pool])
+                self.court.breach("S", f"{text}: {ours} and {format_size(others)} of {most}", event.node)
 
     def on_NodeBecameUnreachable(self, event: ev.NodeBecameUnreachable) -> None:
         self.at_work[event.node] = False
@@ -118,6 +154,7 @@ class NodeRules:
 
     def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:
         """A model whose copies may be where nobody is heard gets another for a request alone, and evicts nobody."""
+        self._promise(event)
         model = self.court.picture.models.get(event.model)
         if model is None or event.at >= self.disbelieved_until:
             return

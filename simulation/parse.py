@@ -16,7 +16,7 @@ from interlock.domain.refusals import RefusalCode
 from interlock.domain.selector import Selector, parse_selector
 from interlock.domain.settings import SettingValue, parse_affinity, parse_idle_unload
 from interlock.domain.tenants import parse_limits
-from interlock.domain.units import FOREVER, MINUTE, SECOND, parse_duration, parse_size
+from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND, parse_duration, parse_size
 
 from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole
 from .prompts import LONGEST_PROMPT, Talk, chain_of_parts
@@ -115,6 +115,8 @@ class _Reader:
         self.duration = duration
         self.folder = folder
         self.nodes: list[str] = []
+        self.pools: dict[str, int] = {}
+        """How many memory pools each of the nodes has."""
         self.models: list[str] = []
         self.schedulings: dict[str, Scheduling] = {}
         self.tenants: list[str] = []
@@ -146,6 +148,7 @@ class _Reader:
             approved=table.boolean("approved", True),
             up=table.boolean("up", True),
         )
+        self.pools[name] = len(spec.pools)
         table.done()
         return spec
 
@@ -293,6 +296,12 @@ class _Reader:
             extra["delay"] = table.distribution("delay", Distribution("exp", 2 * SECOND))
         if kind == "clock-jump":
             extra["by"] = table.take("by", 3600 * SECOND, lambda value: _signed_duration(value, "by"))
+        if kind == "memory-pressure":
+            extra["size"] = table.size("size", 4 * GIB)
+            extra["pool"] = table.integer("pool", 0)
+            if extra["pool"] >= self.pools[target]:
+                cure = f"{target} has {self.pools[target]}, and the first is 0."
+                raise table.error("pool", f"{extra['pool']} is no memory pool of {target}", cure)
         spec = FaultSpec(kind=kind, at=self._moment(table, "at"), target=target, model=model, **extra)
         table.done()
         return spec

@@ -16,9 +16,9 @@ class NodeView:
     """One node. Figures are per pool: ``claims`` of all replicas, ``staying`` of those not leaving, ``resident``."""
 
     __slots__ = (
-        "approved", "boot", "budget", "claims", "disk", "drained", "evictions", "labels", "limits", "load_rate", "name",
-        "operator_labels", "pools", "replicas", "resident", "silent_since", "slots", "staged", "status",
-        "staying", "vendor", "worker_labels",
+        "approved", "boot", "budget", "claims", "disk", "drained", "evictions", "foreign", "labels", "limits",
+        "load_rate", "name", "operator_labels", "pools", "replicas", "resident", "silent_since", "slots", "staged",
+        "status", "staying", "vendor", "worker_labels",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -30,6 +30,8 @@ class NodeView:
         self.evictions: list[tuple[int, str]] = []
         """Until when each of its latest evictions counts, and for whom it was."""
         self.pools: tuple[int, ...] = ()
+        self.foreign: tuple[int, ...] = ()
+        """What others use of each pool, as the events say."""
         self.budget = Budget()
         self.slots = 1
         self.disk: int | None = None
@@ -54,6 +56,12 @@ class NodeView:
         """Whether what runs there counts as a copy: not what must leave, and not what is gone."""
         return self.status != "offline" and not self.drained
 
+    @property
+    def rooms(self) -> list[int]:
+        """What replicas may claim of each pool in all: its budget, or what others leave of it when that is less."""
+        foreign = self.foreign or (0,) * len(self.pools)
+        return [max(0, min(self.budget.of(size), size - its)) for size, its in zip(self.pools, foreign, strict=True)]
+
     def relabel(self) -> None:
         """Work out the labels that selectors see."""
         labels = {"node.name": self.name, "node.replica-slots": str(self.slots)}
@@ -69,8 +77,8 @@ class NodeView:
         size = len(self.pools)
         for figures in (self.claims, self.staying, self.resident):
             figures.extend([0] * (size - len(figures)))
-        budgets = [self.budget.of(total) for total in self.pools] + [0] * (len(self.claims) - size)
-        self.limits = [max(budget, claimed) for budget, claimed in zip(budgets, self.claims, strict=True)]
+        rooms = self.rooms + [0] * (len(self.claims) - size)
+        self.limits = [max(room, claimed) for room, claimed in zip(rooms, self.claims, strict=True)]
 
     def count(self, figures: list[int], claim: Claim, sign: int) -> None:
         """Count a claim in or out of one of the figures."""
@@ -84,9 +92,9 @@ class NodeView:
 
     def shrink_limits(self) -> None:
         """Something left: what was above the budget may not come back."""
+        rooms = self.rooms + [0] * (len(self.claims) - len(self.pools))
         for pool, claimed in enumerate(self.claims):
-            budget = self.budget.of(self.pools[pool]) if pool < len(self.pools) else 0
-            self.limits[pool] = max(budget, min(self.limits[pool], claimed))
+            self.limits[pool] = max(rooms[pool], min(self.limits[pool], claimed))
 
 
 class ModelView:

@@ -70,7 +70,7 @@ class Placements:
         return node.disk is None or self._staging(model, node) <= max(0, node.disk - taken)
 
     def _free(self, node: NodeView) -> list[int]:
-        return [node.budget.of(total) - claimed for total, claimed in zip(node.pools, node.claims, strict=False)]
+        return [room - claimed for room, claimed in zip(node.rooms, node.claims, strict=False)]
 
     def _staging(self, model: ModelView, node: NodeView) -> int:
         return 0 if (model.name, model.declared) in node.staged else model.specs[model.declared].disk

@@ -110,7 +110,7 @@ class Prologue:
         node = self.cluster.nodes[spec.node]
         worker = node.worker
         port = world.FIRST_PORT + len(worker.processes)
-        process = Process(replica, f"p{worker.boot}-{replica}", spec.model, index, port, loaded=True)
+        process = Process(replica, f"p{worker.boot}-{replica}", spec.model, index, port, loaded=True, holds=claim)
         load = model.serving_spec
         files = {Files(spec.model, world.edition(load), load.disk)} if load.disk else set()
         node.worker = world.with_loaded(worker, process, files)

@@ -13,7 +13,7 @@ import msgspec
 
 from interlock.domain.entities import Budget, LoadSpec, Scheduling, TenantLimits
 from interlock.domain.errors import UnreadableFile
-from interlock.domain.units import FOREVER, MINUTE, SECOND
+from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND
 
 from .fields import Distribution
 from .prompts import Chain, Talk
@@ -22,7 +22,7 @@ BUNDLED = Path(__file__).parent / "scenarios"
 PROPERTIES = ("T", "U", "S", "Q", "W")
 NODE_FAULTS = (
     "node-crash", "node-recover", "partition", "heal", "probe-timeout", "drop-messages", "duplicate-messages",
-    "delay-messages", "clock-jump", "name-clash", "machine-swap",
+    "delay-messages", "clock-jump", "name-clash", "machine-swap", "memory-pressure",
 )  # fmt: skip
 REPLICA_FAULTS = ("process-kill", "load-fails", "load-hangs", "slow-load")
 WRITER_FAULTS = ("writer-crash", "store-stall", "store-error", "holder-crash")
@@ -126,7 +126,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that goes wrong. ``target`` is a node; ``by`` may be negative."""
+    """Something that goes wrong. ``target`` is a node, ``pool`` one of its memory pools; ``by`` may be negative."""
 
     kind: str
     at: int
@@ -137,6 +137,8 @@ class FaultSpec(msgspec.Struct, frozen=True, kw_only=True):
     p: float = 0.3
     delay: Distribution = Distribution("exp", 2 * SECOND)
     by: int = 3600 * SECOND
+    size: int = 4 * GIB
+    pool: int = 0
 
 
 class AdminSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,15 +11,17 @@ port that was used before cannot answer for another one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
 from interlock.domain.answers import done
+from interlock.domain.claims import Claim
 from interlock.domain.commands import (
     Command,
     RegisterNode,
+    ReportCapacity,
     ReportHeard,
     ReportLoadFailed,
     ReportProgress,
@@ -38,6 +40,7 @@ from interlock.domain.effects import (
     UnloadModel,
 )
 from interlock.domain.entities import Budget, LoadSpec
+from interlock.domain.memory import share_of
 
 FIRST_PORT = 50_000
 
@@ -57,7 +60,10 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process(msgspec.Struct, frozen=True, order=True):
-    """A backend process that a worker runs for a replica; ``loaded`` once the model is in its memory."""
+    """A backend process that a worker runs for a replica; ``loaded`` once the model is in its memory.
+
+    ``holds`` is what it takes of the node's memory pools: nothing before the model is loaded.
+    """
 
     replica: str
     id: str
@@ -65,6 +71,7 @@ class Process(msgspec.Struct, frozen=True, order=True):
     index: int
     port: int
     loaded: bool = False
+    holds: Claim = ()
 
 
 class Files(msgspec.Struct, frozen=True, order=True):
@@ -75,12 +82,20 @@ class Files(msgspec.Struct, frozen=True, order=True):
     size: int
 
 
+class Stranger(msgspec.Struct, frozen=True, order=True):
+    """Somebody else's process on a worker's machine, and the memory that it takes in one pool."""
+
+    id: int
+    pool: int
+    size: int
+
+
 class Worker(msgspec.Struct, frozen=True):
     """One worker machine. ``processes`` and ``staged`` are sorted, so that equal workers compare and hash equal.
 
     ``boot`` counts its starts. ``up`` is false while it is crashed, ``cut`` true while nothing passes between it and
     the control plane. ``epoch`` is the newest that it has seen. ``jobs`` are operations begun and not answered yet.
-    ``gone`` are the replicas that were unloaded during this boot.
+    ``gone`` are the replicas that were unloaded during this boot. ``strangers`` are no processes of ours.
     """
 
     facts: NodeFacts
@@ -92,6 +107,7 @@ class Worker(msgspec.Struct, frozen=True):
     staged: tuple[Files, ...] = ()
     jobs: frozenset[str] = frozenset()
     gone: frozenset[str] = frozenset()
+    strangers: tuple[Stranger, ...] = ()
 
     @property
     def name(self) -> str:
@@ -174,7 +190,8 @@ def finish(worker: Worker, effect: Effect, failure: str = "") -> Step:
     elif isinstance(effect, StageModel):
         worker = replace(worker, staged=tuple(sorted((*worker.staged, _files(effect)))))
     elif isinstance(effect, LoadModel):
-        loaded = (replace(p, loaded=True) if p.replica == effect.replica else p for p in worker.processes)
+        holds = holds_of(effect.spec, effect.pools)
+        loaded = (replace(p, loaded=True, holds=holds) if p.replica == effect.replica else p for p in worker.processes)
         worker = replace(worker, processes=tuple(loaded))
     return worker, (_yes(worker, effect),)
 
@@ -213,6 +230,11 @@ def _free_port(worker: Worker) -> int:
 def edition(spec: LoadSpec) -> str:
     """What tells one edition of a model's files from another: the backend and its options."""
     return f"{spec.backend} {sorted(spec.options.items())}" if spec.options else spec.backend
+
+
+def holds_of(spec: LoadSpec, pools: Sequence[int]) -> Claim:
+    """What a loaded model takes in the pools that are its own: the same in each."""
+    return tuple((pool, share_of(spec, len(pools))) for pool in pools)
 
 
 def with_loaded(worker: Worker, process: Process, files: Iterable[Files]) -> Worker:
@@ -320,7 +342,7 @@ def kill(worker: Worker, replica: str) -> Step:
 
 def crash(worker: Worker) -> Worker:
     """The machine dies with all its processes; its files stay on its disk."""
-    return replace(worker, up=False, processes=(), jobs=frozenset(), gone=frozenset())
+    return replace(worker, up=False, processes=(), jobs=frozenset(), gone=frozenset(), strangers=())
 
 
 def start(worker: Worker) -> Worker:
@@ -332,6 +354,19 @@ def swap_machine(worker: Worker, machine: str) -> Worker:
     """The machine is gone for good, and another one, of the same kind and with an empty disk, is called as it was."""
     facts = replace(worker.facts, machine=machine)
     return replace(crash(worker), facts=facts, up=True, cut=False, boot=worker.boot + 1, staged=(), epoch=0)
+
+
+def squeeze(worker: Worker, number: int, pool: int, size: int) -> Worker:
+    """Somebody else's process takes memory, as much of it as is free."""
+    if not worker.up or pool >= len(worker.facts.pools):
+        return worker
+    size = min(size, worker.facts.pools[pool] - used(worker)[pool])
+    return replace(worker, strangers=(*worker.strangers, Stranger(number, pool, size))) if size > 0 else worker
+
+
+def relax(worker: Worker, number: int) -> Worker:
+    """Somebody else's process ends, if it has not died with the machine."""
+    return replace(worker, strangers=tuple(stranger for stranger in worker.strangers if stranger.id != number))
 
 
 def cut(worker: Worker) -> Worker:
@@ -371,10 +406,20 @@ def running(worker: Worker) -> tuple[Running, ...]:
     )
 
 
+def used(worker: Worker) -> tuple[int, ...]:
+    """What is in use in each memory pool, whoever uses it: our processes, known or stray, and those of others."""
+    figures = [0] * len(worker.facts.pools)
+    held = [entry for process in worker.processes for entry in process.holds]
+    for pool, size in (*held, *((stranger.pool, stranger.size) for stranger in worker.strangers)):
+        if pool < len(figures):
+            figures[pool] += size
+    return tuple(map(min, figures, worker.facts.pools))
+
+
 def register(worker: Worker, *, approve: bool = False) -> RegisterNode:
     """What it says when it starts, and when it finds the control plane again."""
     facts = worker.facts
-    used = sum(files.size for files in worker.staged)
+    staged = sum(files.size for files in worker.staged)
     return RegisterNode(
         node=facts.name,
         address=f"{facts.name}:7000",
@@ -382,7 +427,8 @@ def register(worker: Worker, *, approve: bool = False) -> RegisterNode:
         labels=dict(facts.labels),
         pools=facts.pools,
         ram=facts.ram,
-        disk=None if facts.disk is None else max(0, facts.disk - used),
+        used=used(worker),
+        disk=None if facts.disk is None else max(0, facts.disk - staged),
         max_replicas_per_model=facts.max_replicas_per_model,
         budget=facts.budget,
         gpu_vendor=facts.gpu_vendor,
@@ -395,6 +441,11 @@ def register(worker: Worker, *, approve: bool = False) -> RegisterNode:
 def heartbeat(worker: Worker) -> ReportHeard:
     """The sign of life."""
     return ReportHeard(node=worker.name, boot=boot_of(worker))
+
+
+def capacity(worker: Worker) -> ReportCapacity:
+    """The figures that go with the sign of life."""
+    return ReportCapacity(node=worker.name, pools=worker.facts.pools, used=used(worker))
 
 
 def report_running(worker: Worker, asked_at: int) -> ReportRunning:

@@ -14,7 +14,7 @@ import msgspec
 
 from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
-from interlock.domain.commands import AnyReply, Envelope, Locked, Rejected, StartEpoch, Tick, Waiting
+from interlock.domain.commands import AnyReply, Envelope, Locked, Rejected, ReportCapacity, StartEpoch, Tick, Waiting
 from interlock.domain.effects import Effect
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.entities import RequestStatus
@@ -42,6 +42,9 @@ class Sent(msgspec.Struct):
 
 class Surroundings(Protocol):
     """Whom a writer tells things."""
+
+    def reported(self, figures: ReportCapacity) -> None:
+        """A node's figures were taken in and changed nothing."""
 
     def committed(self, outcome: Outcome, envelope: Envelope) -> None:
         """Events are durable."""
@@ -197,6 +200,8 @@ class Writer:
         self.around.committed(outcome, sent.envelope)
 
     def _give_out(self, sent: Sent, outcome: Outcome, *, effects: int | None = None) -> None:
+        if isinstance(sent.envelope.command, ReportCapacity) and not outcome.recorded:
+            self.around.reported(sent.envelope.command)
         if sent.on_reply is not None:
             sent.on_reply(outcome.reply)
         for request, reply in outcome.answers.items():

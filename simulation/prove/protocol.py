@@ -16,7 +16,16 @@ from collections.abc import Iterator
 import msgspec
 from msgspec.structs import replace
 
-from interlock.domain.commands import AcquireLock, AnyReply, Command, DeclareModel, Envelope, RegisterNode, StartEpoch
+from interlock.domain.commands import (
+    AcquireLock,
+    AnyReply,
+    Command,
+    DeclareModel,
+    Envelope,
+    RegisterNode,
+    ReportCapacity,
+    StartEpoch,
+)
 from interlock.domain.effects import Effect
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.entities import LoadSpec
@@ -68,6 +77,9 @@ class _Bystander:
 
     def __init__(self) -> None:
         self.left: list[str] = []
+
+    def reported(self, figures: ReportCapacity) -> None:
+        """Nothing to do."""
 
     def committed(self, outcome: Outcome, envelope: Envelope) -> None:
         """Nothing to do."""

@@ -320,6 +320,22 @@ def test_a_frozen_reconciler_lets_what_is_above_the_budget_stay_until_it_is_thaw
     assert leaving(cluster) == [replica]
 
 
+def test_on_a_node_above_its_budget_so_many_leave_that_the_newcomer_is_within_it() -> None:
+    """What is too much there must go before anything is free: what one victim frees is not the newcomer's yet."""
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    for name in ("a", "b"):
+        cluster.model(name, vram=9)
+        cluster.loaded(name)
+    cluster.model("c", vram=8)
+    cluster.send(cmd.Freeze(what="reconciler"))
+    lower(cluster, "only", percent=50)
+    cluster.wait(60 * SECOND)
+    cluster.request("r1", "c")
+    reserved = [event for event in cluster.events if isinstance(event, ev.ReplicaReserved) and event.model == "c"]
+    assert [len(event.victims) for event in reserved] == [2]
+
+
 # --- reported figures ------------------------------------------------------------------------------------------------
 
 

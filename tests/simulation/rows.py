@@ -92,6 +92,11 @@ DARK: Change = {
 """Two of three nodes are silent, one of them with the copy that a floor asks for."""
 GROWS = step("set-scheduling", "20s", model="m", min_replicas=2)
 """A second copy is loaded, in the time of a fault."""
+SQUEEZED: Change = {
+    "nodes": [{"name": "a", "pools": ["24GiB", "1GiB"]}],
+    "requests": [{"model": "m", "at": "1s"}, {"model": "large", "at": "50s", "deadline": "4m"}],
+}
+"""One node, and a model that comes late and needs nearly all of its first memory pool."""
 CHATS: Change = {
     "models.0.parallel": 4,
     "models.0.prefill_time": "50ms",
@@ -337,6 +342,13 @@ FAULTS = [
     Row("faults.kind:name-clash", fault("name-clash", target="a")),
     Row("faults.name-clash.for", {"faults.0.for": "2m"}, setup=fault("name-clash", target="a", for_="10s")),
     Row("faults.kind:machine-swap", fault("machine-swap", target="a")),
+    Row("faults.kind:memory-pressure", fault("memory-pressure", target="a", size="12GiB", for_="2m"), setup=SQUEEZED),
+    Row("faults.memory-pressure.for", {"faults.0.for": "1m"},
+        setup={**SQUEEZED, **fault("memory-pressure", target="a", size="12GiB", for_="2m")}),
+    Row("faults.memory-pressure.size", {"faults.0.size": "1GiB"},
+        setup={**SQUEEZED, **fault("memory-pressure", target="a", size="12GiB", for_="2m")}),
+    Row("faults.memory-pressure.pool", {"faults.0.pool": 1},
+        setup={**SQUEEZED, **fault("memory-pressure", target="a", size="12GiB", for_="2m")}),
     Row("faults.kind:writer-crash", fault("writer-crash")),
     Row("faults.kind:store-stall", fault("store-stall", for_="10s")),
     Row("faults.store-stall.for", {"faults.0.for": "20s"}, setup=fault("store-stall", for_="10s")),

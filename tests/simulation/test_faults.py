@@ -79,6 +79,33 @@ def test_a_writer_that_dies_while_its_store_hangs_takes_nothing_with_it_into_the
         assert result.passed, (seed, result.harness.invariants.violations)
 
 
+def test_memory_that_others_took_is_theirs_until_they_give_it_back_and_no_longer() -> None:
+    """Heartbeats go on after the fault until the node's figures are right, though words get lost at its very end."""
+    text = fault("memory-pressure", target="a", size="20GiB", for_="1m")
+    lost = fault("drop-messages", "70s", target="a", for_="2m") + fault("delay-messages", target="a", for_="3m", p=0.9)
+    for seed in range(1, 6):
+        result = result_of(text + lost + LOADS, seed=seed)
+        assert result.passed, result.harness.invariants.violations
+        assert result.report["faults"]["memory-pressure"]["effective"]
+        node = result.harness.engine.state.nodes["a"]
+        assert node.foreign == (0,), seed
+
+
+def test_a_stray_process_counts_as_others_memory_until_it_is_stopped_and_then_no_more() -> None:
+    """The node was silent for so long that its replica counted as lost; its process is there when it comes back."""
+    text = fault("partition", target="a", for_="10m") + '[scheduler]\noffline_after = "1m"\n' + LOADS
+    result = result_of("[[replicas]]\nmodel = \"m\"\nnode = \"a\"\n" + text)
+    assert result.passed, result.harness.invariants.violations
+    assert "StrayStopped" in result.report["coverage"]["event_types"]
+    assert all(not any(node.foreign) for node in result.harness.engine.state.nodes.values())
+
+
+def test_a_pool_that_the_node_does_not_have_cannot_be_squeezed() -> None:
+    with pytest.raises(UnreadableFile, match="1 is no memory pool of a"):
+        Scenario.parse('[[nodes]]\nname = "a"\nvram = "9GiB"\n[[faults]]\nkind = "memory-pressure"\nat = "1s"\n'
+                       'target = "a"\npool = 1\n', "test")
+
+
 @pytest.mark.parametrize("path", sorted(VERDICTS), ids=lambda path: path.stem)
 def test_a_scenario_by_somebody_who_never_saw_the_code_gets_the_verdict_it_deserves(path: Path) -> None:
     """The first word of its description is the verdict."""

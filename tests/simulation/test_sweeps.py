@@ -9,7 +9,7 @@ from interlock.simulation import Scenario
 from interlock.simulation.scenario import FAULT_KINDS, read_text
 from interlock.simulation.sweep import sweep
 
-RARE = {"NodeCapacityChanged", "RequestCancelled", "LoadInfoStored", "StrayFound", "StrayStopped", "NodeWentOffline"}
+RARE = {"RequestCancelled", "LoadInfoStored", "StrayFound", "StrayStopped", "NodeWentOffline"}
 
 
 def test_the_mixed_scenario_holds_under_a_few_seeds() -> None:

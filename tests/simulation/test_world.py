@@ -120,3 +120,19 @@ def test_equal_workers_hash_equal_whatever_way_led_to_them() -> None:
     assert {process.replica for process in one.processes} == {process.replica for process in two.processes}
     assert hash(loaded(Worker(FACTS))) == hash(loaded(Worker(FACTS)))
     assert one.processes == tuple(sorted(one.processes))
+
+
+def test_what_is_in_use_is_what_loaded_models_hold_and_what_strangers_took_of_the_rest() -> None:
+    spec = LoadSpec(backend="echo", vram=8, pools=2)
+    worker = Worker(NodeFacts(name="n", pools=(8, 16)))
+    for op, kind in enumerate((InstallBackend, LoadModel), 1):
+        order_ = kind(op=f"r1.{op}", node="n", replica="r1", model="m", index=0, spec=spec, pools=(0, 1))
+        assert world.used(worker) == (0, 0), "nothing is held before the load is done"
+        worker, _ = world.perform(worker, order_, 1)
+    assert world.used(worker) == (4, 4)
+    worker = world.squeeze(worker, 1, 0, 6)
+    assert world.used(worker) == (8, 4), "a stranger takes what is free and no more"
+    assert world.squeeze(worker, 2, 0, 6) == worker
+    assert world.used(world.kill(worker, "r1")[0]) == (4, 0)
+    assert world.used(world.relax(worker, 1)) == (4, 4)
+    assert world.used(world.crash(worker)) == (0, 0), "it dies with the machine"
