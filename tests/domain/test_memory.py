@@ -330,7 +330,7 @@ def test_on_a_node_above_its_budget_so_many_leave_that_the_newcomer_is_within_it
     cluster.model("c", vram=8)
     cluster.send(cmd.Freeze(what="reconciler"))
     lower(cluster, "only", percent=50)
-    cluster.wait(60 * SECOND)
+    cluster.wait(60)
     cluster.request("r1", "c")
     reserved = [event for event in cluster.events if isinstance(event, ev.ReplicaReserved) and event.model == "c"]
     assert [len(event.victims) for event in reserved] == [2]

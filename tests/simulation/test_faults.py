@@ -94,7 +94,7 @@ def test_memory_that_others_took_is_theirs_until_they_give_it_back_and_no_longer
 def test_a_stray_process_counts_as_others_memory_until_it_is_stopped_and_then_no_more() -> None:
     """The node was silent for so long that its replica counted as lost; its process is there when it comes back."""
     text = fault("partition", target="a", for_="10m") + '[scheduler]\noffline_after = "1m"\n' + LOADS
-    result = result_of("[[replicas]]\nmodel = \"m\"\nnode = \"a\"\n" + text)
+    result = result_of('[[replicas]]\nmodel = "m"\nnode = "a"\n' + text)
     assert result.passed, result.harness.invariants.violations
     assert "StrayStopped" in result.report["coverage"]["event_types"]
     assert all(not any(node.foreign) for node in result.harness.engine.state.nodes.values())
@@ -102,8 +102,11 @@ def test_a_stray_process_counts_as_others_memory_until_it_is_stopped_and_then_no
 
 def test_a_pool_that_the_node_does_not_have_cannot_be_squeezed() -> None:
     with pytest.raises(UnreadableFile, match="1 is no memory pool of a"):
-        Scenario.parse('[[nodes]]\nname = "a"\nvram = "9GiB"\n[[faults]]\nkind = "memory-pressure"\nat = "1s"\n'
-                       'target = "a"\npool = 1\n', "test")
+        Scenario.parse(
+            '[[nodes]]\nname = "a"\nvram = "9GiB"\n[[faults]]\nkind = "memory-pressure"\nat = "1s"\n'
+            'target = "a"\npool = 1\n',
+            "test",
+        )
 
 
 @pytest.mark.parametrize("path", sorted(VERDICTS), ids=lambda path: path.stem)
