@@ -105,13 +105,17 @@ class RegisterNode(Command, frozen=True, kw_only=True):
 
 
 class ReportCapacity(Command, frozen=True, kw_only=True):
-    """A heartbeat's figures, as :class:`RegisterNode` has them. Changes below a quantum make no event."""
+    """A heartbeat's figures, as :class:`RegisterNode` has them. Changes below a quantum make no event.
+
+    They were sent at ``sent_at`` or later: what was loaded after that may be in them or not; 0: they are of now.
+    """
 
     node: str
     pools: tuple[int, ...] = ()
     used: tuple[int, ...] = ()
     disk: int | None = None
     ram: int = 0
+    sent_at: int = 0
 
 
 class ReportRunning(Command, frozen=True, kw_only=True):

@@ -134,21 +134,27 @@ def _facts_of(event: ev.NodeRegistered) -> tuple[object, ...]:
 
 
 def foreign(
-    state: State, name: str, pools: tuple[int, ...], used: tuple[int, ...], kept: frozenset[str] | None = None
+    state: State,
+    name: str,
+    pools: tuple[int, ...],
+    used: tuple[int, ...],
+    kept: frozenset[str] | None = None,
+    sent_at: int = 0,
 ) -> tuple[int, ...]:
     """Bytes per pool that others than our replicas use, in whole quanta; what is below one does not count.
 
     A replica that loads or unloads has none of its memory yet, or all of it still, or something between: as far as its
-    bytes cannot be told from those of others, what was known of others stays. After a restart only the replicas that
-    were ``kept`` hold anything.
+    bytes cannot be told from those of others, what was known of others stays. So it is with one that was loaded after
+    the figures were sent (0: they are of now). After a restart only the replicas that were ``kept`` hold anything.
     """
     surely, perhaps = [0] * len(pools), [0] * len(pools)
     for replica_id in state.by_node.get(name, ()):
         replica = state.replicas[replica_id]
         if replica.phase is not Phase.RESERVED and (kept is None or replica_id in kept):
+            holds = replica.phase is Phase.LOADED and not 0 < sent_at <= replica.loaded_at
             for pool, size in replica.claim:
                 if pool < len(pools):
-                    (surely if replica.phase is Phase.LOADED else perhaps)[pool] += size
+                    (surely if holds else perhaps)[pool] += size
     node = state.nodes.get(name)
     known = node.foreign if node is not None else ()
     figures = []
@@ -178,7 +184,7 @@ def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.
     """A heartbeat's figures; an event only when they moved by a quantum."""
     node = find(state, command.node)
     pools = command.pools or node.pools
-    others = foreign(state, node.name, pools, command.used) if command.used else node.foreign
+    others = foreign(state, node.name, pools, command.used, None, command.sent_at) if command.used else node.foreign
     disk = available_disk(state, node.name, command.disk) if command.disk is not None else node.disk
     ram = command.ram or node.ram
     if (pools, others, disk) == (node.pools, node.foreign, node.disk):

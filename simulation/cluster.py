@@ -302,7 +302,7 @@ class VirtualCluster:
         if node.worker.up and node.registered:
             if node.trouble.clock_is_off:
                 self.watcher.fault_took_effect("clock-jump")
-            boot, figures = world.boot_of(node.worker), world.capacity(node.worker)
+            boot, figures = world.boot_of(node.worker), world.capacity(node.worker, self.clock.now)
             self.pass_on(node, lambda: self._heartbeat_arrives(node, boot, figures))
         elif node.worker.up:
             self.register(node)

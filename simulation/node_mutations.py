@@ -93,7 +93,7 @@ def late_success_kept(patches: Patches) -> None:
 
 def foreign_memory_ignored(patches: Patches) -> None:
     """What others use of a node's memory is reported, and counts as free all the same."""
-    patches.swap(nodes.foreign, lambda at, name, pools, used, kept=None: (0,) * len(pools))
+    patches.swap(nodes.foreign, lambda at, name, pools, used, kept=None, sent_at=0: (0,) * len(pools))
 
 
 def mass_loss_believed(patches: Patches) -> None:

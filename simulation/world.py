@@ -443,9 +443,9 @@ def heartbeat(worker: Worker) -> ReportHeard:
     return ReportHeard(node=worker.name, boot=boot_of(worker))
 
 
-def capacity(worker: Worker) -> ReportCapacity:
-    """The figures that go with the sign of life."""
-    return ReportCapacity(node=worker.name, pools=worker.facts.pools, used=used(worker))
+def capacity(worker: Worker, sent_at: int) -> ReportCapacity:
+    """The figures that go with the sign of life, which is sent at that instant (microseconds since 1970)."""
+    return ReportCapacity(node=worker.name, pools=worker.facts.pools, used=used(worker), sent_at=sent_at)
 
 
 def report_running(worker: Worker, asked_at: int) -> ReportRunning:

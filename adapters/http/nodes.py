@@ -223,15 +223,15 @@ class Nodes:
         if beat.leaving:
             await self._gateway.send(request, WorkerLeft(node=name), actor)
             return json_response(Message("goodbye"))
+        sent_at = arrived - _LONGEST_TRANSIT
         if beat.pools is not None or beat.available_vram is not None:
             total = beat.total_vram or _total(await self._node(name))
             pools, used = _memory(beat.pools, beat.used, total, beat.available_vram)
             ram = beat.total_ram if beat.ram is None else beat.ram
             disk = beat.available_disk if beat.disk is None else beat.disk
-            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram or 0)
+            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram or 0, sent_at=sent_at)
             await self._gateway.send(request, report, actor)
         if beat.running is not None:
-            sent_at = arrived - _LONGEST_TRANSIT
             running = ReportRunning(node=name, boot=boot, asked_at=sent_at, running=beat.running)
             await self._gateway.send(request, running, actor)
         return json_response(Message("heartbeat received"))

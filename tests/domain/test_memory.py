@@ -376,6 +376,24 @@ def test_what_others_take_and_give_back_during_a_load_is_seen_as_far_as_it_can_b
     assert foreign(cluster) == 4, "4 are in use in all"
 
 
+def test_figures_from_before_a_load_was_done_do_not_hide_what_others_use() -> None:
+    """They overtook each other: what the worker said before it had loaded arrives after its word that it has."""
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=9)
+    report(cluster, 10)
+    before = cluster.now
+    cluster.wait(1)
+    cluster.loaded("m")
+    report(cluster, 10, sent_at=before)
+    assert foreign(cluster) == 10, "the 9 of the replica were not in use yet"
+    cluster.wait(1)
+    report(cluster, 19, sent_at=cluster.now)
+    assert foreign(cluster) == 10
+    report(cluster, 10, sent_at=cluster.now)
+    assert foreign(cluster) == 1, "of now, they leave no more to others"
+
+
 def test_a_model_that_takes_more_than_it_declares_takes_it_from_what_is_free() -> None:
     cluster = Cluster()
     cluster.node("only", vram=24)

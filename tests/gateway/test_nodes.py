@@ -83,10 +83,10 @@ async def test_a_heartbeat_brings_figures_and_processes_with_room_for_its_way_he
     beat = {"boot": "b-1", "pools": [24, 24], "used": [3, 4], "disk": 600, "ram": 80, "running": [], "leaving": False}
     status, _, _ = await cluster.ask("POST", "/api/node/thor/heartbeat", json=beat)
     assert status == 200
-    assert cluster.scheduler.of(c.ReportCapacity) == [
-        c.ReportCapacity(node="thor", pools=(24, 24), used=(3, 4), disk=600, ram=80)
-    ]
     running = cluster.scheduler.of(c.ReportRunning)[0]
+    assert cluster.scheduler.of(c.ReportCapacity) == [
+        c.ReportCapacity(node="thor", pools=(24, 24), used=(3, 4), disk=600, ram=80, sent_at=running.asked_at)
+    ]
     assert (running.node, running.boot, running.running) == ("thor", "b-1", ())
     assert 9 * SECOND < time.time_ns() // 1000 - running.asked_at < 60 * SECOND
 
