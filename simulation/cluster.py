@@ -331,6 +331,8 @@ class VirtualCluster:
         after = self.writer.engine.state.nodes.get(name)
         if node.trouble.pressed and after is not None and after.foreign != before:
             self.watcher.fault_took_effect("memory-pressure")
+        if not self.figures_agree(node):
+            self.watch(node)  # these may have overtaken each other: the next ones set it right
 
     def _heartbeat_arrives(self, node: VirtualNode, boot: str, figures: ReportCapacity) -> None:
         self.heard(node)
