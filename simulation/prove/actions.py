@@ -23,7 +23,7 @@ from interlock.domain.commands import (
     ReportSilence,
     StartEpoch,
 )
-from interlock.domain.entities import NodeStatus, Phase, Request, RequestStatus
+from interlock.domain.entities import Node, NodeStatus, Phase, Request, RequestStatus
 from interlock.domain.fairness import order_queues_anew
 from interlock.domain.loads import UNLOAD_TRIES, pending_effect, stop_stray
 from interlock.domain.shrinking import idle_since, idle_unload_of
@@ -224,7 +224,7 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
             found.setdefault(churn.until, (("pass", "churn", name), ""))
     for name in sorted(state.nodes):
         node = state.nodes[name]
-        if now < node.offline_at < FOREVER:
+        if now < node.offline_at < FOREVER and not _after_the_grace(state, node):
             found.setdefault(node.offline_at, (("timer", "offline", name), ""))
         if now < node.drain_by < FOREVER:
             found.setdefault(node.drain_by, (("timer", "drain", name), ""))
@@ -237,6 +237,13 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
     for instant, (key, resource) in found.items():
         yield Action(key, instant, resource)
     yield from _of_idleness(situation, picture)
+
+
+def _after_the_grace(state: State, node: Node) -> bool:
+    """Whether the node's turn to count as offline is one after the end of the suspicion that stands now."""
+    turns = range(1, state.mass_loss_turns)
+    later = (state.mass_loss_until + turn * state.settings.reconcile_interval for turn in turns)
+    return state.mass_loss_until > 0 and node.offline_at in later
 
 
 def _of_idleness(situation: Situation, picture: Picture) -> Iterator[Action]:
@@ -281,7 +288,8 @@ def bring(state: State, instant: int, now: int) -> None:
             state.evictions[name] = tuple(now if until == instant else until for until in counted)
     for name, node in list(state.nodes.items()):
         if node.offline_at == instant:
-            node = state.nodes[name] = replace(node, offline_at=now)
+            _bring_silence(state, name, now)
+            node = state.nodes[name] = replace(state.nodes[name], offline_at=now)
         if node.drain_by == instant:
             state.nodes[name] = replace(node, drain_by=now)
     if state.mass_loss_until == instant:
@@ -289,6 +297,16 @@ def bring(state: State, instant: int, now: int) -> None:
     state.timers = [(now if timer[0] == instant else timer[0], timer[1], timer[2]) for timer in state.timers]
     heapify(state.timers)
     prune(state)
+
+
+def _bring_silence(state: State, node: str, now: int) -> None:
+    """Make the node have been silent for ``offline_after``, and with it those that fell silent before it."""
+    since = now - state.settings.offline_after
+    for name in state.silent:
+        before = state.nodes[name]
+        state.nodes[name] = replace(before, silent_since=min(before.silent_since, since))
+        if name == node:
+            return
 
 
 def bring_age(situation: Situation, instant: int) -> None:

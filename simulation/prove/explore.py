@@ -20,7 +20,7 @@ from interlock.domain import loads, routing
 from interlock.domain.errors import InvariantBroken
 from interlock.domain.explanation import Explanation
 
-from . import image, properties
+from . import image, properties, silences
 from .actions import Action, perform, possible
 from .image import Picture, Vocabulary
 from .scope import RESOURCES, Scope
@@ -285,6 +285,7 @@ class Exploration:
         if kind in _WORLDLY:
             findings += properties.judge_world(after, witness.seen, kind)
             findings += properties.judge_silence(before.state, witness.seen)
+            findings += silences.judge_contact(before.state, witness.seen)
             findings += properties.judge_drain(after.state, witness.seen)
         elif kind in ("release", "lose-holder"):
             findings += properties.judge_releases(before.state, witness.seen, kind, action.about)

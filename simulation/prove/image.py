@@ -58,7 +58,7 @@ REQUEST_LEFT_OUT = {
 NODE_LEFT_OUT = {
     "address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant",
     "drain_by": "an instant",
-    "silent_since": "kept in how many are silent, while that many may matter",
+    "silent_since": "kept as the order, and as whether it is as long ago as offline_after",
     "former_boots": "kept as whether the rival's is among them",
 }  # fmt: skip
 MODEL_LEFT_OUT = {
@@ -136,7 +136,6 @@ class Vocabulary:
             slot = slot_of(replica)
             fixed = (
                 slot, replica.claim, replica.disk, replica.phase, replica.owed_in, replica.held, replica.tries,
-                tuple((name, size) for name, _, size in replica.drops),
                 replica.used_at > 0,
             )  # fmt: skip
             known = self._replicas[id(replica)] = (replica, slot, self.number(fixed))
@@ -188,7 +187,7 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
     safe = [entry[0].evictable_at for entry in ordered if entry[0].evictable_at > now]
     instants = _Instants(now, sorted(set(safe)) if len(safe) > 1 else safe)
     row: list[int] = []
-    _add_replicas(row, state, ordered, places, instants)
+    _add_replicas(row, state, ordered, places, instants, words)
     _add_requests(row, state, places, instants, words)
     _add_order(row, situation, instants)
     _add_tenants(row, state, instants, words)
@@ -234,7 +233,12 @@ def _by_slot(entry: _Entry) -> tuple[str, str, int]:
 
 
 def _add_replicas(
-    row: list[int], state: State, ordered: list[_Entry], places: dict[str, int], instants: _Instants
+    row: list[int],
+    state: State,
+    ordered: list[_Entry],
+    places: dict[str, int],
+    instants: _Instants,
+    words: Vocabulary,
 ) -> None:
     now, settings, models = instants.now, state.settings, state.models
     loaded = [entry[0] for entry in ordered if entry[0].phase is Phase.LOADED]
@@ -246,6 +250,8 @@ def _add_replicas(
         row.append(number)
         if model is not None:
             row.append((replica.revision == model.declared) + 2 * (replica.revision == model.serving))
+        if replica.drops:  # where nothing was asked of the worker yet, they come back to the books with its end
+            row.append(words.number(("drops", *(_files(state, *files) for files in replica.drops))))
         if replica.phase is Phase.LOADED:
             since = idle_since(replica)
             row += (instants.of(replica.evictable_at), uses.index(replica.used_at), idle.index(since))
@@ -318,19 +324,27 @@ def aged_at(situation: Situation, request: Request) -> list[int]:
     return [request.arrival + (p - request.priority) * ageing for p in situation.priorities if p > request.priority]
 
 
+def _files(state: State, name: str, revision: int, size: int) -> tuple[str, bool, bool, int]:
+    """Files on a disk: of which model, and whether they are of a revision that it still has, or of its newest."""
+    model = state.models.get(name)
+    if model is None:
+        return (name, False, False, size)
+    return (name, revision in (model.declared, model.serving), revision == model.declared, size)
+
+
 def _add_rest(row: list[int], state: State, words: Vocabulary, instants: _Instants) -> None:
     if state.silent:
-        recent = [state.nodes[name].silent_since + state.settings.offline_after > instants.now for name in state.silent]
-        row += (sum(recent), instants.of(state.mass_loss_until) if state.mass_loss_until else -3)
+        for name in state.silent:  # in the order in which they fell silent, in which they are silent for long
+            recent = state.nodes[name].silent_since + state.settings.offline_after > instants.now
+            row.append(words.number(("silent", name, recent)))
+    if state.mass_loss_until:
+        row += (-3, instants.of(state.mass_loss_until), state.mass_loss_turns)
     row.append(words.of_settings(state.settings))
     row.append(words.number(tuple(sorted(state.frozen))) if state.frozen else -1)
     for node in sorted(state.staged):
         staged, files = state.staged[node], []
         for (name, revision), size in staged.items():
-            model = state.models.get(name)
-            current = model is not None and revision in (model.declared, model.serving)
-            newest = model is not None and revision == model.declared
-            files.append((name, current, newest, size))
+            files.append(_files(state, name, revision, size))
         known = state.nodes.get(node)
         in_order = known is not None and known.disk is not None  # who gives way first matters where it may be full
         row.append(words.number((node, tuple(files if in_order else sorted(files)))))

@@ -21,6 +21,7 @@ from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
 from interlock.simulation.pools import could_lie_in, wrong_claim
 
+from . import silences
 from .situation import Finding, Situation
 
 PROPERTIES = ("T", "U", "S", "Q", "W")
@@ -139,14 +140,26 @@ def _queued(state: State) -> list[Request]:
     return [request for request in state.requests.values() if request.status is RequestStatus.QUEUED]
 
 
+def _first_in_line(state: State) -> list[Request]:
+    """For each model that has waiting requests, the one that goes first."""
+    first: dict[str, Request] = {}
+    for request in sorted(_queued(state), key=lambda one: _rank(state, one)):
+        first.setdefault(request.model, request)
+    return list(first.values())
+
+
 def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node, now: int) -> str:
-    """The model of a request that waits for nothing but this room, and has waited longer than who gets it."""
+    """The model of a request that waits for nothing but this room, and has waited longer than who gets it.
+
+    Only the first in line for each model says what that model lacks now; those behind it keep the wait that they came
+    with, and when the first waits for its model's next try, they do so too.
+    """
     request = state.requests.get(event.cause.removeprefix("request "))
     if not event.cause.startswith("request ") or model.scheduling.min_replicas or model.scheduling.everywhere:
         return ""
     mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
     size = max((size for _, size in event.claim), default=0)
-    for other in _queued(state):
+    for other in _first_in_line(state):
         its, wait = state.models[other.model], other.wait
         if its is model or wait is None or wait.kind != "capacity" or wait.until <= now or _rank(state, other) >= mine:
             continue
@@ -181,6 +194,8 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     taken = _disk_taken(state, node) - sum(size for _, _, size in event.drops)
     if node.disk is not None and event.disk > node.disk - state.settings.disk_margin - taken:
         return Finding("S", f"{where} needs more disk than there is")
+    if haste := silences.moved(state, event, model):
+        return haste
     if passed := _passed_over(state, event, model, node, now):
         return Finding("W", f"{where} takes room that a request for {passed} has waited longer for")
     spare = _needless_victim(state, node, model, event)
@@ -360,6 +375,9 @@ _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.UnloadRequested: _unload_requested,
     ev.RequestRefused: _refused,
     ev.RevisionDeclared: _revision_declared,
+    ev.NodeWentOffline: silences.gone,
+    ev.NodeOfflinePostponed: silences.postponed,
+    ev.MassLossOver: silences.over,
 }
 
 
@@ -381,6 +399,8 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
     """Everything that must hold whenever a command has been decided."""
     state = situation.state
     yield from _invariants(state)
+    if state.mass_loss_until and (state.mass_loss_until, "mass-loss", "") not in state.timers:
+        yield Finding("W", "contact with many nodes counts as lost, and no timer ends that")
     for request in state.requests.values():
         if request.tenant and request.arrival == situation.now and limits_of(state, request.tenant).rate:
             known = state.tenants.get(request.tenant)

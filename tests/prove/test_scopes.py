@@ -148,6 +148,8 @@ def test_mutants_die_by_the_property_that_must_kill_them(mutant: str, scope: str
         ("floor-counts-excluded", "drain-during-load", "S", "below its floor"),
         ("floor-evicts-equals", "reconciler", "S", "evicted for"),
         ("holder-never-lost", "holder-lost-against-release", "W", "nothing will ever end them"),
+        ("mass-loss-believed", "mass-loss", "S", "it is believed that all of them are gone"),
+        ("all-gone-at-once", "mass-loss", "S", "in the same moment"),
         ("pin-ignored", "reconciler", "S", "is evicted for"),
         ("prefix-kept-after-loss", "prefix-affinity", "S", "holds prompts"),
         ("priority-inverted", "reconciler", "S", "is evicted for"),
