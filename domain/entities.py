@@ -237,6 +237,9 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     loaded_at: int = 0
     used_at: int = 0
     """When it was last locked or released; 0 when never used."""
+    uses: int = 0
+    """Its recent uses as they were in the turnover ``uses_at``; read them by ``recent_use.recent_uses``."""
+    uses_at: int = 0
     evictable_at: int = 0
     idle_seen_at: int = 0
     """When it was last found idle and kept; it is not looked at for that again until it is used."""

@@ -13,6 +13,7 @@ from .claims import Claim, total
 from .entities import Model, Node, Phase, Replica
 from .memory import fit_after, least_share
 from .placement import may_host, staging_need
+from .recent_use import reload_cost
 from .shrinking import counts, floor_of
 from .state import State
 from .units import FOREVER, format_instant
@@ -20,9 +21,10 @@ from .units import FOREVER, format_instant
 EXACT_NODES = 64
 """Up to so many open candidates every one is weighed; beyond, a bounded search by reload cost goes first."""
 COMPARED_MODELS = 16
-"""So many models whose replicas cost the same to reload are compared by recency in the bounded search."""
+"""So many models are compared with the first that has a victim in the bounded search."""
 EXACT_REPLICAS = 12
-"""Up to so many possible victims on a node every combination is weighed; beyond, the largest are taken first."""
+"""Up to so many possible victims on a node every combination is weighed; beyond, every single one, and then the largest
+together."""
 
 
 class Eviction(msgspec.Struct, frozen=True, gc=False):
@@ -97,7 +99,10 @@ def loaded_on_candidates(state: State, model: Model) -> int:
 
 
 def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:
-    """The smallest victim set on one of the model's open candidates, cheapest to reload, then least recently used."""
+    """The smallest victim set on one of the model's open candidates, cheapest to reload, then least recently used.
+
+    What a reload costs is weighed by recent use, as :mod:`interlock.domain.recent_use` counts it.
+    """
     search = Search()
     nodes = state.candidates(model).open
     if len(nodes) > EXACT_NODES and _search_by_cost(state, model, now, search, strictly=strictly):
@@ -131,15 +136,15 @@ def _weigh_sets(
     Where the node takes no such number of evictions now, it is only noted from when on it does.
     """
     counted = counted_evictions(state, node, now)
-    possible.sort(key=lambda replica: (reload_cost(replica), replica.used_at, replica.serial))
+    possible.sort(key=lambda replica: (reload_cost(state, replica), replica.used_at, replica.serial))
     exact = len(possible) <= EXACT_REPLICAS
     if not exact:
-        possible.sort(key=lambda replica: -reload_cost(replica))
+        possible.sort(key=lambda replica: -total(replica.claim))
     largest = len(search.best.victims) if search.best else len(possible)
     for size in range(1, min(largest, len(possible)) + 1):
         until = evictable_from(state, counted, size)
         found, into = False, Search() if until else search
-        for victims in combinations(possible, size) if exact else (tuple(possible[:size]),):
+        for victims in combinations(possible, size) if exact or size == 1 else (tuple(possible[:size]),):
             found |= _weigh_set(state, model, node, victims, disk, into)
         if found and until:
             _note_bound(search, node, len(counted), until)
@@ -170,7 +175,7 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
     if found is None:
         return False
     recency = max(replica.used_at for replica in victims)
-    cost = (len(victims), sum(map(reload_cost, victims)), recency, node.name)
+    cost = (len(victims), sum(reload_cost(state, replica) for replica in victims), recency, node.name)
     if search.best is None or cost < search.cost:
         index = next(i for i in range(len(slots) + 1) if i not in slots)
         ids = tuple(replica.id for replica in victims)
@@ -190,30 +195,25 @@ def _floors_hold(state: State, victims: tuple[Replica, ...]) -> bool:
     return True
 
 
-def reload_cost(replica: Replica) -> int:
-    """What loading it again would move, in bytes; time is this over the node's load rate."""
-    return total(replica.claim)
-
-
 def _search_by_cost(state: State, model: Model, now: int, search: Search, *, strictly: bool) -> bool:
-    """In a large cluster: the cheapest single victim, models by reload cost and each model's idle replicas by recency.
+    """In a large cluster: a cheap single victim, models by size and each model's idle replicas by recency.
 
-    The first find is the cheapest; models of the same cost are compared with it by recency, up to a bound. Returns
-    False when no single replica makes room, and the exact search has to look for sets.
+    No replica costs less than its size, so that models are compared with the best find until they are larger than it
+    costs, up to a bound. Returns False when no single replica makes room, and the exact search has to look for sets.
     """
     least = least_share(model.declared_spec)
     open_nodes = state.candidates(model).keys
     roomiest = -state.candidates(model).open[0][0]
     start = bisect_left(state.warm_by_size, (least - roomiest, ""))
     compared = 0
-    for cost, name in islice(state.warm_by_size, start, None):
-        if search.best is not None and (cost > search.cost[1] or compared >= COMPARED_MODELS):
+    for size, name in islice(state.warm_by_size, start, None):
+        if search.best is not None and (size > search.cost[1] or compared >= COMPARED_MODELS):
             break
         compared += search.best is not None
         for _, _, replica_id, _ in state.warm[name].buckets.get(0, ()):
             replica = state.replicas[replica_id]
-            free = -open_nodes[replica.node][0] if replica.node in open_nodes else -cost
-            if free + cost < least or why_not_victim(state, replica, model, now, strictly=strictly):
+            free = -open_nodes[replica.node][0] if replica.node in open_nodes else -size
+            if free + size < least or why_not_victim(state, replica, model, now, strictly=strictly):
                 continue
             node = state.nodes[replica.node]
             if node.name in search.bounded:

@@ -11,16 +11,18 @@ import msgspec
 from . import affinity, contact, eviction, placement
 from .anti_affinity import kept_away
 from .churn import explain_bound
+from .claims import total
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction, Search
 from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation
 from .placement import Choice, Room
+from .recent_use import recent_uses
 from .refusals import RefusalCode
 from .scoring import AVOIDED, Standing, in_words
 from .shrinking import copies
 from .state import State
 from .survey import noted, room_verdict, survey, survey_warm
-from .units import FOREVER
+from .units import FOREVER, format_size
 
 TIE_SCAN, TIE_SCAN_LARGE = 16, 2
 """So many replicas that tie on locks and recency are compared by free memory; fewer in a large cluster, where each one
@@ -287,9 +289,16 @@ def _victim_note(state: State, replica_id: str, model: Model, chosen: Eviction, 
     replica = state.replicas[replica_id]
     name = f"{replica.model} ({replica_id})"
     if replica_id in chosen.victims:
-        return f"evicts {name}"
+        return f"evicts {name}: {_worth(state, replica)}"
     why = eviction.why_not_victim(state, replica, model, now, strictly=strictly)
-    return f"keeps {name}: {why or 'dearer to reload, or used more recently'}"
+    return f"keeps {name}: {why or _worth(state, replica) + ', so that its leaving would cost more'}"
+
+
+def _worth(state: State, replica: Replica) -> str:
+    """What its leaving costs, in words: the size that loading it again would move, and how much it was used lately."""
+    uses = recent_uses(state, replica)
+    lately = f"served {uses} lately" if uses else "not used lately"
+    return f"{format_size(total(replica.claim))}, {lately}"
 
 
 # --- refusals that no waiting cures ---------------------------------------------------------------------------------

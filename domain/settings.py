@@ -86,6 +86,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The pause after the first failed load of a model; it doubles with every further one, up to five minutes."""
     disk_margin: int = GIB
     """How much of a node's disk staging leaves free."""
+    recent_uses: int = 255
+    """Up to so many of the requests that a replica has served lately protect it from making room; "off": none does, and
+    only its size and the moment of its last use count."""
     evictions_per_node: int = 8
     """How many evictions a node takes within ``eviction_window``; "off" sets no bound."""
     eviction_window: int = 1 * MINUTE
@@ -109,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _LEAST = {
     "queue_limit": 0, "load_attempts": 1, "growth_per_tick": 1, "prefix_affinity": 0, "mass_loss_share": 0,
-    "tenant_limit": 0, "tenant_burst": 1, "model_queue_limit": 0,
+    "tenant_limit": 0, "tenant_burst": 1, "model_queue_limit": 0, "recent_uses": 0,
     "evictions_per_node": 0, "thrash_cycles": 0,
     "tenant_priority": -HIGHEST_PRIORITY,
 }  # fmt: skip
@@ -117,7 +120,7 @@ _LEAST = {
 _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit", "model_queue_limit"})
 _RATES = frozenset({"quiet_load_rate", "slowest_load_rate"})
 _SIZES = frozenset({"disk_margin"})
-_OFF_AT_ZERO = frozenset({"prefix_affinity", "mass_loss_share", "evictions_per_node", "thrash_cycles"})
+_OFF_AT_ZERO = frozenset({"prefix_affinity", "mass_loss_share", "evictions_per_node", "thrash_cycles", "recent_uses"})
 
 
 _TEXTS: dict[str, Callable[[object], str]] = {"placement": parse_placement, "placement_profiles": parse_profiles}

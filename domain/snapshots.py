@@ -47,6 +47,9 @@ class StateImage(msgspec.Struct, frozen=True):
     tenants: list[Tenant] = []
     thrashings: int = 0
     evictions: list[tuple[str, list[int]]] = []
+    turnovers: int = 0
+    evicted_in_turnover: int = 0
+    past_uses: list[tuple[str, int, int]] = []
 
 
 class EngineImage(msgspec.Struct, frozen=True):
@@ -92,6 +95,9 @@ def image_of_state(state: State) -> StateImage:
         prefixes=[(replica, list(marks)) for replica, (_, marks, _) in state.prefixes.held.items()],
         thrashings=state.thrashings,
         evictions=[(name, list(state.evictions[name])) for name in sorted(state.evictions)],
+        turnovers=state.turnovers,
+        evicted_in_turnover=state.evicted_in_turnover,
+        past_uses=[(name, *state.past_uses[name]) for name in sorted(state.past_uses)],
     )
 
 
@@ -128,6 +134,8 @@ def state_from(image: StateImage) -> State:
     state.tenants_due = sorted((tenant.due, tenant.name) for tenant in image.tenants if tenant.due)
     state.thrashings = image.thrashings
     state.evictions = {name: tuple(counted) for name, counted in image.evictions}
+    state.turnovers, state.evicted_in_turnover = image.turnovers, image.evicted_in_turnover
+    state.past_uses = {name: (uses, turnover) for name, uses, turnover in image.past_uses}
     for model in image.models:
         _restore_model(state, model)
     for node in image.nodes:

@@ -100,7 +100,7 @@ class WarmSet:
 _MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
-    "parked", "everywhere", "frozen", "idle_timers", "over_budget", "evictions",
+    "parked", "everywhere", "frozen", "idle_timers", "over_budget", "evictions", "past_uses",
     "groups", "grouped", "staged_at", "tenants", "live_of_tenant", "silent", "offline",
 )  # fmt: skip
 
@@ -113,6 +113,8 @@ class State:
     Counters: ``arrivals`` and ``reservations`` give requests and replicas their serial numbers; ``thrashings`` says
     how often a model was found in a cycle of evictions and loads.
     ``evictions``: node to the instants until which each of its latest evictions counts against its bound.
+    ``turnovers`` and ``evicted_in_turnover`` age recent uses; ``past_uses``: model to what was left of them when it was
+    evicted, and the turnover of that moment.
     ``mass_loss_until`` is not 0 while contact with many nodes is lost; ``mass_loss_turns`` nodes got a later end.
     Indexes (maps used as ordered sets have None as values):
 
@@ -137,8 +139,8 @@ class State:
     """
 
     __slots__ = (
-        *_MAPS, "approved", "arrivals", "mass_loss_turns", "mass_loss_until", "prefixes", "reservations", "settings",
-        "tenants_due", "thrashings", "timers", "warm_by_size",
+        *_MAPS, "approved", "arrivals", "evicted_in_turnover", "mass_loss_turns", "mass_loss_until", "prefixes",
+        "reservations", "settings", "tenants_due", "thrashings", "timers", "turnovers", "warm_by_size",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -147,6 +149,7 @@ class State:
         self.reservations = 0
         self.mass_loss_until = self.mass_loss_turns = 0
         self.thrashings = 0
+        self.turnovers = self.evicted_in_turnover = 0
         self.nodes: dict[str, Node] = {}
         self.models: dict[str, Model] = {}
         self.aliases: dict[str, str] = {}
@@ -172,6 +175,7 @@ class State:
         self.parked: dict[str, None] = {}
         self.everywhere: dict[str, None] = {}
         self.evictions: dict[str, tuple[int, ...]] = {}
+        self.past_uses: dict[str, tuple[int, int]] = {}
         self.idle_timers: dict[str, int] = {}
         self.over_budget: dict[str, None] = {}
         self.groups: dict[str, dict[str, tuple[int, int]]] = {}
@@ -193,6 +197,8 @@ class State:
         copy.mass_loss_until, copy.mass_loss_turns = self.mass_loss_until, self.mass_loss_turns
         copy.silent, copy.offline = self.silent.copy(), self.offline.copy()
         copy.thrashings, copy.evictions = self.thrashings, self.evictions.copy()
+        copy.turnovers, copy.evicted_in_turnover = self.turnovers, self.evicted_in_turnover
+        copy.past_uses = self.past_uses.copy()
         copy.approved, copy.timers = self.approved.copy(), self.timers.copy()
         copy.warm_by_size, copy.frozen = self.warm_by_size.copy(), self.frozen.copy()
         copy.nodes, copy.models, copy.aliases = self.nodes.copy(), self.models.copy(), self.aliases.copy()

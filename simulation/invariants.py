@@ -28,6 +28,7 @@ from .pools import could_lie_in, wrong_claim
 from .prefix_rules import PrefixRules
 from .queueing import Queues
 from .tenancy import Tenants
+from .use_rules import UseRules
 
 VIOLATIONS_KEPT = 20
 """So many of each property."""
@@ -91,7 +92,7 @@ class Invariants:
         self._at = 0
         self.node_rules = NodeRules(self)
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
-        for rules in (self.node_rules, PrefixRules(self)):
+        for rules in (self.node_rules, PrefixRules(self), UseRules(self)):
             for name in dir(rules):
                 if name.startswith("on_"):
                     self._more.setdefault(getattr(ev, name[3:]), []).append(getattr(rules, name))

@@ -35,7 +35,7 @@ from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
 
-from . import log, node_mutations, placement_mutations, prefix_mutations, world, writer
+from . import log, node_mutations, placement_mutations, prefix_mutations, use_mutations, world, writer
 from .patching import Patches
 
 Make = Callable[[Patches], None]
@@ -753,5 +753,6 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     *node_mutations.ROWS,
     *placement_mutations.ROWS,
     *prefix_mutations.ROWS,
+    *use_mutations.ROWS,
 )
 """Each mutant with the property that must kill it, the scenario that shows it, and whether it is in the core."""

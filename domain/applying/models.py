@@ -94,6 +94,7 @@ def _model_removed(state: State, event: ev.ModelRemoved) -> None:
     model = state.models.pop(event.model)
     state.parked.pop(event.model, None)
     state.everywhere.pop(event.model, None)
+    state.past_uses.pop(event.model, None)
     for alias in model.aliases:
         state.aliases.pop(alias, None)
     _reindex_replicas_of(state, event.model)

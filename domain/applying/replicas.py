@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from interlock.domain import events as ev
 from interlock.domain.claims import Claim
 from interlock.domain.entities import Phase, Replica, Request, RequestStatus
+from interlock.domain.recent_use import count_eviction, count_use, remember_uses
 from interlock.domain.state import State
 from interlock.domain.timers import arm_idle, arm_idle_of
 from interlock.domain.units import FOREVER
@@ -122,7 +123,7 @@ def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
         state.nodes[event.node] = replace(state.nodes[event.node], load_rate=event.load_rate)
     if model is not None and (model.failures or model.failed_nodes or model.churn != event.churn):
         put_model(state, replace(model, failures=0, failure="", failed_nodes=(), retry_at=0, churn=event.churn))
-    put_replica(state, replica)
+    put_replica(state, remember_uses(state, replica))
     arm_idle(state, replica)
     arm_idle_of(state, event.model)
 
@@ -175,17 +176,17 @@ def _replica_locked(state: State, event: ev.ReplicaLocked) -> None:
     if held is None:
         held = state.locks[event.replica] = {}
     held[event.request] = None
-    _used(state, event.replica, event.at)
+    _used(state, count_use(state, state.replicas[event.replica], event.at))
     if event.prefix:
         state.prefixes.note(event.model, event.replica, event.prefix)
 
 
-def _used(state: State, replica_id: str, at: int) -> None:
+def _used(state: State, replica: Replica) -> None:
     """The replica was used now, and its number of locks has changed."""
-    replica = state.replicas[replica_id] = replace(state.replicas[replica_id], used_at=at)
+    state.replicas[replica.id] = replica
     warm = state.warm.get(replica.model)
-    if warm is not None and replica_id in warm.where:
-        warm.put(replica, len(state.locks.get(replica_id, ())))
+    if warm is not None and replica.id in warm.where:
+        warm.put(replica, len(state.locks.get(replica.id, ())))
 
 
 @applies(ev.ReplicaReleased)
@@ -198,7 +199,7 @@ def _replica_released(state: State, event: ev.ReplicaReleased) -> None:
     del held[event.request]
     if not held:
         del state.locks[request.replica]
-    _used(state, request.replica, event.at)
+    _used(state, replace(state.replicas[request.replica], used_at=event.at))
     if not held:
         arm_idle(state, state.replicas[request.replica])
 
@@ -210,6 +211,7 @@ def _replica_found_idle(state: State, event: ev.ReplicaFoundIdle) -> None:
 
 @applies(ev.ReplicaEvicted)
 def _replica_evicted(state: State, event: ev.ReplicaEvicted) -> None:
+    count_eviction(state, state.replicas[event.replica])
     replica = replace(
         state.replicas[event.replica],
         phase=Phase.UNLOADING,

@@ -17,6 +17,7 @@ from interlock.domain.churn import live_churn
 from interlock.domain.commands import Command
 from interlock.domain.entities import Model, Node, Phase, Replica, Request, RequestStatus
 from interlock.domain.loads import operation
+from interlock.domain.recent_use import past_uses, recent_uses
 from interlock.domain.settings import Settings
 from interlock.domain.shrinking import idle_since, idle_unload_of
 from interlock.domain.state import State
@@ -47,6 +48,8 @@ REPLICA_LEFT_OUT = {
     "reason": "words for people",
     "loaded_at": "kept in how long it is idle",
     "used_at": "kept as a rank",
+    "uses": "kept as recent uses",
+    "uses_at": "kept in recent uses",
     "idle_seen_at": "kept as whether it was looked at when it was due",
     "revision": "kept as declared, serving or neither",
 }
@@ -204,6 +207,10 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
         if churn is not None:
             cycles = min(churn.cycles, state.settings.thrash_cycles)
             row += (-churn.evicted - 2, cycles, instants.of(churn.until))
+        if past := past_uses(state, name):
+            row.append(-1_000 - past)
+    if state.settings.recent_uses:
+        row.append(state.evicted_in_turnover)
     for name in sorted(state.nodes):
         node = state.nodes[name]
         row.append(words.of_node(node))
@@ -255,6 +262,8 @@ def _add_replicas(
         if replica.phase is Phase.LOADED:
             since = idle_since(replica)
             row += (instants.of(replica.evictable_at), uses.index(replica.used_at), idle.index(since))
+            if settings.recent_uses:
+                row.append(recent_uses(state, replica))
             for delay in (settings.scale_down_delay, idle_unload_of(state, model) if model else FOREVER):
                 row.append((since + delay <= now) + 2 * (replica.idle_seen_at >= since + delay))
             continue

@@ -37,6 +37,19 @@ TURNS: Change = {
     ],
 }
 """The same two in turns, so that each evicts the other every time."""
+SWEEP: Change = {
+    **ONE_NODE,
+    "models": [
+        {"name": name, "backend": "x", "vram": vram, "service_time": "500ms"}
+        for name, vram in (("m", "9GiB"), ("b", "10GiB"), ("c", "10GiB"))
+    ],
+    "requests": [
+        {"model": "m", "at": "1s", "count": 30, "every": "4s"},
+        {"model": "b", "at": "1m"},
+        {"model": "c", "at": "2m"},
+    ],
+}
+"""A small popular model, and two large ones that are asked for once."""
 CROWD: Change = {**ONE_NODE, "requests": [{"model": "m", "at": "1s", "count": 30, "every": "1s"}], **LONG}
 """Far more requests than the one replica can serve."""
 SLOW: Change = {**ONE_NODE, "nodes.0.load_rate": "80MiB/s", "scheduler.load_silence": "30s"}
@@ -154,6 +167,7 @@ SETTINGS = [
     Row("scheduler.placement", {"scheduler.placement": "pack"}, setup=UNEVEN),
     Row("scheduler.placement_profiles", {"scheduler.placement_profiles": "mine: pack 1"},
         {"scheduler.placement_profiles": "mine: spread 1"}, {**UNEVEN, "scheduler.placement": "mine"}),
+    Row("scheduler.recent_uses", {"scheduler.recent_uses": "off"}, setup=SWEEP),
     Row("scheduler.evictions_per_node", {"scheduler.evictions_per_node": 2}, setup=TURNS),
     Row("scheduler.eviction_window", {"scheduler.eviction_window": "20s"},
         setup={**TURNS, "scheduler.evictions_per_node": 2}),
