@@ -16,6 +16,7 @@ from interlock.domain import churn, eviction
 from interlock.domain.errors import NotFound
 from interlock.domain.eviction import Search
 
+from . import use_rules
 from .patching import Patches
 
 Order = Callable[[Any, Any, int], Any]
@@ -86,6 +87,7 @@ def _in_order(patches: Patches, order: Order) -> None:
                     break
         return search
 
+    patches.attribute(use_rules, "NODES_JUDGED", 0)  # who goes first is what differs
     patches.swap(eviction._weigh_sets, gather)
     patches.swap(eviction.find_victims, find)
 
