@@ -39,6 +39,7 @@ def full(engine: Engine, picture: Picture) -> Iterator[Finding]:
     for replica_id in state.replicas.keys() - picture.replicas.keys():
         yield "S", f"{replica_id} is in the state and gone by the events", replica_id
     yield from _books(state)
+    yield from _unheld(state, picture)
     for replica_id in state.prefixes.held:
         known = picture.replicas.get(replica_id)
         if known is None or known.phase != "loaded":
@@ -76,6 +77,21 @@ def _books(state: State) -> Iterator[Finding]:
     for replica_id in state.locks.keys() | locks.keys():
         if set(state.locks.get(replica_id, ())) != locks.get(replica_id, set()):
             yield "S", f"{replica_id}: requests in flight are not its live locks", replica_id
+
+
+def _unheld(state: State, picture: Picture) -> Iterator[Finding]:
+    """What a load is still owed is memory of victims that are still there: what is freed is held for the load."""
+    leaving: dict[str, dict[int, int]] = {}
+    for victim in picture.replicas.values():
+        if victim.beneficiary:
+            at_victims = leaving.setdefault(victim.beneficiary, {})
+            for pool, size in victim.claim:
+                at_victims[pool] = at_victims.get(pool, 0) + size
+    for replica_id, replica in state.replicas.items():
+        at_victims = leaving.get(replica_id, {}) if replica.owed_in else {}
+        if any(size > at_victims.get(pool, 0) for pool, size in replica.owed_in):
+            text = f"what was freed on {replica.node} for {replica_id} of {replica.model} is not held for it"
+            yield "S", text, replica_id
 
 
 def forgotten(state: State, now: int) -> Iterator[Finding]:

@@ -179,12 +179,10 @@ class Picture:
         return None
 
     def loaded_on_candidates(self, model: ModelView) -> int:
-        """Loaded replicas on the model's candidates."""
-        return sum(
-            1
-            for replica in model.replicas.values()
-            if replica.phase == "loaded" and self.candidate(model, self.nodes.get(replica.node))
-        )
+        """Loaded replicas on the model's candidates that keep theirs: what is on a drained node is leaving."""
+        loaded = [replica.node for replica in model.replicas.values() if replica.phase == "loaded"]
+        nodes = [self.nodes.get(name) for name in loaded]
+        return sum(node is not None and node.keeps_replicas and self.candidate(model, node) for node in nodes)
 
     def members(self, model: ModelView, node: NodeView, *, insisting: bool = False) -> int:
         """Replicas of the model's anti-affinity group on the node; ``insisting``: those that bar it from there."""

@@ -62,21 +62,26 @@ class Prologue:
             node = self.cluster.add(spec)
             if spec.up:
                 self._decided(world.register(node.worker, approve=spec.approved), f"node {spec.name}")
+        self.declare()
+        for replica in self.scenario.replicas:
+            self._loaded(replica)
+
+    def declare(self) -> None:
+        """The models, all of them before anything is looked at."""
         for model in self.scenario.models:
             command = DeclareModel(
                 model=model.name, spec=model.spec, scheduling=model.scheduling, aliases=model.aliases
             )
             self._decided(command, f"model {model.name}")
-        for replica in self.scenario.replicas:
-            self._loaded(replica)
 
     def _decided(self, command: Command, what: str) -> None:
         try:
-            self._take(decide(self.engine.state, command, START).events)
+            self.take(decide(self.engine.state, command, START).events)
         except InterlockError as error:
             raise UnreadableFile(f"{self.scenario.name}: {what}: {error.message}", cure=error.cure) from None
 
-    def _take(self, events: Iterable[ev.Event]) -> None:
+    def take(self, events: Iterable[ev.Event]) -> None:
+        """Let these have happened, without what would follow from them."""
         ledger = self.engine.ledger
         for event in events:
             recorded = ledger.record(event, self._envelope, len(self.events), "scenario")
@@ -133,4 +138,4 @@ class Prologue:
             events.append(locked)
             if spec.busy_for < FOREVER:
                 self.busy.append((spec.busy_for, request))
-        self._take(events)
+        self.take(events)

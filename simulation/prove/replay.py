@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
@@ -22,6 +21,7 @@ from interlock.domain.commands import (
     AcquireLock,
     AnyReply,
     Command,
+    DeclareModel,
     Envelope,
     Locked,
     LoseHolder,
@@ -31,7 +31,8 @@ from interlock.domain.commands import (
     Review,
 )
 from interlock.domain.effects import Effect, InstallBackend, LoadModel, ReplicaEffect, StageModel
-from interlock.domain.entities import RequestStatus
+from interlock.domain.engine import Outcome
+from interlock.domain.entities import RequestStatus, Scheduling
 from interlock.domain.settings import Settings
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER, HOUR, SECOND
@@ -43,9 +44,9 @@ from interlock.simulation.gateways import GATEWAYS, Call, Gateways
 from interlock.simulation.harness import Harness, Options
 from interlock.simulation.invariants import IDLE_ROUNDS_MAX, Invariants
 from interlock.simulation.operators import Operators
-from interlock.simulation.prologue import BACKGROUND
+from interlock.simulation.prologue import BACKGROUND, Prologue
 from interlock.simulation.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario
-from interlock.simulation.writer import Writer
+from interlock.simulation.writer import Sent, Writer
 
 from .actions import BUSY_FOREVER, Key, holder_named, rival_of
 from .counterexample import Counterexample, Run, follow, plays, solve
@@ -100,12 +101,14 @@ def write_script(scope: Scope, shown: Counterexample) -> Script | None:
     if found is None:
         return None
     run, schedule, rounds = found
-    return Script(run, _cues(run, schedule), schedule[-1] + SECOND, rounds, shown.property == "Q")
+    settles = shown.property in ("Q", "W")
+    return Script(run, _cues(run, schedule), schedule[-1] + SECOND, rounds, settles)
 
 
 def play(script: Script) -> Replayed:
     """Have the harness follow the script, with the mutant that is in place now, if any."""
-    # Whether effects end is seen only when what goes on is left to itself; a request's rounds are seen at once.
+    # Whether effects end, and what waits for ever, is seen only when what goes on is left to itself; a request's rounds
+    # are seen at once.
     played = Replay(scenario_of(script.run.scope, script.duration), script)
     played.run()
     broken: dict[str, list[str]] = {}
@@ -209,18 +212,32 @@ def _gist(event: ev.Event) -> str:
 # --- the harness with a script --------------------------------------------------------------------------------------
 
 
-class ScriptedWriter(Writer):
-    """A writer that begins as the scope does: models that are loaded at the beginning are not looked at for that."""
+class ScopePrologue(Prologue):
+    """Only the models that stand at the beginning are known before it, and may run anywhere: they stand already."""
 
-    standing_already: frozenset[str] = frozenset()
+    def declare(self) -> None:
+        """Those that stand."""
+        standing = dict.fromkeys(replica.model for replica in self.scenario.replicas)
+        specs = {model.name: model.spec for model in self.scenario.models}
+        for name in standing:
+            self.take([ev.ModelDeclared(at=START, model=name, spec=specs[name], scheduling=Scheduling())])
+
+
+class ScriptedWriter(Writer):
+    """A writer that begins as the scope does."""
+
+    beginning: Callable[[], None]
 
     def submit(self, envelope: Envelope, on_reply: Callable[[AnyReply], None] | None = None) -> None:
-        """Have a command decided; of the run's first look at everything, what the scope's beginning has of it."""
-        command = envelope.command
-        if envelope.command_id == "begin" and isinstance(command, Review):
-            models = tuple(name for name in command.models if name not in self.standing_already)
-            envelope = replace(envelope, command=replace(command, models=models))
-        super().submit(envelope, on_reply)
+        """Have a command decided; in place of the run's first look at everything, what the scope begins with."""
+        if envelope.command_id == "begin":
+            self.beginning()
+        else:
+            super().submit(envelope, on_reply)
+
+    def note(self, outcome: Outcome) -> None:
+        """Something has happened that nobody decided."""
+        self._when_durable(Sent(Envelope(command_id="noted", command=Review(change="epoch", cause="scope"))), outcome)
 
 
 class ScriptedCluster(VirtualCluster):
@@ -317,12 +334,14 @@ class ScriptedGateways(Gateways):
 class Replay(Harness):
     """A run that follows a script. ``diverged`` tells the first step that was not possible."""
 
+    told_before = ScopePrologue
+
     def __init__(self, scenario: Scenario, script: Script) -> None:
         super().__init__(scenario, Options(settle=script.settles))
         like = script.run
         self.writer: ScriptedWriter = ScriptedWriter(self.clock, self.log, self.streams, self)
         self.cues = script.cues
-        self.writer.standing_already = frozenset(replica.model for replica in scenario.replicas)
+        self.writer.beginning = self._declare
         self.like = like
         self.diverged = ""
         self.mail: list[Command] = []
@@ -344,6 +363,17 @@ class Replay(Harness):
         for cue in self.cues:
             self.clock.at(START + cue.at, self._play, cue)
         self.clock.at(START + self.duration, self.cluster.let_go)
+
+    def _declare(self) -> None:
+        """One model after the other, each with what follows from it; what stands gets its own scheduling, and stays."""
+        for model in self.like.scope.models:
+            engine = self.engine
+            if model.name in engine.state.models:
+                own = ScopePrologue(engine, self.cluster, self.scenario)
+                own.take([ev.ModelSchedulingChanged(at=START, model=model.name, scheduling=model.scheduling)])
+                self.writer.note(own.outcome)
+            else:
+                self.say(DeclareModel(model=model.name, spec=model.spec, scheduling=model.scheduling))
 
     def told(self) -> list[ev.Event]:
         """Every event since the beginning."""

@@ -76,6 +76,7 @@ def test_the_loop_of_the_incident_is_told_in_its_own_words() -> None:
         ("declare-always-edits", "impossible", "S"),
         ("evict-and-reserve-apart", "two-models-one-slot", "S"),
         ("give-up-leaves-running", "orin-thor", "Q"),
+        ("hold-forgotten", "two-models-one-slot", "S"),
         ("join-failed-load", "orin-thor", "W"),
         ("scale-down-at-once", "growth", "S"),
         ("silence-unwatched", "two-models-one-slot", "W"),
@@ -91,6 +92,7 @@ def test_a_way_without_a_cycle_replays_too(mutant: str, scope: str, broken: str)
     seen = played(script, mutant)
     assert (name, seen.diverged) == (broken, "")
     assert seen.broken[broken]
+    assert played(script, None).broken == {}
 
 
 @pytest.mark.slow
@@ -108,6 +110,9 @@ def test_a_way_without_a_cycle_replays_too(mutant: str, scope: str, broken: str)
         ("double-release", "holder-lost-against-release", "S"),
         ("drain-keeps-routing", "drain-during-load", "S"),
         ("stale-revision-served", "revision-under-load", "S"),
+        ("floor-counts-excluded", "drain-during-load", "S"),
+        ("holder-never-lost", "holder-lost-against-release", "W"),
+        ("pin-ignored", "reconciler", "S"),
     ],
 )
 def test_longer_ways_replay_too(mutant: str, scope: str, broken: str) -> None:
