@@ -228,6 +228,16 @@ def floor_counts_excluded(patches: Patches) -> None:
     patches.swap(eviction.loaded_on_candidates, loaded_anywhere)
 
 
+def floor_forgotten_after_edit(patches: Patches) -> None:
+    """A model that was edited is no longer kept at its floor: what leaves with the old revision is not replaced."""
+    keep = reconcile.keep_floor
+
+    def once(at: Any, model: Any, command: Any, now: int) -> Any:
+        return keep(at, model, command, now) if model.declared == 1 else []
+
+    patches.swap(keep, once)
+
+
 def cold_before_warm(patches: Patches) -> None:
     """A replica that has come free goes to a cold model, while its own model's requests wait for it."""
     let_go, why_not, review = requests.let_go, eviction.why_not_victim, reconcile.review
@@ -700,6 +710,7 @@ ALL: tuple[tuple[Make, str, str, bool], ...] = (
     (empty_backend_scaleup, "Q", "orin-thor", True),
     (evict_outside_candidates, "S", "victim-elsewhere", True),
     (floor_counts_excluded, "S", "floor-elsewhere", True),
+    (floor_forgotten_after_edit, "W", "rollout-under-faults", True),
     (evict_and_reserve_apart, "S", "victim-revived", True),
     (load_not_reserved, "U", "evicted-before-first-request", True),
     (unbounded_retry, "T", "many-backends-gone", True),

@@ -153,13 +153,18 @@ class NodeRules:
     # --- moving while contact is lost -------------------------------------------------------------------------------
 
     def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:
-        """A model whose copies may be where nobody is heard gets another for a request alone, and evicts nobody."""
+        """A model whose copies may be where nobody is heard does not grow, and evicts nobody.
+
+        Copies there count for its floor. What has left elsewhere, as an old revision does, may be replaced.
+        """
         self._promise(event)
         model = self.court.picture.models.get(event.model)
         if model is None or event.at >= self.disbelieved_until:
             return
         unheard = any(self._is_silent(replica.node) for replica in model.replicas.values())
-        grows = self.court.picture.has_live_copy(model, but=event.replica)
+        picture = self.court.picture
+        grows = picture.has_live_copy(model, but=event.replica)
+        grows &= picture.copies(model, but=event.replica) >= picture.floor(model)
         if unheard and (event.victims or (grows and event.revision == model.serving)):
             text = f"{event.model} is moved to {event.node} while its copies may be where contact is lost"
             self.court.breach("S", text, event.replica)

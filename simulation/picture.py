@@ -184,6 +184,12 @@ class Picture:
         nodes = [self.nodes.get(name) for name in loaded]
         return sum(node is not None and node.keeps_replicas and self.candidate(model, node) for node in nodes)
 
+    def copies(self, model: ModelView, but: str = "") -> int:
+        """Replicas that count for the model's floor, loaded or on their way."""
+        staying = [r.node for r in model.replicas.values() if r.id != but and r.phase != "unloading"]
+        nodes = [self.nodes.get(name) for name in staying]
+        return sum(node is not None and node.keeps_replicas and self.candidate(model, node) for node in nodes)
+
     def members(self, model: ModelView, node: NodeView, *, insisting: bool = False) -> int:
         """Replicas of the model's anti-affinity group on the node; ``insisting``: those that bar it from there."""
         group = model.scheduling.anti_affinity
