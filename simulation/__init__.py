@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .scenario import Scenario
+from .reading.scenario import Scenario
 
 if TYPE_CHECKING:
     from .api import Result, run

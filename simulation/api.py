@@ -21,9 +21,9 @@ from interlock.domain.units import SECOND, format_instant
 
 from .clock import START
 from .harness import Harness, Options
-from .mutants import activate
+from .mutants.catalogue import activate
+from .reading.scenario import Scenario
 from .report import report
-from .scenario import Scenario
 
 
 class Result:

@@ -15,10 +15,10 @@ from interlock.domain.errors import UnreadableFile, UsageError
 from interlock.domain.units import SECOND, format_duration
 
 from .clock import START, Clock, Streams, draw
-from .fields import Distribution
 from .prompts import Chain, Talk, conversation
-from .scenario import Bursts, RequestSpec, Scenario, WorkloadSpec
-from .traces import Arrival, guess_format, read_trace
+from .reading.fields import Distribution
+from .reading.scenario import Bursts, RequestSpec, Scenario, WorkloadSpec
+from .reading.traces import Arrival, guess_format, read_trace
 
 
 def with_trace(scenario: Scenario, trace: str) -> Scenario:

@@ -10,9 +10,9 @@ import simpy
 from interlock.domain.entities import LoadSpec, Scheduling
 from interlock.domain.units import DAY, GIB, SECOND
 
-from .fields import Distribution
 from .harness import Harness, Options
-from .scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario, WorkloadSpec
+from .reading.fields import Distribution
+from .reading.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario, WorkloadSpec
 
 REPLICAS_PER_NODE = 10
 TIMEOUTS_PER_REQUEST = 2

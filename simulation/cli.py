@@ -64,8 +64,8 @@ def simulate(
     """
     from . import api
     from .arrivals import with_trace
-    from .mutants import find
-    from .scenario import Scenario, read_text
+    from .mutants.catalogue import find
+    from .reading.scenario import Scenario, read_text
 
     if mutant is not None:
         find(mutant)
@@ -121,7 +121,7 @@ def _sweep(
 
 
 def _shrink(scenario: Any, result: Any, path: Path) -> None:
-    from . import toml
+    from .reading import toml
     from .shrink import Shrinker
 
     if result.passed:
@@ -142,8 +142,8 @@ def _shrink(scenario: Any, result: Any, path: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="A list of {name, killed, property, found_by, witness}.")
 def mutants(only: tuple[str, ...], as_json: bool) -> int:
     """Seed every known bug, one at a time, and show that the harness finds it."""
-    from .hunt import hunt
-    from .mutants import MUTANTS, find
+    from .mutants.catalogue import MUTANTS, find
+    from .mutants.hunt import hunt
 
     chosen = [find(name) for name in only] or list(MUTANTS.values())
     rows = []
@@ -189,7 +189,7 @@ def compare_command(
     """
     from .compare import FromText, compare, table
     from .policies import POLICIES
-    from .scenario import folder_of, read_text
+    from .reading.scenario import folder_of, read_text
     from .sweep import tell_on_stderr
 
     own_rules.install()

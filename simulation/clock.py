@@ -15,7 +15,7 @@ from simpy.events import Timeout
 
 from interlock.domain.units import FOREVER, parse_instant
 
-from .fields import Distribution
+from .reading.fields import Distribution
 
 START = parse_instant("2026-01-01T00:00:00Z")
 

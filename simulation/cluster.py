@@ -31,8 +31,8 @@ from interlock.domain.units import GIB, SECOND
 
 from . import world
 from .clock import Clock, Streams, draw
-from .fields import Distribution
-from .scenario import NodeSpec
+from .reading.fields import Distribution
+from .reading.scenario import NodeSpec
 from .world import NodeFacts, Worker
 from .writer import Writer
 

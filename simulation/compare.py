@@ -18,7 +18,7 @@ from interlock.domain.units import GIB, SECOND
 from .arrivals import with_trace
 from .harness import Harness, Options
 from .policies import find, in_place
-from .scenario import Scenario
+from .reading.scenario import Scenario
 from .spread import spread
 
 Tell = Callable[[int, int, int], None]

@@ -17,7 +17,7 @@ from random import Random
 
 import msgspec
 
-from .traces import read_trace
+from .reading.traces import read_trace
 
 TOKENS_PER_BLOCK = 64
 SYSTEM_TOKENS = (256, 512, 128, 768, 320, 640, 192, 384)

@@ -14,7 +14,7 @@ from . import world
 from .clock import START, Clock, Streams, draw
 from .cluster import Trouble, VirtualCluster, VirtualNode
 from .gateways import GATEWAYS, Gateways
-from .scenario import INSTANT_FAULTS, NODE_FAULTS, REPLICA_FAULTS, FaultSpec, RandomFaults
+from .reading.scenario import INSTANT_FAULTS, NODE_FAULTS, REPLICA_FAULTS, FaultSpec, RandomFaults
 from .writer import STAGES, Writer
 
 End = Callable[[], object]

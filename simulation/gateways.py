@@ -28,8 +28,8 @@ from interlock.domain.units import FOREVER
 from . import world
 from .clock import Clock, Streams, draw
 from .cluster import VirtualCluster
-from .fields import Distribution
 from .prompts import Chain, PrefixCache
+from .reading.fields import Distribution
 from .writer import Writer
 
 GATEWAYS = 3

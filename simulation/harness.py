@@ -22,18 +22,18 @@ from interlock.domain.recording import Recorded
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, HOUR, SECOND, format_duration
 
-from . import judge
 from .arrivals import Arrivals
 from .clock import START, Clock, Streams
 from .cluster import VirtualCluster
 from .faults import Faults
-from .fields import Distribution
 from .gateways import GATEWAYS, Gateways, Tally
-from .invariants import Invariants
+from .judging import judge
+from .judging.invariants import Invariants
 from .log import Log, state_hash
 from .operators import Operators
 from .prologue import BACKGROUND, Prologue
-from .scenario import Scenario
+from .reading.fields import Distribution
+from .reading.scenario import Scenario
 from .writer import Writer
 
 CHECKPOINT_EVENTS = 5_000

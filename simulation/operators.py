@@ -27,8 +27,8 @@ from interlock.domain.entities import Model
 
 from .clock import START, Clock
 from .cluster import VirtualCluster
-from .fields import Distribution
-from .scenario import AdminSpec, ModelSpec
+from .reading.fields import Distribution
+from .reading.scenario import AdminSpec, ModelSpec
 from .writer import Writer
 
 

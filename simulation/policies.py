@@ -16,8 +16,8 @@ from interlock.domain import churn, eviction
 from interlock.domain.errors import NotFound
 from interlock.domain.eviction import Search
 
-from . import use_rules
-from .patching import Patches
+from .judging import use_rules
+from .mutants.patching import Patches
 
 Order = Callable[[Any, Any, int], Any]
 """What a replica is sorted by, of (replica, beneficiary, now): the first in order goes first."""

@@ -23,7 +23,7 @@ from interlock.domain.units import FOREVER
 from . import world
 from .clock import START
 from .cluster import VirtualCluster
-from .scenario import ReplicaSpec, Scenario
+from .reading.scenario import ReplicaSpec, Scenario
 from .world import Files, Process
 
 BACKGROUND = "background"

@@ -11,7 +11,7 @@ from typing import Any
 from interlock.domain.units import SECOND, format_duration
 
 from .harness import Harness
-from .scenario import FAULT_KINDS, Bound, Scenario
+from .reading.scenario import FAULT_KINDS, Bound, Scenario
 
 INVARIANT = "S"
 MEANINGS = {

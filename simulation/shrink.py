@@ -15,10 +15,10 @@ from typing import Any
 from interlock.domain.errors import InterlockError
 from interlock.domain.units import SECOND, format_duration, parse_duration
 
-from . import toml
 from .api import run
 from .harness import Harness
-from .scenario import PROPERTIES, Scenario
+from .reading import toml
+from .reading.scenario import PROPERTIES, Scenario
 
 LISTS = ("faults", "admin", "workloads", "requests", "replicas", "models", "nodes")
 REQUESTS_LISTED = 400
@@ -182,7 +182,7 @@ def _ending_at(raw: Raw, length: int) -> Raw:
 
 
 def _fault_row(spec: Any) -> Raw:
-    from .scenario import INSTANT_FAULTS
+    from .reading.scenario import INSTANT_FAULTS
 
     row: Raw = {"kind": spec.kind, "at": f"{spec.at}us"}
     if spec.target:

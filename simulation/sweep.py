@@ -13,8 +13,8 @@ from typing import Any
 from interlock.domain.events import EVENT_TYPES
 
 from .api import run
+from .reading.scenario import FAULT_KINDS, Scenario
 from .report import reproduction
-from .scenario import FAULT_KINDS, Scenario
 from .spread import spread
 
 Tell = Callable[[int, int, int], None]

@@ -9,7 +9,7 @@ import click
 
 from interlock.adapters import own_rules
 from interlock.domain.errors import NotFound, UsageError
-from interlock.simulation.mutants import activate, find
+from interlock.simulation.mutants.catalogue import activate, find
 
 from .html import page
 from .report import Report, lines_of, prove

@@ -19,7 +19,7 @@ from interlock.domain.state import State
 from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
-from interlock.simulation.pools import could_lie_in, wrong_claim
+from interlock.simulation.judging.pools import could_lie_in, wrong_claim
 
 from . import silences
 from .situation import Finding, Situation

@@ -42,10 +42,10 @@ from interlock.simulation.cluster import VirtualCluster, VirtualNode
 from interlock.simulation.faults import Faults
 from interlock.simulation.gateways import GATEWAYS, Call, Gateways
 from interlock.simulation.harness import Harness, Options
-from interlock.simulation.invariants import IDLE_ROUNDS_MAX, Invariants
+from interlock.simulation.judging.invariants import IDLE_ROUNDS_MAX, Invariants
 from interlock.simulation.operators import Operators
 from interlock.simulation.prologue import BACKGROUND, Prologue
-from interlock.simulation.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario
+from interlock.simulation.reading.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario
 from interlock.simulation.writer import Sent, Writer
 
 from .actions import BUSY_FOREVER, Key, holder_named, rival_of

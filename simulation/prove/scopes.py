@@ -17,8 +17,8 @@ from interlock.domain.errors import UnreadableFile
 from interlock.domain.prefixes import marks_of
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
-from interlock.simulation.scenario import BUNDLED as SCENARIOS
-from interlock.simulation.scenario import AdminSpec, ModelSpec, NodeSpec, Scenario
+from interlock.simulation.reading.scenario import BUNDLED as SCENARIOS
+from interlock.simulation.reading.scenario import AdminSpec, ModelSpec, NodeSpec, Scenario
 from interlock.simulation.world import NodeFacts
 
 from .scope import AdminStep, Kind, Scope, ScopeModel, ScopeNode, ScopeReplica, Target

@@ -11,7 +11,7 @@ from interlock.domain.explanation import Explanation
 from interlock.domain.routing import Hold
 from interlock.domain.settings import Settings
 from interlock.domain.units import MINUTE, SECOND
-from interlock.simulation.mutants import activate
+from interlock.simulation.mutants.catalogue import activate
 from interlock.simulation.prove import prove
 from interlock.simulation.prove.actions import Action
 from interlock.simulation.prove.counterexample import explain_finding, explain_lasso, solve

@@ -10,7 +10,7 @@ from pathlib import Path
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from interlock.simulation.mutants import activate
+from interlock.simulation.mutants.catalogue import activate
 from interlock.simulation.prove import Report, prove
 from interlock.simulation.prove.cli import prove_command
 from interlock.simulation.prove.counterexample import Counterexample, Move

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interlock.simulation.mutants import activate
+from interlock.simulation.mutants.catalogue import activate
 from interlock.simulation.prove import protocol, prove
 from interlock.simulation.prove.html import page
 from interlock.simulation.prove.scopes import PROTOCOL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from interlock.simulation.mutants import activate
+from interlock.simulation.mutants.catalogue import activate
 from interlock.simulation.prove import prove
 from interlock.simulation.prove.counterexample import explain_lasso
 from interlock.simulation.prove.cycles import find_lassos

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from interlock.simulation.mutants import activate
+from interlock.simulation.mutants.catalogue import activate
 from interlock.simulation.prove import Report, bundled_scopes, prove
 from interlock.simulation.prove.protocol import EPOCHS
 from interlock.simulation.prove.scopes import BUNDLED, PROTOCOL, load_scope

@@ -14,9 +14,9 @@ import pytest
 from interlock.adapters.modelfile import MODEL_KEYS
 from interlock.domain.errors import UnreadableFile
 from interlock.domain.settings import Settings
-from interlock.simulation.fields import Table
-from interlock.simulation.parse import ACTIONS
-from interlock.simulation.scenario import FAULT_KINDS
+from interlock.simulation.reading.fields import Table
+from interlock.simulation.reading.parse import ACTIONS
+from interlock.simulation.reading.scenario import FAULT_KINDS
 from tests.simulation.rows import ILL, QUIET, RANDOM_WORLD, ROWS
 from tests.simulation.worlds import Row, behaviour, result_of_change, scenario_of
 

@@ -9,8 +9,9 @@ import pytest
 from interlock.domain.entities import Scheduling
 from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import FOREVER, GIB, SECOND
-from interlock.simulation import Scenario, toml
-from interlock.simulation.scenario import bundled_names, read_text
+from interlock.simulation import Scenario
+from interlock.simulation.reading import toml
+from interlock.simulation.reading.scenario import bundled_names, read_text
 from tests.simulation.support import TWO_NODES, scenario
 
 

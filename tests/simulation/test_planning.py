@@ -13,7 +13,7 @@ from interlock.domain.planning import missing_copies, plan
 from interlock.domain.units import MINUTE
 from interlock.simulation import Scenario
 from interlock.simulation.harness import Harness, Options
-from interlock.simulation.toml import dump
+from interlock.simulation.reading.toml import dump
 
 AT_ONCE = {"load_rate": "1000TiB/s", "disk": "900GiB"}
 

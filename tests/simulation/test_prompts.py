@@ -12,8 +12,8 @@ import pytest
 from interlock.domain.errors import UnreadableFile
 from interlock.simulation.harness import Harness
 from interlock.simulation.prompts import PrefixCache, Talk, chain_of, chain_of_parts, conversation
+from interlock.simulation.reading.scenario import Scenario
 from interlock.simulation.report import report
-from interlock.simulation.scenario import Scenario
 
 WORLD = """
 duration = "{minutes}m"

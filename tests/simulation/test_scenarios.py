@@ -8,11 +8,11 @@ from msgspec.structs import replace
 from interlock.domain import consequences, decide, engine, reconcile, routing, state
 from interlock.domain.applying import changes, handlers
 from interlock.domain.errors import NotFound
-from interlock.simulation import mutations
 from interlock.simulation.api import run
-from interlock.simulation.hunt import hunt
-from interlock.simulation.mutants import MUTANTS, activate, find
-from interlock.simulation.scenario import bundled_names
+from interlock.simulation.mutants import core as mutations
+from interlock.simulation.mutants.catalogue import MUTANTS, activate, find
+from interlock.simulation.mutants.hunt import hunt
+from interlock.simulation.reading.scenario import bundled_names
 
 SHORT = [name for name in bundled_names() if not name.startswith(("mixed", "fifty-models"))]
 

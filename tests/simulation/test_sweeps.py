@@ -6,7 +6,7 @@ import pytest
 
 from interlock.domain.events import EVENT_TYPES
 from interlock.simulation import Scenario
-from interlock.simulation.scenario import FAULT_KINDS, read_text
+from interlock.simulation.reading.scenario import FAULT_KINDS, read_text
 from interlock.simulation.sweep import sweep
 
 RARE = {"RequestCancelled", "LoadInfoStored", "StrayFound", "StrayStopped", "NodeWentOffline"}

@@ -12,8 +12,8 @@ from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import MILLISECOND, SECOND
 from interlock.simulation import Scenario
 from interlock.simulation.api import run
-from interlock.simulation.fields import Distribution
-from interlock.simulation.traces import FORMATS, guess_format, read_trace
+from interlock.simulation.reading.fields import Distribution
+from interlock.simulation.reading.traces import FORMATS, guess_format, read_trace
 from tests.simulation.support import TWO_NODES
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens

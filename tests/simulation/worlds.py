@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from interlock.simulation import Scenario, toml
+from interlock.simulation import Scenario
 from interlock.simulation.api import Result, run
 from interlock.simulation.prove import prove
 from interlock.simulation.prove.scopes import scope_of
+from interlock.simulation.reading import toml
 
 Change = dict[str, Any]
 """Values by path: ``nodes.0.vram``. None takes the key away."""

@@ -1,4 +1,4 @@
-"""Seeded bugs in how nodes come and go and how loads end; made like those of :mod:`interlock.simulation.mutations`."""
+"""Seeded bugs in how nodes come and go and how loads end; made like those of ``core.py``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from interlock.domain import events as ev
 from interlock.domain.commands import ReportReplicaDied
 from interlock.domain.entities import Phase
 from interlock.domain.units import FOREVER
+from interlock.simulation import cluster
 
-from . import cluster
 from .patching import Patches
 
 Row = tuple[Callable[[Patches], None], str, str, bool]
@@ -113,4 +113,4 @@ ROWS: tuple[Row, ...] = (
     (foreign_memory_ignored, "S", "foreign-memory", True),
     (late_success_kept, "S", "late-success", True),
 )
-"""As in :data:`interlock.simulation.mutations.ALL`."""
+"""As in :data:`interlock.simulation.mutants.core.ALL`."""

@@ -17,9 +17,9 @@ from interlock.domain.selector import Selector, parse_selector
 from interlock.domain.settings import SettingValue, parse_affinity, parse_idle_unload
 from interlock.domain.tenants import parse_limits
 from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND, parse_duration, parse_size
+from interlock.simulation.prompts import LONGEST_PROMPT, Talk, chain_of_parts
 
 from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole
-from .prompts import LONGEST_PROMPT, Talk, chain_of_parts
 from .scenario import (
     FAULT_KINDS,
     INSTANT_FAULTS,

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from interlock.domain.units import format_duration
+from interlock.simulation.api import run
+from interlock.simulation.report import reproduction
 
-from .api import run
-from .mutants import Mutant, activate
-from .report import reproduction
+from .catalogue import Mutant, activate
 
 WITNESS_LENGTH = 300
 STATES_PER_SCOPE = 20_000
@@ -53,8 +53,8 @@ def _simulated(mutant: Mutant) -> tuple[str, list[str]]:
 
 def _proved(mutant: Mutant) -> str:
     """The shortest way to the mutant's property in the first scope that shows it first."""
-    from .prove.report import prove  # here, because whoever only simulates needs none of it
-    from .prove.scopes import PROTOCOL, bundled_scopes, load_scope
+    from interlock.simulation.prove.report import prove  # here, because whoever only simulates needs none of it
+    from interlock.simulation.prove.scopes import PROTOCOL, bundled_scopes, load_scope
 
     wanted = mutant.property
     for name in bundled_scopes():

@@ -16,8 +16,8 @@ from interlock.domain.shrinking import copies, floor_of, surplus
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
+from interlock.simulation.cluster import VirtualCluster
 
-from .cluster import VirtualCluster
 from .picture import Picture
 
 Finding = tuple[str, str, str]

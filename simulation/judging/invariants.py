@@ -19,8 +19,8 @@ from interlock.domain.explanation import Explanation
 from interlock.domain.settings import Settings
 from interlock.domain.units import GIB, SECOND, format_duration, format_size
 from interlock.domain.variant import passes_allowed
+from interlock.simulation.clock import START
 
-from .clock import START
 from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
 from .placements import Placements

@@ -18,9 +18,9 @@ from msgspec.structs import replace
 
 from interlock.domain.errors import InterlockError, InvalidField, UnreadableFile
 from interlock.domain.units import FOREVER, MILLISECOND, parse_duration
+from interlock.simulation.prompts import Chain, chain_of
 
 from .fields import Distribution, parse_distribution
-from .prompts import Chain, chain_of
 
 
 class Arrival(msgspec.Struct, frozen=True):

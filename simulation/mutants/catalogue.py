@@ -1,7 +1,7 @@
 """Mutants: seeded bugs, each with the property that must kill it and the scenario that shows it.
 
 They are put into the core from outside and taken out again without a trace; production code knows nothing of them.
-:mod:`interlock.simulation.mutations` says how each is made.
+:mod:`interlock.simulation.mutants.core` says how each is made.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import msgspec
 
 from interlock.domain.errors import NotFound
 
-from . import mutations
-from .mutations import Make
+from . import core as mutations
+from .core import Make
 from .patching import Patches
 
 

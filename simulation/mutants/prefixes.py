@@ -1,4 +1,4 @@
-"""Seeded bugs in where prompts go; made like those of :mod:`interlock.simulation.mutations`."""
+"""Seeded bugs in where prompts go; made like those of :mod:`interlock.simulation.mutants.core`."""
 
 from __future__ import annotations
 
@@ -53,4 +53,4 @@ ROWS: tuple[Row, ...] = (
     (prompt_forgotten_while_waiting, "S", "conversations-under-faults", True),
     (first_holder_taken, "S", "prefix-forgotten-with-its-replica", True),
 )
-"""As in :data:`interlock.simulation.mutations.ALL`."""
+"""As in :data:`interlock.simulation.mutants.core.ALL`."""

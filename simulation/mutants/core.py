@@ -34,8 +34,12 @@ from interlock.domain.entities import NodeStatus, Phase, Wait
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
+from interlock.simulation import log, world, writer
 
-from . import log, node_mutations, placement_mutations, prefix_mutations, use_mutations, world, writer
+from . import nodes as node_mutations
+from . import placement as placement_mutations
+from . import prefixes as prefix_mutations
+from . import recent_use as use_mutations
 from .patching import Patches
 
 Make = Callable[[Patches], None]

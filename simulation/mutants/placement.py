@@ -1,4 +1,4 @@
-"""Seeded bugs in where copies go; made like those of :mod:`interlock.simulation.mutations`."""
+"""Seeded bugs in where copies go; made like those of :mod:`interlock.simulation.mutants.core`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenarios: what a run is made of, as frozen values. :mod:`interlock.simulation.parse` reads them from TOML.
+"""Scenarios: what a run is made of, as frozen values. :mod:`interlock.simulation.reading.parse` reads them from TOML.
 
 Lengths and instants are microseconds from the start of the run, sizes bytes.
 """
@@ -14,11 +14,11 @@ import msgspec
 from interlock.domain.entities import Budget, LoadSpec, Scheduling, TenantLimits
 from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND
+from interlock.simulation.prompts import Chain, Talk
 
 from .fields import Distribution
-from .prompts import Chain, Talk
 
-BUNDLED = Path(__file__).parent / "scenarios"
+BUNDLED = Path(__file__).parent.parent / "scenarios"
 PROPERTIES = ("T", "U", "S", "Q", "W")
 NODE_FAULTS = (
     "node-crash", "node-recover", "partition", "heal", "probe-timeout", "drop-messages", "duplicate-messages",

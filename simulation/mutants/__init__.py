@@ -1,0 +1,1 @@
+"""Mutants: seeded bugs, put into the core from outside, and the hunt that must kill each."""
