@@ -36,7 +36,7 @@ replicas = "all"
 
 def test_lists_come_from_the_log_and_say_so(interlock: Shell, story_data: Path) -> None:
     ran = interlock("nodes", "--data", story_data, "--json")
-    assert [node["name"] for node in ran.document] == ["orin", "thor"]
+    assert [node["name"] for node in ran.document] == ["narrow", "orin", "thor"]
     assert "the log's end at position" in ran.err
     assert "thor" in interlock("nodes", "--data", story_data).out
     assert interlock("requests", "--data", story_data, "--json").document[0]["id"] == "q-11"
@@ -110,7 +110,7 @@ def test_every_other_change_works_too(interlock: Shell, story_data: Path) -> Non
     interlock("locks", "release", "q-11", *here)
     interlock("nodes", "remove", "orin", *here)
     left = {node["name"] for node in interlock("nodes", *here, "--json").document}
-    assert left == {"thor"}
+    assert left == {"narrow", "thor"}
 
 
 def test_a_store_that_another_writer_holds_is_left_alone(interlock: Shell, story_data: Path) -> None:
@@ -253,7 +253,7 @@ def test_the_endpoint_in_the_data_folder_is_found_with_its_token(
 def test_an_endpoint_that_nobody_answers_at_is_passed_over(interlock: Shell, story_data: Path) -> None:
     (story_data / "endpoint.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
     ran = interlock("nodes", "--data", story_data, "--json")
-    assert [node["name"] for node in ran.document] == ["orin", "thor"]
+    assert [node["name"] for node in ran.document] == ["narrow", "orin", "thor"]
 
 
 def test_a_file_is_applied_over_http_as_the_tables_it_has(

@@ -78,7 +78,9 @@ async def test_a_load_may_be_repeated_under_its_own_and_another_operation(rig: R
     address = await rig.installed("r-1")
     effect = rig.effect(e.LoadModel, "r-1", address=address)
     for _ in range(2):
-        assert await rig.workers.perform(effect, 1) == [c.ReportLoaded(replica="r-1", op=effect.op)]
+        (report,) = await rig.workers.perform(effect, 1)
+        assert isinstance(report, c.ReportLoaded)
+        assert (report.replica, report.op) == ("r-1", effect.op)
     assert isinstance(await rig.do(e.LoadModel, "r-1", address=address), c.ReportLoaded)
 
 
