@@ -570,6 +570,8 @@ class Invariants:
                 continue
             free = [limit - claimed for limit, claimed in zip(node.limits, node.claims, strict=True)]
             same = sum(1 for other in node.replicas.values() if other.model == event.model)
+            if same and model.scheduling.everywhere:
+                continue  # one there is all that is wanted
             disk = 0 if (event.model, event.revision) in node.staged else spec.disk
             staged = sum(node.staged.values()) + sum(replica.disk for replica in node.replicas.values())
             on_disk = node.disk is None or not disk or staged + disk <= node.disk - self.settings.disk_margin
