@@ -8,6 +8,7 @@ while its machine still answers TCP, a watchdog shuts the socket down after ``an
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import struct
 import threading
@@ -249,11 +250,9 @@ def _conninfo(url: str, timeouts: Timeouts) -> str:
 
 
 def _duplicate(number: int) -> socket.socket:
-    borrowed = socket.socket(fileno=number)
-    try:
-        return borrowed.dup()
-    finally:
-        borrowed.detach()
+    # Not by ``socket.dup``: that makes the socket blocking, for the client library as well, which then waits for ever
+    # for more when a large result has come to its end.
+    return socket.socket(fileno=os.dup(number))
 
 
 @cache
