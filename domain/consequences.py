@@ -100,8 +100,7 @@ def _emptied(state: State, name: str) -> tuple[str, ...]:
 
 def _leaves(state: State, event: ev.UnloadRequested) -> Review | None:
     """A copy that leaves keeps no floor any more: the next one need not wait until it is gone."""
-    model = state.models.get(event.model)
-    if model is None or not (model.scheduling.min_replicas or model.scheduling.everywhere):
+    if not _has_floor(state, event.model):
         return None
     return _review(state, "capacity", f"{event.replica} of {event.model} leaves", (event.model,))
 

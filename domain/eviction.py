@@ -165,8 +165,8 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
         return False
     if kept_away(state, model, node, victims):
         return False
-    free = state.free_in_pools(node)
-    room = list(state.balance_of_pools(node))
+    balance = state.balance_of_pools(node)
+    free, room = tuple(max(0, size) for size in balance), list(balance)
     for replica in victims:
         for pool, size in replica.claim:
             if pool < len(room):

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 from interlock.domain import events as ev
 from interlock.domain.commands import Command, RegisterNode, ReportCapacity
 from interlock.domain.nodes import QUANTUM
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, SECOND, format_size
 
-from .picture import Picture
+from .court import Court
 
 WITH_ITS_NODE = ("its node", "its worker", "another machine")
 """How the reasons begin for which a replica is lost with all else on its node, whatever runs there."""
-
-
-class Court(Protocol):
-    """Who keeps the picture and the settings, and notes what is wrong."""
-
-    picture: Picture
-    settings: Settings
-    is_running: Callable[[str], bool]
-
-    def breach(self, prop: str, detail: str, subject: str = "") -> None:
-        """Note a violation."""
 
 
 class Operation:

@@ -155,8 +155,6 @@ class Picture:
         self.locked: dict[str, str] = {}
         self.waiting: dict[str, str] = {}
         self.frozen: set[str] = set()
-        self.orphans: dict[str, dict[str, ReplicaView]] = {}
-        """Replicas of models that were removed."""
 
     def candidate(self, model: ModelView, node: NodeView | None) -> bool:
         """Whether the node is in the model's candidate set."""

@@ -6,23 +6,11 @@ best holder is not asked of it.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from interlock.domain import events as ev
 from interlock.domain.prefixes import DEPTHS, HOLDERS_PER_MARK, MARKS_PER_REPLICA
-from interlock.domain.settings import Settings
 
-from .picture import ModelView, Picture, ReplicaView
-
-
-class Court(Protocol):
-    """Who keeps the picture and notes what is wrong."""
-
-    picture: Picture
-    settings: Settings
-
-    def breach(self, prop: str, detail: str, subject: str = "") -> None:
-        """Note a violation."""
+from .court import Court
+from .picture import ModelView, ReplicaView
 
 
 class PrefixRules:

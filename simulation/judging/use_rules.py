@@ -8,27 +8,16 @@ Recent uses are counted here anew, and halved at once with every turnover; the c
 from __future__ import annotations
 
 from collections import Counter
-from typing import Protocol
 
 from interlock.domain import events as ev
 from interlock.domain.claims import total
 from interlock.domain.recent_use import LONGEST_TURNOVER
-from interlock.domain.settings import Settings
 
-from .picture import ModelView, Picture, ReplicaView
+from .court import Court
+from .picture import ModelView, ReplicaView
 
 NODES_JUDGED = 64
 """In a larger cluster the core compares a bounded number of victims only."""
-
-
-class Court(Protocol):
-    """Who keeps the picture and the settings, and notes what is wrong."""
-
-    picture: Picture
-    settings: Settings
-
-    def breach(self, prop: str, detail: str, subject: str = "") -> None:
-        """Note a violation."""
 
 
 class UseRules:

@@ -14,8 +14,7 @@ import msgspec
 from interlock.domain.errors import NotFound
 
 from . import core as mutations
-from .core import Make
-from .patching import Patches
+from .patching import Make, Patches
 
 
 class Mutant(msgspec.Struct, frozen=True):

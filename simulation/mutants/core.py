@@ -40,9 +40,7 @@ from . import nodes as node_mutations
 from . import placement as placement_mutations
 from . import prefixes as prefix_mutations
 from . import recent_use as use_mutations
-from .patching import Patches
-
-Make = Callable[[Patches], None]
+from .patching import Patches, Row
 
 # --- routing --------------------------------------------------------------------------------------------------------
 
@@ -709,7 +707,7 @@ def model_name_unchecked(patches: Patches) -> None:
     patches.attribute(world, "call", whoever_listens)
 
 
-ALL: tuple[tuple[Make, str, str, bool], ...] = (
+ALL: tuple[Row, ...] = (
     (selector_ignored_in_lookup, "T", "orin-thor", True),
     (empty_backend_scaleup, "Q", "orin-thor", True),
     (evict_outside_candidates, "S", "victim-elsewhere", True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -14,9 +13,7 @@ from interlock.domain.entities import Phase
 from interlock.domain.units import FOREVER
 from interlock.simulation import cluster
 
-from .patching import Patches
-
-Row = tuple[Callable[[Patches], None], str, str, bool]
+from .patching import Patches, Row
 
 
 def drain_deadline_ignored(patches: Patches) -> None:

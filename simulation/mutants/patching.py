@@ -63,3 +63,9 @@ def _domain() -> Iterator[ModuleType]:
     for name, module in list(sys.modules.items()):
         if name.startswith("interlock.domain.") and module is not None:
             yield module
+
+
+Make = Callable[[Patches], None]
+"""Puts one seeded bug in place; the first line of its docstring describes it."""
+Row = tuple[Make, str, str, bool]
+"""A mutant as the tables list it: how it is made, its property, its scenario, and whether it is put into the core."""

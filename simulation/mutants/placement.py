@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -10,9 +9,7 @@ from msgspec.structs import replace
 from interlock.domain import anti_affinity, placement, scoring
 from interlock.domain.profiles import BUILT_IN
 
-from .patching import Patches
-
-Row = tuple[Callable[[Patches], None], str, str, bool]
+from .patching import Patches, Row
 
 
 def group_ignored(patches: Patches) -> None:

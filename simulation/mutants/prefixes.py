@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
 
 from interlock.domain import affinity, loads, prefixes
 
-from .patching import Patches
-
-Row = tuple[Callable[[Patches], None], str, str, bool]
+from .patching import Patches, Row
 
 
 def affinity_over_load(patches: Patches) -> None:

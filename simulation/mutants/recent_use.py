@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
 
 from interlock.domain import recent_use
 
-from .patching import Patches
-
-Row = tuple[Callable[[Patches], None], str, str, bool]
+from .patching import Patches, Row
 
 
 def recent_use_ignored(patches: Patches) -> None:
