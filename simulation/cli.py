@@ -40,6 +40,9 @@ _ray_option = click.option(
 @click.option(
     "--requests", "trace", type=click.Path(exists=True, dir_okay=False), help="A trace, instead of its requests."
 )
+@click.option(
+    "--under-faults", is_flag=True, help="Add random faults of every kind, and ask for properties and invariants only."
+)
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page that shows the run.")
 @click.option("--events", type=click.Path(), help="Write the events as a SQLite store for the audit commands.")
 @click.option("--shrink", type=click.Path(dir_okay=False), help="Write the smallest scenario that still fails.")
@@ -52,6 +55,7 @@ def simulate(
     mutant: str | None,
     until: str | None,
     trace: str | None,
+    under_faults: bool,
     html: str | None,
     events: str | None,
     shrink: str | None,
@@ -65,7 +69,8 @@ def simulate(
     from . import api
     from .arrivals import with_trace
     from .mutants.catalogue import find
-    from .reading.scenario import Scenario, read_text
+    from .reading.scenario import Scenario
+    from .under_faults import under_faults as add_faults
 
     if mutant is not None:
         find(mutant)
@@ -75,11 +80,13 @@ def simulate(
         raise click.UsageError("--ray spreads many runs: give --seeds with it.")
     own_rules.install()
     loaded = Scenario.load(scenario)
+    if under_faults:
+        loaded = add_faults(loaded)
     end = None if until is None else _moment(until)
     if seeds is not None:
         first = loaded.seed if seed is None else seed
         chosen = range(first, first + seeds)
-        return _sweep(loaded, read_text(scenario), chosen, mutant=mutant, until=end, ray=ray, as_json=as_json)
+        return _sweep(loaded, chosen, mutant=mutant, until=end, ray=ray, as_json=as_json)
     if trace is not None:
         loaded = with_trace(loaded, trace)
     if events is not None and Path(events).is_file():
@@ -108,11 +115,11 @@ def simulate(
 
 
 def _sweep(
-    scenario: Any, text: str, seeds: range, *, mutant: str | None, until: int | None, ray: str | None, as_json: bool
+    scenario: Any, seeds: range, *, mutant: str | None, until: int | None, ray: str | None, as_json: bool
 ) -> int:
     from .sweep import summary_text, sweep, tell_on_stderr
 
-    data = sweep(scenario, text, seeds, mutant=mutant, until=until, ray=ray, tell=tell_on_stderr)
+    data = sweep(scenario, seeds, mutant=mutant, until=until, ray=ray, tell=tell_on_stderr)
     if as_json:
         _print_json(data)
     else:
@@ -143,12 +150,12 @@ def _shrink(scenario: Any, result: Any, path: Path) -> None:
 def mutants(only: tuple[str, ...], as_json: bool) -> int:
     """Seed every known bug, one at a time, and show that the harness finds it."""
     from .mutants.catalogue import MUTANTS, find
-    from .mutants.hunt import hunt
+    from .mutants.hunt import hunt_by_name
+    from .spread import spread
 
-    chosen = [find(name) for name in only] or list(MUTANTS.values())
+    chosen = [find(name).name for name in only] or list(MUTANTS)
     rows = []
-    for mutant in chosen:
-        row = hunt(mutant)
+    for row in spread(hunt_by_name, chosen):
         rows.append(row)
         if not as_json:
             mark = "killed  " if row["killed"] else "SURVIVES"

@@ -13,6 +13,7 @@ from typing import Any
 from interlock.domain.events import EVENT_TYPES
 
 from .api import run
+from .reading import toml
 from .reading.scenario import FAULT_KINDS, Scenario
 from .report import reproduction
 from .spread import spread
@@ -36,7 +37,6 @@ class Job:
 
 def sweep(
     scenario: Scenario,
-    text: str,
     seeds: range,
     *,
     mutant: str | None = None,
@@ -45,8 +45,8 @@ def sweep(
     ray: str | None = None,
     tell: Tell = lambda done, total, failed: None,
 ) -> dict[str, Any]:
-    """Run every seed and sum up. ``text`` is the scenario's file; ``ray`` as :func:`spread` takes it."""
-    job = Job(text, scenario.source, scenario.folder, mutant, until)
+    """Run every seed and sum up; ``ray`` as :func:`spread` takes it."""
+    job = Job(toml.dump(scenario.raw), scenario.source, scenario.folder, mutant, until)
     began = time.perf_counter()
     totals = Totals()
     chunk = max(1, min(16, len(seeds) // ((processes or os.cpu_count() or 1) * 4)))

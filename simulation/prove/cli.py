@@ -10,12 +10,24 @@ import click
 from interlock.adapters import own_rules
 from interlock.domain.errors import NotFound, UsageError
 from interlock.simulation.mutants.catalogue import activate, find
+from interlock.simulation.spread import spread
 
 from .html import page
 from .report import Report, lines_of, prove
 from .scopes import bundled_scopes
 
 HOLDS, BROKEN = 0, 1
+
+
+class Job:
+    """What a process needs to explore one scope: the seeded bug, if any."""
+
+    def __init__(self, mutant: str | None) -> None:
+        self.mutant = mutant
+
+    def __call__(self, scope: str) -> Report:
+        with activate(self.mutant):
+            return prove(scope, mutant=self.mutant)
 
 
 @click.command("prove", epilog="Example: interlock prove --scope orin-thor")
@@ -26,7 +38,7 @@ HOLDS, BROKEN = 0, 1
 def prove_command(scope: str | None, mutant: str | None, html: str | None, as_json: bool) -> int:
     """Explore scopes state by state, and prove five properties or show a counterexample.
 
-    Exits 0 when all hold, 1 when one fails or the exploration did not end, 2 when a file or a name is wrong.
+    Several scopes are explored at once, one on each processor, and told in order. Exits 0 when all hold, 1 when one fails or the exploration did not end, 2 when a file or a name is wrong.
     """
     if mutant is not None:
         try:
@@ -35,10 +47,9 @@ def prove_command(scope: str | None, mutant: str | None, html: str | None, as_js
             raise UsageError(unknown.message, cure=unknown.cure) from None
     own_rules.install()
     reports: list[Report] = []
-    for name in [scope] if scope is not None else bundled_scopes():
-        with activate(mutant):
-            reports.append(prove(name, mutant=mutant))
-        for line in lines_of(reports[-1]):
+    for report in spread(Job(mutant), [scope] if scope is not None else bundled_scopes()):
+        reports.append(report)
+        for line in lines_of(report):
             click.echo(line, err=as_json)
     if html is not None:
         Path(html).write_text(page(reports), encoding="utf-8")

@@ -23,7 +23,7 @@ HAS_RAY = importlib.util.find_spec("ray") is not None
 
 
 def summed_up(**where: object) -> dict[str, object]:
-    data = sweep(Scenario.parse(TEXT, "spread"), TEXT, range(1, 7), **where)  # type: ignore[arg-type]  # handed on
+    data = sweep(Scenario.parse(TEXT, "spread"), range(1, 7), **where)  # type: ignore[arg-type]  # handed on
     return {key: value for key, value in data.items() if key != "wall_seconds"}
 
 
