@@ -38,7 +38,8 @@ class Job:
 def prove_command(scope: str | None, mutant: str | None, html: str | None, as_json: bool) -> int:
     """Explore scopes state by state, and prove five properties or show a counterexample.
 
-    Several scopes are explored at once, one on each processor, and told in order. Exits 0 when all hold, 1 when one fails or the exploration did not end, 2 when a file or a name is wrong.
+    Several scopes are explored at once, one on each processor, and told in order. Exits 0 when all hold, 1 when one
+    fails or the exploration did not end, 2 when a file or a name is wrong.
     """
     if mutant is not None:
         try:
