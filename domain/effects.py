@@ -19,6 +19,8 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     name: ClassVar[str] = ""
     op: str
     node: str
+    boot: str = ""
+    """The boot of the worker that is meant: another one of the node's name leaves it alone. Empty: any."""
 
 
 class ReplicaEffect(Effect, frozen=True, kw_only=True):

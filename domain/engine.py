@@ -174,7 +174,7 @@ class _Breath:
                 effects.append(effect)
         for event in self.events:
             if type(event) is ev.StrayFound:
-                effects.append(stop_stray(event.node, event.process))
+                effects.append(stop_stray(state, event.node, event.process))
         return Outcome(tuple(self.recorded), tuple(self.events), self.reply, tuple(effects), self.answers)
 
 

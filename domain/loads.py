@@ -385,8 +385,9 @@ def evict_by_hand(state: State, command: EvictReplica, now: int) -> list[ev.Even
 def pending_effect(state: State, replica: Replica) -> Effect | None:
     """What the worker is being asked for this replica now; None when nothing."""
     common = {
-        "op": operation(replica), "node": replica.node, "replica": replica.id, "model": replica.model,
-        "index": replica.index, "address": replica.address, "pools": tuple(pool for pool, _ in replica.claim),
+        "op": operation(replica), "node": replica.node, "boot": boot_at(state, replica.node), "replica": replica.id,
+        "model": replica.model, "index": replica.index, "address": replica.address,
+        "pools": tuple(pool for pool, _ in replica.claim),
     }  # fmt: skip
     if replica.phase is Phase.UNLOADING:
         return UnloadModel(**common)  # type: ignore[arg-type]  # the values' types differ, each is right
@@ -409,9 +410,15 @@ def pending_effects(state: State) -> list[Effect]:
     """Every effect whose answer is still to come, oldest replica first: what a new writer sends again."""
     moving = sorted((state.replicas[replica] for replica in state.transit), key=lambda replica: replica.serial)
     effects = [effect for replica in moving if (effect := pending_effect(state, replica)) is not None]
-    return [*effects, *(stop_stray(node, process) for node, process in sorted(state.strays))]
+    return [*effects, *(stop_stray(state, node, process) for node, process in sorted(state.strays))]
 
 
-def stop_stray(node: str, process: str) -> StopStray:
+def stop_stray(state: State, node: str, process: str) -> StopStray:
     """The effect that a found stray calls for."""
-    return StopStray(op=f"{node}.{process}", node=node, process=process)
+    return StopStray(op=f"{node}.{process}", node=node, boot=boot_at(state, node), process=process)
+
+
+def boot_at(state: State, node: str) -> str:
+    """The boot of the worker that has the node's name now; empty when there is none."""
+    known = state.nodes.get(node)
+    return known.boot if known is not None else ""

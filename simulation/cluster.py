@@ -125,6 +125,8 @@ class VirtualCluster:
         self.writer = writer
         self.watcher = watcher
         self.nodes: dict[str, VirtualNode] = {}
+        self.misdirected: list[str] = []
+        """Orders that a machine has carried out which were meant for another one of its name."""
         self._messages = count(1)
 
     def add(self, spec: NodeSpec) -> VirtualNode:
@@ -199,6 +201,10 @@ class VirtualCluster:
             self.report(node, answer)
         if not begun.works:
             return
+        if not self._is_known(node):
+            self.misdirected.append(
+                f"{effect.op}: {effect.name} is done by a machine that has no longer the name {effect.node}"
+            )
         boot = node.worker.boot
         if isinstance(effect, LoadModel):
             if self._strikes(effect.model, node.trouble.fails, "load-fails"):
@@ -291,7 +297,7 @@ class VirtualCluster:
             return True
         if not self.writer.leading or node.trouble.active or node.in_doubt or not self.figures_agree(node):
             return False
-        return node.worker.hears and node.registered and not silent
+        return node.worker.hears and node.registered and self._is_known(node) and not silent
 
     def _beat(self, node: VirtualNode, term: int) -> None:
         if term != node.term:
@@ -335,8 +341,9 @@ class VirtualCluster:
             self.watch(node)  # these may have overtaken each other: the next ones set it right
 
     def _heartbeat_arrives(self, node: VirtualNode, boot: str, figures: ReportCapacity) -> None:
-        self.heard(node)
         known = self.writer.engine.state.nodes.get(node.spec.name)
+        if self._is_known(node):
+            self.heard(node)
         if not self.writer.leading or known is None:
             return
         if known.boot != world.boot_of(node.worker):
@@ -430,6 +437,9 @@ class VirtualCluster:
                 node.in_doubt = True
                 self.heard(node)
                 self.ask(node)
+            elif isinstance(reply, Rejected) and reply.code == "conflict" and node.worker.boot == boot:
+                # Another machine has the name: what is asked for it is meant for that one, and nothing runs here.
+                node.worker = world.stop_all(node.worker)
 
         self.report(node, world.register(node.worker, approve=node.spec.approved), done)
 

@@ -360,13 +360,15 @@ class Harness:
             self.invariants.breach("Q", text, most[0])
 
     def _judge_holders(self) -> None:
-        """W: a gateway that is no more may hold nothing; and nobody may have been answered by another model."""
+        """W: a gateway that is no more may hold nothing. S: another model or machine may answer nothing."""
         alive = {self.gateways.holder(number) for number in range(GATEWAYS)} | {BACKGROUND}
         for holder, held in self.engine.state.by_holder.items():
             if holder not in alive:
                 self.invariants.breach("W", f"{holder} is gone and still holds {', '.join(held)}: a leak", holder)
         for wrong in self.gateways.wrong_answers:
             self.invariants.breach("S", wrong, "port")
+        for wrong in self.cluster.misdirected:
+            self.invariants.breach("S", wrong, "boot")
 
     # --- afterwards -------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ One module for both halves of the harness. ``simulate`` lets time pass between :
 ``prove`` does both in one step with :func:`perform`. Everything here is a frozen value or a pure function of values:
 no clock, no randomness, no ids of its own making. Each function returns the worker as it is afterwards.
 
-The rules are those of the real supervisor: an order of an older epoch than any seen is refused; the same operation
+The rules are those of the real supervisor: an order of an older epoch than any seen, or for another worker of the same
+name, is refused; the same operation
 twice is one operation; a replica that was unloaded here is never started here again; a call names its model, so that a
 port that was used before cannot answer for another one.
 """
@@ -134,7 +135,8 @@ Step = tuple[Worker, Answers]
 class Begun(msgspec.Struct, frozen=True):
     """What became of an order: work that takes its time (``works``), answers at once, or neither.
 
-    Neither means that the order was refused for its epoch, or that the same operation is in progress already.
+    Neither means that the order was refused for its epoch, that it was meant for another worker of that name, or that
+    the same operation is in progress already.
     """
 
     worker: Worker
@@ -144,7 +146,7 @@ class Begun(msgspec.Struct, frozen=True):
 
 def begin(worker: Worker, effect: Effect, epoch: int) -> Begun:
     """Take an order. Does not ask whether it could reach the worker: see :attr:`Worker.hears`."""
-    if epoch < worker.epoch:
+    if epoch < worker.epoch or effect.boot not in ("", boot_of(worker)):
         return Begun(worker)
     if epoch > worker.epoch:
         worker = replace(worker, epoch=epoch)
@@ -348,6 +350,11 @@ def crash(worker: Worker) -> Worker:
 def start(worker: Worker) -> Worker:
     """A machine that is down comes up, under a new boot; one that is up stays as it is."""
     return worker if worker.up else replace(worker, up=True, boot=worker.boot + 1)
+
+
+def stop_all(worker: Worker) -> Worker:
+    """Another worker has the node's name: this one ends what it runs, and waits for its turn."""
+    return replace(worker, processes=(), jobs=frozenset())
 
 
 def swap_machine(worker: Worker, machine: str) -> Worker:

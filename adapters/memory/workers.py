@@ -144,6 +144,8 @@ class InMemoryWorkers:
 
     async def _work(self, node: _Node, effect: e.Effect) -> Sequence[c.Command]:
         boot = node.boot
+        if effect.boot not in ("", boot):
+            raise WorkerUnavailable(f"node {node.name} is another worker than {effect.boot}.")
         await self._clock.sleep(self._delay(effect))
         if node.boot != boot:
             raise WorkerUnavailable(f"node {node.name} was started anew.")

@@ -14,9 +14,10 @@ FENCED = "fenced"
 
 
 class Order(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Base of all orders."""
+    """Base of all orders. + ``boot`` is the worker that is meant; another one of the node's name leaves it alone."""
 
     node: str = ""
+    boot: str = ""
     epoch: int = 0
     op_id: str = ""
 

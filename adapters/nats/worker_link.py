@@ -102,6 +102,7 @@ class NatsWorkers:
             case e.UnloadModel():
                 order = wire.Unload(
                     node=effect.node,
+                    boot=effect.boot,
                     epoch=epoch,
                     op_id=effect.op,
                     model_name=effect.model,
@@ -111,7 +112,9 @@ class NatsWorkers:
                 self._confirmed(await self._order(subjects.UNLOAD, order, wire.Answer, self._timeouts.stop_s), effect)
                 return [c.ReportUnloaded(replica=effect.replica, op=effect.op)]
             case e.StopStray():
-                stop = wire.Stop(node=effect.node, epoch=epoch, op_id=effect.op, backend=effect.process)
+                stop = wire.Stop(
+                    node=effect.node, boot=effect.boot, epoch=epoch, op_id=effect.op, backend=effect.process
+                )
                 self._confirmed(await self._order(subjects.STOP, stop, wire.StopAnswer, self._timeouts.stop_s), effect)
                 return [c.ReportStrayStopped(node=effect.node, process=effect.process)]
         raise InvariantBroken(f"no worker can do {type(effect).__name__}")
@@ -139,6 +142,7 @@ class NatsWorkers:
     async def _install(self, effect: e.InstallBackend, epoch: int) -> Sequence[c.Command]:
         order = wire.Install(
             node=effect.node,
+            boot=effect.boot,
             epoch=epoch,
             op_id=effect.op,
             backend=effect.spec.backend,
@@ -157,6 +161,7 @@ class NatsWorkers:
     async def _stage(self, effect: e.StageModel, epoch: int) -> Sequence[c.Command]:
         order = wire.Stage(
             node=effect.node,
+            boot=effect.boot,
             epoch=epoch,
             op_id=effect.op,
             model_id=effect.model,

@@ -95,7 +95,7 @@ class Effects:
 def still_wanted(state: State, effect: Effect) -> Effect | None:
     """The effect as the state calls for it now; None when it no longer waits for this operation."""
     if isinstance(effect, StopStray):
-        return stop_stray(effect.node, effect.process) if (effect.node, effect.process) in state.strays else None
+        return stop_stray(state, effect.node, effect.process) if (effect.node, effect.process) in state.strays else None
     if not isinstance(effect, ReplicaEffect):
         return None
     replica = state.replicas.get(effect.replica)

@@ -130,6 +130,9 @@ class WorkerLink:
             order = msgspec.json.decode(message.data or b"{}", type=kind)
             if order.node not in ("", self._node):
                 return  # another node's name makes the same subject token
+            if order.boot not in ("", self._supervisor.boot):
+                log.warning("%s was meant for another worker of this name, %s", verb, order.boot)
+                return
             answer = await handler(order)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             answer = wire.Answer(success=False, error=f"invalid request: {error}", code="invalid")

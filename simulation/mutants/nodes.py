@@ -31,6 +31,11 @@ def name_stolen(patches: Patches) -> None:
     patches.swap(nodes._check_name_is_free, lambda node, command: None)
 
 
+def orders_for_any_boot(patches: Patches) -> None:
+    """An order names its node and not which worker is meant: whoever listens under that name carries it out."""
+    patches.swap(loads.boot_at, lambda at, node: "")
+
+
 def all_gone_at_once(patches: Patches) -> None:
     """When the grace has passed, all nodes that are still silent count as gone in the same moment."""
     postponed = contact.postponed
@@ -101,6 +106,7 @@ def mass_loss_believed(patches: Patches) -> None:
 ROWS: tuple[Row, ...] = (
     (drain_deadline_ignored, "S", "drain-with-deadline", True),
     (name_stolen, "S", "two-machines-one-name", True),
+    (orders_for_any_boot, "S", "name-taken-while-silent", True),
     (mass_loss_believed, "S", "half-the-cluster-silent", True),
     (all_gone_at_once, "S", "half-the-cluster-gone", True),
     (recovery_reloads, "S", "adopted-after-partition", True),

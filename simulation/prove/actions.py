@@ -129,7 +129,7 @@ def _of_workers(situation: Situation, state: State, scope: Scope) -> Iterator[Ac
             yield Action(("repeat", *step), (effect, ""), "repeats")
     for node, process in sorted(state.strays):
         if node in situation.workers and situation.workers[node].hears:
-            yield Action(("answer", node, "stray"), (stop_stray(node, process), ""))
+            yield Action(("answer", node, "stray"), (stop_stray(state, node, process), ""))
     for worker in situation.workers.values():
         yield from _of_worker(state, worker, scope)
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.entities import Budget
+from interlock.domain.loads import pending_effects
 from interlock.domain.units import GIB
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
@@ -109,3 +110,15 @@ def test_two_workers_cannot_take_a_name_from_each_other_for_ever(words: list[tup
         cluster.send(said_by(machine, f"boot-{machine}", replaces=replaces))
     taken = [event.boot for event in cluster.events if isinstance(event, ev.NodeRegistered)]
     assert len(taken) == len(set(taken))
+
+
+def test_an_order_names_the_boot_that_is_meant_so_that_another_machine_of_the_name_leaves_it_alone() -> None:
+    cluster = Cluster()
+    cluster.send(said_by("m1", "b1"))
+    cluster.model("m", min_replicas=1)
+    assert [effect.boot for effect in cluster.effects] == ["b1"]
+    cluster.send(cmd.ReportSilence(node="thor"))
+    cluster.send(said_by("m2", "b9"))
+    assert [effect.boot for effect in pending_effects(cluster.state)] == ["b9"]
+    cluster.send(cmd.ReportRunning(node="thor", boot="b9", asked_at=cluster.now, running=(cmd.Running(process="p"),)))
+    assert [(effect.name, effect.boot) for effect in pending_effects(cluster.state)][-1] == ("backend.stop", "b9")

@@ -84,7 +84,9 @@ async def real_rig(
     worker_config: WorkerConfig, control_plane: ControlPlane, nats_client: Client, backends: BackendClient
 ) -> AsyncIterator[RealRig]:
     reports = Reports()
-    workers = NatsWorkers(nats_client, backends, reports.hear, timeouts=Timeouts(poll_s=0.05, progress_s=0.0))
+    workers = NatsWorkers(
+        nats_client, backends, reports.hear, timeouts=Timeouts(poll_s=0.05, progress_s=0.0, stop_s=6.0)
+    )
     await workers.start()
     async with a_worker(worker_config, control_plane):
         yield RealRig(workers, worker_config.name, reports, backends)

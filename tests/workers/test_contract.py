@@ -156,6 +156,17 @@ async def test_a_newer_epoch_repeats_the_same_operation(rig: Rig) -> None:
         await rig.workers.perform(effect, 1)
 
 
+async def test_an_order_for_another_worker_of_the_same_name_is_left_to_that_one(rig: Rig) -> None:
+    await rig.installed("r-1")
+    report = await rig.workers.running(rig.node)
+    (process,) = [running.process for running in report.running]
+    with pytest.raises(WorkerUnavailable):
+        await rig.workers.perform(e.StopStray(op="s-1", node=rig.node, boot="another", process=process), 1)
+    assert [running.replica for running in await rig.running()] == ["r-1"]
+    await rig.workers.perform(e.StopStray(op="s-2", node=rig.node, boot=report.boot, process=process), 1)
+    assert await rig.running() == ()
+
+
 async def test_a_node_that_nobody_speaks_for_is_unavailable(rig: Rig) -> None:
     with pytest.raises(WorkerUnavailable):
         await rig.workers.running("nowhere")
