@@ -161,7 +161,8 @@ def _queued(request: Asking, wait: Wait, explanation: Explanation | None, now: i
 def _refused(request: Asking, plan: Refuse, now: int) -> ev.RequestRefused:
     return ev.RequestRefused(
         at=now, model=request.model, request=request.id, code=plan.code.value, message=plan.message,
-        retry_after=plan.retry_after, tenant=request.tenant, explanation=plan.explanation,
+        retry_after=plan.retry_after, tenant=request.tenant, whole_tenant=plan.whole_tenant,
+        explanation=plan.explanation,
     )  # fmt: skip
 
 

@@ -66,12 +66,16 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refuse(msgspec.Struct, frozen=True, gc=False):
-    """Say no. ``retry_after`` in microseconds; 0 when trying again is pointless."""
+    """Say no. ``retry_after`` in microseconds; 0 when trying again is pointless.
+
+    With ``whole_tenant``, all that the tenant sends until then gets this answer, unless its limits change.
+    """
 
     code: RefusalCode
     message: str
     explanation: Explanation
     retry_after: int = 0
+    whole_tenant: bool = False
 
 
 Plan = Lock | Join | Place | Evict | Hold | Refuse

@@ -175,7 +175,8 @@ def _queued(e: ev.RequestQueued) -> str:
 
 def _refused(e: ev.RequestRefused) -> str:
     again = f" Trying again may help in {tell_duration(e.retry_after)}." if e.retry_after else ""
-    return f"Request {e.request} was refused ({e.code}): {e.message.rstrip('.')}.{again}"
+    others = f" Whatever else {e.tenant} sends until then gets this answer, without an event." if e.whole_tenant else ""
+    return f"Request {e.request} was refused ({e.code}): {e.message.rstrip('.')}.{again}{others}"
 
 
 def _thrashing(e: ev.ThrashingDetected) -> str:
