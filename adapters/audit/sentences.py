@@ -17,6 +17,7 @@ _WAITS = {
     "nodes_down": "because every node that it may use is down",
     "draining": "because the nodes that it may use are being drained",
     "frozen": "because evictions are frozen",
+    "turn": "for its turn, behind who came before it",
     "contact": "because its copy may be where contact with many nodes was lost, and nobody is evicted for another one",
     "backoff": "because its last load failed and the next try is due later",
 }
