@@ -205,7 +205,9 @@ def summary(data: Mapping[str, Any], description: str = "") -> str:
         *_told_of_prompts(data),
     ]
     if data["faults"]:
-        words = (f"{kind} {row['fired']} ({row['effective']} effective)" for kind, row in data["faults"].items())
+        words = (
+            f"{kind} {row['fired']} (took effect {row['effective']} times)" for kind, row in data["faults"].items()
+        )
         lines.append(f"faults     {', '.join(words)}")
     for step in data["rejected_steps"]:
         lines.append(f"not taken  {step}")
