@@ -19,7 +19,7 @@ class _Callable(ModuleType):
     """
 
     def __call__(self, *arguments: Any, **options: Any) -> Report:
-        from ..api import prove as explore
+        from interlock.simulation.api import prove as explore
 
         return explore(*arguments, **options)
 
