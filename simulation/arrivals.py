@@ -166,7 +166,8 @@ class Arrivals:
         row = rows[place]
         model = row.model or chooser.choose(self.streams[f"workload/{number}"].random())
         service = row.service_time or workload.service_time or self.service_of(model)
-        deadline, priority = row.deadline or workload.deadline, row.priority or workload.priority
+        deadline = row.deadline or workload.deadline
+        priority = workload.priority if row.priority is None else row.priority
         self.arrive(model, service, deadline, priority, row.prompt, tenant=workload.tenant)
         self._trace(rows, place + 1, workload, chooser, number, end)
 
