@@ -38,7 +38,7 @@ def with_trace(scenario: Scenario, trace: str) -> Scenario:
     if not weights and any(not arrival.model for arrival in read_trace(trace, form)):
         raise UsageError(f"{trace} names no models, and {scenario.name} declares none.", cure="Declare [[models]].")
     workload = WorkloadSpec(kind="trace", models=tuple(weights.items()), path=trace, format=form)
-    return msgspec.structs.replace(scenario, requests=(), workloads=(workload,))
+    return msgspec.structs.replace(scenario, requests=(), workloads=(workload,), trace=trace)
 
 
 class Arrive(Protocol):

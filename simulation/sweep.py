@@ -14,7 +14,6 @@ from interlock.domain.events import EVENT_TYPES
 
 from .api import run
 from .reading.scenario import FAULT_KINDS, Scenario
-from .report import reproduction
 from .spread import spread
 
 Tell = Callable[[int, int, int], None]
@@ -51,7 +50,7 @@ def sweep(
     totals = Totals()
     chunk = max(1, min(16, len(seeds) // ((processes or os.cpu_count() or 1) * 4)))
     for done, data in enumerate(spread(job, seeds, processes=processes, ray=ray, chunk=chunk), 1):
-        totals.add(data, scenario, mutant)
+        totals.add(data)
         tell(done, len(seeds), len(totals.failures))
     return totals.summary(scenario, seeds, mutant, time.perf_counter() - began)
 
@@ -69,7 +68,7 @@ class Totals:
         self.virtual_seconds = 0.0
         self.broken: Counter[str] = Counter()
 
-    def add(self, data: dict[str, Any], scenario: Scenario, mutant: str | None) -> None:
+    def add(self, data: dict[str, Any]) -> None:
         """Count one run in."""
         self.events += data["events"]
         self.requests += data["requests"]["submitted"]
@@ -85,8 +84,8 @@ class Totals:
         why += [f"expected {row['name']} {row['wanted']}, got {row['got']}" for row in data["expectations"]
                 if not row["holds"] and not row["name"].startswith("property")]  # fmt: skip
         self.broken.update(name for name, row in data["properties"].items() if not row["holds"])
-        replay = reproduction(scenario, data["seed"], mutant)
-        self.failures.append({"seed": data["seed"], "why": why or [data["invariants"]["detail"]], "replay": replay})
+        told = {"seed": data["seed"], "why": why or [data["invariants"]["detail"]], "replay": data["reproduce"]}
+        self.failures.append(told)
 
     def summary(self, scenario: Scenario, seeds: range, mutant: str | None, wall: float) -> dict[str, Any]:
         """The sweep's report."""

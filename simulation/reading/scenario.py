@@ -222,6 +222,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """Where the file declares each ``node NAME``, ``model NAME`` and ``tenant NAME``, for messages."""
     raw: dict[str, Any] = {}
     folder: str = "."
+    trace: str = ""
+    """The trace whose requests stand in place of the file's own."""
 
     @classmethod
     def parse(cls, text: str, name: str = "scenario", folder: Path | None = None) -> Scenario:
