@@ -145,7 +145,7 @@ def remove(state: State, command: RemoveModel, now: int) -> list[ev.Event]:
         events.append(
             ev.RequestRefused(
                 at=now, model=model.name, request=request, code=refusal.code.value,
-                message=f"{model.name} was removed while the request waited.",
+                message=f"Model {model.name} was removed while the request waited.",
                 tenant=state.requests[request].tenant, explanation=refusal.explanation,
             )
         )  # fmt: skip

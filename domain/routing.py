@@ -326,7 +326,7 @@ def never_fits(state: State, model: Model) -> Refuse:
     """Step 7: too large for every candidate, even alone there."""
     cure = "Add a larger node, raise a budget, or lower the model's vram or disk."
     explanation = survey(state, model, "never fits", room_verdict(state, model, ""), cure=cure)
-    message = f"{model.name} does not fit on any of its candidates, even alone."
+    message = f"Model {model.name} does not fit on any of its candidates, even alone."
     return Refuse(RefusalCode.NEVER_FITS, message, explanation)
 
 

@@ -95,7 +95,7 @@ def parse_rate(text: str, field: str = "rate") -> int:
         within = parse_duration(unit if unit[0].isdigit() else f"1{unit}", field)
         if int(count) and int(count) <= within < FOREVER:
             return within // int(count)
-    raise InvalidField(field, f"{text!r} is not a rate", cure='Use a number a length: "5/s", "100/m", or "off".')
+    raise InvalidField(field, f"{text!r} is not a rate", cure='Write how many in how long: "5/s", "100/m", or "off".')
 
 
 def format_rate(between: int) -> str:
