@@ -18,7 +18,7 @@ from interlock.domain.memory import parse_pools
 from interlock.domain.profiles import parse_placement
 from interlock.domain.selector import parse_selector
 from interlock.domain.settings import parse_affinity, parse_idle_unload
-from interlock.domain.units import parse_size
+from interlock.domain.units import MIB, parse_size
 
 SPEC_KEYS = ("backend", "options", "vram", "pools", "disk")
 SCHEDULING_KEYS = (
@@ -193,6 +193,10 @@ def line_of(text: str, pattern: str, place: int = -1, header: str = "models") ->
 def _size(value: object, field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InvalidField(field, f"{value!r} is not a size", cure='Use a number and a unit: "64GiB".')
+    if type(value) is int and 0 < value < MIB:
+        # Whole numbers are bytes, as programs write them; one so small is a person's who left out the unit.
+        cure = f'Write it as text: "{value}GiB".'
+        raise InvalidField(field, f"{value} would be {value} bytes", cure=cure)
     return parse_size(value, field)
 
 

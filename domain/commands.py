@@ -393,12 +393,16 @@ class Waiting(Reply, frozen=True, kw_only=True):
 
 
 class Rejected(Reply, frozen=True, kw_only=True):
-    """The answer is no: a refusal code, or ``not_found``, ``conflict``, ``invalid``, ``cancelled``."""
+    """The answer is no: a refusal code, or ``not_found``, ``conflict``, ``invalid``, ``cancelled``.
+
+    ``retry_after`` in microseconds; with ``whole_tenant`` all that the tenant sends until then gets this answer.
+    """
 
     code: str
     message: str
     cure: str = ""
     retry_after: int = 0
+    whole_tenant: bool = False
 
 
 AnyReply = Done | Locked | Waiting | Rejected

@@ -279,13 +279,17 @@ class RequestCancelled(ModelEvent, frozen=True, kw_only=True):
 
 
 class RequestRefused(ModelEvent, frozen=True, kw_only=True):
-    """The answer is no, with a code and what would cure it. ``retry_after`` in microseconds, 0 when pointless."""
+    """The answer is no, with a code and what would cure it. ``retry_after`` in microseconds, 0 when pointless.
+
+    With ``whole_tenant``, all that the tenant sends until then gets this answer, unless its limits change.
+    """
 
     request: str
     code: str
     message: str
     retry_after: int = 0
     tenant: str = ""
+    whole_tenant: bool = False
     explanation: Explanation | None = None
 
     @property

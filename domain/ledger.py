@@ -126,7 +126,13 @@ def _queued(event: ev.RequestQueued, state: State) -> AnyReply:
 
 def _refused(event: ev.RequestRefused, state: State) -> AnyReply:
     cure = event.explanation.cure if event.explanation is not None else ""
-    return Rejected(code=event.code, message=event.message, cure=cure, retry_after=event.retry_after)
+    return Rejected(
+        code=event.code,
+        message=event.message,
+        cure=cure,
+        retry_after=event.retry_after,
+        whole_tenant=event.whole_tenant,
+    )
 
 
 def _cancelled(event: ev.RequestCancelled, state: State) -> AnyReply:

@@ -56,6 +56,9 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
 def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, aliases: tuple[str, ...]) -> None:
     if not name or len(name) > LONGEST_NAME:
         raise InvalidField("name", "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
+    if unprintable := [one for one in (name, *aliases) if not one.isprintable()]:
+        cure = "Use characters that can be printed."
+        raise InvalidField("name", f"{unprintable[0]!r} holds a character that no name has", cure=cure)
     if spec.vram < 0 or spec.disk < 0:
         raise InvalidField("vram" if spec.vram < 0 else "disk", "must not be negative")
     if not ANY_POOLS <= spec.pools <= MOST_POOLS:
@@ -142,7 +145,7 @@ def remove(state: State, command: RemoveModel, now: int) -> list[ev.Event]:
         events.append(
             ev.RequestRefused(
                 at=now, model=model.name, request=request, code=refusal.code.value,
-                message=f"{model.name} was removed while the request waited.",
+                message=f"Model {model.name} was removed while the request waited.",
                 tenant=state.requests[request].tenant, explanation=refusal.explanation,
             )
         )  # fmt: skip

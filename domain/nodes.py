@@ -51,6 +51,9 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
     """A worker joins, or joins again. With another boot, nothing of what it ran before is left but what it names."""
     if not command.node or len(command.node) > LONGEST_NAME:
         raise InvalidField("name", "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
+    if not command.node.isprintable():
+        cure = "Use characters that can be printed."
+        raise InvalidField("name", f"{command.node!r} holds a character that no name has", cure=cure)
     if command.max_replicas_per_model < 1:
         raise InvalidField("max_replicas_per_model", "must be 1 or more")
     old = state.nodes.get(command.node)

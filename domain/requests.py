@@ -161,7 +161,8 @@ def _queued(request: Asking, wait: Wait, explanation: Explanation | None, now: i
 def _refused(request: Asking, plan: Refuse, now: int) -> ev.RequestRefused:
     return ev.RequestRefused(
         at=now, model=request.model, request=request.id, code=plan.code.value, message=plan.message,
-        retry_after=plan.retry_after, tenant=request.tenant, explanation=plan.explanation,
+        retry_after=plan.retry_after, tenant=request.tenant, whole_tenant=plan.whole_tenant,
+        explanation=plan.explanation,
     )  # fmt: skip
 
 
@@ -289,9 +290,19 @@ def reroute(state: State, request: Request, detail: str, now: int) -> list[ev.Ev
 def deadline_reached(state: State, request: Request, now: int) -> list[ev.Event]:
     """The wait has lasted as long as it may."""
     model = state.models[request.model]
-    wait = request.wait or Wait("busy")
     plan = routing.route(state, model, now)
+    wait = _waits_for_now(state, request, plan)
     return [_refused(asking(request), deadline_passed(state, model, wait, plan, now), now)]
+
+
+def _waits_for_now(state: State, request: Request, plan: Plan) -> Wait:
+    """What keeps it waiting; behind the first of its queue nobody has looked since it came, and that may be over."""
+    own = request.wait or Wait("busy")
+    if own.on in state.loading.get(request.model, ()):
+        return own
+    if isinstance(plan, Join | Place | Evict | Hold):
+        return plan_wait(plan)
+    return Wait("busy") if isinstance(plan, Lock) else own
 
 
 def deadline_passed(state: State, model: Model, wait: Wait, plan: Plan, now: int) -> Refuse:

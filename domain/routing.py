@@ -66,12 +66,16 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refuse(msgspec.Struct, frozen=True, gc=False):
-    """Say no. ``retry_after`` in microseconds; 0 when trying again is pointless."""
+    """Say no. ``retry_after`` in microseconds; 0 when trying again is pointless.
+
+    With ``whole_tenant``, all that the tenant sends until then gets this answer, unless its limits change.
+    """
 
     code: RefusalCode
     message: str
     explanation: Explanation
     retry_after: int = 0
+    whole_tenant: bool = False
 
 
 Plan = Lock | Join | Place | Evict | Hold | Refuse
@@ -322,7 +326,7 @@ def never_fits(state: State, model: Model) -> Refuse:
     """Step 7: too large for every candidate, even alone there."""
     cure = "Add a larger node, raise a budget, or lower the model's vram or disk."
     explanation = survey(state, model, "never fits", room_verdict(state, model, ""), cure=cure)
-    message = f"{model.name} does not fit on any of its candidates, even alone."
+    message = f"Model {model.name} does not fit on any of its candidates, even alone."
     return Refuse(RefusalCode.NEVER_FITS, message, explanation)
 
 

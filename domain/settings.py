@@ -154,7 +154,7 @@ def parse_count(value: object, name: str, least: int = 0) -> int:
     if isinstance(value, str) and value.removeprefix("-").isdecimal():
         number = int(value)
     if number is None or not least <= number < FOREVER:
-        cure = f"Give {max(1, least) if least >= 0 else least} or more."
+        cure = f"Give {least} or more."
         raise InvalidSetting(f"{name}: {value!r} is not a whole number that it can have.", cure=cure)
     return number
 

@@ -63,7 +63,8 @@ def over_limit(state: State, tenant: str, limits: Limits, now: int) -> Refuse | 
         return None
     cure = f"Send them more slowly; `interlock tenants limit {tenant} --rate N/s --burst N` raises the limit."
     message = f"Tenant {tenant} sends faster than {format_rate(limits.rate)}, after a burst of {limits.burst}."
-    return Refuse(RefusalCode.RATE_LIMITED, message, Explanation("tenant", cure=cure), comes_at - now)
+    why = Explanation("tenant", cure=cure)
+    return Refuse(RefusalCode.RATE_LIMITED, message, why, comes_at - now, whole_tenant=True)
 
 
 def earliest(tenant: Tenant, limits: Limits) -> int:

@@ -20,6 +20,8 @@ FOREVER = 2**62
 """An instant or a length later than any that occurs; what ``"forever"`` means."""
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+LARGEST_SIZE = 2**60
+"""An exbibyte: sums of sizes stay within 64 bits, as the log writes them."""
 
 _DURATION_UNITS = {"us": 1, "ms": MILLISECOND, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
 _SIZE_UNITS = {
@@ -41,7 +43,7 @@ def parse_duration(text: str, field: str = "duration") -> int:
         unit = _DURATION_UNITS.get(match[2])
         if match.start() != end or unit is None:
             break
-        total += float(match[1]) * unit
+        total += min(float(match[1]) * unit, FOREVER)
         end = match.end()
     if end == 0 or end != len(text):
         raise InvalidField(field, f"{text!r} is not a duration", cure='Use a number and us, ms, s, m, h or d: "30s".')
@@ -93,7 +95,7 @@ def parse_rate(text: str, field: str = "rate") -> int:
         within = parse_duration(unit if unit[0].isdigit() else f"1{unit}", field)
         if int(count) and int(count) <= within < FOREVER:
             return within // int(count)
-    raise InvalidField(field, f"{text!r} is not a rate", cure='Use a number a length: "5/s", "100/m", or "off".')
+    raise InvalidField(field, f"{text!r} is not a rate", cure='Write how many in how long: "5/s", "100/m", or "off".')
 
 
 def format_rate(between: int) -> str:
@@ -108,13 +110,16 @@ def format_rate(between: int) -> str:
 
 def parse_size(text: str | int, field: str = "size") -> int:
     """Bytes in ``"64GiB"``, ``"900GB"``, ``"1.5TiB"`` or a whole number; raises InvalidField."""
-    if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+    if isinstance(text, int) and not isinstance(text, bool) and 0 <= text <= LARGEST_SIZE:
         return text
     match = _NUMBER_AND_UNIT.fullmatch(text) if isinstance(text, str) else None
     unit = _SIZE_UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
         raise InvalidField(field, f"{text!r} is not a size", cure='Use a number and a unit: "64GiB".')
-    return round(float(match[1]) * unit)
+    size = float(match[1]) * unit
+    if size > LARGEST_SIZE:
+        raise InvalidField(field, f"{text[:40]!r} is larger than any machine", cure='Use a number and a unit: "64GiB".')
+    return round(size)
 
 
 def format_size(size: int) -> str:

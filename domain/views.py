@@ -344,9 +344,9 @@ def model_view(state: State, model: Model) -> ModelView:
 
 
 def request_view(state: State, request: Request) -> RequestView:
-    """One request that waits or runs."""
-    wait = request.wait if request.status.value == "queued" else None
-    queue = [entry[2] for entry in state.waiting(request.model)] if wait is not None else []
+    """One request that waits or runs. Behind the first of its queue it waits for what that one waits for."""
+    queue = [entry[2] for entry in state.waiting(request.model)] if request.status.value == "queued" else []
+    wait = state.requests[queue[0]].wait if queue else None
     replica = state.replicas.get(request.replica)
     return RequestView(
         id=request.id,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .reading.scenario import Scenario
 
 if TYPE_CHECKING:
-    from .api import Result, run
+    from .api import Result, prove, run
 
 __all__ = ["Result", "Scenario", "prove", "run"]
 
@@ -26,5 +26,5 @@ def __getattr__(name: str) -> Any:
     if name == "prove":
         import importlib
 
-        return importlib.import_module(".prove", __name__).prove
+        return importlib.import_module(".prove", __name__)  # the package, which can be called
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")  # the language's own protocol for modules

@@ -1,20 +1,27 @@
-"""Running scenarios from Python, as in a notebook::
+"""Running scenarios and exploring scopes from Python, as in a notebook::
 
-from interlock.simulation import Scenario, run
+from interlock.simulation import Scenario, prove, run
 
 result = run(Scenario.load("orin-thor"), seed=7)
 result.verdict, result.report["wait_seconds"]
-result.events()          # one dict an event
-result.to_arrow()        # the same as an Arrow table, where pyarrow is installed
+result.events()               # one dict an event
+result.requests()             # one dict a request: its waiting, where it ran, how it ended
+result.to_arrow()             # the events as an Arrow table, where pyarrow is installed
+result.to_arrow("requests")   # and the requests
+
+prove("orin-thor").verdict
+prove("orin-thor", mutant="selector-ignored-in-lookup").counterexample.cycle
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
 from interlock.domain.errors import UsageError
 from interlock.domain.units import SECOND, format_instant
@@ -24,6 +31,10 @@ from .harness import Harness, Options
 from .mutants.catalogue import activate
 from .reading.scenario import Scenario
 from .report import report
+
+if TYPE_CHECKING:
+    from .prove.report import Report
+    from .prove.scope import Scope
 
 
 class Result:
@@ -60,30 +71,94 @@ class Result:
                 "data": msgspec.to_builtins(event),
             }
 
-    def to_arrow(self) -> Any:
-        """The events as an Arrow table, ``data`` as JSON text; raises UsageError where pyarrow is not installed."""
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """Every request as the log tells of it, by arrival; what is not known, or has not come about, is None."""
+        rows: dict[str, dict[str, Any]] = {}
+        for row in self.harness.rows:
+            event = decode_event(row.topic, row.state)
+            if row.actor != _SCENARIO and isinstance(event, _OF_REQUESTS):
+                _note(rows, event)
+        return iter(sorted(rows.values(), key=lambda told: (told["arrival"], told["request"])))
+
+    def to_arrow(self, what: Literal["events", "requests"] = "events") -> Any:
+        """The events, ``data`` as JSON text, or the requests as an Arrow table; ``to_pandas`` makes a frame of it.
+
+        Raises UsageError where pyarrow is not installed.
+        """
         try:
             import pyarrow
         except ImportError:
-            raise UsageError("pyarrow is not installed.", cure="pip install pyarrow, or use events().") from None
+            cure = "pip install pyarrow, or give events() or requests() to the library that you have."
+            raise UsageError("pyarrow is not installed.", cure=cure) from None
+        if what == "requests":
+            return pyarrow.Table.from_pylist(list(self.requests()))
         rows = [{**row, "data": msgspec.json.encode(row["data"]).decode()} for row in self.events()]
         return pyarrow.Table.from_pylist(rows)
 
 
+_SCENARIO = "scenario"
+"""Who acts before time 0; locks that a scenario gives its replicas are in no count of requests."""
+_Told = ev.RequestQueued | ev.ReplicaLocked | ev.ReplicaReleased | ev.RequestRefused | ev.RequestCancelled
+_OF_REQUESTS = (ev.RequestQueued, ev.ReplicaLocked, ev.ReplicaReleased, ev.RequestRefused, ev.RequestCancelled)
+
+
+def _note(rows: dict[str, dict[str, Any]], event: _Told) -> None:
+    """Write into the request's row what this event tells of it."""
+    seconds = (event.at - START) / SECOND
+    told = rows.get(event.request)
+    if told is None:
+        if isinstance(event, ev.ReplicaReleased):
+            return  # of a lock from before time 0
+        told = rows[event.request] = dict.fromkeys(_COLUMNS)
+        told |= {"request": event.request, "model": event.model, "arrival": seconds}
+    if isinstance(event, ev.RequestQueued | ev.ReplicaLocked):
+        told |= {"tenant": event.tenant, "priority": event.priority, "deadline": (event.deadline - START) / SECOND}
+    if isinstance(event, ev.ReplicaLocked):
+        told |= {"node": event.node, "replica": event.replica, "waited": seconds - told["arrival"]}
+    elif isinstance(event, ev.ReplicaReleased):
+        told |= {"ended": seconds, "outcome": event.outcome}
+    elif isinstance(event, ev.RequestRefused):
+        told |= {"ended": seconds, "outcome": "refused", "reason": event.code, "waited": seconds - told["arrival"]}
+    elif isinstance(event, ev.RequestCancelled):
+        told |= {"ended": seconds, "outcome": "cancelled", "reason": event.reason}
+
+
+_COLUMNS = (
+    "request", "model", "tenant", "priority", "arrival", "deadline", "waited", "node", "replica", "ended", "outcome",
+    "reason",
+)  # fmt: skip
+"""The columns of ``requests()``; instants and lengths in virtual seconds."""
+
+
 def run(
-    scenario: Scenario | str,
+    scenario: Scenario | str | Path,
     *,
     seed: int | None = None,
     mutant: str | None = None,
     until: int | None = None,
     options: Options | None = None,
 ) -> Result:
-    """Run a scenario, or the bundled one of that name. ``until`` in microseconds cuts it short.
+    """Run a scenario, a file, or the bundled one of that name. ``until`` in microseconds cuts it short.
 
     Raises UnreadableFile when the scenario cannot be, NotFound when there is no such mutant.
     """
-    if isinstance(scenario, str):
-        scenario = Scenario.load(scenario)
+    if isinstance(scenario, str | Path):
+        scenario = Scenario.load(str(scenario))
     options = msgspec.structs.replace(options or Options(), seed=seed, until=until)
     with activate(mutant):
         return Result(Harness(scenario, options).run(), mutant)
+
+
+def prove(scope: Scope | str | Path, *, mutant: str | None = None, states_max: int | None = None) -> Report:
+    """Explore a scope, a file, or the bundled one of that name, with the mutant in place, and at most so many states.
+
+    Raises UnreadableFile when the scope cannot be, NotFound when there is no such scope or mutant.
+    """
+    # Only here: running a scenario needs no explorer.
+    from .prove.explore import STATES_MAX
+    from .prove.report import prove as explore
+
+    if isinstance(scope, Path):
+        scope = str(scope)
+    with activate(mutant):
+        return explore(scope, mutant=mutant, states_max=STATES_MAX if states_max is None else states_max)

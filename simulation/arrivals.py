@@ -38,7 +38,7 @@ def with_trace(scenario: Scenario, trace: str) -> Scenario:
     if not weights and any(not arrival.model for arrival in read_trace(trace, form)):
         raise UsageError(f"{trace} names no models, and {scenario.name} declares none.", cure="Declare [[models]].")
     workload = WorkloadSpec(kind="trace", models=tuple(weights.items()), path=trace, format=form)
-    return msgspec.structs.replace(scenario, requests=(), workloads=(workload,))
+    return msgspec.structs.replace(scenario, requests=(), workloads=(workload,), trace=trace)
 
 
 class Arrive(Protocol):
@@ -166,7 +166,8 @@ class Arrivals:
         row = rows[place]
         model = row.model or chooser.choose(self.streams[f"workload/{number}"].random())
         service = row.service_time or workload.service_time or self.service_of(model)
-        deadline, priority = row.deadline or workload.deadline, row.priority or workload.priority
+        deadline = row.deadline or workload.deadline
+        priority = workload.priority if row.priority is None else row.priority
         self.arrive(model, service, deadline, priority, row.prompt, tenant=workload.tenant)
         self._trace(rows, place + 1, workload, chooser, number, end)
 

@@ -8,13 +8,16 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from interlock.adapters import own_rules
-from interlock.domain.errors import UsageError
+from interlock.domain.errors import NotFound, UsageError
 from interlock.domain.units import parse_duration
+
+if TYPE_CHECKING:
+    from .mutants.catalogue import Mutant
 
 HOLDS, BROKEN = 0, 1
 LOCAL = "local"
@@ -68,12 +71,11 @@ def simulate(
     """
     from . import api
     from .arrivals import with_trace
-    from .mutants.catalogue import find
     from .reading.scenario import Scenario
     from .under_faults import under_faults as add_faults
 
     if mutant is not None:
-        find(mutant)
+        _known_mutant(mutant)
     if seeds is not None and (html or events or shrink or trace):
         raise click.UsageError("--seeds sums up many runs: give --seed with --html, --events, --shrink or --requests.")
     if ray is not None and seeds is None:
@@ -90,7 +92,9 @@ def simulate(
     if trace is not None:
         loaded = with_trace(loaded, trace)
     if events is not None and Path(events).is_file():
-        raise UsageError(f"{events} exists already.", cure="Name a new file for --events, or move that one away.")
+        raise UsageError(
+            f"The file {events} exists already.", cure="Name a new file for --events, or move that one away."
+        )
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
     if events is not None:
         from .store import write_events
@@ -112,6 +116,16 @@ def simulate(
     if not result.passed:
         click.echo(result.report["reproduce"], err=True)
     return HOLDS if result.passed else BROKEN
+
+
+def _known_mutant(name: str) -> Mutant:
+    from .mutants.catalogue import find
+
+    try:
+        return find(name)
+    except NotFound as unknown:
+        # The caller wrote a name wrong; nothing ran whose answer could be no.
+        raise UsageError(unknown.message, cure=unknown.cure) from None
 
 
 def _sweep(
@@ -149,11 +163,11 @@ def _shrink(scenario: Any, result: Any, path: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="A list of {name, killed, property, found_by, witness}.")
 def mutants(only: tuple[str, ...], as_json: bool) -> int:
     """Seed every known bug, one at a time, and show that the harness finds it."""
-    from .mutants.catalogue import MUTANTS, find
+    from .mutants.catalogue import MUTANTS
     from .mutants.hunt import hunt_by_name
     from .spread import spread
 
-    chosen = [find(name).name for name in only] or list(MUTANTS)
+    chosen = [_known_mutant(name).name for name in only] or list(MUTANTS)
     rows = []
     for row in spread(hunt_by_name, chosen):
         rows.append(row)

@@ -77,5 +77,5 @@ def draw(distribution: Distribution, stream: random.Random) -> int:
     if length >= FOREVER or distribution.kind == "fixed":
         return length
     if distribution.kind == "exp":
-        return round(stream.expovariate(1.0) * length)
-    return round(length * math.exp(stream.gauss(0.0, distribution.sigma)))
+        return min(round(stream.expovariate(1.0) * length), FOREVER)
+    return min(round(length * math.exp(stream.gauss(0.0, distribution.sigma))), FOREVER)

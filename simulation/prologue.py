@@ -78,7 +78,8 @@ class Prologue:
         try:
             self.take(decide(self.engine.state, command, START).events)
         except InterlockError as error:
-            raise UnreadableFile(f"{self.scenario.name}: {what}: {error.message}", cure=error.cure) from None
+            where = f"{self.scenario.source}:{self.scenario.lines.get(what, 1)}"
+            raise UnreadableFile(f"{where}: {what[:80]}: {error.message}", cure=error.cure) from None
 
     def take(self, events: Iterable[ev.Event]) -> None:
         """Let these have happened, without what would follow from them."""
@@ -91,7 +92,8 @@ class Prologue:
             self.recorded.append(recorded)
 
     def _loaded(self, spec: ReplicaSpec) -> None:
-        state, name = self.engine.state, f"{self.scenario.name}: replica of {spec.model} on {spec.node}"
+        state = self.engine.state
+        name = f"{self.scenario.source}:{spec.line}: replica of {spec.model} on {spec.node}"
         model, node = state.models[spec.model], state.nodes.get(spec.node)
         if node is None:
             raise UnreadableFile(f"{name}: the node is not up.", cure="Give it up = true, or leave the replica out.")

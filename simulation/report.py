@@ -5,6 +5,7 @@ The verdict is ``pass`` when every expectation, every invariant and all five pro
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -74,17 +75,23 @@ def report(harness: Harness, mutant: str | None = None) -> dict[str, Any]:
         "settling": {"virtual_seconds": harness.settled_for / SECOND, "log_length": harness.log.length},
         "log_hash": harness.log_hash,
         "state_hash": harness.state_hash,
-        "reproduce": reproduction(harness.scenario, harness.seed, mutant),
+        "reproduce": reproduction(harness.scenario, harness.seed, mutant, harness.options.until),
     }
 
 
 _INVARIANT_SUBJECTS = frozenset({"replay", "snapshot", "log", "core"})
 
 
-def reproduction(scenario: Scenario, seed: int, mutant: str | None = None, source: str = "") -> str:
-    """The command that runs this again."""
-    command = f"interlock simulate {source or scenario.source} --seed {seed}"
-    return f"{command} --mutant {mutant}" if mutant else command
+def reproduction(scenario: Scenario, seed: int, mutant: str | None = None, until: int | None = None) -> str:
+    """The command that runs this again, as a shell reads it."""
+    words = ["interlock", "simulate", scenario.source, *scenario.flags, "--seed", str(seed)]
+    if mutant:
+        words += ["--mutant", mutant]
+    if until is not None:
+        words += ["--until", format_duration(until)]
+    if scenario.trace:
+        words += ["--requests", scenario.trace]
+    return shlex.join(words)
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
@@ -205,7 +212,9 @@ def summary(data: Mapping[str, Any], description: str = "") -> str:
         *_told_of_prompts(data),
     ]
     if data["faults"]:
-        words = (f"{kind} {row['fired']} ({row['effective']} effective)" for kind, row in data["faults"].items())
+        words = (
+            f"{kind} {row['fired']} (took effect {row['effective']} times)" for kind, row in data["faults"].items()
+        )
         lines.append(f"faults     {', '.join(words)}")
     for step in data["rejected_steps"]:
         lines.append(f"not taken  {step}")

@@ -17,7 +17,9 @@ def write_events(rows: list[Recorded], path: Path) -> Path:
     if path.is_dir():
         path = path / FILE_NAME
     if path.exists():
-        raise UsageError(f"{path} exists already.", cure="Name a new file for --events, or move that one away.")
+        raise UsageError(
+            f"The file {path} exists already.", cure="Name a new file for --events, or move that one away."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     store = SqliteStore(path, durable=False)
     try:

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from interlock.domain.events import EVENT_TYPES
 
 from .api import run
 from .reading import toml
 from .reading.scenario import FAULT_KINDS, Scenario
-from .report import reproduction
 from .spread import spread
 
 Tell = Callable[[int, int, int], None]
@@ -26,12 +27,13 @@ FAILURES_SHOWN = 20
 class Job:
     """What a process needs to run one seed: text, because a parsed scenario does not travel."""
 
-    def __init__(self, text: str, name: str, folder: str, mutant: str | None, until: int | None) -> None:
-        self.text, self.name, self.folder = text, name, folder
-        self.mutant, self.until = mutant, until
+    def __init__(self, scenario: Scenario, mutant: str | None, until: int | None) -> None:
+        self.text, self.name, self.folder = toml.dump(scenario.raw), scenario.source, scenario.folder
+        self.flags, self.mutant, self.until = scenario.flags, mutant, until
 
     def __call__(self, seed: int) -> dict[str, Any]:
         scenario = Scenario.parse(self.text, self.name, Path(self.folder))
+        scenario = replace(scenario, flags=self.flags)
         return run(scenario, seed=seed, mutant=self.mutant, until=self.until).report
 
 
@@ -46,12 +48,12 @@ def sweep(
     tell: Tell = lambda done, total, failed: None,
 ) -> dict[str, Any]:
     """Run every seed and sum up; ``ray`` as :func:`spread` takes it."""
-    job = Job(toml.dump(scenario.raw), scenario.source, scenario.folder, mutant, until)
+    job = Job(scenario, mutant, until)
     began = time.perf_counter()
     totals = Totals()
     chunk = max(1, min(16, len(seeds) // ((processes or os.cpu_count() or 1) * 4)))
     for done, data in enumerate(spread(job, seeds, processes=processes, ray=ray, chunk=chunk), 1):
-        totals.add(data, scenario, mutant)
+        totals.add(data)
         tell(done, len(seeds), len(totals.failures))
     return totals.summary(scenario, seeds, mutant, time.perf_counter() - began)
 
@@ -69,7 +71,7 @@ class Totals:
         self.virtual_seconds = 0.0
         self.broken: Counter[str] = Counter()
 
-    def add(self, data: dict[str, Any], scenario: Scenario, mutant: str | None) -> None:
+    def add(self, data: dict[str, Any]) -> None:
         """Count one run in."""
         self.events += data["events"]
         self.requests += data["requests"]["submitted"]
@@ -85,8 +87,8 @@ class Totals:
         why += [f"expected {row['name']} {row['wanted']}, got {row['got']}" for row in data["expectations"]
                 if not row["holds"] and not row["name"].startswith("property")]  # fmt: skip
         self.broken.update(name for name, row in data["properties"].items() if not row["holds"])
-        replay = reproduction(scenario, data["seed"], mutant)
-        self.failures.append({"seed": data["seed"], "why": why or [data["invariants"]["detail"]], "replay": replay})
+        told = {"seed": data["seed"], "why": why or [data["invariants"]["detail"]], "replay": data["reproduce"]}
+        self.failures.append(told)
 
     def summary(self, scenario: Scenario, seeds: range, mutant: str | None, wall: float) -> dict[str, Any]:
         """The sweep's report."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from interlock.domain.errors import UsageError
 from interlock.domain.units import HOUR, SECOND, format_duration
 
@@ -46,4 +48,4 @@ def under_faults(scenario: Scenario) -> Scenario:
         models = {model.name: 1.0 for model in scenario.models}
         steady = {"kind": "poisson", "models": models, "rate": f"{REQUESTS_ADDED * SECOND / scenario.duration}/s"}
         raw["workloads"] = [*raw.get("workloads", ()), steady]
-    return Scenario.parse(toml.dump(raw), f"{scenario.source} {FLAG}", Path(scenario.folder))
+    return replace(Scenario.parse(toml.dump(raw), scenario.source, Path(scenario.folder)), flags=(FLAG,))

@@ -17,6 +17,7 @@ _WAITS = {
     "nodes_down": "because every node that it may use is down",
     "draining": "because the nodes that it may use are being drained",
     "frozen": "because evictions are frozen",
+    "turn": "for its turn, behind who came before it",
     "contact": "because its copy may be where contact with many nodes was lost, and nobody is evicted for another one",
     "backoff": "because its last load failed and the next try is due later",
 }
@@ -175,7 +176,8 @@ def _queued(e: ev.RequestQueued) -> str:
 
 def _refused(e: ev.RequestRefused) -> str:
     again = f" Trying again may help in {tell_duration(e.retry_after)}." if e.retry_after else ""
-    return f"Request {e.request} was refused ({e.code}): {e.message.rstrip('.')}.{again}"
+    others = f" Whatever else {e.tenant} sends until then gets this answer, without an event." if e.whole_tenant else ""
+    return f"Request {e.request} was refused ({e.code}): {e.message.rstrip('.')}.{again}{others}"
 
 
 def _thrashing(e: ev.ThrashingDetected) -> str:

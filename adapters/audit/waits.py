@@ -24,28 +24,62 @@ class Waited(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
+_TURN = Wait("turn")
+
+
+def ends_load(event: ev.Event) -> bool:
+    """Whether the wait for a load may be over with this event, which is not the request's own."""
+    return isinstance(event, ev.ReplicaLoaded | ev.ReplicaLoadFailed | ev.ReplicaLost)
+
+
 def waits_of(events: Iterable[ev.Event]) -> list[Waited]:
-    """The waits in a request's own events, in order; looking again in vain does not make a new one."""
+    """The waits in a request's own events, in order; looking again in vain does not make a new one.
+
+    The ends of loads that are among ``events`` tell what nobody wrote down: behind the first of its queue a request
+    is not looked at, and when the load that it came for is over, it waits for its turn.
+    """
     found: list[Waited] = []
     wait: Wait | None = None
     began, at, woken_by = 0, 0, ""
+    over: ev.ReplicaEvent | None = None
     for event in events:
+        if isinstance(event, ev.ReplicaEvent) and ends_load(event):
+            over = event if wait is not None and wait.kind == "load" and event.replica == wait.on else over
+            continue
+        if wait is not None and over is not None and over.at < event.at:
+            found.append(_waited(wait, began, over.at, _how(over)))
+            wait, began, over = _TURN, over.at, None
         at = event.at
         if isinstance(event, ev.RequestWoken):
             woken_by = event.cause
         elif isinstance(event, ev.RequestQueued):
             if wait is not None and (wait.kind, wait.on) != (event.wait.kind, event.wait.on):
-                found.append(_waited(wait, began, at, woken_by or "what it waited for changed"))
+                why = woken_by or (_how(over) if over is not None else "what it waited for changed")
+                found.append(_waited(wait, began, at, why))
                 wait = None
             if wait is None:
                 began = at
-            wait, woken_by = event.wait, ""
+            wait, woken_by, over = event.wait, "", None
         elif wait is not None and (ended_by := _end(event, woken_by)):
             found.append(_waited(wait, began, at, ended_by))
             wait = None
+    if wait is not None and over is not None:
+        found.append(_waited(wait, began, over.at, _how(over)))
+        wait, began, at = _TURN, over.at, over.at
     if wait is not None:
         found.append(_waited(wait, began, at, ""))
     return found
+
+
+_LOAD_ENDS: dict[type[ev.Event], str] = {
+    ev.ReplicaLoaded: "{event.replica} of {event.model} loaded",
+    ev.ReplicaLoadFailed: "the load of {event.model} as {event.replica} failed",
+    ev.ReplicaLost: "{event.replica} of {event.model} was lost",
+}
+
+
+def _how(over: ev.ReplicaEvent) -> str:
+    return _LOAD_ENDS[type(over)].format(event=over)
 
 
 def _end(event: ev.Event, woken_by: str) -> str:

@@ -19,7 +19,7 @@ from interlock.domain.units import format_instant, tell_duration
 from .full import recompute
 from .rows import event_name
 from .sentences import sentence
-from .waits import Waited, waits_of
+from .waits import Waited, ends_load, waits_of
 
 if TYPE_CHECKING:
     from .rows import Log
@@ -127,7 +127,7 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
         chain=steps,
         eviction=eviction,
         truncated=truncated,
-        waits=waits_of(link.event for link in links if link.event and _is_about(link, known))
+        waits=waits_of(link.event for link in links if link.event and (_is_about(link, known) or ends_load(link.event)))
         if known.kind == "request"
         else [],
     )

@@ -94,13 +94,15 @@ def named(place: Place) -> Cluster | None:
     A cluster that is named need not be there; one in the folder is asked whether it still lives.
     """
     if place.url:
-        return Cluster(place.url, _token())
+        return Cluster(place.url, place.admin_token)
     if place.names_store:
         return None
     found = read_endpoint(place.data)
     if found is None:
         return None
-    cluster = Cluster(found.get("url", ""), _token() or str(found.get("admin_token", "")))
+    # What the running cluster says of itself is newer than a file that may have been changed since it started.
+    token = os.environ.get("INTERLOCK_ADMIN_TOKEN") or str(found.get("admin_token", ""))
+    cluster = Cluster(found.get("url", ""), token)
     return cluster if cluster.answers() else None
 
 
@@ -111,10 +113,6 @@ def read_endpoint(data: Path) -> dict[str, str] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("url"), str) else None
-
-
-def _token() -> str:
-    return os.environ.get("INTERLOCK_ADMIN_TOKEN", "")
 
 
 def _json(body: bytes) -> Any:
@@ -133,7 +131,9 @@ def _meaning(status: int, body: Any) -> InterlockError:
     message = str(told.get("message") or f"the cluster answered {status}.")
     code, kind = str(told.get("code") or ""), str(told.get("type") or "")
     if status in (401, 403):
-        return UsageError(message, cure="Set INTERLOCK_ADMIN_TOKEN to the cluster's admin token.")
+        return UsageError(
+            message, cure="Set INTERLOCK_ADMIN_TOKEN, or admin_token in interlock.toml, to the cluster's."
+        )
     if status == 400:
         return UsageError(message)
     if kind == "unavailable" or code in _UNAVAILABLE:

@@ -254,7 +254,8 @@ def apply(file: Path, place: Place, json_: bool) -> None:
     steps = [(command, ("PUT", f"/api/models/{_part(command.model)}", _table(command))) for command in declared]
     answers = change(place, [(command, request) for command, request in steps])
     names = [command.model for command in declared]
-    report(json_, f"{len(names)} models applied: {', '.join(names) or 'none'}.", answers, models=names)
+    told = f"{len(names)} model{'' if len(names) == 1 else 's'} applied: {', '.join(names) or 'none'}."
+    report(json_, told, answers, models=names)
 
 
 def _table(command: Any) -> dict[str, Any]:

@@ -24,12 +24,17 @@ class Place:
     """
 
     def __init__(self, store: str | None, data: str | None, url: str | None = None) -> None:
-        file = _from_file() if store is None and data is None else {}
+        file = _from_file("store", "data") if store is None and data is None else {}
         self.store = store or file.get("store")
         self.data = Path(data or file.get("data") or DEFAULT_DATA)
         self.url = url.rstrip("/") if url else None
         self.names_store = store is not None
         """A store that was named is read itself, though a cluster may run in the data folder."""
+
+    @property
+    def admin_token(self) -> str:
+        """What opens the cluster to operators, where the environment or the configuration file says so."""
+        return os.environ.get("INTERLOCK_ADMIN_TOKEN", "") or _from_file("admin_token").get("admin_token", "")
 
     @property
     def log(self) -> str:
@@ -39,8 +44,8 @@ class Place:
         return str(self.data) if self.data.is_dir() or self.data.suffix else str(self.data / "events.db")
 
 
-def _from_file() -> dict[str, str]:
-    """``store`` and ``data`` in the configuration file, if there is one that names them."""
+def _from_file(*keys: str) -> dict[str, str]:
+    """Those of ``keys`` that the configuration file names, if there is one."""
     named = os.environ.get("INTERLOCK_CONFIG")
     path = Path(named or "interlock.toml")
     if not named and not path.is_file():
@@ -49,7 +54,7 @@ def _from_file() -> dict[str, str]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{path}: {error}. Mend it, or name another with INTERLOCK_CONFIG.") from None
-    return {key: found[key] for key in ("store", "data") if isinstance(found.get(key), str) and found[key]}
+    return {key: found[key] for key in keys if isinstance(found.get(key), str) and found[key]}
 
 
 def reads_store(command: F) -> F:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from interlock.domain.commands import AnyReply, Command, Rejected
+from interlock.domain.commands import AnyReply, ChangeSettings, Command, Rejected, SetTenantLimits
 from interlock.domain.errors import InvalidField
 from interlock.domain.ports import CommandPort
 
@@ -50,6 +50,8 @@ class Gateway:
         reply = await self.commands.send(envelope)
         if isinstance(reply, Rejected):
             raise rejection(reply)
+        if isinstance(command, SetTenantLimits | ChangeSettings):
+            self.claims.refrain.forget()
         return reply
 
 

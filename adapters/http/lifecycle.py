@@ -45,6 +45,7 @@ from .ids import Ids, RequestIds
 from .metrics import GatewayMetrics
 from .ports import QueryPort
 from .problems import RequestRefused, rejection
+from .refrain import Refrain
 
 log = logging.getLogger("interlock.gateway")
 
@@ -67,6 +68,7 @@ class Claims:
     ) -> None:
         self.commands, self.queries, self.config, self.ids, self.metrics = commands, queries, config, ids, metrics
         self.holder = f"gw-{ids.run}"
+        self.refrain = Refrain()
         self._serial = itertools.count(1)
         self._unsettled: set[asyncio.Task[None]] = set()
         self._complained_at = -_COMPLAINT_SECONDS
@@ -194,6 +196,10 @@ class Claim:
         return self._lock
 
     async def __aenter__(self) -> Claim:
+        if self._tenant and (known := self._claims.refrain.repeated(self._tenant)) is not None:
+            self._claims.metrics.repeated.add(self._tenant)
+            self._refused(known.code)
+            raise known
         wall = time.time_ns() // 1000
         deadline = wall + self._wait if self._wait is not None else 0
         holder = self._claims.holder
@@ -229,6 +235,7 @@ class Claim:
         claims = self._claims
         limit = min(claims.config.wait_limit, self._wait + _GRACE if self._wait is not None else 2**62)
         envelope = claims.envelope(command, self.ids)
+        asked_at = claims.refrain.clock()
         try:
             async with asyncio.timeout(limit / SECOND):
                 reply = await self._ask(envelope)
@@ -241,6 +248,8 @@ class Claim:
             # Cancelled, or no writer: it may have been decided, so the request must be ended there.
             self._end(CancelRequest(request=self.ids.request))
             raise
+        if self._tenant and isinstance(command, AcquireLock):
+            claims.refrain.told(self._tenant, reply, asked_at)
         if isinstance(reply, Locked):
             self._lock = reply
             now = time.perf_counter()
@@ -254,12 +263,15 @@ class Claim:
             self._open = False
             if reply.code == "conflict":
                 raise RequestTaken(reply.message)  # caught where the claim is entered: it asks under another id
-            claims.metrics.outcomes.add("refused")
-            claims.metrics.refusals.add(reply.code)
+            self._refused(reply.code)
         # A refused report stays open, and is ended as failed: a no may also mean that the core had nothing to route
         # and the lock still stands. Releasing what is not held changes nothing.
         error = rejection(reply)
         raise await self._refusal(error) if isinstance(error, RequestRefused) else error
+
+    def _refused(self, code: str) -> None:
+        self._claims.metrics.outcomes.add("refused")
+        self._claims.metrics.refusals.add(code)
 
     async def _ask(self, envelope: Envelope) -> AnyReply:
         """The envelope's end, asked again while no writer leads, for ``writer_patience`` at a stretch."""

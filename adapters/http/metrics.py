@@ -68,6 +68,12 @@ class GatewayMetrics:
         self.answers = Counter("interlock_http_answers_total", "HTTP answers.", ("route", "status"))
         self.outcomes = Counter("interlock_requests_total", "Model requests by how they ended.", ("outcome",))
         self.refusals = Counter("interlock_requests_refused_total", "Model requests refused, by reason.", ("reason",))
+        self.repeated = Counter(
+            "interlock_requests_refused_again_total",
+            "Model requests refused by the gateway itself with its tenant's last answer, without an event of their own;"
+            " they are among interlock_requests_refused_total.",
+            ("tenant",),
+        )
         self.reroutes = Counter("interlock_reroutes_total", "Requests routed again after their backend was gone.", ())
         self.lock_seconds = Histogram("interlock_lock_seconds", "From a request's arrival to its lock.")
         self.backend_seconds = Histogram("interlock_backend_seconds", "From the lock to the backend's last byte.")
@@ -76,7 +82,7 @@ class GatewayMetrics:
     def text(self, samples: Iterable[Sample], unsettled: int) -> str:
         """The page that Prometheus reads: the gateway's own figures, then the scheduler's."""
         lines: list[str] = []
-        for metric in (self.answers, self.outcomes, self.refusals, self.reroutes):
+        for metric in (self.answers, self.outcomes, self.refusals, self.repeated, self.reroutes):
             lines.extend(metric.lines())
         for histogram in (self.lock_seconds, self.backend_seconds, self.release_seconds):
             lines.extend(histogram.lines())

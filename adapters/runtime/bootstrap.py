@@ -119,9 +119,8 @@ async def _up(config: Configuration) -> int:
             token=gateway.registration_token,
             heartbeat=format_setting("heartbeat_interval", config.settings().heartbeat_interval),
         )
-        await _live(
-            plane, fleet, folder, Endpoint(_reachable(plane.server.url), os.getpid(), gateway.admin_token), stop
-        )
+        endpoint = Endpoint(_reachable(plane.server.url), os.getpid(), gateway.admin_token)
+        await _live(plane, fleet, folder, endpoint, stop, guarded=bool(gateway.client_token or gateway.tenants))
     finally:
         if keeping is not None:
             keeping.cancel()
@@ -132,8 +131,10 @@ async def _up(config: Configuration) -> int:
     return 0
 
 
-async def _live(plane: ControlPlane, fleet: Fleet, folder: DataFolder, endpoint: Endpoint, stop: asyncio.Event) -> None:
-    """From a listening gateway to a stopped cluster."""
+async def _live(
+    plane: ControlPlane, fleet: Fleet, folder: DataFolder, endpoint: Endpoint, stop: asyncio.Event, *, guarded: bool
+) -> None:
+    """From a listening gateway to a stopped cluster. ``guarded``: clients need a token."""
     leading = asyncio.create_task(plane.run(), name="seat")
     try:
         await _until(plane.seat.began, leading, stop, plane)
@@ -143,7 +144,7 @@ async def _live(plane: ControlPlane, fleet: Fleet, folder: DataFolder, endpoint:
             folder.announce(endpoint)
             await _until_ready(plane, leading, stop)
         if not stop.is_set():
-            _say_ready(endpoint)
+            _say_ready(endpoint.url, guarded=guarded)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([leading, stopped], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -198,14 +199,17 @@ def built_in_models(engine: Engine) -> Iterable[Command]:
             yield declared
 
 
-def _say_ready(endpoint: Endpoint) -> None:
-    url = endpoint.url
-    token = ' -H "Authorization: Bearer $INTERLOCK_CLIENT_TOKEN"' if os.environ.get("INTERLOCK_CLIENT_TOKEN") else ""
+def _say_ready(url: str, *, guarded: bool) -> None:
+    token = first = ""
+    if guarded:
+        token = ' -H "Authorization: Bearer $INTERLOCK_CLIENT_TOKEN"'
+        if not os.environ.get("INTERLOCK_CLIENT_TOKEN"):
+            first = ", with INTERLOCK_CLIENT_TOKEN set to a client's token"
     body = '{"model": "embeddings", "input": "Where does this run?"}'
     chat = '{"model": "echo", "messages": [{"role": "user", "content": "Hello"}]}'
     kind = "-H 'Content-Type: application/json'"
     sys.stdout.write(
-        f"Interlock is ready at {url}\n\nTry:\n"
+        f"Interlock is ready at {url}\n\nTry{first}:\n"
         f"  curl -s {url}/v1/embeddings{token} {kind} -d '{body}'\n"
         f"  curl -s {url}/v1/chat/completions{token} {kind} -d '{chat}'\n"
         f"  {_command()} nodes --url {url}\n\nCtrl-C stops all of it.\n"

@@ -20,6 +20,10 @@ from interlock.domain.units import HOUR, MINUTE, SECOND, parse_duration, parse_s
 
 _T = TypeVar("_T")
 _REQUIRED: Any = object()
+LARGEST = 2**53
+"""Whole numbers beyond are exact neither in JSON nor in a float."""
+WIDEST_SIGMA = 10.0
+"""A lognormal wider than that has no length that means anything."""
 _PER = {"s": SECOND, "m": MINUTE, "h": HOUR}
 
 
@@ -58,7 +62,11 @@ class Source:
                     break
                 if key and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""", line):
                     return number
-        return self._anywhere(key) if found < 0 else max(start, 1)
+        if found < 0:
+            return self._anywhere(key)
+        if not header and key:  # a table of the file that is no table here
+            return next((number for number, line in enumerate(self.lines, 1) if self._opens(line, key)), 1)
+        return max(start, 1)
 
     @staticmethod
     def _opens(line: str, header: str) -> bool:
@@ -89,6 +97,11 @@ class Table:
         what = f"{self.label}.{key}" if self.label and key else (key or self.label or "file")
         return UnreadableFile(f"{self.source.name}:{line}: {what}: {problem}.", cure=cure)
 
+    @property
+    def line(self) -> int:
+        """Where the table begins."""
+        return self.source.line_of(self.header, self.ordinal, "")
+
     def __contains__(self, key: str) -> bool:
         return key in self.data
 
@@ -115,9 +128,9 @@ class Table:
         """Text."""
         return self.take(key, default, lambda value: _of(str, value, key, '"text"'))
 
-    def integer(self, key: str, default: Any = _REQUIRED, least: int | None = 0) -> int:
-        """A whole number, not below ``least``."""
-        return self.take(key, default, lambda value: whole(value, key, least))
+    def integer(self, key: str, default: Any = _REQUIRED, least: int | None = 0, most: int = LARGEST) -> int:
+        """A whole number, neither below ``least`` nor above ``most``."""
+        return self.take(key, default, lambda value: whole(value, key, least, most))
 
     def number(self, key: str, default: Any = _REQUIRED) -> float:
         """A number that is not negative."""
@@ -133,7 +146,7 @@ class Table:
 
     def size(self, key: str, default: Any = _REQUIRED) -> int:
         """Bytes."""
-        return self.take(key, default, lambda value: parse_size(value, key))
+        return self.take(key, default, lambda value: written_size(value, key))
 
     def distribution(self, key: str, default: Any = _REQUIRED) -> Distribution:
         """A distribution of lengths."""
@@ -202,12 +215,23 @@ def _of(kind: type[_T], value: object, key: str, wanted: str) -> _T:
     return value
 
 
-def whole(value: object, key: str, least: int | None = 0) -> int:
-    """A whole number, not below ``least``; raises InvalidField."""
+def whole(value: object, key: str, least: int | None = 0, most: int = LARGEST) -> int:
+    """A whole number, neither below ``least`` nor above ``most``; raises InvalidField."""
     number = _of(int, value, key, "a whole number")
     if least is not None and number < least:
         raise InvalidField(key, f"{number} is too small", cure=f"Give {least} or more.")
+    if abs(number) > most:
+        raise InvalidField(key, f"{str(number)[:20]} is too much", cure=f"Give {most} at most.")
     return number
+
+
+def written_size(value: object, key: str) -> int:
+    """Bytes in text with a unit; raises InvalidField. ``vram = 24`` is a mistake far more often than 24 bytes."""
+    if type(value) is int and value:
+        raise InvalidField(
+            key, f"{value} has no unit", cure=f'Write it as text: "{value}GiB", or "{value}B" for bytes.'
+        )
+    return parse_size(value, key)  # type: ignore[arg-type]  # parse_size names what is neither text nor a number
 
 
 def real(value: object, key: str) -> float:
@@ -227,7 +251,10 @@ def parse_distribution(value: object, key: str) -> Distribution:
         if len(words) == 2 and words[0] == "exp":
             return Distribution("exp", parse_duration(words[1], key))
         if len(words) == 3 and words[0] == "lognormal":
-            return Distribution("lognormal", parse_duration(words[1], key), real(float(words[2]), key))
+            sigma = real(float(words[2]), key)
+            if sigma <= WIDEST_SIGMA:
+                return Distribution("lognormal", parse_duration(words[1], key), sigma)
+            cure = f"Give a sigma of {WIDEST_SIGMA:g} at most; 0.5 is usual."
     except (InvalidField, ValueError):
         pass
     raise InvalidField(key, f"{value!r} is not a distribution", cure=cure)
@@ -260,7 +287,7 @@ def parse_budget(value: object, key: str) -> Budget:
         if not 1 <= int(found[1]) <= 100:
             raise InvalidField(key, f"{value!r} is not a share", cure='Use "1%" to "100%".')
         return Budget(percent=int(found[1]))
-    size = parse_size(value, key)  # type: ignore[arg-type]  # parse_size names what is neither text nor a number
+    size = written_size(value, key)
     if size <= 0:
         raise InvalidField(key, f"{value!r} is no budget", cure='Use "80%" or "100GiB".')
     return Budget(size=size)

@@ -14,12 +14,12 @@ from interlock.domain.memory import parse_pools
 from interlock.domain.profiles import parse_placement
 from interlock.domain.refusals import RefusalCode
 from interlock.domain.selector import Selector, parse_selector
-from interlock.domain.settings import SettingValue, parse_affinity, parse_idle_unload
+from interlock.domain.settings import HIGHEST_PRIORITY, SettingValue, parse_affinity, parse_idle_unload
 from interlock.domain.tenants import parse_limits
-from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND, parse_duration, parse_size
+from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND, parse_duration
 from interlock.simulation.prompts import LONGEST_PROMPT, Talk, chain_of_parts
 
-from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole
+from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole, written_size
 from .scenario import (
     FAULT_KINDS,
     INSTANT_FAULTS,
@@ -80,6 +80,7 @@ def parse_scenario(data: dict[str, Any], text: str, name: str, folder: Path) -> 
         random_faults=reader.random_faults(top.table("random_faults")),
         scope=_scope(top.table("scope")),
         expect=reader.expect(top.table("expect")),
+        lines=reader.lines,
         source=name,
         raw=data,
         folder=str(folder),
@@ -120,6 +121,7 @@ class _Reader:
         self.models: list[str] = []
         self.schedulings: dict[str, Scheduling] = {}
         self.tenants: list[str] = []
+        self.lines: dict[str, int] = {}
 
     # --- what there is ----------------------------------------------------------------------------------------------
 
@@ -128,13 +130,14 @@ class _Reader:
         if name in self.nodes or not name:
             raise table.error("name", f"{name!r} is taken or empty", "Give each node its own name.")
         self.nodes.append(name)
+        self.lines[f"node {name}"] = table.line
         one = table.size("vram", 0)
         pools = table.take("pools", (), lambda value: _sizes(value, "pools"))
         if pools and "vram" in table:
             raise table.error("pools", "stands beside vram", "Give one of them: vram is short for one pool.")
         spec = NodeSpec(
             name=name,
-            labels=table.mapping("labels", {}, _label),
+            labels=table.mapping("labels", {}, _own_label),
             pools=pools or ((one,) if one else ()),
             budget=table.take("vram_budget", None, lambda value: parse_budget(value, "vram_budget")),
             ram=table.size("ram", 0),
@@ -158,9 +161,10 @@ class _Reader:
         if base is None and not named and (name in self.models or not name):
             raise table.error("name", f"{name!r} is taken or empty", "Give each model its own name.")
         self.models.append(name)
+        self.lines.setdefault(f"model {name}", table.line)
         old = base or ModelSpec(name=name)
         spec = LoadSpec(
-            backend=table.text("backend", old.spec.backend),
+            backend=_backend(table, old.spec.backend),
             options=table.mapping("options", old.spec.options, _option),
             vram=table.size("vram", old.spec.vram),
             disk=table.size("disk", old.spec.disk),
@@ -188,6 +192,7 @@ class _Reader:
             node=self._known(table, "node", self.nodes),
             in_flight=table.integer("in_flight", 0),
             busy_for=table.duration("busy_for", FOREVER),
+            line=table.line,
         )
         if "busy_for" in table and not spec.in_flight:
             raise table.error("busy_for", "has no locks to keep", "Give in_flight = 1 or more, or leave it out.")
@@ -200,11 +205,11 @@ class _Reader:
         spec = RequestSpec(
             model=table.text("model"),
             at=self._moment(table, "at", 0),
-            count=table.integer("count", 1, least=1),
+            count=table.integer("count", 1, least=1, most=MOST_AT_ONCE),
             every=table.duration("every", SECOND),
             service_time=table.distribution("service_time", None),
-            deadline=table.duration("deadline", 0),
-            priority=table.integer("priority", 0, least=None),
+            deadline=_patience(table),
+            priority=_priority(table),
             prompt=chain_of_parts(table.mapping("prompt", {}, _blocks).items()),
             tenant=table.text("tenant", ""),
         )
@@ -216,6 +221,7 @@ class _Reader:
         if name in self.tenants or not name:
             raise table.error("name", f"{name!r} is taken or empty", "Give each tenant its own name.")
         self.tenants.append(name)
+        self.lines[f"tenant {name}"] = table.line
         spec = TenantSpec(name=name, limits=_limits(table))
         table.done()
         return spec
@@ -242,8 +248,8 @@ class _Reader:
             raise table.error("until", "is not after from", "Give a later moment.")
         spec = WorkloadSpec(
             kind=kind, models=models, rate=rate, path=path, format=form, start=start, until=until,
-            service_time=table.distribution("service_time", None), deadline=table.duration("deadline", 0),
-            priority=table.integer("priority", 0, least=None), bursts=_bursts(table) if kind == "poisson" else None,
+            service_time=table.distribution("service_time", None), deadline=_patience(table),
+            priority=_priority(table), bursts=_bursts(table) if kind == "poisson" else None,
             talk=_talk(table) if kind == "conversations" else None,
             tenant=table.text("tenant", ""),
         )  # fmt: skip
@@ -288,6 +294,8 @@ class _Reader:
             extra["length"] = table.duration("for", 30 * SECOND)
         if kind == "slow-load":
             extra["factor"] = table.number("factor", 10.0)
+            if not extra["factor"]:
+                raise table.error("factor", "is 0, and no load takes no time", "Give how many times as long: 10.")
         if kind in ("drop-messages", "duplicate-messages", "delay-messages"):
             extra["p"] = table.number("p", 0.3)
             if extra["p"] > 1:
@@ -330,7 +338,7 @@ class _Reader:
         values: dict[str, Any] = {}
         node = self._known(table, "node", self.nodes)
         if action == "set-labels":
-            values["labels"] = table.mapping("labels", None, _label)
+            values["labels"] = table.mapping("labels", None, _own_label)
             if values["labels"] is None:
                 raise table.error("labels", "is missing", 'Add labels = { key = "value" }; "" removes one.')
         elif action == "set-budget":
@@ -338,7 +346,7 @@ class _Reader:
             if values["budget"] is None:
                 raise table.error("value", "is missing", 'Add value = "80%".')
         elif action == "drain":
-            values["within"] = table.duration("deadline", 0)
+            values["within"] = _patience(table)
         elif action == "set-max-replicas":
             values["slots"] = table.integer("value", least=1)
         return AdminSpec(action=action, at=at, node=node, values=values)
@@ -361,13 +369,15 @@ class _Reader:
                 self.schedulings[name] = wanted.scheduling
             table.known += list(given)
         elif action == "set-scheduling":
+            if not set(table.data) - set(_ADMIN_KEYS):
+                raise table.error("", "changes nothing", f"Give any of: {', '.join(SCHEDULING_KEYS)}.")
             rest = Table(table.source, dict(table.data), table.header, table.ordinal, table.label)
             # Read for its errors over what the file has said of the model so far.
             self.schedulings[name] = scheduling(table, self.schedulings.get(name, Scheduling()))
             values["merge"] = lambda base: scheduling(_again(rest), base)
         elif action == "load-info":
             values["spec"] = LoadSpec(
-                backend=table.text("backend"), options=table.mapping("options", {}, _option),
+                backend=_backend(table), options=table.mapping("options", {}, _option),
                 vram=table.size("vram", 0), disk=table.size("disk", 0),
                 pools=table.take("pools", 1, lambda value: parse_pools(value, "pools")),
             )  # fmt: skip
@@ -439,6 +449,10 @@ class _Reader:
 
 
 _REQUIRED_RATE = -1.0
+MOST_AT_ONCE = 1_000_000
+"""What one row of requests may count: with ``every = "0s"`` all of them come in one instant."""
+AUTOMATIC_LABELS = ("node.name", "node.replica-slots", "gpu.vram")
+"""What every node's labels say by themselves; ``gpu.vendor`` may be given, as no other key says whose GPUs they are."""
 _ADMIN_KEYS = ("at", "action", "model", "name")
 
 ACTIONS: dict[str, Callable[[_Reader, Table, str, int], AdminSpec]] = {
@@ -541,6 +555,8 @@ def parse_bound(value: object, key: str) -> Bound:
         if not value or set(value) - {"min", "max"}:
             raise InvalidField(key, f"{value!r} is no bound", cure="Give { min = 1 }, { max = 2 } or both.")
         ends = {name: real(end, f"{key}.{name}") for name, end in value.items()}
+        if ends.get("min", 0.0) > ends.get("max", float("inf")):
+            raise InvalidField(key, "min is above max", cure="No number is both; give a lower min or a higher max.")
         return Bound(ends.get("min"), ends.get("max"))
     number = real(value, key)
     return Bound(number, number)
@@ -564,10 +580,29 @@ def _bursts(table: Table) -> Bursts | None:
 def _sizes(value: object, key: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not value:
         raise InvalidField(key, f"{value!r} is no list of sizes", cure='Use ["24GiB", "24GiB"].')
-    return tuple(parse_size(item, key) for item in value)
+    return tuple(written_size(item, key) for item in value)
 
 
-def _label(value: object, key: str) -> str:
+def _backend(table: Table, *default: str) -> str:
+    backend = table.text("backend", *default)
+    if "backend" in table and not backend:
+        raise table.error("backend", "is empty", "Name one, or leave it out: then nothing is known of how to load it.")
+    return backend
+
+
+def _patience(table: Table) -> int:
+    """How long somebody waits; 0 when nothing is said, and the shortest wait there is for ``"0s"``."""
+    return max(1, table.duration("deadline")) if "deadline" in table else table.duration("deadline", 0)
+
+
+def _priority(table: Table) -> int:
+    return table.integer("priority", 0, least=-HIGHEST_PRIORITY, most=HIGHEST_PRIORITY)
+
+
+def _own_label(value: object, key: str) -> str:
+    name = key.removeprefix("labels.")
+    if name in AUTOMATIC_LABELS:
+        raise InvalidField(key, "this label is automatic", cure=f"Choose another than {', '.join(AUTOMATIC_LABELS)}.")
     if not isinstance(value, str):
         raise InvalidField(key, f"{value!r} is not text", cure='Labels are text: { tier = "fast" }.')
     return value

@@ -72,6 +72,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     in_flight: int = 0
     busy_for: int = FOREVER
+    line: int = 0
+    """Where the file says so, for messages; 0 when no file does."""
 
 
 class TenantSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,8 +218,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     expect: Expect = Expect()
     source: str = ""
     """What to call it on the command line."""
+    flags: tuple[str, ...] = ()
+    """What the command line needs beside that, where the scenario is not as its file says."""
+    lines: dict[str, int] = {}
+    """Where the file declares each ``node NAME``, ``model NAME`` and ``tenant NAME``, for messages."""
     raw: dict[str, Any] = {}
     folder: str = "."
+    trace: str = ""
+    """The trace whose requests stand in place of the file's own."""
 
     @classmethod
     def parse(cls, text: str, name: str = "scenario", folder: Path | None = None) -> Scenario:
@@ -240,7 +248,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 def read_text(name: str | Path) -> str:
     """The text of a scenario file, or of the bundled one of that name; raises UnreadableFile."""
     try:
-        return _path_of(name).read_text(encoding="utf-8")
+        return _path_of(name).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of its order
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableFile(f"{name}: {error}.", cure="Give a scenario file that can be read.") from None
 

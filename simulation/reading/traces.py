@@ -30,7 +30,7 @@ class Arrival(msgspec.Struct, frozen=True):
     model: str = ""
     service_time: Distribution | None = None
     deadline: int = 0
-    priority: int = 0
+    priority: int | None = None
     prompt: Chain = ()
 
 
@@ -120,8 +120,8 @@ def _jsonl(file: Any, path: str) -> Iterator[Arrival]:
         if unknown := sorted(set(row) - known):
             raise _bad(path, number, f"{unknown[0]} is no key here", f"Known keys: {', '.join(sorted(known))}.")
         try:
-            priority = row.get("priority", 0)
-            if type(priority) is not int:
+            priority = row.get("priority")
+            if priority is not None and type(priority) is not int:
                 raise InvalidField("priority", "is no whole number", cure="Give 0, 1, ...")
             if not isinstance(row.get("model", ""), str):
                 raise InvalidField("model", "is not text", cure="Give a model's name.")
@@ -130,7 +130,7 @@ def _jsonl(file: Any, path: str) -> Iterator[Arrival]:
                 parse_duration(row.get("at", ""), "at"),
                 row.get("model", ""),
                 None if service is None else parse_distribution(service, "service_time"),
-                parse_duration(row["deadline"], "deadline") if "deadline" in row else 0,
+                max(1, parse_duration(row["deadline"], "deadline")) if "deadline" in row else 0,
                 priority,
             )
         except InterlockError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,9 +18,18 @@ from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
 from interlock.domain.commands import SetReplicaSlots, StartEpoch
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import MINUTE, tell_duration
+from interlock.domain.units import MINUTE, SECOND, tell_duration
+from interlock.domain.views import request_view
 from tests.domain.cluster import Cluster
 from tests.golden.story import Story
+
+
+@contextmanager
+def _logged(tmp_path: Path, cluster: Cluster) -> Iterator[AuditService]:
+    store = SqliteStore(tmp_path / "events.db", durable=False)
+    store.append(cluster.log, store.take_epoch("w", 1))
+    yield AuditService(store)
+    store.close()
 
 
 def _events(audit: AuditService, subject: str) -> list[str]:
@@ -52,6 +62,31 @@ def test_a_requests_waits_are_told_in_order_with_how_long_each_was_and_what_ende
     assert audit.why("q-6").waits[-1].ended_by == "refused, load_failed"
     assert audit.why("q-4").waits == []
     assert audit.why("r-000001").waits == []
+
+
+def test_a_wait_for_a_load_ends_with_the_load_also_for_those_behind_whom_nobody_looks_at(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.model("m")
+    for number in range(4):
+        cluster.request(f"q{number}", "m", deadline=cluster.now + (30 if number == 2 else 90) * SECOND)
+    cluster.wait(9)
+    cluster.settle()
+    cluster.wait(40)
+    with _logged(tmp_path, cluster) as audit:
+        head, short = (audit.why(f"q{number}").waits for number in (1, 2))
+        assert [(wait.kind, wait.lasted // SECOND, wait.ended_by) for wait in short] == [
+            ("load", 9, "r-000001 of m loaded"), ("turn", 21, "refused, capacity_exhausted"),
+        ]  # fmt: skip
+        assert (
+            short[1].sentence
+            == "Waited 21s for its turn, behind who came before it; ended by: refused, capacity_exhausted."
+        )
+        assert [(wait.kind, wait.ended_by) for wait in head] == [("load", "r-000001 of m loaded"), ("busy", "")]
+        assert "while waiting for a free replica" in audit.why("q2").sentence
+    shown = request_view(cluster.state, cluster.state.requests["q3"])
+    assert (shown.place, shown.wait, shown.waits_on) == (2, "busy", "")
 
 
 def test_a_request_that_needed_an_eviction_tells_who_left_for_it(audit: AuditService) -> None:

@@ -239,6 +239,18 @@ def test_changes_go_to_the_cluster_that_runs(
     assert asked.asked == [(method, path, body, "Bearer secret")]
 
 
+def test_the_token_in_the_configuration_file_opens_the_cluster_and_the_environments_goes_before_it(
+    interlock: Shell, cluster: tuple[str, type[_Cluster]], tmp_path: Path
+) -> None:
+    url, asked = cluster
+    file = tmp_path / "interlock.toml"
+    file.write_text('admin_token = "from the file"')
+    given = {"INTERLOCK_CONFIG": str(file)}
+    interlock("freeze", "--url", url, **given)
+    interlock("freeze", "--url", url, **given, INTERLOCK_ADMIN_TOKEN="from outside")
+    assert [token for _, _, _, token in asked.asked] == ["Bearer from the file", "Bearer from outside"]
+
+
 def test_the_endpoint_in_the_data_folder_is_found_with_its_token(
     interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interlock.adapters.audit.sentences import sentence
 from interlock.domain import commands as cmd
 from interlock.domain.commands import Locked, Rejected, Waiting
 from interlock.domain.entities import TenantLimits
@@ -214,6 +215,19 @@ def test_a_refusal_says_whose_and_why_and_what_would_help() -> None:
     assert isinstance(refused, RequestRefused)
     assert (refused.tenant, refused.code, refused.explanation.step) == ("research", "rate_limited", "tenant")
     assert "interlock tenants limit research" in refused.explanation.cure
+
+
+def test_only_a_refusal_for_the_rate_holds_for_all_that_the_tenant_sends_until_then() -> None:
+    for limits, whole in ({"tenant_limit": 0}, False), ({"tenant_rate": MINUTE, "tenant_burst": 1}, True):
+        cluster = serving(**limits)
+        cluster.request("r1", "m", tenant="research")
+        cluster.request("r2", "m", tenant="research")
+        refused = cluster.events[-1]
+        assert isinstance(refused, RequestRefused)
+        reply = cluster.request("r3", "m", tenant="research")
+        assert isinstance(reply, Rejected)
+        assert refused.whole_tenant is reply.whole_tenant is whole
+        assert ("without an event" in sentence(refused)) is whole
 
 
 @pytest.mark.parametrize("text", ["5/s", "100/m", "1/h", "7/d", "1/1m31s", "off", "1000000/s"])

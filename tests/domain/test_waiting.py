@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from interlock.domain import commands as cmd
 from interlock.domain.entities import Budget
-from interlock.domain.events import HolderLost, ReplicaEvicted, ReplicaLocked, ReplicaReserved, RequestWoken
+from interlock.domain.events import (
+    HolderLost,
+    ReplicaEvicted,
+    ReplicaLocked,
+    ReplicaReserved,
+    RequestRefused,
+    RequestWoken,
+)
 from interlock.domain.requests import UNTIMED_RETRY
 from interlock.domain.settings import Settings, format_setting, parse_setting
 from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND
@@ -318,3 +325,45 @@ def test_what_concerns_others_tells_nobody_when_to_come_again() -> None:
     cluster.request("r", "m", deadline=cluster.now + 10 * SECOND)
     cluster.wait(11)
     assert cluster.answers["r"].retry_after == UNTIMED_RETRY
+
+
+# --- the reason at the deadline -------------------------------------------------------------------------------------
+
+
+def refused(cluster: Cluster, request: str) -> RequestRefused:
+    return next(event for event in cluster.events if isinstance(event, RequestRefused) and event.request == request)
+
+
+def test_whoever_waits_behind_another_for_a_load_that_is_over_is_told_at_its_deadline_what_it_waits_for_then() -> None:
+    cluster = one_slot("m")
+    for name in ("first", "second"):
+        cluster.request(name, "m")
+    cluster.request("third", "m", deadline=cluster.now + 30 * SECOND)
+    cluster.settle()
+    cluster.wait(31)
+    told = refused(cluster, "third")
+    assert told.code == "capacity_exhausted"
+    assert told.message == "m: the deadline passed while waiting for a free replica."
+    assert "parallel" in told.explanation.cure
+
+
+def test_whoever_waits_behind_another_is_not_told_that_what_was_thawed_is_frozen() -> None:
+    cluster = one_slot("m", "rival")
+    cluster.loaded("rival")
+    cluster.send(cmd.Freeze(what="evictions"))
+    for name in ("first", "second"):
+        cluster.request(name, "m")
+    cluster.request("third", "m", deadline=cluster.now + 30 * SECOND)
+    cluster.send(cmd.Thaw(what="evictions"))
+    cluster.settle()
+    cluster.wait(31)
+    assert refused(cluster, "third").code == "capacity_exhausted"
+    check_replay(cluster)
+
+
+def test_whoever_waits_for_a_load_that_goes_on_is_told_so() -> None:
+    cluster = one_slot("m")
+    cluster.request("first", "m")
+    cluster.request("second", "m", deadline=cluster.now + 30 * SECOND)
+    cluster.wait(31)
+    assert refused(cluster, "second").code == "loading"

@@ -39,6 +39,7 @@ def test_a_file_declares_its_models_in_order(tmp_path: Path) -> None:
     ("text", "told"),
     [
         (GOOD + "vramm = 1\n", r"models\.toml:12: models\[1\]\.vramm: no such key"),
+        (GOOD.replace('"1GiB"', "24"), r"models\.toml:5: models\[0\]\.vram: 24 would be 24 bytes"),
         (GOOD.replace('"1GiB"', '"1 lot"'), r"models\.toml:5: models\[0\]\.vram: '1 lot' is not a size"),
         (GOOD.replace('{ tier = "fast" }', "{ tier = 7 }"), r"models\.toml:10: models\[1\]\.node_selector\.tier"),
         ('[[models]]\nbackend = "echo"\n', r"models\[0\]\.name: missing"),

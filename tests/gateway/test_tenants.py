@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 
 from interlock.adapters.http.app import build_app, serve_http
 from interlock.adapters.http.config import GatewayConfig, check_bind
+from interlock.adapters.http.refrain import Refrain
 from interlock.domain.codec import decode_event
+from interlock.domain.commands import Envelope, Locked, Rejected, SetTenantLimits
 from interlock.domain.errors import InvalidSetting
 from interlock.domain.events import ReplicaLocked, RequestQueued
+from interlock.domain.units import SECOND
 from tests.gateway.conftest import Cluster
 from tests.gateway.core import CoreScheduler
 from tests.gateway.test_real_core import WORKER
@@ -93,6 +97,117 @@ async def test_a_tenant_over_its_limit_is_told_when_to_come_again_and_others_are
         assert 'interlock_requests_refused_total{reason="rate_limited"} 1' in await page.text()
     assert (await cluster.ask("DELETE", "/api/tenants/research/limits", headers=ADMIN))[0] == 200
     assert (await cluster.chat(headers=of("sk-research")))[0] == 200
+
+
+async def hammer(cluster: Cluster, clients: int, knocks: int) -> list[tuple[int, Any, int]]:
+    """As many clients at once, each knocking so often without a pause: status, body and Retry-After of each answer."""
+
+    async def one() -> list[tuple[int, Any, int]]:
+        told = []
+        for _ in range(knocks):
+            status, answer, headers = await cluster.chat(headers=of("sk-web"))
+            told.append((status, answer, int(headers.get("Retry-After", 0))))
+        return told
+
+    return [answer for client in await asyncio.gather(*(one() for _ in range(clients))) for answer in client]
+
+
+async def test_whoever_hammers_at_its_rate_is_told_so_each_time_and_the_log_does_not_grow(core: Core) -> None:
+    cluster, scheduler = core
+    await cluster.ask("PUT", "/api/tenants/web/limits", json={"rate": "1/m", "burst": 1}, headers=ADMIN)
+    assert (await cluster.chat(headers=of("sk-web")))[0] == 200
+    status, first, _ = await cluster.chat(headers=of("sk-web"))
+    before, started = scheduler.events.count("RequestRefused"), time.monotonic()
+    answers = await hammer(cluster, 8, 50)
+    seconds = 1 + int(time.monotonic() - started)
+    assert {status} == {answer[0] for answer in answers} == {429}
+    assert all(body == first for _, body, _ in answers)
+    assert all(50 <= after <= 60 for _, _, after in answers)
+    grown = scheduler.events.count("RequestRefused") - before
+    assert grown <= 10 * seconds  # one a second, and one in a tenth of one that asks again
+    async with cluster.http.get("/metrics", headers=ADMIN) as page:
+        text = await page.text()
+    assert f'interlock_requests_refused_again_total{{tenant="web"}} {400 - grown}' in text
+    assert 'interlock_requests_refused_total{reason="rate_limited"} 401' in text
+    assert (await cluster.chat(headers=of("sk-research")))[0] == 200
+    assert (await cluster.chat(headers=of("sk-any")))[0] == 200
+
+
+async def test_limits_raised_elsewhere_take_hold_within_a_second_and_those_raised_here_at_once(core: Core) -> None:
+    cluster, scheduler = core
+    for limits in ({"rate": "1/m", "burst": 1}, {"rate": "1/m", "burst": 2}):
+        await cluster.ask("PUT", "/api/tenants/web/limits", json=limits, headers=ADMIN)
+        assert (await cluster.chat(headers=of("sk-web")))[0] == 200
+    assert (await cluster.chat(headers=of("sk-web")))[0] == 200
+    assert (await cluster.chat(headers=of("sk-web")))[0] == 429
+    scheduler.handle(Envelope(command_id="elsewhere", command=SetTenantLimits(tenant="web")))
+    raised = time.monotonic()
+    async with asyncio.timeout(10):
+        while (await cluster.chat(headers=of("sk-web")))[0] == 429:
+            await asyncio.sleep(0.02)
+    assert time.monotonic() - raised < 1.5
+    for _ in range(5):
+        assert (await cluster.chat(headers=of("sk-web")))[0] == 200
+
+
+async def test_too_many_at_once_is_asked_each_time_since_any_of_them_may_end(core: Core) -> None:
+    cluster, _ = core
+    await cluster.ask("PUT", "/api/tenants/web/limits", json={"at_once": 1}, headers=ADMIN)
+    cluster.backends.stalls = {"r-000001:1": 0}
+    running = asyncio.create_task(cluster.chat(headers=of("sk-web")))
+    await cluster.backends.stalled.wait()
+    assert (await cluster.chat(headers=of("sk-web")))[0] == 429
+    cluster.backends.stalls.clear()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    async with asyncio.timeout(0.5):
+        while (await cluster.chat(headers=of("sk-web")))[0] == 429:
+            await asyncio.sleep(0)
+
+
+def refusal(seconds: float) -> Rejected:
+    return Rejected(code="rate_limited", message="too fast", retry_after=int(seconds * SECOND), whole_tenant=True)
+
+
+def test_a_repeated_refusal_tells_what_is_left_and_ends_with_the_cores_instant() -> None:
+    clock = [100.0]
+    refrain = Refrain(lambda: clock[0])
+    assert refrain.repeated("web") is None
+    refrain.told("web", refusal(0.5), 100.0)
+    clock[0] = 100.2
+    told = refrain.repeated("web")
+    assert told is not None
+    assert (told.code, told.retry_after) == ("rate_limited", 300_000)
+    assert refrain.repeated("research") is None
+    clock[0] = 100.5
+    assert refrain.repeated("web") is None
+
+
+def test_after_a_second_one_request_asks_again_while_the_others_are_still_told() -> None:
+    clock = [100.0]
+    refrain = Refrain(lambda: clock[0])
+    refrain.told("web", refusal(60), 100.0)
+    clock[0] = 101.0
+    assert refrain.repeated("web") is None
+    told = refrain.repeated("web")
+    assert told is not None
+    assert told.retry_after == 59 * SECOND
+    refrain.told("web", refusal(59), 101.0)
+    clock[0] = 101.9
+    assert refrain.repeated("web") is not None
+    locked = Locked(request="q", replica="r", node="n", model="m", address="")
+    refrain.told("web", locked, 99.0)
+    assert refrain.repeated("web") is not None, "the answer to an older request says nothing of now"
+    refrain.told("web", locked, 101.5)
+    assert refrain.repeated("web") is None
+
+
+def test_refusals_are_kept_for_a_bounded_number_of_tenants() -> None:
+    refrain = Refrain(lambda: 0.0)
+    for number in range(1_001):
+        refrain.told(f"tenant-{number}", refusal(1), 0.0)
+    assert refrain.repeated("tenant-0") is None
+    assert refrain.repeated("tenant-1") is not None
 
 
 async def test_a_client_that_leaves_gives_its_tenants_place_back(core: Core) -> None:

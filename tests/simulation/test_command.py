@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,31 @@ def test_a_reconciler_without_load_info_is_found_by_its_effects(capfd: pytest.Ca
     assert status == 1
     assert not report["properties"]["Q"]["holds"]
     assert report["effects"]["backend.install"] > 10
+
+
+def test_a_failure_prints_the_line_that_runs_it_again_whatever_it_was_run_with(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "my requests.jsonl"
+    trace.write_text('{"at": "1s", "model": "nobody"}\n{"at": "80s", "model": "nobody"}\n{"at": "99s", "model": "x"}\n')
+    arguments = ("simulate", "orin-thor", "--seed", "3", "--until", "90s", "--requests", str(trace))
+    status, _, err = call(capfd, *arguments)
+    told = shlex.split(err.strip().splitlines()[-1])
+    again, out, _ = call(capfd, *told[1:], "--json")
+    assert (status, again, told[0]) == (1, 1, "interlock")
+    assert (json.loads(out)["requests"]["submitted"], json.loads(out)["virtual_seconds"]) == (2, 90.0)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("simulate", "orin-thor", "--mutant"), ("mutants", "--only"), ("prove", "--mutant")]
+)
+def test_a_mutant_that_nobody_knows_is_a_mistake_of_the_caller(
+    arguments: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = call(capfd, *arguments, "no-such-bug")
+    assert (status, out) == (2, "")
+    assert "no-such-bug" in err.lower()
+    assert "selector-ignored-in-lookup" in err
 
 
 def test_json_is_one_document_with_the_contracts_keys(capfd: pytest.CaptureFixture[str]) -> None:

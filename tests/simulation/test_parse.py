@@ -9,7 +9,7 @@ import pytest
 from interlock.domain.entities import Scheduling
 from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import FOREVER, GIB, SECOND
-from interlock.simulation import Scenario
+from interlock.simulation import Scenario, run
 from interlock.simulation.reading import toml
 from interlock.simulation.reading.scenario import bundled_names, read_text
 from tests.simulation.support import TWO_NODES, scenario
@@ -19,7 +19,27 @@ from tests.simulation.support import TWO_NODES, scenario
     ("text", "line", "words"),
     [
         ('[[nodes]]\nname = "x"\nvrm = "1GiB"', 3, "vrm: is no key here"),
-        ('[[nodes]]\nname = "x"\nvram = 24', 0, ""),
+        ('[[nodes]]\nname = "x"\nvram = 24', 3, "24 has no unit"),
+        ('[[nodes]]\nname = "x"\nvram = "99999999999TiB"', 3, "larger than any machine"),
+        ('[[nodes]]\nname = "x"\npools = [24, 24]', 3, "24 has no unit"),
+        ('[[nodes]]\nname = "x"\nvram_budget = 80', 3, "80 has no unit"),
+        ('[[nodes]]\nname = "x"\nlabels = { "node.name" = "y" }', 3, "automatic"),
+        ('[[nodes]]\nname = "x\\ny"', 1, "no name has"),
+        ('[[models]]\nname = "x\\ty"', 1, "no name has"),
+        ('[[models]]\nname = "x"\n[[models]]\nname = "y"\naliases = ["x"]', 3, "names another model"),
+        (f'[[models]]\nname = "{"x" * 300}"', 1, "too long"),
+        ('[[models]]\nname = "x"\nbackend = ""', 3, "backend: is empty"),
+        ('[[models]]\nname = "x"\nservice_time = "lognormal 2s 1000"', 3, "not a distribution"),
+        (f'[[models]]\nname = "x"\nparallel = {10**30}', 3, "too much"),
+        ('[[requests]]\nmodel = "m"\npriority = 5000', 3, "too much"),
+        ('[[requests]]\nmodel = "m"\nevery = "0s"\ncount = 3000000', 4, "too much"),
+        ('[[replicas]]\nmodel = "m"\nnode = "a"\n[[replicas]]\nmodel = "m"\nnode = "a"', 4, "as many of it as it may"),
+        ('[[faults]]\nat = "1s"\nkind = "slow-load"\ntarget = "a"\nfactor = 0', 5, "factor: is 0"),
+        ('[[admin]]\nat = "1s"\naction = "set-scheduling"\nmodel = "m"', 1, "changes nothing"),
+        ('[[admin]]\nat = "1s"\naction = "set-scheduling"\nmodel = "m"\npined = true', 5, "pined: is no key here"),
+        ("[expect]\nserved = { min = 5, max = 1 }", 2, "min is above max"),
+        ("[schedular]\nqueue_limit = 1", 1, "schedular: is no key here"),
+        ('name = "x"\n\n[[request]]\nmodel = "m"', 3, "request: is no key here"),
         ('[[nodes]]\nname = "x"\nvram = "24 parsecs"', 3, "not a size"),
         ('[[nodes]]\nname = "x"\npools = "24GiB"', 3, "no list of sizes"),
         ('[[nodes]]\nname = "x"\nlabels = { tier = 3 }', 3, "is not text"),
@@ -50,12 +70,9 @@ from tests.simulation.support import TWO_NODES, scenario
     ],
 )
 def test_what_is_wrong_is_named_with_its_key_and_line(text: str, line: int, words: str) -> None:
-    if not line:
-        assert scenario(text).nodes[0].pools == (24,)  # a whole number of bytes is a size
-        return
     whole = text if text.startswith(("[[nodes]]", "name")) else f"{text}\n{TWO_NODES}"
     with pytest.raises(UnreadableFile) as caught:
-        scenario(whole)
+        run(scenario(whole))
     assert words in str(caught.value)
     assert f"line {line}" in str(caught.value) or f"test:{line}:" in str(caught.value)
 
@@ -68,6 +85,19 @@ def test_defaults_are_the_contracts() -> None:
     assert (model.scheduling.parallel, model.scheduling.max_replicas, model.spec.backend) == (1, 0, "")
     assert (request.at, request.count, request.every, request.deadline) == (0, 1, SECOND, 0)
     assert read.expect.properties == ("T", "U", "S", "Q", "W")
+
+
+def test_a_file_may_begin_with_the_mark_of_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "from-an-editor.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + TWO_NODES.encode())
+    assert [node.name for node in Scenario.load(path).nodes] == ["a", "b"]
+
+
+def test_no_time_at_all_to_wait_is_no_default() -> None:
+    """A deadline of nothing is served where a copy is warm, and told so at once where none is."""
+    asked = '[[requests]]\nmodel = "m"\nat = "{at}"\ndeadline = "0s"\n'
+    counts = run(scenario(TWO_NODES + asked.format(at="1s") + asked.format(at="1m"))).report["requests"]
+    assert (counts["served"], counts["refused"]) == (1, {"loading": 1})
 
 
 def test_everything_that_the_contract_shows_is_read(tmp_path: Path) -> None:

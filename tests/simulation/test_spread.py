@@ -106,8 +106,8 @@ def test_the_same_code_has_the_same_digest_and_a_job_travels() -> None:
 
     assert spread.code_digest() == spread.code_digest()
     assert len(spread.code_digest()) == 32
-    job = pickle.loads(pickle.dumps(Job(TEXT, "spread", ".", None, None)))
-    assert job(3)["log_hash"] == Job(TEXT, "spread", ".", None, None)(3)["log_hash"]
+    job = pickle.loads(pickle.dumps(Job(Scenario.parse(TEXT, "spread"), None, None)))
+    assert job(3)["log_hash"] == Job(Scenario.parse(TEXT, "spread"), None, None)(3)["log_hash"]
 
 
 @pytest.mark.skipif(not HAS_RAY, reason="the extra `ray` is not installed")

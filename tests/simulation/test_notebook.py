@@ -1,0 +1,100 @@
+"""The API for notebooks: what one imports, calls and makes a table of."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interlock.domain.errors import NotFound, UsageError
+from interlock.simulation import Scenario, prove, run
+from interlock.simulation.reading.scenario import BUNDLED
+from tests.simulation.support import result_of
+
+FIRST_CELL = """
+from interlock.simulation import Scenario, run, prove
+from interlock.simulation import Scenario, run, prove
+import json
+print(json.dumps([run(Scenario.load("one-load-evicts-one")).verdict, prove("backend-gone").verdict]))
+"""
+
+
+def test_the_first_cell_of_a_notebook_runs_and_runs_again() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_CELL], capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(done.stdout) == ["pass", "pass"]
+
+
+def test_prove_puts_the_mutant_in_place_that_it_names_and_takes_it_away_again() -> None:
+    broken = prove("orin-thor", mutant="empty-backend-scaleup")
+    assert (broken.verdict, broken.mutant) == ("fail", "empty-backend-scaleup")
+    assert broken.counterexample is not None
+    assert broken.counterexample.cycle
+    assert prove("orin-thor").verdict == "pass"
+    with pytest.raises(NotFound):
+        prove("orin-thor", mutant="no-such-bug")
+
+
+def test_a_scenario_is_given_by_its_name_as_a_file_or_as_a_text() -> None:
+    by_file = run(BUNDLED / "orin-thor.toml")
+    assert by_file.report["log_hash"] == run("orin-thor").report["log_hash"]
+    text = Path(BUNDLED / "orin-thor.toml").read_text(encoding="utf-8")
+    assert run(Scenario.parse(text)).report["log_hash"] == by_file.report["log_hash"]
+
+
+REQUESTS = """
+[[models]]
+name = "giant"
+backend = "echo"
+vram = "100GiB"
+[[replicas]]
+model = "m"
+node = "a"
+in_flight = 4
+busy_for = "20s"
+[[requests]]
+model = "m"
+at = "10s"
+[[requests]]
+model = "giant"
+at = "2s"
+[[requests]]
+model = "m"
+at = "3m"
+service_time = "1h"
+[[faults]]
+at = "1s"
+kind = "load-hangs"
+target = "b"
+"""
+
+
+def test_each_request_is_a_row_with_its_waiting_and_how_it_ended() -> None:
+    refused, waited, running = result_of(REQUESTS, until=240_000_000).requests()
+    assert (refused["model"], refused["outcome"], refused["reason"], refused["node"]) == (
+        "giant", "refused", "never_fits", None,
+    )  # fmt: skip
+    assert (waited["arrival"], waited["waited"], waited["node"], waited["outcome"]) == (10.0, 10.0, "a", "served")
+    assert waited["ended"] == 20.0 + 5.0
+    assert (running["waited"], running["ended"], running["outcome"]) == (0.0, None, None)
+
+
+def test_the_rows_are_as_many_as_the_report_counts() -> None:
+    result = run("in-flight-after-churn")
+    counts = result.report["requests"]
+    rows = list(result.requests())
+    assert sum(row["outcome"] == "served" for row in rows) == counts["served"]
+    assert sum(row["outcome"] == "refused" for row in rows) == sum(counts["refused"].values())
+
+
+def test_events_and_requests_become_arrow_tables_or_it_is_said_what_is_missing() -> None:
+    result = run("orin-thor")
+    if importlib.util.find_spec("pyarrow") is None:
+        with pytest.raises(UsageError, match="pip install pyarrow"):
+            result.to_arrow("requests")
+        return
+    assert result.to_arrow("requests").num_rows == result.report["requests"]["submitted"]
+    assert result.to_arrow().num_rows == len(list(result.events()))
