@@ -5,11 +5,12 @@ Instants are microseconds since 1970, lengths microseconds, memory and disk byte
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
 
-from .claims import Claim, less
+from .claims import RAM, Claim, less
 from .selector import Selector, vram_label
 from .units import FOREVER
 
@@ -75,6 +76,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     foreign: tuple[int, ...]
     budget: Budget
     ram: int
+    """Its main memory; 0 when unknown, which bounds nothing."""
     disk: int | None
     """Bytes that staged models may take in all; None when unknown, which does not mean full."""
     max_replicas_per_model: int
@@ -103,6 +105,23 @@ class Node(msgspec.Struct, frozen=True, gc=False):
         return tuple(self.budget.of(total) for total in self.pools)
 
     @property
+    def limits(self) -> dict[int, int]:
+        """Bytes that models may claim in all, by pool: the budgets, and main memory where it is known."""
+        return self._with_ram(self.budgets)
+
+    @property
+    def rooms(self) -> dict[int, int]:
+        """The same, or what others leave of a pool when that is less: memory outside the budget is theirs anyway."""
+        pools = zip(self.budgets, self.pools, self.foreign, strict=True)
+        return self._with_ram(min(budget, total - foreign) for budget, total, foreign in pools)
+
+    def _with_ram(self, figures: Iterable[int]) -> dict[int, int]:
+        by_pool = dict(enumerate(figures))
+        if self.ram:
+            by_pool[RAM] = self.ram
+        return by_pool
+
+    @property
     def takes_work(self) -> bool:
         """Whether new locks and loads may go there."""
         return self.status is NodeStatus.HEALTHY
@@ -125,6 +144,8 @@ class LoadSpec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     backend: str = ""
     options: dict[str, str | int | float | bool] = {}
     vram: int = 0
+    ram: int = 0
+    """Main memory that one replica takes beside what lies in the pools, however many those are."""
     disk: int = 0
     pools: int = 1
     """Over how many of one node's memory pools it is split, in equal shares; ANY_POOLS is as few as it takes."""

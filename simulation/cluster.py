@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from interlock.domain.claims import in_pools
 from interlock.domain.commands import AnyReply as Reply
 from interlock.domain.commands import (
     Command,
@@ -324,7 +325,7 @@ class VirtualCluster:
         rest = list(world.used(node.worker))
         for process in node.worker.processes:
             replica = state.replicas.get(process.replica)
-            for pool, size in replica.claim if replica is not None and process.loaded else ():
+            for pool, size in in_pools(replica.claim) if replica is not None and process.loaded else ():
                 rest[pool] -= size
         return known.foreign == tuple(max(0, size) // QUANTUM * QUANTUM for size in rest)
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from interlock.domain.answers import done
-from interlock.domain.claims import Claim
+from interlock.domain.claims import RAM, Claim
 from interlock.domain.commands import (
     Command,
     RegisterNode,
@@ -235,8 +235,9 @@ def edition(spec: LoadSpec) -> str:
 
 
 def holds_of(spec: LoadSpec, pools: Sequence[int]) -> Claim:
-    """What a loaded model takes in the pools that are its own: the same in each."""
-    return tuple((pool, share_of(spec, len(pools))) for pool in pools)
+    """What a loaded model takes in the pools that are its own: the same in each; and of main memory."""
+    ram = ((RAM, spec.ram),) if spec.ram else ()
+    return (*((pool, share_of(spec, len(pools))) for pool in pools), *ram)
 
 
 def with_loaded(worker: Worker, process: Process, files: Iterable[Files]) -> Worker:

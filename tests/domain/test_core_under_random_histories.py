@@ -155,7 +155,7 @@ def _check_budgets_where_reserved(cluster: Cluster) -> None:
     owed = dict(newest.owed_in)
     for pool, size in newest.claim:
         if size > owed.get(pool, 0):
-            assert cluster.state.committed[node.name][pool] <= node.budgets[pool]
+            assert cluster.state.committed[node.name][pool] <= node.limits.get(pool, FOREVER)
 
 
 @pytest.mark.parametrize("seed", range(40))
