@@ -270,6 +270,8 @@ class VirtualCluster:
             if isinstance(answer, ReportStaged | ReportLoaded):
                 answer = replace(answer, took=took)
             self.report(node, answer)
+        if isinstance(effect, UnloadModel) and not self.figures_agree(node):
+            self._beat_once(node)  # what a replica leaves is seen at once: a load that failed may have met others there
 
     # --- contact ----------------------------------------------------------------------------------------------------
 
@@ -309,12 +311,15 @@ class VirtualCluster:
         if node.worker.up and node.registered:
             if node.trouble.clock_is_off:
                 self.watcher.fault_took_effect("clock-jump")
-            boot, figures = world.boot_of(node.worker), world.capacity(node.worker, self.clock.now)
-            self.pass_on(node, lambda: self._heartbeat_arrives(node, boot, figures))
+            self._beat_once(node)
         elif node.worker.up:
             self.register(node)
         self._probe(node)
         self.clock.after(self.writer.engine.state.settings.heartbeat_interval, self._beat, node, term)
+
+    def _beat_once(self, node: VirtualNode) -> None:
+        boot, figures = world.boot_of(node.worker), world.capacity(node.worker, self.clock.now)
+        self.pass_on(node, lambda: self._heartbeat_arrives(node, boot, figures))
 
     def figures_agree(self, node: VirtualNode) -> bool:
         """Whether the control plane counts as others' memory what is, on that machine, not that of its replicas."""
