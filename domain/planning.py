@@ -32,7 +32,10 @@ from .units import DAY, FOREVER, SECOND
 
 
 class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A new node, or a change to a known one. What is None, empty or 0 stays as it is; a new node needs ``pools``."""
+    """A new node, or a change to a known one. What is None, empty or 0 stays as it is.
+
+    A new node needs ``pools`` or ``ram``.
+    """
 
     node: str
     pools: tuple[int, ...] = ()
@@ -74,10 +77,12 @@ def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]
         yield cmd.RemoveNode(node=name)
         return
     known = state.nodes.get(name)
-    new = known is None and bool(change.pools)
+    # A machine without a GPU has its main memory as its one pool.
+    pools = change.pools or ((change.ram,) if change.ram else ())
+    new = known is None and bool(pools)
     if new:
         yield cmd.RegisterNode(
-            node=name, boot="planned", labels=change.labels, pools=change.pools, disk=change.disk, approve=True,
+            node=name, boot="planned", labels=change.labels, pools=pools, disk=change.disk, approve=True,
             ram=change.ram, budget=change.budget, max_replicas_per_model=change.slots or 1,
         )  # fmt: skip
     elif known is None:

@@ -65,7 +65,7 @@ class _Worker:
             on_death=self._on_death,
             devices=lambda pools: meter.devices(pools),
         )
-        meter = Meter(self._supervisor.models, pools=config.pools, disk=config.disk)
+        meter = Meter(self._supervisor.models, pools=config.pools, ram=config.ram, disk=config.disk)
         self._registration = Registration(
             config, self._supervisor, meter, on_refused=self._refused, on_registered=self._registered
         )
