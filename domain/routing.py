@@ -324,7 +324,8 @@ def load_info_missing(state: State, model: Model) -> Refuse:
 
 def never_fits(state: State, model: Model) -> Refuse:
     """Step 7: too large for every candidate, even alone there."""
-    cure = "Add a larger node, raise a budget, or lower the model's vram, ram or disk."
+    needs = "vram, ram or disk" if model.declared_spec.ram else "vram or disk"
+    cure = f"Add a larger node, raise a budget, or lower the model's {needs}."
     explanation = survey(state, model, "never fits", room_verdict(state, model, ""), cure=cure)
     message = f"{model.name} does not fit on any of its candidates, even alone."
     return Refuse(RefusalCode.NEVER_FITS, message, explanation)

@@ -126,7 +126,7 @@ def test_what_no_candidate_could_hold_even_empty_is_refused_at_once() -> None:
     reply = cluster.request("r1", "huge")
     assert isinstance(reply, Rejected)
     assert reply.code == "never_fits"
-    assert "ram" in cluster.events[-1].explanation.cure
+    assert "lower the model's vram, ram or disk" in cluster.events[-1].explanation.cure
 
 
 def test_more_main_memory_wakes_who_waits_for_it() -> None:
@@ -139,6 +139,17 @@ def test_more_main_memory_wakes_who_waits_for_it() -> None:
     cluster.settle()
     assert "r1" in cluster.state.requests
     assert cluster.state.requests["r1"].replica, "it has its lock"
+
+
+def test_a_floor_that_fitted_nowhere_is_kept_once_a_node_has_the_main_memory_or_the_disk() -> None:
+    cluster = host(32, disk=40 * GIB)
+    cluster.model("deep", ram=40, min_replicas=1)
+    cluster.model("heavy", disk=60, min_replicas=1)
+    assert {cluster.state.models[name].parked.reason for name in ("deep", "heavy")} == {"never_fits"}
+    report(cluster, 64)
+    cluster.send(cmd.ReportCapacity(node="host", disk=80 * GIB))
+    cluster.settle()
+    assert sorted(cluster.state.by_model) == ["deep", "heavy"]
 
 
 def test_a_worker_that_registers_with_other_main_memory_is_believed_without_a_new_boot() -> None:
