@@ -5,7 +5,6 @@ Instants are microseconds since 1970, lengths microseconds, memory and disk byte
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -107,19 +106,10 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     @property
     def limits(self) -> dict[int, int]:
         """Bytes that models may claim in all, by pool: the budgets, and main memory where it is known."""
-        return self._with_ram(self.budgets)
-
-    @property
-    def rooms(self) -> dict[int, int]:
-        """The same, or what others leave of a pool when that is less: memory outside the budget is theirs anyway."""
-        pools = zip(self.budgets, self.pools, self.foreign, strict=True)
-        return self._with_ram(min(budget, total - foreign) for budget, total, foreign in pools)
-
-    def _with_ram(self, figures: Iterable[int]) -> dict[int, int]:
-        by_pool = dict(enumerate(figures))
+        limits = dict(enumerate(self.budgets))
         if self.ram:
-            by_pool[RAM] = self.ram
-        return by_pool
+            limits[RAM] = self.ram
+        return limits
 
     @property
     def takes_work(self) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 
 from .anti_affinity import kept_away
 from .churn import counted_evictions, evictable_from, live_churn
-from .claims import Claim, sum_of, total
+from .claims import Claim, total
 from .entities import Model, Node, Phase, Replica
 from .memory import fit_after, least_share
 from .placement import may_host, staging_need
@@ -165,9 +165,13 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
         return False
     if kept_away(state, model, node, victims):
         return False
-    freed = sum_of(replica.claim for replica in victims)
-    room = {pool: size + freed.get(pool, 0) for pool, size in state.balance_of_memory(node).items()}
-    found = fit_after(state.free_memory(node), room, model.declared_spec)
+    balance = state.balance_of_memory(node)
+    room = balance.copy()
+    for replica in victims:
+        for pool, size in replica.claim:
+            if pool in room:
+                room[pool] += size
+    found = fit_after(balance, room, model.declared_spec)
     if found is None:
         return False
     recency = max(replica.used_at for replica in victims)

@@ -46,27 +46,31 @@ def fit_in_pools(free: Mapping[int, int], spec: LoadSpec) -> Claim | None:
     """The same, whether or not there is main memory for it."""
     if spec.vram == 0:
         return _and_ram((), spec.ram)
-    pools = _without_ram(free)
-    for count, share in shares(spec, len(pools)):
-        fitting = sorted((size, pool) for pool, size in pools.items() if size >= share)
+    for count, share in shares(spec, _pools_in(free)):
+        fitting = sorted([(size, pool) for pool, size in free.items() if size >= share and pool != RAM])
         if len(fitting) >= count:
             return _and_ram(sorted((pool, share) for _, pool in fitting[:count]), spec.ram)
     return None
 
 
-def fit_after(free: Mapping[int, int], room: Mapping[int, int], spec: LoadSpec) -> tuple[Claim, Claim] | None:
-    """Where the model fits once ``free`` has grown to ``room``, and what it is owed there until then; None if not.
+def fit_after(balance: Mapping[int, int], room: Mapping[int, int], spec: LoadSpec) -> tuple[Claim, Claim] | None:
+    """Where the model fits once ``balance`` has grown to ``room``, and what it is owed there until then; None if not.
 
     The pools that owe it least are taken.
     """
     if lacks_ram(room, spec):
         return None
-    owed_ram = max(0, spec.ram - free.get(RAM, spec.ram))
+    owed_ram = max(0, spec.ram - max(0, balance.get(RAM, spec.ram)))
     if spec.vram == 0:
         return _and_ram((), spec.ram), _and_ram((), owed_ram)
-    pools = _without_ram(room)
-    for count, share in shares(spec, len(pools)):
-        fitting = sorted((max(0, share - free[pool]), pool) for pool, size in pools.items() if size >= share)
+    for count, share in shares(spec, _pools_in(room)):
+        fitting = sorted(
+            [
+                (max(0, share - max(0, balance[pool])), pool)
+                for pool, size in room.items()
+                if size >= share and pool != RAM
+            ]
+        )
         if len(fitting) >= count:
             taken = sorted((pool, owed) for owed, pool in fitting[:count])
             claim = [(pool, share) for pool, _ in taken]
@@ -74,8 +78,8 @@ def fit_after(free: Mapping[int, int], room: Mapping[int, int], spec: LoadSpec) 
     return None
 
 
-def _without_ram(figures: Mapping[int, int]) -> dict[int, int]:
-    return {pool: size for pool, size in figures.items() if pool != RAM}
+def _pools_in(figures: Mapping[int, int]) -> int:
+    return len(figures) - (RAM in figures)
 
 
 def _and_ram(in_pools: Iterable[tuple[int, int]], ram: int) -> Claim:

@@ -237,16 +237,25 @@ class State:
 
     def free_in_pools(self, node: Node) -> tuple[int, ...]:
         """The same for the pools that models are loaded into, in their order."""
-        return tuple([size for pool, size in self.free_memory(node).items() if pool != RAM])
+        balance = self.balance_of_memory(node)
+        return tuple([size if size > 0 else 0 for pool, size in balance.items() if pool != RAM])
 
     def free_memory(self, node: Node) -> dict[int, int]:
         """Bytes by pool that a new load could reserve: budget less what is committed, and less what others use."""
-        return {pool: max(0, size) for pool, size in self.balance_of_memory(node).items()}
+        return {pool: size if size > 0 else 0 for pool, size in self.balance_of_memory(node).items()}
 
     def balance_of_memory(self, node: Node) -> dict[int, int]:
-        """What is free in each pool; below zero, what must leave before anything is free there."""
-        used = self.committed[node.name]
-        return {pool: room - used.get(pool, 0) for pool, room in node.rooms.items()}
+        """What is free in each pool; below zero, what must leave before anything is free there.
+
+        What others use counts against the pool's total first: memory outside the budget is theirs anyway.
+        """
+        used, foreign, budget = self.committed[node.name], node.foreign, node.budget
+        balance = {}
+        for pool, total in enumerate(node.pools):
+            balance[pool] = min(budget.of(total), total - foreign[pool]) - used.get(pool, 0)
+        if node.ram:
+            balance[RAM] = node.ram - used.get(RAM, 0)
+        return balance
 
     def disk_free(self, node: Node) -> int | None:
         """Bytes that staging may still take, less the margin that stays free; None when unknown."""
