@@ -20,7 +20,7 @@ from interlock.domain.selector import parse_selector
 from interlock.domain.settings import parse_affinity, parse_idle_unload
 from interlock.domain.units import MIB, parse_size
 
-SPEC_KEYS = ("backend", "options", "vram", "pools", "disk")
+SPEC_KEYS = ("backend", "options", "vram", "ram", "pools", "disk")
 SCHEDULING_KEYS = (
     "node_selector", "min_replicas", "max_replicas", "replicas", "parallel", "priority", "pinned",
     "idle_unload", "prefix_affinity",
@@ -49,7 +49,7 @@ def parse_model(table: Mapping[str, object], field: str = "") -> DeclareModel:
 
 
 def parse_spec(table: Mapping[str, object], field: str = "") -> LoadSpec:
-    """How a model is loaded, from the keys ``backend``, ``options``, ``vram``, ``pools`` and ``disk``."""
+    """How a model is loaded, from the keys ``backend``, ``options``, ``vram``, ``ram``, ``pools`` and ``disk``."""
     at = f"{field}." if field else ""
     backend = table.get("backend", "")
     if not isinstance(backend, str) or ("backend" in table and not backend.strip()):
@@ -65,6 +65,7 @@ def parse_spec(table: Mapping[str, object], field: str = "") -> LoadSpec:
         backend=backend,
         options=dict(options),
         vram=_size(table.get("vram", 0), f"{at}vram"),
+        ram=_size(table.get("ram", 0), f"{at}ram"),
         disk=_size(table.get("disk", 0), f"{at}disk"),
         pools=parse_pools(table.get("pools", 1), f"{at}pools"),
     )

@@ -21,7 +21,7 @@ from .modelfile import line_of, parse_budget, parse_model, parse_name, read_docu
 
 PLAN_KEYS = ("scheduler", "nodes", "models")
 NODE_KEYS = (
-    "name", "vram", "pools", "disk", "labels", "vram_budget", "max_replicas_per_model", "approved", "drain",
+    "name", "vram", "pools", "ram", "disk", "labels", "vram_budget", "max_replicas_per_model", "approved", "drain",
     "deadline", "remove",
 )  # fmt: skip
 _CURE = "Give a TOML file with [[models]], [[nodes]] or [scheduler]."
@@ -107,6 +107,7 @@ def _node(table: Mapping[str, object], field: str) -> NodeChange:
     return NodeChange(
         node=name,
         pools=_pools(table, field),
+        ram=_size(table["ram"], f"{field}.ram") if "ram" in table else 0,
         disk=_size(table["disk"], f"{field}.disk") if "disk" in table else None,
         labels=_labels(table.get("labels", {}), f"{field}.labels"),
         budget=parse_budget(table["vram_budget"], f"{field}.vram_budget") if "vram_budget" in table else None,

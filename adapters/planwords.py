@@ -262,7 +262,7 @@ def _left(line: Left) -> LeftLine:
 def _why_not(code: str, considered: Sequence[Considered]) -> str:
     missing = [row for row in considered if row.filter and row.filter != "approval"]
     # Of a model that fits nowhere the nodes that might have held it tell more than those that are closed to it.
-    nearest = [row for row in missing if row.filter in ("memory", "disk", "slots")]
+    nearest = [row for row in missing if row.filter in ("memory", "ram", "disk", "slots")]
     misses = [f"{row.node}: {row.detail or row.filter}" for row in nearest or missing]
     if len(misses) > _NEAREST:
         misses = [*misses[:_NEAREST], f"and {len(misses) - _NEAREST} more"]

@@ -1,13 +1,13 @@
 """Budgets: a node on which more is claimed than its budget allows, and which replica leaves first for that.
 
-A budget may be lowered, and pools may shrink, under what is loaded already. Nothing new is placed there then, and what
-is too much leaves as soon as it is idle: those that nothing protects first, then lower priority, then what is cheapest
-to load again. A pin and a floor only make it later: the budget is an operator's order, as a drain is.
+A budget may be lowered, and pools or main memory may shrink, under what is loaded already. Nothing new is placed there
+then, and what is too much leaves as soon as it is idle: those that nothing protects first, then lower priority, then
+what is cheapest to load again. A pin and a floor only make it later: the budget is an operator's order, as a drain is.
 """
 
 from __future__ import annotations
 
-from .claims import total
+from .claims import sum_of, total
 from .entities import Node, Phase, Replica
 from .eviction import spare_of_floor
 from .state import State
@@ -15,15 +15,10 @@ from .state import State
 
 def excess(state: State, node: Node) -> dict[int, int]:
     """By how many bytes pools are above their budget, without what is on its way out; only those that are."""
-    staying = [0] * len(node.pools)
-    for replica_id in state.by_node.get(node.name, ()):
-        replica = state.replicas[replica_id]
-        if replica.phase is not Phase.UNLOADING:
-            for pool, size in replica.claim:
-                if pool < len(staying):
-                    staying[pool] += size
-    above = zip(staying, node.budgets, strict=True)
-    return {pool: size - budget for pool, (size, budget) in enumerate(above) if size > budget}
+    here = (state.replicas[replica] for replica in state.by_node.get(node.name, ()))
+    staying = sum_of(replica.claim for replica in here if replica.phase is not Phase.UNLOADING)
+    above = ((pool, staying.get(pool, 0) - limit) for pool, limit in node.limits.items())
+    return {pool: size for pool, size in above if size > 0}
 
 
 def leaves_for_budget(state: State, node_name: str) -> Replica | None:
@@ -54,10 +49,7 @@ def leaves_for_budget(state: State, node_name: str) -> Replica | None:
 
 
 def _covered(above: dict[int, int], leaving: list[Replica]) -> bool:
-    freed: dict[int, int] = {}
-    for replica in leaving:
-        for pool, size in replica.claim:
-            freed[pool] = freed.get(pool, 0) + size
+    freed = sum_of(replica.claim for replica in leaving)
     return all(freed.get(pool, 0) >= size for pool, size in above.items())
 
 

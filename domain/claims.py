@@ -1,14 +1,45 @@
-"""Claims: bytes per memory pool, and sums of them."""
+"""Claims: bytes per memory pool, main memory among the pools, and sums of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from .units import format_size
+
 Claim = tuple[tuple[int, int], ...]
 """Bytes per memory pool: ``((pool index, bytes), ...)`` in order of index, without zeros."""
+RAM = 1 << 16
+"""The index under which a node's main memory stands among its pools: beyond any that a machine has."""
 
 
 def total(claim: Claim) -> int:
     """The bytes of a claim in all its pools together."""
     return sum(size for _, size in claim)
+
+
+def sum_of(claims: Iterable[Claim]) -> dict[int, int]:
+    """What several claims come to, by pool."""
+    figures: dict[int, int] = {}
+    for claim in claims:
+        for pool, size in claim:
+            figures[pool] = figures.get(pool, 0) + size
+    return figures
+
+
+def in_pools(claim: Claim) -> Claim:
+    """A claim without what it takes of main memory."""
+    return tuple((pool, size) for pool, size in claim if pool != RAM)
+
+
+def format_claim(claim: Claim) -> str:
+    """What a claim takes: so much memory, and so much main memory where it takes any."""
+    sizes = [format_size(total(in_pools(claim)))] if in_pools(claim) or not claim else []
+    return " and ".join([*sizes, *(f"{format_size(size)} of main memory" for pool, size in claim if pool == RAM)])
+
+
+def in_ram(claim: Claim) -> int:
+    """What a claim takes of main memory."""
+    return dict(claim).get(RAM, 0)
 
 
 def less(claim: Claim, part: Claim) -> Claim:

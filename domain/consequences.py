@@ -175,7 +175,7 @@ def _everything(words: str, change: str) -> _Rule:
 
 def _settings_changed(state: State, event: ev.SettingsChanged) -> Review | None:
     """Any of them may matter to anybody; the cause says which have changed."""
-    return _everything(f"the settings {', '.join(sorted(event.values))} changed", "capacity")(state, event)
+    return _everything(f"the settings {', '.join(sorted(event.values))} changed", "limits")(state, event)
 
 
 def _review(state: State, change: str, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()) -> Review | None:
@@ -221,7 +221,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.NodeResumed: _node_changed("node {event.node} was resumed"),
     ev.NodeReplicaSlotsSet: _node_changed("the replica slots of node {event.node} changed"),
     ev.NodeBudgetSet: _node_changed("the budget of node {event.node} changed"),
-    ev.NodeCapacityChanged: _node_changed("the capacity of node {event.node} changed", "capacity"),
+    ev.NodeCapacityChanged: _node_changed("the capacity of node {event.node} changed", "limits"),
     ev.NodeDrainStarted: _node_changed("node {event.node} drains"),
     ev.NodeBecameUnreachable: _unreachable,
     ev.NodeWentOffline: _node_gone("node {event.node} went offline"),

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .claims import Claim, less
+from .claims import RAM, Claim, less
 from .selector import Selector, vram_label
 from .units import FOREVER
 
@@ -75,6 +75,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     foreign: tuple[int, ...]
     budget: Budget
     ram: int
+    """Its main memory; 0 when unknown, which bounds nothing."""
     disk: int | None
     """Bytes that staged models may take in all; None when unknown, which does not mean full."""
     max_replicas_per_model: int
@@ -103,6 +104,14 @@ class Node(msgspec.Struct, frozen=True, gc=False):
         return tuple(self.budget.of(total) for total in self.pools)
 
     @property
+    def limits(self) -> dict[int, int]:
+        """Bytes that models may claim in all, by pool: the budgets, and main memory where it is known."""
+        limits = dict(enumerate(self.budgets))
+        if self.ram:
+            limits[RAM] = self.ram
+        return limits
+
+    @property
     def takes_work(self) -> bool:
         """Whether new locks and loads may go there."""
         return self.status is NodeStatus.HEALTHY
@@ -125,6 +134,8 @@ class LoadSpec(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     backend: str = ""
     options: dict[str, str | int | float | bool] = {}
     vram: int = 0
+    ram: int = 0
+    """Main memory that one replica takes beside what lies in the pools, however many those are."""
     disk: int = 0
     pools: int = 1
     """Over how many of one node's memory pools it is split, in equal shares; ANY_POOLS is as few as it takes."""

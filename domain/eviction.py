@@ -165,13 +165,13 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
         return False
     if kept_away(state, model, node, victims):
         return False
-    balance = state.balance_of_pools(node)
-    free, room = tuple(max(0, size) for size in balance), list(balance)
+    balance = state.balance_of_memory(node)
+    room = balance.copy()
     for replica in victims:
         for pool, size in replica.claim:
-            if pool < len(room):
+            if pool in room:
                 room[pool] += size
-    found = fit_after(free, tuple(room), model.declared_spec)
+    found = fit_after(balance, room, model.declared_spec)
     if found is None:
         return False
     recency = max(replica.used_at for replica in victims)

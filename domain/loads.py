@@ -11,7 +11,7 @@ import msgspec
 from . import events as ev
 from . import patience
 from .churn import churn_after_eviction, churn_after_load, stay
-from .claims import total
+from .claims import in_pools, total
 from .commands import (
     EvictReplica,
     ReportInstalled,
@@ -222,7 +222,7 @@ def _now_loaded(state: State, replica: Replica, took: int, now: int) -> list[ev.
     fresh = ev.ReplicaLoaded(
         at=now, replica=replica.id, model=replica.model, node=replica.node, address=replica.address,
         evictable_at=now + staying, churn=churn,
-        load_rate=measured(state.nodes[replica.node].load_rate, total(replica.claim), took),
+        load_rate=measured(state.nodes[replica.node].load_rate, total(in_pools(replica.claim)), took),
     )  # fmt: skip
     if churn is None or staying <= state.settings.min_residency:
         return [fresh]
@@ -387,7 +387,7 @@ def pending_effect(state: State, replica: Replica) -> Effect | None:
     common = {
         "op": operation(replica), "node": replica.node, "boot": boot_at(state, replica.node), "replica": replica.id,
         "model": replica.model, "index": replica.index, "address": replica.address,
-        "pools": tuple(pool for pool, _ in replica.claim),
+        "pools": tuple(pool for pool, _ in in_pools(replica.claim)),
     }  # fmt: skip
     if replica.phase is Phase.UNLOADING:
         return UnloadModel(**common)  # type: ignore[arg-type]  # the values' types differ, each is right

@@ -1,14 +1,15 @@
 """What a fit is: a model's memory in the pools of a node.
 
 A model lies in one pool unless it declares more: ``pools`` is how many of one node's pools it is split over, in equal
-shares, and ``ANY_POOLS`` as few as it takes.
+shares, and ``ANY_POOLS`` as few as it takes. What it needs of main memory it takes once, however it is split. Figures
+are maps from pool to bytes; main memory is among them under ``RAM``, unless nobody knows how much there is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from .claims import Claim
+from .claims import RAM, Claim
 from .entities import ANY_POOLS, MOST_POOLS, LoadSpec
 from .errors import InvalidField
 
@@ -31,31 +32,58 @@ def least_share(spec: LoadSpec) -> int:
     return share_of(spec, MOST_POOLS if spec.pools == ANY_POOLS else spec.pools)
 
 
-def fit(free: tuple[int, ...], spec: LoadSpec) -> Claim | None:
-    """The pools where the model leaves the smallest rests; None when it does not fit."""
+def lacks_ram(free: Mapping[int, int], spec: LoadSpec) -> bool:
+    """Whether less main memory is free than the model needs."""
+    return free.get(RAM, spec.ram) < spec.ram
+
+
+def fit(free: Mapping[int, int], spec: LoadSpec) -> Claim | None:
+    """The pools where the model leaves the smallest rests, and its main memory; None when it does not fit."""
+    return None if lacks_ram(free, spec) else fit_in_pools(free, spec)
+
+
+def fit_in_pools(free: Mapping[int, int], spec: LoadSpec) -> Claim | None:
+    """The same, whether or not there is main memory for it."""
     if spec.vram == 0:
-        return ()
-    for count, share in shares(spec, len(free)):
-        fitting = sorted((size, pool) for pool, size in enumerate(free) if size >= share)
+        return _and_ram((), spec.ram)
+    for count, share in shares(spec, _pools_in(free)):
+        fitting = sorted([(size, pool) for pool, size in free.items() if size >= share and pool != RAM])
         if len(fitting) >= count:
-            return tuple(sorted((pool, share) for _, pool in fitting[:count]))
+            return _and_ram(sorted((pool, share) for _, pool in fitting[:count]), spec.ram)
     return None
 
 
-def fit_after(free: tuple[int, ...], room: tuple[int, ...], spec: LoadSpec) -> tuple[Claim, Claim] | None:
-    """Where the model fits once ``free`` has grown to ``room``, and what it is owed there until then; None if not.
+def fit_after(balance: Mapping[int, int], room: Mapping[int, int], spec: LoadSpec) -> tuple[Claim, Claim] | None:
+    """Where the model fits once ``balance`` has grown to ``room``, and what it is owed there until then; None if not.
 
     The pools that owe it least are taken.
     """
+    if lacks_ram(room, spec):
+        return None
+    owed_ram = max(0, spec.ram - max(0, balance.get(RAM, spec.ram)))
     if spec.vram == 0:
-        return (), ()
-    for count, share in shares(spec, len(room)):
-        fitting = sorted((max(0, share - free[pool]), pool) for pool, size in enumerate(room) if size >= share)
+        return _and_ram((), spec.ram), _and_ram((), owed_ram)
+    for count, share in shares(spec, _pools_in(room)):
+        fitting = sorted(
+            [
+                (max(0, share - max(0, balance[pool])), pool)
+                for pool, size in room.items()
+                if size >= share and pool != RAM
+            ]
+        )
         if len(fitting) >= count:
-            taken = sorted(fitting[:count], key=lambda entry: entry[1])
-            claim = tuple((pool, share) for _, pool in taken)
-            return claim, tuple((pool, owed) for owed, pool in taken if owed)
+            taken = sorted((pool, owed) for owed, pool in fitting[:count])
+            claim = [(pool, share) for pool, _ in taken]
+            return _and_ram(claim, spec.ram), _and_ram([entry for entry in taken if entry[1]], owed_ram)
     return None
+
+
+def _pools_in(figures: Mapping[int, int]) -> int:
+    return len(figures) - (RAM in figures)
+
+
+def _and_ram(in_pools: Iterable[tuple[int, int]], ram: int) -> Claim:
+    return (*in_pools, (RAM, ram)) if ram else tuple(in_pools)
 
 
 def parse_pools(value: object, field: str) -> int:

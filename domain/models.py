@@ -59,8 +59,9 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
     if unprintable := [one for one in (name, *aliases) if not one.isprintable()]:
         cure = "Use characters that can be printed."
         raise InvalidField("name", f"{unprintable[0]!r} holds a character that no name has", cure=cure)
-    if spec.vram < 0 or spec.disk < 0:
-        raise InvalidField("vram" if spec.vram < 0 else "disk", "must not be negative")
+    for field in ("vram", "ram", "disk"):
+        if getattr(spec, field) < 0:
+            raise InvalidField(field, "must not be negative")
     if not ANY_POOLS <= spec.pools <= MOST_POOLS:
         cure = f'Give 1 to {MOST_POOLS}, or "any" for as few as it takes.'
         raise InvalidField("pools", f"{spec.pools} is no number of pools that a model can be split over", cure=cure)
@@ -132,7 +133,8 @@ def store_load_info(state: State, command: StoreLoadInfo, now: int) -> list[ev.E
     old = model.declared_spec
     given = command.spec
     pools = given.pools if given.vram else old.pools
-    spec = replace(given, vram=given.vram or old.vram, disk=given.disk or old.disk, pools=pools)
+    needs = {field: getattr(given, field) or getattr(old, field) for field in ("vram", "ram", "disk")}
+    spec = replace(given, pools=pools, **needs)
     return edit(state, model, spec, now, "operator") if spec != old else []
 
 

@@ -128,12 +128,12 @@ def _registered(state: State, command: RegisterNode, old: Node | None, now: int)
 
 def _facts(node: Node) -> tuple[object, ...]:
     slots = node.max_replicas_per_model
-    return (node.address, node.worker_labels, node.pools, node.budget, slots, node.gpu_vendor, node.machine)
+    return (node.address, node.worker_labels, node.pools, node.ram, node.budget, slots, node.gpu_vendor, node.machine)
 
 
 def _facts_of(event: ev.NodeRegistered) -> tuple[object, ...]:
     slots = event.max_replicas_per_model
-    return (event.address, event.labels, event.pools, event.budget, slots, event.gpu_vendor, event.machine)
+    return (event.address, event.labels, event.pools, event.ram, event.budget, slots, event.gpu_vendor, event.machine)
 
 
 def foreign(
@@ -190,7 +190,7 @@ def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.
     others = foreign(state, node.name, pools, command.used, None, command.sent_at) if command.used else node.foreign
     disk = available_disk(state, node.name, command.disk) if command.disk is not None else node.disk
     ram = command.ram or node.ram
-    if (pools, others, disk) == (node.pools, node.foreign, node.disk):
+    if (pools, others, disk, ram) == (node.pools, node.foreign, node.disk, node.ram):
         return []
     return [ev.NodeCapacityChanged(at=now, node=node.name, pools=pools, foreign=others, disk=disk, ram=ram)]
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from .claims import RAM
 from .entities import Model, Node
 from .errors import InvalidField
 from .profiles import SCORES, Profile
@@ -32,12 +33,14 @@ class ModelFacts(msgspec.Struct, frozen=True, gc=False):
     disk: int
     priority: int
     anti_affinity: str
+    ram: int = 0
 
 
 class NodeFacts(msgspec.Struct, frozen=True, gc=False):
     """What a rule sees of a node. Memory is bytes per pool, ``models`` are those with a replica there, in order.
 
-    ``labels`` are pairs in order of key. ``disk_free`` is None when unknown; rates are 0 when not measured.
+    ``labels`` are pairs in order of key. ``disk_free`` and ``ram_free`` are None when unknown; rates are 0 when not
+    measured.
     """
 
     name: str
@@ -50,6 +53,7 @@ class NodeFacts(msgspec.Struct, frozen=True, gc=False):
     models: tuple[str, ...]
     load_rate: int = 0
     stage_rate: int = 0
+    ram_free: int | None = None
 
     def label(self, key: str) -> str:
         """The label's value; empty when it has none."""
@@ -141,7 +145,9 @@ def check_terms(profile: Profile) -> None:
 def facts_of_model(model: Model) -> ModelFacts:
     """The model as rules see it."""
     spec, scheduling = model.declared_spec, model.scheduling
-    return ModelFacts(model.name, spec.backend, spec.vram, spec.disk, scheduling.priority, scheduling.anti_affinity)
+    return ModelFacts(
+        model.name, spec.backend, spec.vram, spec.disk, scheduling.priority, scheduling.anti_affinity, spec.ram
+    )
 
 
 def facts_of_node(state: State, node: Node) -> NodeFacts:
@@ -150,6 +156,7 @@ def facts_of_node(state: State, node: Node) -> NodeFacts:
     return NodeFacts(
         node.name, tuple(sorted(node.labels.items())), node.budgets, state.free_in_pools(node), state.disk_free(node),
         node.ram, node.gpu_vendor, tuple(sorted(models)), node.load_rate, node.stage_rate,
+        state.free_memory(node).get(RAM),
     )  # fmt: skip
 
 

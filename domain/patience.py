@@ -7,6 +7,7 @@ word of it, and in all its bytes at ``slowest_load_rate``, so that a trickle end
 
 from __future__ import annotations
 
+from .claims import total
 from .entities import Phase, Replica
 from .settings import Settings
 from .units import SECOND
@@ -16,7 +17,7 @@ def bytes_of(replica: Replica, phase: Phase) -> int:
     """What the operation of this phase must move, as far as it is known."""
     if phase is Phase.STAGING:
         return replica.disk
-    return sum(size for _, size in replica.claim) if phase is Phase.LOADING else 0
+    return total(replica.claim) if phase is Phase.LOADING else 0
 
 
 def window(settings: Settings, size: int) -> int:

@@ -1,7 +1,7 @@
 """Placement: where one more replica fits without anybody leaving, and which of those places is the best.
 
-Filters first: a free slot, no member of a hard anti-affinity group, memory, disk, the profile's own filters. Then the
-scores of :mod:`interlock.domain.scoring`, by the model's placement profile.
+Filters first: a free slot, no member of a hard anti-affinity group, memory, main memory, disk, the profile's own
+filters. Then the scores of :mod:`interlock.domain.scoring`, by the model's placement profile.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def room_on(state: State, model: Model, node: Node) -> Room | None:
     index = state.free_index(node, model.name)
     if index is None or not may_host(state, model, node) or kept_away(state, model, node):
         return None
-    claim = fit(state.free_in_pools(node), model.declared_spec)
+    claim = fit(state.free_memory(node), model.declared_spec)
     disk = staging_need(state, model, node)
     if claim is None or disk is None:
         return None
@@ -202,7 +202,7 @@ def fits_when_empty(state: State, model: Model, node: Node) -> bool:
     spec = model.declared_spec
     if node.disk is not None and spec.disk and spec.disk > node.disk - state.settings.disk_margin:
         return False
-    return fit(node.budgets, spec) is not None
+    return fit(node.limits, spec) is not None
 
 
 def ever_fits(state: State, model: Model) -> bool:

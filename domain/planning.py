@@ -14,6 +14,7 @@ import msgspec
 from . import commands as cmd
 from . import events as ev
 from . import reconcile, routing
+from .claims import in_pools, total
 from .engine import Engine
 from .entities import Budget, Model, Node, NodeStatus, Phase
 from .explanation import Considered
@@ -31,10 +32,14 @@ from .units import DAY, FOREVER, SECOND
 
 
 class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A new node, or a change to a known one. What is None, empty or 0 stays as it is; a new node needs ``pools``."""
+    """A new node, or a change to a known one. What is None, empty or 0 stays as it is.
+
+    A new node needs ``pools`` or ``ram``.
+    """
 
     node: str
     pools: tuple[int, ...] = ()
+    ram: int = 0
     disk: int | None = None
     labels: dict[str, str] = {}
     budget: Budget | None = None
@@ -72,11 +77,13 @@ def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]
         yield cmd.RemoveNode(node=name)
         return
     known = state.nodes.get(name)
-    new = known is None and bool(change.pools)
+    # A machine without a GPU has its main memory as its one pool.
+    pools = change.pools or ((change.ram,) if change.ram else ())
+    new = known is None and bool(pools)
     if new:
         yield cmd.RegisterNode(
-            node=name, boot="planned", labels=change.labels, pools=change.pools, disk=change.disk, approve=True,
-            budget=change.budget, max_replicas_per_model=change.slots or 1,
+            node=name, boot="planned", labels=change.labels, pools=pools, disk=change.disk, approve=True,
+            ram=change.ram, budget=change.budget, max_replicas_per_model=change.slots or 1,
         )  # fmt: skip
     elif known is None:
         # Of a node that nobody knows, this says so.
@@ -84,12 +91,12 @@ def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]
         return
     elif change.labels:
         yield cmd.SetNodeLabels(node=name, labels=change.labels)
-    if known is not None and (change.pools or change.disk is not None):
+    if known is not None and (change.pools or change.ram or change.disk is not None):
         taken = available_disk(state, name, 0) or 0
         free = max(0, change.disk - taken) if change.disk is not None else None
         # Other pools than before: what others use of them is not known.
         unused = (0,) * len(change.pools) if len(change.pools) != len(known.pools) else ()
-        yield cmd.ReportCapacity(node=name, pools=change.pools, used=unused, disk=free)
+        yield cmd.ReportCapacity(node=name, pools=change.pools, used=unused, disk=free, ram=change.ram)
     if change.budget is not None and not new:
         yield cmd.SetNodeBudget(node=name, budget=change.budget)
     if change.slots and not new:
@@ -322,7 +329,7 @@ def _differences(kind: str, name: str, old: dict[str, object], new: dict[str, ob
             yield Changed(kind=kind, name=name, what=what, before=old.get(what), after=new.get(what))
 
 
-_FACTS = ("status", "approved", "drained", "drain_by", "pools", "disk", "budget", "max_replicas_per_model")
+_FACTS = ("status", "approved", "drained", "drain_by", "pools", "ram", "disk", "budget", "max_replicas_per_model")
 """What a change can make different of a known node, beside its labels."""
 
 
@@ -356,7 +363,7 @@ def _born(run: Rehearsal, until: int) -> list[Placed]:
             model=event.model,
             node=event.node,
             replica=event.replica,
-            memory=sum(size for _, size in event.claim),
+            memory=total(in_pools(event.claim)),
             cause=event.cause,
             evicts=tuple(victims[victim] for victim in event.victims),
             step=noted.step,
@@ -430,7 +437,7 @@ def _left(before: State, made: Rehearsal, without: Rehearsal, until: int) -> tup
                 kind=_DEPARTURES[type(noted.event)],
                 reason=getattr(noted.event, "reason", ""),
                 beneficiary=getattr(noted.event, "beneficiary_model", ""),
-                memory=sum(size for _, size in replica.claim),
+                memory=total(in_pools(replica.claim)),
                 in_flight=before.lock_count(replica_id),
                 step=noted.step,
                 after=noted.after,

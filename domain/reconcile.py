@@ -19,12 +19,15 @@ from .units import FOREVER
 
 CURES = {
     "load info": frozenset({"model", "epoch"}),
-    "node": frozenset({"node", "model", "epoch"}),
-    "capacity": frozenset({"capacity", "node", "model", "epoch"}),
+    "node": frozenset({"node", "limits", "model", "epoch"}),
+    "capacity": frozenset({"capacity", "node", "limits", "model", "epoch"}),
     "edit": frozenset({"node", "model"}),
     "time": frozenset({"model"}),
 }
-"""What a parked model lacks, and the kinds of change that may bring it."""
+"""What a parked model lacks, and the kinds of change that may bring it.
+
+``limits`` is what nodes may hold at most, by their own figures or by a setting: what never fitted may fit then.
+"""
 
 
 def review(state: State, command: Review, now: int) -> tuple[list[ev.Event], tuple[str, ...]]:

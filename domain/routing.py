@@ -11,18 +11,19 @@ import msgspec
 from . import affinity, contact, eviction, placement
 from .anti_affinity import kept_away
 from .churn import explain_bound
-from .claims import total
+from .claims import format_claim
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction, Search
 from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation
+from .memory import lacks_ram
 from .placement import Choice, Room
 from .recent_use import recent_uses
 from .refusals import RefusalCode
-from .scoring import AVOIDED, Standing, in_words
+from .scoring import AVOIDED, Standing, why_best
 from .shrinking import copies
 from .state import State
 from .survey import noted, room_verdict, survey, survey_warm
-from .units import FOREVER, format_size
+from .units import FOREVER
 
 TIE_SCAN, TIE_SCAN_LARGE = 16, 2
 """So many replicas that tie on locks and recency are compared by free memory; fewer in a large cluster, where each one
@@ -222,7 +223,7 @@ def explain_choice(state: State, model: Model, step: str, choice: Choice) -> Exp
         return _with_what_is_avoided(state, model, plain, choice)
     standings = {standing.room.node: standing for standing in choice.standings}
     rows = tuple([_with_scores(row, standings.get(row.node)) for row in plain.considered])
-    note = in_words(model, choice.profile, choice.standings)
+    note = why_best(model, choice.profile, choice.standings)
     return msgspec.structs.replace(plain, considered=rows, note=note)
 
 
@@ -256,7 +257,7 @@ def _explain_no_room(state: State, model: Model, now: int, strictly: bool, searc
     plain = explain_room(state, model, "queue", "", cure=_cure_of_no_room(state, model))
     rows = []
     for row in plain.considered:
-        if row.filter in ("memory", "slots", "disk", "anti_affinity"):
+        if row.filter in ("memory", "ram", "slots", "disk", "anti_affinity"):
             kept = [
                 f"{state.replicas[replica].model}: {why}"
                 for replica in state.by_node.get(row.node, ())
@@ -274,6 +275,9 @@ def _cure_of_no_room(state: State, model: Model) -> str:
     nodes = state.candidates(model).open[:FULL_SURVEY_LIMIT]
     if group and any(kept_away(state, model, state.nodes[name]) for _, name in nodes):
         return f"Room on one of these nodes, one more node for the members of group {group}, or a group that is soft."
+    lacking = [name for _, name in nodes if lacks_ram(state.free_memory(state.nodes[name]), model.declared_spec)]
+    if lacking:
+        return f"Main memory on {lacking[0]} or another candidate, or less `ram` for {model.name}, if it takes less."
     return "Room on one of these nodes."
 
 
@@ -302,7 +306,7 @@ def _worth(state: State, replica: Replica) -> str:
     """What its leaving costs, in words: the size that loading it again would move, and how much it was used lately."""
     uses = recent_uses(state, replica)
     lately = f"served {uses} lately" if uses else "not used lately"
-    return f"{format_size(total(replica.claim))}, {lately}"
+    return f"{format_claim(replica.claim)}, {lately}"
 
 
 # --- refusals that no waiting cures ---------------------------------------------------------------------------------
@@ -324,7 +328,8 @@ def load_info_missing(state: State, model: Model) -> Refuse:
 
 def never_fits(state: State, model: Model) -> Refuse:
     """Step 7: too large for every candidate, even alone there."""
-    cure = "Add a larger node, raise a budget, or lower the model's vram or disk."
+    needs = "vram, ram or disk" if model.declared_spec.ram else "vram or disk"
+    cure = f"Add a larger node, raise a budget, or lower the model's {needs}."
     explanation = survey(state, model, "never fits", room_verdict(state, model, ""), cure=cure)
     message = f"Model {model.name} does not fit on any of its candidates, even alone."
     return Refuse(RefusalCode.NEVER_FITS, message, explanation)

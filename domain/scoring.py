@@ -11,7 +11,7 @@ from functools import partial
 
 import msgspec
 
-from .claims import Claim
+from .claims import Claim, in_pools, total
 from .entities import Model, Node
 from .own_rules import RULES, facts_of_model, facts_of_node
 from .profiles import BUILT_IN, Profile, find_profile
@@ -79,7 +79,7 @@ def _score(name: str, state: State, model: Model, rooms: list[Standing]) -> _Sco
 
 def _rest(model: Model, standing: Standing) -> int:
     """The most that one pool has free, less what the replica takes of one."""
-    return max(0, standing.free - max((size for _, size in standing.room.claim), default=0))
+    return max(0, standing.free - max((size for _, size in in_pools(standing.room.claim)), default=0))
 
 
 def _pack(state: State, model: Model, rooms: list[Standing]) -> _Score:
@@ -105,7 +105,7 @@ def _balance(state: State, model: Model, rooms: list[Standing]) -> _Score:
 
     def score(node: Node, standing: Standing) -> int:
         budget = sum(node.budgets)
-        left = sum(state.free_in_pools(node)) - sum(size for _, size in standing.room.claim)
+        left = sum(state.free_in_pools(node)) - total(in_pools(standing.room.claim))
         return BEST * max(0, left) // budget if budget else 0
 
     return score
@@ -128,7 +128,7 @@ def load_time(model: Model, node: Node, room: Room) -> int:
     return 1 + staging + model.declared_spec.vram * SECOND // (node.load_rate or ASSUMED_RATE)
 
 
-def in_words(model: Model, profile: Profile, standings: tuple[Standing, ...]) -> str:
+def why_best(model: Model, profile: Profile, standings: tuple[Standing, ...]) -> str:
     """One sentence: what spoke for the best of them against the next."""
     best = standings[0]
     said = f"{best.room.node} was chosen for {model.name} by the profile {profile.name}"

@@ -140,7 +140,7 @@ def state_from(image: StateImage) -> State:
         _restore_model(state, model)
     for node in image.nodes:
         state.nodes[node.name] = node
-        state.committed[node.name] = (0,) * len(node.pools)
+        state.committed[node.name] = {}
         if node.approved:
             state.approved.append(node.name)
         if node.status is NodeStatus.UNREACHABLE:

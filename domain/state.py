@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from heapq import heappush
 
-from .claims import Claim
+from .claims import RAM, Claim
 from .entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, Stray, Tenant
 from .prefixes import PrefixIndex
 from .selector import Selector, matches
@@ -123,7 +123,7 @@ class State:
     - ``loading``: model to the ids of its loads in progress; ``transit``: ids of replicas that an effect is pending for
     - ``locks``: replica id to request ids; ``queues``: model to its waiting requests in order
     - ``by_holder``: holder to request ids; ``awaited``: beneficiary to its victims that still hold memory
-    - ``committed``: node to bytes in use or reserved per pool; ``disk_used``: node to bytes staged or being staged
+    - ``committed``: node to bytes in use or reserved by pool; ``disk_used``: node to bytes staged or being staged
     - ``staged``: node to (model, revision) to bytes on disk, those first whose use ended longest ago
     - ``warm``: model to its :class:`WarmSet`; ``parked``: models that are; ``everywhere``: those with one per candidate
     - ``over_budget``: nodes where more is in use or reserved in a pool than the budget allows
@@ -168,7 +168,7 @@ class State:
         self.queues: dict[str, list[QueueKey]] = {}
         self.by_holder: dict[str, dict[str, None]] = {}
         self.awaited: dict[str, dict[str, None]] = {}
-        self.committed: dict[str, tuple[int, ...]] = {}
+        self.committed: dict[str, dict[int, int]] = {}
         self.staged: dict[str, dict[tuple[str, int], int]] = {}
         self.disk_used: dict[str, int] = {}
         self.warm: dict[str, WarmSet] = {}
@@ -236,20 +236,26 @@ class State:
         return len(self.locks.get(replica, ()))
 
     def free_in_pools(self, node: Node) -> tuple[int, ...]:
-        """Bytes per pool that a new load could reserve: budget less what is committed, and less what others use."""
-        return tuple(max(0, size) for size in self.balance_of_pools(node))
+        """The same for the pools that models are loaded into, in their order."""
+        balance = self.balance_of_memory(node)
+        return tuple([size if size > 0 else 0 for pool, size in balance.items() if pool != RAM])
 
-    def balance_of_pools(self, node: Node) -> tuple[int, ...]:
+    def free_memory(self, node: Node) -> dict[int, int]:
+        """Bytes by pool that a new load could reserve: budget less what is committed, and less what others use."""
+        return {pool: size if size > 0 else 0 for pool, size in self.balance_of_memory(node).items()}
+
+    def balance_of_memory(self, node: Node) -> dict[int, int]:
         """What is free in each pool; below zero, what must leave before anything is free there.
 
         What others use counts against the pool's total first: memory outside the budget is theirs anyway.
         """
-        return tuple(
-            min(budget, total - foreign) - used
-            for budget, total, foreign, used in zip(
-                node.budgets, node.pools, node.foreign, self.committed[node.name], strict=True
-            )
-        )
+        used, foreign, budget = self.committed[node.name], node.foreign, node.budget
+        balance = {}
+        for pool, total in enumerate(node.pools):
+            balance[pool] = min(budget.of(total), total - foreign[pool]) - used.get(pool, 0)
+        if node.ram:
+            balance[RAM] = node.ram - used.get(RAM, 0)
+        return balance
 
     def disk_free(self, node: Node) -> int | None:
         """Bytes that staging may still take, less the margin that stays free; None when unknown."""
@@ -324,8 +330,8 @@ class State:
 
     def index_budget(self, node: Node) -> None:
         """Say whether more is in use or reserved there than its budget allows."""
-        figures = zip(self.committed[node.name], node.budgets, strict=True)
-        if any(used > budget for used, budget in figures):
+        used = self.committed[node.name]
+        if any(used.get(pool, 0) > limit for pool, limit in node.limits.items()):
             self.over_budget[node.name] = None
         else:
             self.over_budget.pop(node.name, None)
@@ -444,14 +450,14 @@ class State:
 
     def commit(self, node: str, claim: Claim, sign: int) -> None:
         """Count a claim in or out of the node's pools."""
-        pools = self.committed.get(node)
-        if pools is None or not claim:
+        if node not in self.committed or not claim:
             return
-        figures = list(pools)
+        figures = self.committed[node].copy()
         for pool, size in claim:
-            if pool < len(figures):
-                figures[pool] += sign * size
-        self.committed[node] = tuple(figures)
+            figures[pool] = figures.get(pool, 0) + sign * size
+            if not figures[pool]:
+                del figures[pool]
+        self.committed[node] = figures
 
     def set_timer(self, instant: int, kind: str, owner: str) -> None:
         """Remember an instant at which something must be looked at."""

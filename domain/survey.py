@@ -12,9 +12,10 @@ from functools import lru_cache
 import msgspec
 
 from .anti_affinity import kept_away, who_keeps_away
+from .claims import RAM
 from .entities import LoadSpec, Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
-from .memory import fit, share_of
+from .memory import fit_in_pools, lacks_ram, share_of
 from .own_rules import refused_by
 from .placement import may_host, staging_need, unused_files
 from .scoring import profile_of
@@ -84,7 +85,10 @@ def _phases(state: State, replicas: Iterable[str]) -> str:
 
 
 def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
-    """Judges nodes by room for one more replica: a slot, memory in one pool, disk; ``chosen`` is the node taken."""
+    """Judges nodes by room for one more replica: a slot, memory in its pools, main memory, disk.
+
+    ``chosen`` is the node taken.
+    """
     spec = model.declared_spec
 
     def verdict(node: Node) -> Considered:
@@ -102,8 +106,12 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         own = "" if may_host(state, model, node) else refused_by(state, model, node, profile_of(state, model))
         if own:
             return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
-        if fit(state.free_in_pools(node), spec) is None:
+        free = state.free_memory(node)
+        if fit_in_pools(free, spec) is None:
             return Considered(node.name, "rejected", "memory", lack_of_memory(state.free_in_pools(node), spec))
+        if lacks_ram(free, spec):
+            left = f"{format_size(free[RAM])} of {format_size(node.ram)} free"
+            return Considered(node.name, "rejected", "ram", f"needs {format_size(spec.ram)} of main memory, {left}")
         if staging_need(state, model, node) is None:
             disk = max(0, (state.disk_free(node) or 0) + sum(size for _, _, size in unused_files(state, node)))
             text = f"needs {format_size(spec.disk)}, {format_size(disk)} free, or of files that nothing uses"

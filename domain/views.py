@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from .claims import total
+from .claims import RAM, in_pools, in_ram, sum_of, total
 from .entities import LOADING_PHASES, Budget, Model, Node, NodeStatus, Phase, Replica, Request, TenantLimits
 from .selector import format_selector
 from .settings import format_affinity, format_idle_unload, format_setting
@@ -36,7 +36,10 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker machine. ``disk``: what staged models may take in all, None when unknown; ``staged``: what they take."""
+    """A worker machine. ``disk``: what staged models may take in all, None when unknown; ``staged``: what they take.
+
+    ``ram`` is 0 when unknown; ``ram_used`` is what our replicas use of it or have reserved.
+    """
 
     name: str
     address: str
@@ -48,6 +51,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     pools: list[PoolView]
     vram_budget: str
     ram: int
+    ram_used: int
     disk: int | None
     disk_used: int
     staged: list[str]
@@ -81,6 +85,7 @@ class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     phase: str
     address: str
     memory: int
+    ram: int
     pools: list[int]
     in_flight: int
     locks: list[str]
@@ -115,6 +120,7 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     options: dict[str, str | int | float | bool]
     vram: int
+    ram: int
     pools: int
     disk: int
     node_selector: dict[str, str | list[str]]
@@ -211,6 +217,7 @@ def node_view(state: State, node: Node, last_heard: int = 0) -> NodeView:
         pools=_pools(state, node),
         vram_budget=_budget(node.budget),
         ram=node.ram,
+        ram_used=state.committed[node.name].get(RAM, 0),
         disk=node.disk,
         disk_used=state.disk_used.get(node.name, 0),
         staged=sorted({model for model, _ in state.staged.get(node.name, {})}),
@@ -235,24 +242,20 @@ def _budget(budget: Budget) -> str:
 
 
 def _pools(state: State, node: Node) -> list[PoolView]:
-    reserved = [0] * len(node.pools)
-    for replica_id in state.by_node.get(node.name, ()):
-        replica = state.replicas[replica_id]
-        if replica.phase in LOADING_PHASES:
-            for pool, size in replica.present:
-                if pool < len(reserved):
-                    reserved[pool] += size
+    here = (state.replicas[replica] for replica in state.by_node.get(node.name, ()))
+    loading = sum_of(replica.present for replica in here if replica.phase in LOADING_PHASES)
     views = []
     committed, free = state.committed[node.name], state.free_in_pools(node)
     for pool, (size, budget, foreign) in enumerate(zip(node.pools, node.budgets, node.foreign, strict=True)):
         within = budget - min(budget, max(0, size - foreign))
+        held, reserved = committed.get(pool, 0), loading.get(pool, 0)
         views.append(
             PoolView(
                 total=size,
                 budget=budget,
-                committed=committed[pool],
-                used=committed[pool] - reserved[pool] + within,
-                reserved=reserved[pool],
+                committed=held,
+                used=held - reserved + within,
+                reserved=reserved,
                 foreign=foreign,
                 free=free[pool],
             )
@@ -271,8 +274,9 @@ def replica_view(state: State, replica: Replica, now: int) -> ReplicaView:
         revision=replica.revision,
         phase=replica.phase.value,
         address=replica.address,
-        memory=total(replica.claim),
-        pools=[pool for pool, _ in replica.claim],
+        memory=total(in_pools(replica.claim)),
+        ram=in_ram(replica.claim),
+        pools=[pool for pool, _ in in_pools(replica.claim)],
         in_flight=len(locks),
         locks=locks,
         takes_locks=state.takes_locks(replica),
@@ -309,6 +313,7 @@ def model_view(state: State, model: Model) -> ModelView:
         backend=spec.backend,
         options=dict(spec.options),
         vram=spec.vram,
+        ram=spec.ram,
         pools=spec.pools,
         disk=spec.disk,
         node_selector=format_selector(scheduling.selector),

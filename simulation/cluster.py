@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from interlock.domain.claims import in_pools
 from interlock.domain.commands import AnyReply as Reply
 from interlock.domain.commands import (
     Command,
@@ -269,6 +270,8 @@ class VirtualCluster:
             if isinstance(answer, ReportStaged | ReportLoaded):
                 answer = replace(answer, took=took)
             self.report(node, answer)
+        if isinstance(effect, UnloadModel) and not self.figures_agree(node):
+            self._beat_once(node)  # what a replica leaves is seen at once: a load that failed may have met others there
 
     # --- contact ----------------------------------------------------------------------------------------------------
 
@@ -308,12 +311,15 @@ class VirtualCluster:
         if node.worker.up and node.registered:
             if node.trouble.clock_is_off:
                 self.watcher.fault_took_effect("clock-jump")
-            boot, figures = world.boot_of(node.worker), world.capacity(node.worker, self.clock.now)
-            self.pass_on(node, lambda: self._heartbeat_arrives(node, boot, figures))
+            self._beat_once(node)
         elif node.worker.up:
             self.register(node)
         self._probe(node)
         self.clock.after(self.writer.engine.state.settings.heartbeat_interval, self._beat, node, term)
+
+    def _beat_once(self, node: VirtualNode) -> None:
+        boot, figures = world.boot_of(node.worker), world.capacity(node.worker, self.clock.now)
+        self.pass_on(node, lambda: self._heartbeat_arrives(node, boot, figures))
 
     def figures_agree(self, node: VirtualNode) -> bool:
         """Whether the control plane counts as others' memory what is, on that machine, not that of its replicas."""
@@ -324,7 +330,7 @@ class VirtualCluster:
         rest = list(world.used(node.worker))
         for process in node.worker.processes:
             replica = state.replicas.get(process.replica)
-            for pool, size in replica.claim if replica is not None and process.loaded else ():
+            for pool, size in in_pools(replica.claim) if replica is not None and process.loaded else ():
                 rest[pool] -= size
         return known.foreign == tuple(max(0, size) // QUANTUM * QUANTUM for size in rest)
 

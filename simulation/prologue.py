@@ -102,7 +102,7 @@ class Prologue:
         if index is None:
             cure = "Raise the node's max_replicas_per_model, or leave the replica out."
             raise UnreadableFile(f"{name}: the node holds as many of it as it may.", cure=cure)
-        claim = fit(state.free_in_pools(node), load)
+        claim = fit(state.free_memory(node), load)
         staged = (model.name, model.serving) in state.staged.get(node.name, {})
         free = state.disk_free(node)
         if claim is None or (not staged and free is not None and load.disk > free):

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from interlock.domain.answers import done
-from interlock.domain.claims import Claim
+from interlock.domain.claims import RAM, Claim
 from interlock.domain.commands import (
     Command,
     RegisterNode,
@@ -42,6 +42,7 @@ from interlock.domain.effects import (
 )
 from interlock.domain.entities import Budget, LoadSpec
 from interlock.domain.memory import share_of
+from interlock.domain.units import format_size
 
 FIRST_PORT = 50_000
 
@@ -235,8 +236,9 @@ def edition(spec: LoadSpec) -> str:
 
 
 def holds_of(spec: LoadSpec, pools: Sequence[int]) -> Claim:
-    """What a loaded model takes in the pools that are its own: the same in each."""
-    return tuple((pool, share_of(spec, len(pools))) for pool in pools)
+    """What a loaded model takes in the pools that are its own: the same in each; and of main memory."""
+    ram = ((RAM, spec.ram),) if spec.ram else ()
+    return (*((pool, share_of(spec, len(pools))) for pool in pools), *ram)
 
 
 def with_loaded(worker: Worker, process: Process, files: Iterable[Files]) -> Worker:
@@ -284,6 +286,24 @@ def _problem(worker: Worker, effect: Effect) -> str:
             return f"no process runs for {effect.replica}"
         if effect.spec.disk and _files(effect) not in worker.staged:
             return f"the files of {effect.model} are not here"
+        return _out_of_memory(worker, effect)
+    return ""
+
+
+OUT_OF_MEMORY = "the backend said: CUDA error: out of memory"
+
+
+def _out_of_memory(worker: Worker, effect: LoadModel) -> str:
+    """What the backend says when others hold memory that the model was to lie in; empty when there is enough.
+
+    What is in the way of a load are others alone: of our own replicas' memory the control plane keeps count, and
+    whoever judges it is to see its mistakes as they are.
+    """
+    in_use, crowded = used(worker), {stranger.pool for stranger in worker.strangers}
+    for pool, size in holds_of(effect.spec, effect.pools):
+        if pool in crowded and in_use[pool] + size > worker.facts.pools[pool]:
+            free = format_size(worker.facts.pools[pool] - in_use[pool])
+            return f"{OUT_OF_MEMORY}: tried to allocate {format_size(size)} on device {pool}, {free} free"
     return ""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from interlock.domain import events as ev
+from interlock.domain.claims import format_claim
 from interlock.domain.entities import Wait
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
 from interlock.domain.units import FOREVER, format_instant, format_rate, format_size, tell_duration
@@ -90,7 +91,8 @@ def _registered(e: ev.NodeRegistered) -> str:
 
 def _capacity(e: ev.NodeCapacityChanged) -> str:
     others = f", {_pools(e.foreign)} of it used by others" if any(e.foreign) else ""
-    return f"Node {e.node} reports {_pools(e.pools)}{others}."
+    ram = f", and {format_size(e.ram)} of main memory" if e.ram else ""
+    return f"Node {e.node} reports {_pools(e.pools)}{others}{ram}."
 
 
 def _budget(e: ev.NodeBudgetSet) -> str:
@@ -141,7 +143,8 @@ def _stray(e: ev.StrayFound) -> str:
 
 def _declared(e: ev.ModelDeclared) -> str:
     how = f"for the backend {e.spec.backend}" if e.spec.backend else "without saying how to load it"
-    return f"Model {e.model} was declared {how}, needing {format_size(e.spec.vram)} of memory."
+    ram = f", and {format_size(e.spec.ram)} of main memory" if e.spec.ram else ""
+    return f"Model {e.model} was declared {how}, needing {format_size(e.spec.vram)} of memory{ram}."
 
 
 def _scheduling(e: ev.ModelSchedulingChanged) -> str:
@@ -194,7 +197,7 @@ def _thrashing(e: ev.ThrashingDetected) -> str:
 
 
 def _reserved(e: ev.ReplicaReserved) -> str:
-    room = format_size(sum(size for _, size in e.claim))
+    room = format_claim(e.claim)
     victims = f", once {', '.join(e.victims)} made room" if e.victims else ""
     told = _because(f"{room} on node {e.node} were reserved for {e.model} as {e.replica}{victims}", e.cause) + "."
     if e.drops:

@@ -270,6 +270,7 @@ def _table(command: Any) -> dict[str, Any]:
         **({"backend": spec.backend} if spec.backend else {}),
         "options": spec.options,
         "vram": spec.vram,
+        "ram": spec.ram,
         "pools": spec.pools or "any",
         "disk": spec.disk,
         "node_selector": format_selector(scheduling.selector),

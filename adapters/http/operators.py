@@ -38,6 +38,8 @@ class ModelTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     backend: str = ""
     options: dict[str, str | int | float | bool] = {}
     vram: str | int = 0
+    ram: str | int = 0
+    pools: int | Literal["any"] = 1
     disk: str | int = 0
     node_selector: dict[str, str | list[str]] = {}
     min_replicas: int = 0
@@ -60,6 +62,7 @@ class NodeTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     vram: str | int | msgspec.UnsetType = msgspec.UNSET
     pools: list[str | int] | msgspec.UnsetType = msgspec.UNSET
+    ram: str | int | msgspec.UnsetType = msgspec.UNSET
     disk: str | int | msgspec.UnsetType = msgspec.UNSET
     labels: dict[str, str] = {}
     vram_budget: str | msgspec.UnsetType = msgspec.UNSET

@@ -48,6 +48,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     name: str
     labels: dict[str, str] = {}
     vram: str = ""
+    ram: str = ""
     disk: str = ""
     slots: int = 1
     vram_budget: str = ""
@@ -65,7 +66,7 @@ def _check(worker: WorkerSpec) -> None:
         raise UsageError(f"{worker.name!r} cannot be a worker's name: letters, digits, dots, dashes and underscores.")
     if worker.slots < 1:
         raise UsageError(f"{worker.name}: slots: {worker.slots} is less than 1.")
-    for size in (*worker.vram.split(","), worker.disk):
+    for size in (*worker.vram.split(","), worker.ram, worker.disk):
         if size:
             parse_size(size, worker.name)
     parse_budget(worker.vram_budget, worker.name)
@@ -175,6 +176,7 @@ class Fleet:
             ("--heartbeat-interval", self._heartbeat),
             *(("--label", f"{key}={value}") for key, value in sorted(spec.labels.items())),
             ("--vram", spec.vram),
+            ("--ram", spec.ram),
             ("--disk", spec.disk),
             ("--vram-budget", spec.vram_budget),
         ]

@@ -15,7 +15,8 @@ from interlock.domain.units import SECOND, parse_duration, parse_size
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker. Lengths are seconds, sizes bytes. ``pools`` and ``disk`` replace what would be measured.
+    """One worker. Lengths are seconds, sizes bytes. ``pools``, ``ram`` and ``disk`` replace what would be
+    measured.
 
     ``host`` is where backends listen, and ``advertise`` how the control plane reaches them; ``ports`` is the range that
     they get (None: whatever the system gives). ``machine`` is this machine's identity, by default the one that ``data``
@@ -34,6 +35,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     advertise: str = ""
     ports: tuple[int, int] | None = None
     pools: tuple[int, ...] = ()
+    ram: int | None = None
     disk: int | None = None
     max_replicas_per_model: int = 1
     vram_budget: str = ""
@@ -71,6 +73,7 @@ def parse(arguments: list[str] | None = None) -> WorkerConfig:
         advertise=given.advertise,
         ports=_ports(given.ports),
         pools=tuple(parse_size(text, "--vram") for text in given.vram.split(",") if text),
+        ram=parse_size(given.ram, "--ram") if given.ram else None,
         disk=parse_size(given.disk, "--disk") if given.disk else None,
         max_replicas_per_model=max(1, given.slots),
         vram_budget=given.vram_budget,
@@ -105,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--advertise", default=setting("ADVERTISE"), help="the host under which they are reached")
     made.add_argument("--ports", default=setting("PORTS"), metavar="LOW-HIGH", help="their ports (default: any)")
     made.add_argument("--vram", default=setting("VRAM"), help="memory pools instead of measured ones: 24GiB,24GiB")
+    made.add_argument("--ram", default=setting("RAM"), help="main memory instead of the measured one: 64GiB")
     made.add_argument("--disk", default=setting("DISK"), help="disk for models instead of the measured one: 900GiB")
     made.add_argument("--vram-budget", default=setting("VRAM_BUDGET"), help="what models may use: 80%% or 100GiB")
     made.add_argument(

@@ -43,14 +43,17 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class Meter:
-    """Takes figures. ``pools`` and ``disk``, when given, stand for a share of the machine and are not measured.
+    """Takes figures. ``pools``, ``ram`` and ``disk``, when given, stand for a share of the machine, unmeasured.
 
     A board whose GPU shares the system's memory has one pool: the system's memory. So has a machine without a GPU.
     """
 
-    def __init__(self, models: Path, *, pools: tuple[int, ...] = (), disk: int | None = None) -> None:
+    def __init__(
+        self, models: Path, *, pools: tuple[int, ...] = (), ram: int | None = None, disk: int | None = None
+    ) -> None:
         self._models = models
         self._given_pools = pools
+        self._given_ram = ram
         self._given_disk = disk
         self._nvml = None if pools else _open_nvml()
         self._staged = (float("-inf"), 0)
@@ -58,7 +61,10 @@ class Meter:
     def read(self, own_pids: tuple[int, ...] = ()) -> Figures:
         """The figures now. ``own_pids`` are counted as users where the pools were given, not measured."""
         memory = psutil.virtual_memory()
-        pools, used, vendor = self._pools(memory.total, memory.total - memory.available, own_pids)
+        ram, ram_used = memory.total, memory.total - memory.available
+        if self._given_ram is not None:
+            ram, ram_used = self._given_ram, min(self._given_ram, sum(_resident(pid) for pid in own_pids))
+        pools, used, vendor = self._pools(ram, ram_used, own_pids)
         self._models.mkdir(parents=True, exist_ok=True)
         usage = shutil.disk_usage(self._models)
         disk = usage.free if self._given_disk is None else max(0, self._given_disk - self._staged_bytes())
@@ -66,8 +72,8 @@ class Meter:
             pools=pools,
             used=used,
             gpu_vendor=vendor,
-            ram=memory.total,
-            ram_available=memory.available,
+            ram=ram,
+            ram_available=ram - ram_used,
             disk=disk,
             disk_total=usage.total,
             disk_available=usage.free,

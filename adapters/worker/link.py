@@ -25,15 +25,22 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Any], Awaitable[wire.Answer]]
 
 
+_FREES = (subjects.UNLOAD, subjects.STOP, subjects.MODEL_STOP)
+
+
 class WorkerLink:
     """Takes this node's orders from NATS and answers them, each in a task of its own: a long one holds up none.
 
     Orders go by the node's name. Until the control plane has :meth:`accept`-ed this worker under it they are kept: the
     first may come before the answer to the registration, and they may be meant for another worker of that name.
+    ``on_freed`` is called when a process that was to end has ended, and that has been answered.
     """
 
-    def __init__(self, client: Client, supervisor: Supervisor, node: str) -> None:
+    def __init__(
+        self, client: Client, supervisor: Supervisor, node: str, on_freed: Callable[[], None] | None = None
+    ) -> None:
         self._client = client
+        self._on_freed = on_freed
         self._supervisor = supervisor
         self._node = node
         self._subscriptions: list[Subscription] = []
@@ -149,6 +156,8 @@ class WorkerLink:
                 await self._client.publish(message.reply, msgspec.json.encode(answer))
             except (nats.errors.Error, OSError) as error:
                 log.warning("the answer to %s could not be sent: %s", verb, error)
+        if verb in _FREES and self._on_freed is not None:
+            self._on_freed()
 
     async def _list(self, order: wire.Order) -> wire.Answer:
         return self._supervisor.backends()

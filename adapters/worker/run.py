@@ -65,7 +65,7 @@ class _Worker:
             on_death=self._on_death,
             devices=lambda pools: meter.devices(pools),
         )
-        meter = Meter(self._supervisor.models, pools=config.pools, disk=config.disk)
+        meter = Meter(self._supervisor.models, pools=config.pools, ram=config.ram, disk=config.disk)
         self._registration = Registration(
             config, self._supervisor, meter, on_refused=self._refused, on_registered=self._registered
         )
@@ -86,7 +86,8 @@ class _Worker:
 
     async def _work(self) -> None:
         self._client = await _connected(self._config)
-        self._link = WorkerLink(self._client, self._supervisor, self._config.name)
+        # What a process leaves is told at once: a load that failed may have met others' memory there.
+        self._link = WorkerLink(self._client, self._supervisor, self._config.name, self._registration.nudge)
         # Subscribed before registered: the first order may follow the registration at once.
         await self._link.subscribe(self._config.name)
         await self._registration.register()

@@ -46,8 +46,7 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         load_rate=old.load_rate if old and not event.replaced else 0,
         stage_rate=old.stage_rate if old and not event.replaced else 0,
     )
-    if old is None or len(old.pools) != len(event.pools):
-        _recount_committed(state, event.node, len(event.pools))
+    state.committed.setdefault(event.node, {})
     put_node(state, node)
 
 
@@ -68,14 +67,6 @@ def _forget_machine(state: State, old: Node) -> None:
         state.approved.remove(old.name)
     state.forget_staged(old.name)
     state.disk_used.pop(old.name, None)
-
-
-def _recount_committed(state: State, node: str, pools: int) -> None:
-    """The node has another number of pools than before: count its claims anew."""
-    state.committed[node] = (0,) * pools
-    for replica_id in state.by_node.get(node, ()):
-        replica = state.replicas[replica_id]
-        state.commit(node, replica.present, +1)
 
 
 def _status(approved: bool, drained: bool) -> NodeStatus:
@@ -100,8 +91,6 @@ def _node_labels_changed(state: State, event: ev.NodeLabelsChanged) -> None:
 @applies(ev.NodeCapacityChanged)
 def _node_capacity_changed(state: State, event: ev.NodeCapacityChanged) -> None:
     node = state.nodes[event.node]
-    if len(node.pools) != len(event.pools):
-        _recount_committed(state, event.node, len(event.pools))
     put_node(state, replace(node, pools=event.pools, foreign=event.foreign, disk=event.disk, ram=event.ram))
 
 

@@ -24,7 +24,7 @@ from interlock.simulation.clock import START
 from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
 from .placements import Placements
-from .pools import could_lie_in, wrong_claim
+from .pools import could_lie_in, name_of, wrong_claim
 from .prefix_rules import PrefixRules
 from .queueing import Queues
 from .tenancy import Tenants
@@ -174,7 +174,7 @@ class Invariants:
     def on_NodeRegistered(self, event: ev.NodeRegistered) -> None:
         node = self._node(event.node)
         node.worker_labels, node.pools, node.budget = event.labels, event.pools, event.budget
-        node.foreign = event.foreign
+        node.foreign, node.ram = event.foreign, event.ram
         node.slots = event.max_replicas_per_model
         if event.replaced:
             node.approved = False
@@ -194,7 +194,7 @@ class Invariants:
 
     def on_NodeCapacityChanged(self, event: ev.NodeCapacityChanged) -> None:
         node = self._node(event.node)
-        node.pools, node.foreign, node.disk = event.pools, event.foreign, event.disk
+        node.pools, node.foreign, node.disk, node.ram = event.pools, event.foreign, event.disk, event.ram
         node.relabel()
         node.resize()
 
@@ -313,7 +313,7 @@ class Invariants:
         spec = model.specs[model.declared]
         nodes = (node for node in self.picture.nodes.values() if self.picture.candidate(model, node))
         return any(
-            could_lie_in([node.budget.of(total) for total in node.pools], spec)
+            could_lie_in(node.budgets, spec)
             and (node.disk is None or not spec.disk or node.disk - self.settings.disk_margin >= spec.disk)
             for node in nodes
         )
@@ -453,9 +453,8 @@ class Invariants:
         for pool, size in event.claim:
             if node.staying[pool] > node.limits[pool]:
                 over = f"{format_size(node.staying[pool])} of {format_size(node.limits[pool])}"
-                self.breach(
-                    "S", f"{event.replica} brings {event.node} pool {pool} to {over} ({size} B more)", event.node
-                )
+                text = f"{event.replica} brings {event.node} {name_of(pool)} to {over} ({size} B more)"
+                self.breach("S", text, event.node)
         if replica.started_for_request:
             self._step(event.cause.removeprefix("request "))
 
@@ -549,7 +548,7 @@ class Invariants:
         """No victim too many: without any one of them there would be no room."""
         if not event.claim:
             return
-        free = {pool: room - node.claims[pool] for pool, room in enumerate(node.rooms)}
+        free = {pool: room - node.claims[pool] for pool, room in node.rooms.items()}
         for victim in victims:
             for pool, size in victim.claim:
                 if pool in free:
@@ -568,7 +567,7 @@ class Invariants:
         for node in self.picture.nodes.values():
             if not node.takes_work or not self.picture.candidate(model, node):
                 continue
-            free = [limit - claimed for limit, claimed in zip(node.limits, node.claims, strict=True)]
+            free = {pool: limit - node.claims[pool] for pool, limit in node.limits.items()}
             same = sum(1 for other in node.replicas.values() if other.model == event.model)
             if same and model.scheduling.everywhere:
                 continue  # one there is all that is wanted
@@ -674,7 +673,7 @@ class Invariants:
             node.count(node.resident, replica.claim, +1)
         for pool, _ in replica.claim:
             if node.resident[pool] > node.limits[pool]:
-                text = f"{node.name} pool {pool} is to hold {format_size(node.resident[pool])}"
+                text = f"{node.name} {name_of(pool)} is to hold {format_size(node.resident[pool])}"
                 self.breach("S", f"{text} of {format_size(node.limits[pool])}", node.name)
 
     def on_StagingStarted(self, event: ev.StagingStarted) -> None:

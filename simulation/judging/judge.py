@@ -5,6 +5,7 @@ These look at the state as a whole, so they run at checkpoints, and after each d
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from interlock.domain import reconcile, routing
@@ -19,6 +20,7 @@ from interlock.domain.units import FOREVER
 from interlock.simulation.cluster import VirtualCluster
 
 from .picture import Picture
+from .pools import name_of
 
 Finding = tuple[str, str, str]
 """Property, detail and subject."""
@@ -53,16 +55,14 @@ def full(engine: Engine, picture: Picture) -> Iterator[Finding]:
 
 def _books(state: State) -> Iterator[Finding]:
     """The state's figures against its entities."""
-    for name, node in state.nodes.items():
-        used = [0] * len(node.pools)
+    for name in state.nodes:
+        used: Counter[int] = Counter()
         for replica_id in state.by_node.get(name, ()):
             replica = state.replicas[replica_id]
-            owed = dict(replica.owed_in)
-            for pool, size in replica.claim:
-                if pool < len(used):
-                    used[pool] += size - owed.get(pool, 0)
-        if tuple(used) != state.committed[name]:
-            yield "S", f"{name} counts {state.committed[name]} bytes as used, its replicas claim {tuple(used)}", name
+            used.update(dict(replica.claim))
+            used.subtract(dict(replica.owed_in))
+        if used != Counter(state.committed[name]):
+            yield "S", f"{name} counts {state.committed[name]} bytes as used, its replicas claim {dict(used)}", name
     locks: dict[str, set[str]] = {}
     of_tenant: dict[str, int] = {}
     for request in state.requests.values():
@@ -167,12 +167,12 @@ def _above_budget(state: State) -> Iterator[Finding]:
         return
     for name, node in state.nodes.items():
         here = [state.replicas[replica] for replica in state.by_node.get(name, ())]
-        for pool, budget in enumerate(node.budgets):
+        for pool, budget in node.limits.items():
             mine = [replica for replica in here if pool in dict(replica.claim)]
             staying = sum(dict(r.claim)[pool] for r in mine if r.phase is not Phase.UNLOADING)
             idle = [r.id for r in mine if r.phase is Phase.LOADED and not state.lock_count(r.id)]
             if staying > budget and idle:
-                yield "Q", f"pool {pool} of {name} is above its budget, and {idle[0]} stays there, idle", name
+                yield "Q", f"{name_of(pool)} of {name} is above its budget, and {idle[0]} stays there, idle", name
 
 
 def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Finding]:

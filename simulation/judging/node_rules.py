@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interlock.domain import events as ev
+from interlock.domain.claims import in_pools
 from interlock.domain.commands import Command, RegisterNode, ReportCapacity
 from interlock.domain.nodes import QUANTUM
 from interlock.domain.settings import Settings
@@ -79,7 +80,7 @@ class NodeRules:
             return
         rest = list(command.used)
         for replica in node.replicas.values():
-            for pool, size in replica.claim if replica.phase != "reserved" else ():
+            for pool, size in in_pools(replica.claim) if replica.phase != "reserved" else ():
                 if pool < len(rest):
                     rest[pool] -= size
         self.foreign[command.node] = [max(0, size) // QUANTUM * QUANTUM for size in rest]
@@ -87,7 +88,7 @@ class NodeRules:
     def _promise(self, event: ev.ReplicaReserved) -> None:
         """Nothing is promised that somebody else holds: what is claimed and what others use fit into the pool."""
         node, foreign = self.court.picture.nodes.get(event.node), self.foreign.get(event.node, [])
-        for pool, _ in event.claim if node is not None else ():
+        for pool, _ in in_pools(event.claim) if node is not None else ():
             others = foreign[pool] if pool < len(foreign) else 0
             if node is not None and others and node.staying[pool] + others > node.pools[pool]:
                 text = f"{event.replica} is promised memory on {event.node} pool {pool} that others hold"

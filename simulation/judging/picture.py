@@ -5,7 +5,9 @@ It keeps just what the invariants judge by, so that a mistake in the core's own 
 
 from __future__ import annotations
 
-from interlock.domain.claims import Claim
+from collections import Counter
+
+from interlock.domain.claims import RAM, Claim
 from interlock.domain.entities import Budget, Files, LoadSpec, Scheduling
 from interlock.domain.selector import matches, vram_label
 from interlock.domain.settings import Settings
@@ -13,12 +15,15 @@ from interlock.domain.units import FOREVER
 
 
 class NodeView:
-    """One node. Figures are per pool: ``claims`` of all replicas, ``staying`` of those not leaving, ``resident``."""
+    """One node. Figures are by pool: ``claims`` of all replicas, ``staying`` of those not leaving, ``resident``.
+
+    Main memory is one of the pools, without a limit where nobody knows how much there is.
+    """
 
     __slots__ = (
         "approved", "boot", "budget", "claims", "disk", "drained", "evictions", "foreign", "labels", "limits",
-        "load_rate", "name", "operator_labels", "pools", "replicas", "resident", "silent_since", "slots", "staged",
-        "status", "staying", "vendor", "worker_labels",
+        "load_rate", "name", "operator_labels", "pools", "ram", "replicas", "resident", "silent_since", "slots",
+        "staged", "status", "staying", "vendor", "worker_labels",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -32,6 +37,7 @@ class NodeView:
         self.pools: tuple[int, ...] = ()
         self.foreign: tuple[int, ...] = ()
         """What others use of each pool, as the events say."""
+        self.ram = 0
         self.budget = Budget()
         self.slots = 1
         self.disk: int | None = None
@@ -40,10 +46,10 @@ class NodeView:
         self.operator_labels: dict[str, str] = {}
         self.labels: dict[str, str] = {}
         self.replicas: dict[str, ReplicaView] = {}
-        self.claims: list[int] = []
-        self.staying: list[int] = []
-        self.resident: list[int] = []
-        self.limits: list[int] = []
+        self.claims: Counter[int] = Counter()
+        self.staying: Counter[int] = Counter()
+        self.resident: Counter[int] = Counter()
+        self.limits: dict[int, int] = {}
         self.staged: dict[tuple[str, int], int] = {}
 
     @property
@@ -57,10 +63,16 @@ class NodeView:
         return self.status != "offline" and not self.drained
 
     @property
-    def rooms(self) -> list[int]:
+    def budgets(self) -> dict[int, int]:
+        """What models may use of each pool."""
+        return {**{pool: self.budget.of(size) for pool, size in enumerate(self.pools)}, RAM: self.ram or FOREVER}
+
+    @property
+    def rooms(self) -> dict[int, int]:
         """What replicas may claim of each pool in all: its budget, or what others leave of it when that is less."""
         foreign = self.foreign or (0,) * len(self.pools)
-        return [max(0, min(self.budget.of(size), size - its)) for size, its in zip(self.pools, foreign, strict=True)]
+        left = {pool: size - its for pool, (size, its) in enumerate(zip(self.pools, foreign, strict=True))}
+        return {pool: max(0, min(budget, left.get(pool, budget))) for pool, budget in self.budgets.items()}
 
     def relabel(self) -> None:
         """Work out the labels that selectors see."""
@@ -74,27 +86,24 @@ class NodeView:
 
     def resize(self) -> None:
         """Pools or budget are new. What is claimed already may stay; nothing more than the budget may come."""
-        size = len(self.pools)
-        for figures in (self.claims, self.staying, self.resident):
-            figures.extend([0] * (size - len(figures)))
-        rooms = self.rooms + [0] * (len(self.claims) - size)
-        self.limits = [max(room, claimed) for room, claimed in zip(rooms, self.claims, strict=True)]
+        rooms = self.rooms
+        self.limits = {pool: max(rooms.get(pool, 0), self.claims[pool]) for pool in (*self.claims, *rooms)}
 
-    def count(self, figures: list[int], claim: Claim, sign: int) -> None:
+    def count(self, figures: Counter[int], claim: Claim, sign: int) -> None:
         """Count a claim in or out of one of the figures."""
         for pool, size in claim:
             figures[pool] += sign * size
 
     def above_budget(self, claim: Claim) -> bool:
         """Whether more stays than the budget allows in a pool of this claim."""
-        budgets = [self.budget.of(size) for size in self.pools]
-        return any(pool >= len(budgets) or self.staying[pool] > budgets[pool] for pool, _ in claim)
+        budgets = self.budgets
+        return any(self.staying[pool] > budgets.get(pool, -1) for pool, _ in claim)
 
     def shrink_limits(self) -> None:
         """Something left: what was above the budget may not come back."""
-        rooms = self.rooms + [0] * (len(self.claims) - len(self.pools))
-        for pool, claimed in enumerate(self.claims):
-            self.limits[pool] = max(rooms[pool], min(self.limits[pool], claimed))
+        rooms = self.rooms
+        for pool, limit in self.limits.items():
+            self.limits[pool] = max(rooms.get(pool, 0), min(limit, self.claims[pool]))
 
 
 class ModelView:

@@ -7,10 +7,12 @@ judged: evictions, own rules, models whose last load failed or that span pools, 
 from __future__ import annotations
 
 from interlock.domain import events as ev
+from interlock.domain.claims import RAM
 from interlock.domain.profiles import SCORES, Profile, find_profile
 from interlock.domain.settings import Settings
 
 from .picture import ModelView, NodeView, Picture
+from .pools import could_lie_in
 
 JUDGED_NODES_MAX = 16
 _ASSUMED_RATE = 2**30
@@ -62,15 +64,18 @@ class Placements:
         same = [replica for replica in node.replicas.values() if replica.model == model.name]
         if not self.picture.candidate(model, node) or not node.takes_work or len(same) >= node.slots:
             return False
-        if self.picture.members(model, node, insisting=True) or spec.vram > max(self._free(node), default=0):
+        if self.picture.members(model, node, insisting=True) or not could_lie_in(self._free(node), spec):
             return False
         coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
         here = {replica.model for replica in node.replicas.values()}
         taken = sum(size for (name, _), size in node.staged.items() if name in here) + coming + self.margin
         return node.disk is None or self._staging(model, node) <= max(0, node.disk - taken)
 
-    def _free(self, node: NodeView) -> list[int]:
-        return [room - claimed for room, claimed in zip(node.rooms, node.claims, strict=False)]
+    def _free(self, node: NodeView) -> dict[int, int]:
+        return {pool: room - node.claims[pool] for pool, room in node.rooms.items()}
+
+    def _in_pools(self, node: NodeView) -> list[int]:
+        return [size for pool, size in self._free(node).items() if pool != RAM]
 
     def _staging(self, model: ModelView, node: NodeView) -> int:
         return 0 if (model.name, model.declared) in node.staged else model.specs[model.declared].disk
@@ -89,13 +94,13 @@ class Placements:
             return 0 if self._staging(model, node) else 100
         if score == "balance":
             budgets = sum(node.budget.of(total) for total in node.pools)
-            return 100 * max(0, sum(self._free(node)) - need) // budgets if budgets else 0
+            return 100 * max(0, sum(self._in_pools(node)) - need) // budgets if budgets else 0
         if score == "spread":
             copies = sum(1 for replica in node.replicas.values() if replica.model == model.name)
             alike = max(copies, self.picture.members(model, node))
             return 25 * max(0, 3 - alike) + 25 - min(24, len(node.replicas))
         if score == "pack":
-            rests = {one.name: max(0, max(self._free(one), default=0) - need) for one in fitting}
+            rests = {one.name: max(0, max(self._in_pools(one), default=0) - need) for one in fitting}
             return 100 - 100 * rests[node.name] // (max(rests.values()) or 1)
         times = {one.name: self._time(model, one) for one in fitting}
         return 100 * min(times.values()) // times[node.name]

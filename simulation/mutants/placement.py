@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import anti_affinity, placement, scoring
+from interlock.domain import anti_affinity, memory, placement, scoring
 from interlock.domain.profiles import BUILT_IN
 
 from .patching import Patches, Row
@@ -37,9 +37,15 @@ def locality_ignored(patches: Patches) -> None:
     patches.swap(weigh, all_near)
 
 
+def ram_ignored(patches: Patches) -> None:
+    """A model goes where its pools have room, whatever main memory it needs beside."""
+    patches.swap(memory.lacks_ram, lambda free, spec: False)
+
+
 ROWS: tuple[Row, ...] = (
     (group_ignored, "S", "anti-affinity", True),
     (avoidance_ignored, "S", "placement-under-faults", True),
     (profile_ignored, "S", "packed-and-spread", True),
     (locality_ignored, "S", "weights-already-there", True),
+    (ram_ignored, "S", "ram-runs-out", True),
 )

@@ -7,11 +7,13 @@ decide now has been decided.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain import loads, reconcile, routing
+from interlock.domain.claims import RAM
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
 from interlock.domain.routing import Evict, Lock, Place
 from interlock.domain.selector import matches
@@ -19,7 +21,7 @@ from interlock.domain.state import State
 from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
-from interlock.simulation.judging.pools import could_lie_in, wrong_claim
+from interlock.simulation.judging.pools import could_lie_in, would_hold, wrong_claim
 
 from . import silences
 from .situation import Finding, Situation
@@ -62,16 +64,22 @@ def usable_with_room(state: State, model: Model) -> Replica | None:
     return None
 
 
-def used_in_pools(state: State, node: Node) -> list[int]:
-    """Bytes per pool that live replicas use, have reserved, or have held for them."""
-    used = [0] * len(node.pools)
+def used_in_pools(state: State, node: Node) -> Counter[int]:
+    """Bytes by pool that live replicas use, have reserved, or have held for them."""
+    used: Counter[int] = Counter()
     for replica in state.replicas.values():
         if replica.node == node.name:
             # What victims still hold counts with them, and not twice.
-            owed = dict(replica.owed_in)
-            for pool, size in replica.claim:
-                used[pool] += size - owed.get(pool, 0)
+            used.update(dict(replica.claim))
+            used.subtract(dict(replica.owed_in))
     return used
+
+
+def limit_of(node: Node, pool: int) -> int:
+    """What models may claim of the pool in all; there is no limit to main memory that nobody knows."""
+    if pool == RAM:
+        return node.ram or FOREVER
+    return node.budget.of(node.pools[pool])
 
 
 # --- events: S, and U for refusals ----------------------------------------------------------------------------------
@@ -158,7 +166,6 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
     if not event.cause.startswith("request ") or model.scheduling.min_replicas or model.scheduling.everywhere:
         return ""
     mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
-    size = max((size for _, size in event.claim), default=0)
     for other in _first_in_line(state):
         its, wait = state.models[other.model], other.wait
         if its is model or wait is None or wait.kind != "capacity" or wait.until <= now or _rank(state, other) >= mine:
@@ -166,7 +173,7 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
         may_evict = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
         has_copy = any(r.model == its.name and r.node == node.name for r in state.replicas.values())
         modest = its.declared_spec.pools == 1 and not its.scheduling.anti_affinity_hard
-        fits = modest and its.declared_spec.vram <= size and its.declared_spec.disk <= event.disk
+        fits = modest and would_hold(event.claim, its.declared_spec) and its.declared_spec.disk <= event.disk
         if fits and is_candidate(its, node) and not has_copy and (may_evict or not event.victims):
             return its.name
     return ""
@@ -206,7 +213,7 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
         return Finding("S", f"{where} {wrong}")
     used, owed = used_in_pools(state, node), dict(event.owed_in)
     for pool, size in event.claim:
-        if used[pool] + size - owed.get(pool, 0) > node.budgets[pool]:
+        if used[pool] + size - owed.get(pool, 0) > limit_of(node, pool):
             return Finding("S", f"{where} exceeds its memory budget")
     copies = [r for r in state.replicas.values() if r.model == model.name and _is_copy(state, model, r)]
     ceiling = model.scheduling.max_replicas
@@ -240,7 +247,7 @@ def _needless_victim(state: State, node: Node, model: Model, event: ev.ReplicaRe
         if state.replicas[spared].model == model.name or _insist(state, model, state.replicas[spared]):
             continue
         room = all(
-            size <= node.budgets[pool] - used[pool] + sum(freed[v].get(pool, 0) for v in event.victims if v != spared)
+            size <= limit_of(node, pool) - used[pool] + sum(freed[v].get(pool, 0) for v in event.victims if v != spared)
             for pool, size in event.claim
         )
         if room:
@@ -388,7 +395,7 @@ def _above_budget(state: State) -> Iterator[Finding]:
     """W: what is above its node's budget is busy, or on its way out, or not loaded yet."""
     for node in state.nodes.values():
         here = [replica for replica in state.replicas.values() if replica.node == node.name]
-        for pool, budget in enumerate(node.budgets):
+        for pool, budget in node.limits.items():
             mine = [replica for replica in here if pool in dict(replica.claim)]
             staying = sum(dict(r.claim)[pool] for r in mine if r.phase is not Phase.UNLOADING)
             if staying > budget and any(r.phase is Phase.LOADED and not locks_on(state, r.id) for r in mine):
@@ -445,7 +452,7 @@ def _invariants(state: State) -> Iterator[Finding]:
         if held and replica.phase is not Phase.LOADED:
             yield Finding("invariant", f"{replica.model} on {replica.node} is locked and {replica.phase.value}")
     for node in state.nodes.values():
-        if list(state.committed[node.name]) != used_in_pools(state, node):
+        if Counter(state.committed[node.name]) != used_in_pools(state, node):
             yield Finding("invariant", f"the memory counted on {node.name} is not what its replicas claim")
     for tenant in {*state.live_of_tenant, *(request.tenant for request in state.requests.values())} - {""}:
         if state.live_of_tenant.get(tenant, 0) != _live_of(state, tenant):
@@ -480,7 +487,7 @@ def _waits_for_something(state: State, request: Request, now: int) -> Iterator[F
 def _could_ever_fit(state: State, model: Model) -> bool:
     spec, margin = model.declared_spec, state.settings.disk_margin
     return any(
-        could_lie_in(node.budgets, spec) and (node.disk is None or not spec.disk or spec.disk <= node.disk - margin)
+        could_lie_in(node.limits, spec) and (node.disk is None or not spec.disk or spec.disk <= node.disk - margin)
         for node in state.nodes.values()
         if is_candidate(model, node)
     )

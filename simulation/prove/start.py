@@ -66,7 +66,7 @@ def _stand(situation: Situation, scope: Scope, wanted: ScopeReplica, number: int
     index = state.free_index(state.nodes[wanted.node], model.name)
     if index is None:
         raise InvariantBroken(f"{wanted.node} has no slot for {model.name} at the beginning.")
-    claim = fit(state.free_in_pools(state.nodes[wanted.node]), model.spec)
+    claim = fit(state.free_memory(state.nodes[wanted.node]), model.spec)
     if claim is None:
         raise InvariantBroken(f"{wanted.node} has no memory for what is loaded there at the beginning.")
     about: dict[str, Any] = {"at": at, "replica": replica, "model": model.name, "node": wanted.node}

@@ -131,7 +131,8 @@ class _Reader:
             raise table.error("name", f"{name!r} is taken or empty", "Give each node its own name.")
         self.nodes.append(name)
         self.lines[f"node {name}"] = table.line
-        one = table.size("vram", 0)
+        ram = table.size("ram", 0)
+        one = table.size("vram", ram)  # a machine without a GPU loads models into its main memory
         pools = table.take("pools", (), lambda value: _sizes(value, "pools"))
         if pools and "vram" in table:
             raise table.error("pools", "stands beside vram", "Give one of them: vram is short for one pool.")
@@ -140,7 +141,7 @@ class _Reader:
             labels=table.mapping("labels", {}, _own_label),
             pools=pools or ((one,) if one else ()),
             budget=table.take("vram_budget", None, lambda value: parse_budget(value, "vram_budget")),
-            ram=table.size("ram", 0),
+            ram=ram,
             disk=table.size("disk", None),
             max_replicas_per_model=table.integer("max_replicas_per_model", 1, least=1),
             load_rate=table.take("load_rate", 2**30, lambda value: parse_byte_rate(value, "load_rate")),
@@ -167,6 +168,7 @@ class _Reader:
             backend=_backend(table, old.spec.backend),
             options=table.mapping("options", old.spec.options, _option),
             vram=table.size("vram", old.spec.vram),
+            ram=table.size("ram", old.spec.ram),
             disk=table.size("disk", old.spec.disk),
             pools=table.take("pools", old.spec.pools, lambda value: parse_pools(value, "pools")),
         )
@@ -378,7 +380,7 @@ class _Reader:
         elif action == "load-info":
             values["spec"] = LoadSpec(
                 backend=_backend(table), options=table.mapping("options", {}, _option),
-                vram=table.size("vram", 0), disk=table.size("disk", 0),
+                vram=table.size("vram", 0), ram=table.size("ram", 0), disk=table.size("disk", 0),
                 pools=table.take("pools", 1, lambda value: parse_pools(value, "pools")),
             )  # fmt: skip
         return AdminSpec(action=action, at=at, model=name, values=values)

@@ -21,6 +21,7 @@ MODELS = """
 name = "new-one"
 backend = "echo"
 vram = "1GiB"
+ram = "2GiB"
 node_selector = { tier = ["fast", "slow"] }
 aliases = ["newest"]
 
@@ -277,7 +278,7 @@ def test_a_file_is_applied_over_http_as_the_tables_it_has(
     (_, first_path, first, _), (_, _, second, _) = asked.asked
     assert first_path == "/api/models/new-one"
     assert first["node_selector"] == {"tier": ["fast", "slow"]}
-    assert (first["vram"], first["aliases"]) == (2**30, ["newest"])
+    assert (first["vram"], first["ram"], first["aliases"]) == (2**30, 2**31, ["newest"])
     assert second["replicas"] == "all"
     assert "min_replicas" not in second
 

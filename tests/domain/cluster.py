@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from interlock.domain import commands as cmd
 from interlock.domain.answers import done
 from interlock.domain.effects import Effect
@@ -11,7 +13,7 @@ from interlock.domain.events import Event
 from interlock.domain.recording import Recorded
 from interlock.domain.selector import parse_selector
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
-from interlock.domain.units import GIB, SECOND
+from interlock.domain.units import FOREVER, GIB, SECOND
 
 ON_THEIR_WAY = (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING)
 
@@ -67,10 +69,17 @@ class Cluster:
         )  # fmt: skip
 
     def model(
-        self, name: str, vram: int = 9, backend: str = "echo", disk: int = 0, pools: int = 1, **scheduling: object
+        self,
+        name: str,
+        vram: int = 9,
+        backend: str = "echo",
+        disk: int = 0,
+        pools: int = 1,
+        ram: int = 0,
+        **scheduling: object,
     ) -> Outcome:
         selector = parse_selector(scheduling.pop("selector", {}))
-        spec = LoadSpec(backend=backend, vram=vram * GIB, disk=disk * GIB, pools=pools)
+        spec = LoadSpec(backend=backend, vram=vram * GIB, ram=ram * GIB, disk=disk * GIB, pools=pools)
         return self.send(
             cmd.DeclareModel(model=name, spec=spec, scheduling=Scheduling(selector=selector, **scheduling))
         )
@@ -132,7 +141,7 @@ def check_invariants(cluster: Cluster) -> None:
     assert {name: len(held) for name, held in state.locks.items()} == locked, "in flight is not the live locks"
     above = [
         node.name for node in state.nodes.values()
-        if any(used > budget for used, budget in zip(state.committed[node.name], node.budgets, strict=True))
+        if any(used > node.limits.get(pool, FOREVER) for pool, used in state.committed[node.name].items())
     ]  # fmt: skip
     for node in state.nodes.values():
         coming = [r.disk for r in state.replicas.values() if r.node == node.name and r.phase in ON_THEIR_WAY]
@@ -153,14 +162,13 @@ def check_invariants(cluster: Cluster) -> None:
     slots = [(r.node, r.model, r.index) for r in state.replicas.values()]
     assert len(slots) == len(set(slots)), "two replicas in one slot"
     for node in state.nodes.values():
-        used = [0] * len(node.pools)
+        used: Counter[int] = Counter()
         for replica in state.replicas.values():
             if replica.node == node.name:
                 assert replica.owed == sum(size for _, size in replica.owed_in), f"{replica.id} owes otherwise per pool"
-                owed = dict(replica.owed_in)
-                for pool, size in replica.claim:
-                    used[pool] += size - owed.get(pool, 0)
-        assert tuple(used) == state.committed[node.name], f"{node.name}: {used} is not {state.committed[node.name]}"
+                used.update(dict(replica.claim))
+                used.subtract(dict(replica.owed_in))
+        assert +used == Counter(state.committed[node.name]), f"{node.name}: {used} is not {state.committed[node.name]}"
     for model, queue in state.queues.items():
         assert queue == sorted(queue) != [], f"the queue of {model} is out of order"
         m = state.models[model]

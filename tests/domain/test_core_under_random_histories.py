@@ -29,10 +29,11 @@ def _start(rng: random.Random) -> Cluster:
         disk = rng.choice((None, 40, 15))
         cluster.node(
             name, pools=_pools(rng), slots=rng.choice((1, 2)), labels={"tier": rng.choice("xy")},
-            disk=disk and disk * GIB,
+            disk=disk and disk * GIB, ram=rng.choice((0, 16, 24)) * GIB,
         )  # fmt: skip
     for name in MODELS:
         needs = {"vram": rng.choice((5, 9, 12)), "disk": rng.choice((0, 8)), "pools": rng.choice(SPANS)}
+        needs["ram"] = rng.choice((0, 0, 6, 10))
         cluster.model(name, **needs, **_scheduling(rng))
     return cluster
 
@@ -97,7 +98,7 @@ def _admin(cluster: Cluster, rng: random.Random, node: str, model: str, n: int) 
     choices = [
         lambda: cluster.send(cmd.ReportSilence(node=node)),
         lambda: cluster.send(cmd.ReportHeard(node=node, boot=_boot(cluster, node))),
-        lambda: cluster.node(node, pools=_pools(rng), boot=f"boot-{n}", slots=slots),
+        lambda: cluster.node(node, pools=_pools(rng), boot=f"boot-{n}", slots=slots, ram=rng.choice((0, 24)) * GIB),
         lambda: cluster.send(cmd.DrainNode(node=node)) if node in cluster.state.nodes else None,
         lambda: cluster.send(cmd.ResumeNode(node=node)),
         lambda: cluster.send(cmd.SetNodeLabels(node=node, labels={"tier": rng.choice(("x", "y", ""))})),
@@ -115,6 +116,7 @@ def _admin(cluster: Cluster, rng: random.Random, node: str, model: str, n: int) 
         lambda: cluster.send(cmd.Thaw(what="reconciler")),
         lambda: cluster.send(cmd.StartEpoch(epoch=cluster.engine.ledger.epoch + 1, writer="w")),
         lambda: cluster.send(cmd.ReportCapacity(node=node, used=(rng.randrange(30) * GIB, rng.randrange(9) * GIB))),
+        lambda: cluster.send(cmd.ReportCapacity(node=node, ram=rng.choice((12, 24)) * GIB)),
         lambda: cluster.send(cmd.ReportRunning(node=node, boot=_boot(cluster, node), asked_at=cluster.now, running=())),
         lambda: cluster.send(cmd.ReportRunning(
             node=node, boot=_boot(cluster, node), asked_at=cluster.now, running=(cmd.Running(process=f"p{n}"),)
@@ -155,7 +157,7 @@ def _check_budgets_where_reserved(cluster: Cluster) -> None:
     owed = dict(newest.owed_in)
     for pool, size in newest.claim:
         if size > owed.get(pool, 0):
-            assert cluster.state.committed[node.name][pool] <= node.budgets[pool]
+            assert cluster.state.committed[node.name][pool] <= node.limits.get(pool, FOREVER)
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -128,7 +128,7 @@ def test_what_victims_freed_is_released_when_the_load_they_made_room_for_fails()
     cluster.fail(cluster.effects[0])
     cluster.answer(cluster.effects[0])
     assert cluster.count("HoldReleased") == 1
-    assert cluster.state.committed["n0"] == (0,)
+    assert cluster.state.committed["n0"] == {}
     check_replay(cluster)
 
 

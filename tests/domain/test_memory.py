@@ -35,7 +35,7 @@ def fits_by_trying(free: tuple[int, ...], spec: LoadSpec) -> bool:
 def test_a_fit_is_found_exactly_when_some_choice_of_pools_has_the_room(seed: int) -> None:
     rng = random.Random(seed)
     free, spec = pools_of(rng), LoadSpec(vram=rng.randrange(0, 65), pools=rng.choice((ANY_POOLS, 1, 2, 3)))
-    claim = fit(free, spec)
+    claim = fit(dict(enumerate(free)), spec)
     if spec.vram == 0:
         assert claim == ()
         return
@@ -59,7 +59,7 @@ def test_what_victims_will_free_is_owed_in_the_pools_where_they_free_it(seed: in
     rng = random.Random(seed)
     free, spec = pools_of(rng), LoadSpec(vram=rng.randrange(1, 65), pools=rng.choice((ANY_POOLS, 1, 2, 3)))
     room = tuple(size + rng.randrange(0, 25) for size in free)
-    found = fit_after(free, room, spec)
+    found = fit_after(dict(enumerate(free)), dict(enumerate(room)), spec)
     assert (found is not None) == fits_by_trying(room, spec)
     if found is None:
         return
@@ -95,7 +95,7 @@ def test_a_model_that_declares_two_pools_takes_an_equal_share_of_each() -> None:
     spanning(cluster, "wide", 40, 2)
     cluster.request("r1", "wide")
     assert claim_of(cluster, "wide") == [(0, 20), (1, 20)]
-    assert cluster.state.committed["pair"] == (20 * GIB, 20 * GIB)
+    assert cluster.state.committed["pair"] == {0: 20 * GIB, 1: 20 * GIB}
     assert cluster.effects[0].pools == (0, 1), "its process is told which GPUs are its own"
 
 
@@ -158,7 +158,7 @@ def test_a_spanning_model_evicts_one_small_model_in_each_pool_and_no_more() -> N
     wide = cluster.state.replicas["r-000003"]
     assert set(cluster.state.awaited[wide.id]) == {a, b}
     assert [(pool, size // GIB) for pool, size in wide.owed_in] == [(0, 16), (1, 16)]
-    assert cluster.state.committed["pair"] == (24 * GIB, 24 * GIB), "never more than there is, while they leave"
+    assert cluster.state.committed["pair"] == {0: 24 * GIB, 1: 24 * GIB}, "never more than there is, while they leave"
     cluster.answer(cluster.effects[0])
     check_invariants(cluster)
     assert len(cluster.state.replicas["r-000003"].owed_in) == 1, "one has paid, in its own pool alone"
@@ -180,7 +180,7 @@ def test_a_victim_that_lies_in_both_pools_makes_room_in_each() -> None:
     assert [(pool, size // GIB) for pool, size in small.owed_in] == [(0, 16)]
     cluster.settle()
     check_invariants(cluster)
-    assert cluster.state.committed["pair"] == (20 * GIB, 0)
+    assert cluster.state.committed["pair"] == {0: 20 * GIB}
 
 
 def test_an_explanation_says_what_each_pool_has_free() -> None:
@@ -421,7 +421,7 @@ def test_a_board_with_unified_memory_has_one_pool_and_what_the_system_uses_is_no
     assert not cluster.state.replicas, "44GiB are left of the board's memory"
     report(cluster, 6)
     cluster.settle()
-    assert cluster.state.committed["only"] == (50 * GIB,)
+    assert cluster.state.committed["only"] == {0: 50 * GIB}
 
 
 def test_what_staging_has_brought_is_not_counted_twice() -> None:

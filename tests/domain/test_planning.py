@@ -173,6 +173,15 @@ def test_a_new_node_takes_what_was_parked(pair: Cluster) -> None:
     assert report.holds
 
 
+def test_main_memory_of_a_known_node_counts_and_a_new_one_may_have_nothing_else(pair: Cluster) -> None:
+    for name in ("thor", "orin"):
+        pair.send(cmd.ReportCapacity(node=name, ram=16 * GIB))
+    pair.model("deep", vram=1, ram=20, min_replicas=1)
+    assert pair.state.models["deep"].parked is not None
+    for change in (NodeChange(node="thor", ram=32 * GIB), NodeChange(node="cpu", ram=32 * GIB)):
+        assert places(planned(pair, nodes=(change,))) == [("deep", change.node)]
+
+
 def test_a_name_that_no_node_has_is_rejected_and_not_taken_for_a_new_one(pair: Cluster) -> None:
     report = planned(pair, nodes=(NodeChange(node="tohr", drain=True),))
     assert [(one.name, one.code) for one in report.rejected] == [("tohr", "not_found")]

@@ -26,9 +26,9 @@ idle_unload = "off"
 
 def test_a_file_declares_its_models_in_order(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
-    path.write_text(GOOD)
+    path.write_text(GOOD.replace('vram = "1GiB"', 'vram = "1GiB"\nram = "2GiB"'))
     first, second = read_models(path)
-    assert (first.model, first.spec.backend, first.spec.vram) == ("a", "echo", GIB)
+    assert (first.model, first.spec.backend, first.spec.vram, first.spec.ram) == ("a", "echo", GIB, 2 * GIB)
     assert (second.model, second.spec.backend, second.scheduling.everywhere) == ("b", "", True)
     assert (first.scheduling.idle_unload, second.scheduling.idle_unload) == (None, FOREVER)
     (tmp_path / "models.json").write_text('{"models": [{"name": "c"}]}')

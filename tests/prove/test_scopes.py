@@ -21,6 +21,7 @@ OWN_STEPS = {
     "growth": 1,
     "impossible": 3,
     "one-name": 2,
+    "one-ram-three-models": 3,
     "loads-after-all": 0,
     "orin-thor": 2,
     "reconciler": 2,

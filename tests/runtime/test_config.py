@@ -116,8 +116,8 @@ def test_local_workers_have_names_and_tiers(tmp_path: Path) -> None:
     ]
     assert local_workers("0") == []
     path = tmp_path / "workers.toml"
-    path.write_text('[[workers]]\nname = "a"\nvram = "8GiB"\n')
-    assert [(one.name, one.vram) for one in local_workers(str(path))] == [("a", "8GiB")]
+    path.write_text('[[workers]]\nname = "a"\nvram = "8GiB"\nram = "64GiB"\n')
+    assert [(one.name, one.vram, one.ram) for one in local_workers(str(path))] == [("a", "8GiB", "64GiB")]
     path.write_text('[[workers]]\nname = "a"\nmemory = "8GiB"\n')
     with pytest.raises(UnreadableFile, match="memory"):
         local_workers(str(path))
@@ -132,6 +132,7 @@ def test_local_workers_have_names_and_tiers(tmp_path: Path) -> None:
         ("", "no worker"),
         ('[[workers]]\nname = "a b"\n', "a b"),
         ('[[workers]]\nname = "a"\nvram = "lots"\n', "lots"),
+        ('[[workers]]\nname = "a"\nram = "lots"\n', "lots"),
         ('[[workers]]\nname = "a"\nvram_budget = "most"\n', "most"),
         ('[[workers]]\nname = "a"\nslots = 0\n', "slots"),
         ("[[workers", "workers.toml"),

@@ -193,6 +193,7 @@ NODES = [
     Row("nodes.vram", {"nodes.0.vram": "4GiB"}),
     Row("nodes.pools", {"nodes.0.vram": None, "nodes.0.pools": ["12GiB", "12GiB"]}, setup=RIVALS),
     Row("nodes.vram_budget", {"nodes.0.vram_budget": "25%"}),
+    Row("nodes.ram", {"nodes.0.ram": "4GiB"}, {"nodes.0.ram": "9GiB"}, {"models.0.ram": "8GiB"}),
     Row("nodes.disk", {"nodes.0.disk": "1GiB"}, {"nodes.0.disk": "9GiB"}, {"models.0.disk": "8GiB"}),
     Row(
         "nodes.max_replicas_per_model",
@@ -213,6 +214,7 @@ MODELS = [
     Row("models.backend", {"models.0.backend": None}),
     Row("models.options", {"models.0.options": {"context": 4096}}, look=effects),
     Row("models.vram", {"models.0.vram": "12GiB"}),
+    Row("models.ram", {"models.0.ram": "12GiB"}, {"models.0.ram": "8GiB"}, {"nodes.0.ram": "9GiB"}),
     Row("models.disk", {"models.0.disk": "8GiB"}, setup={"nodes.0.stage_rate": "1GiB/s"}),
     Row(
         "models.pools",
@@ -437,6 +439,8 @@ ADMIN = [
         setup=step("load-info", "500ms", model="m", backend="echo", vram="8GiB")),
     Row("admin.load-info.options", {"admin.0.options": {"context": 9}}, look=effects,
         setup=step("load-info", "500ms", model="m", backend="echo", vram="8GiB")),
+    Row("admin.load-info.ram", {"admin.0.ram": "9GiB"}, {"admin.0.ram": "4GiB"},
+        {**step("load-info", "500ms", model="m", backend="echo", vram="8GiB"), "nodes.0.ram": "8GiB"}),
     Row("admin.load-info.vram", {"admin.0.vram": "9GiB"},
         setup=step("load-info", "500ms", model="m", backend="echo", vram="8GiB")),
     Row("admin.load-info.disk", {"admin.0.disk": "9GiB"},

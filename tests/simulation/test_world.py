@@ -7,6 +7,7 @@ import pytest
 from interlock.domain import commands as cmd
 from interlock.domain.effects import InstallBackend, LoadModel, StageModel, StopStray, UnloadModel
 from interlock.domain.entities import LoadSpec
+from interlock.domain.units import GIB
 from interlock.simulation import world
 from interlock.simulation.world import NodeFacts, Worker
 
@@ -136,3 +137,27 @@ def test_what_is_in_use_is_what_loaded_models_hold_and_what_strangers_took_of_th
     assert world.used(world.kill(worker, "r1")[0]) == (4, 0)
     assert world.used(world.relax(worker, 1)) == (4, 4)
     assert world.used(world.crash(worker)) == (0, 0), "it dies with the machine"
+
+
+@pytest.mark.parametrize("comes", ["before", "meanwhile"])
+def test_a_load_into_memory_that_others_took_fails_in_the_words_of_its_backend(comes: str) -> None:
+    spec = LoadSpec(backend="echo", vram=10 * GIB)
+    worker = Worker(NodeFacts(name="n", pools=(16 * GIB,)))
+    install, load = (
+        kind(op=f"r1.{op}", node="n", replica="r1", model="m", index=0, spec=spec, pools=(0,))
+        for op, kind in enumerate((InstallBackend, LoadModel), 1)
+    )
+    worker, _ = world.perform(worker, install, 1)
+    if comes == "before":
+        answers = world.begin(world.squeeze(worker, 1, 0, 8 * GIB), load, 1).answers
+    else:
+        begun = world.begin(worker, load, 1)
+        assert begun.works
+        _, answers = world.finish(world.squeeze(begun.worker, 1, 0, 8 * GIB), load)
+    reason = "the backend said: CUDA error: out of memory: tried to allocate 10GiB on device 0, 8GiB free"
+    assert answers == (cmd.ReportLoadFailed(replica="r1", op="r1.2", reason=reason),)
+
+
+def test_a_load_beside_others_that_leave_it_enough_is_done() -> None:
+    worker = loaded(world.squeeze(Worker(NodeFacts(name="n", pools=(16 * GIB,))), 1, 0, 4 * GIB))
+    assert [process.loaded for process in worker.processes] == [True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,14 @@ def test_a_board_with_unified_memory_reports_the_systems(tmp_path: Path, monkeyp
     read = Meter(tmp_path / "models").read()
     assert read.pools == (psutil.virtual_memory().total,)
     assert read.gpu_vendor == "nvidia"
+
+
+def test_main_memory_is_what_the_machine_has_or_what_is_given(tmp_path: Path) -> None:
+    read = Meter(tmp_path / "models").read()
+    assert 0 < read.ram_available < read.ram
+    given = Meter(tmp_path / "models", pools=(1,), ram=4_000_000_000).read()
+    assert (given.ram, given.ram_available) == (4_000_000_000, 4_000_000_000)
+    assert Meter(tmp_path / "models", ram=4_000).read((os.getpid(),)).ram_available == 0, "ours count as users"
 
 
 def test_the_disk_is_what_is_free_and_a_given_one_is_less_by_what_models_take_already(tmp_path: Path) -> None:

@@ -69,9 +69,12 @@ class WorkerProcess:
         return await self.wait()
 
 
+SIZES = ("--vram", "24GiB,8GiB", "--ram", "64GiB", "--disk", "900GiB")
+
+
 @pytest.fixture
 async def worker(worker_config: WorkerConfig, control_plane: ControlPlane) -> AsyncIterator[WorkerProcess]:
-    made = WorkerProcess(worker_config, "--label", "tier=slow", "--vram", "24GiB,8GiB", "--disk", "900GiB")
+    made = WorkerProcess(worker_config, "--label", "tier=slow", *SIZES)
     await made.start()
     await control_plane.until(lambda: bool(control_plane.heartbeats))
     yield made
@@ -98,6 +101,7 @@ async def test_a_worker_registers_with_its_figures_labels_and_token(
     assert body["labels"] == {"tier": "slow"}
     assert body["pools"] == [24 * 2**30, 8 * 2**30]
     assert body["total_vram"] == 32 * 2**30
+    assert body["ram"] == body["total_ram"] == 64 * 2**30
     assert body["disk"] == 900 * 2**30
     assert (body["token"], control_plane.tokens[0]) == ("s3cret", "Bearer s3cret")
     assert body["running"] == []
@@ -219,6 +223,20 @@ async def test_a_backend_that_dies_is_in_no_heartbeat_and_one_is_sent_at_once(
         await rig.loaded("r-1")
         assert control_plane.heartbeats == []
         await rig.kill("r-1")
+        await control_plane.until(lambda: bool(control_plane.heartbeats), within_s=5)
+        assert control_plane.heartbeats[0]["running"] == []
+
+
+async def test_what_is_in_use_is_told_at_once_when_a_replica_has_left(
+    worker_config: WorkerConfig, control_plane: ControlPlane, nats_client: Client, backends: BackendClient
+) -> None:
+    """A load that failed may have met others' memory: the next try is not to run into it before a heartbeat is due."""
+    slow = msgspec.structs.replace(worker_config, heartbeat_s=60.0)
+    async with a_worker(slow, control_plane):
+        rig = RealRig(NatsWorkers(nats_client, backends), slow.name, Reports(), backends)
+        address = await rig.loaded("r-1")
+        assert control_plane.heartbeats == []
+        await rig.do(e.UnloadModel, "r-1", address=address)
         await control_plane.until(lambda: bool(control_plane.heartbeats), within_s=5)
         assert control_plane.heartbeats[0]["running"] == []
 
