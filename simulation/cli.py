@@ -143,12 +143,12 @@ def _shrink(scenario: Any, result: Any, path: Path) -> None:
 def mutants(only: tuple[str, ...], as_json: bool) -> int:
     """Seed every known bug, one at a time, and show that the harness finds it."""
     from .mutants.catalogue import MUTANTS, find
-    from .mutants.hunt import hunt
+    from .mutants.hunt import hunt_named
+    from .spread import spread
 
-    chosen = [find(name) for name in only] or list(MUTANTS.values())
+    chosen = [find(name).name for name in only] or list(MUTANTS)
     rows = []
-    for mutant in chosen:
-        row = hunt(mutant)
+    for row in spread(hunt_named, chosen):
         rows.append(row)
         if not as_json:
             mark = "killed  " if row["killed"] else "SURVIVES"

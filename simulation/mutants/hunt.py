@@ -11,7 +11,7 @@ from interlock.domain.units import format_duration
 from interlock.simulation.api import run
 from interlock.simulation.report import reproduction
 
-from .catalogue import Mutant, activate
+from .catalogue import Mutant, activate, find
 
 WITNESS_LENGTH = 300
 STATES_PER_SCOPE = 20_000
@@ -36,6 +36,11 @@ def hunt(mutant: Mutant) -> dict[str, Any]:
         "witness": witness,
         "description": mutant.description,
     }
+
+
+def hunt_named(name: str) -> dict[str, Any]:
+    """The same for the mutant of that name: what another process can be told."""
+    return hunt(find(name))
 
 
 def _simulated(mutant: Mutant) -> tuple[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,12 +11,19 @@ import click
 from interlock.adapters import own_rules
 from interlock.domain.errors import NotFound, UsageError
 from interlock.simulation.mutants.catalogue import activate, find
+from interlock.simulation.spread import spread
 
 from .html import page
 from .report import Report, lines_of, prove
 from .scopes import bundled_scopes
 
 HOLDS, BROKEN = 0, 1
+
+
+def explored(scope: str, mutant: str | None) -> Report:
+    """One scope, explored in whichever process: scopes are independent of each other."""
+    with activate(mutant):
+        return prove(scope, mutant=mutant)
 
 
 @click.command("prove", epilog="Example: interlock prove --scope orin-thor")
@@ -35,10 +43,9 @@ def prove_command(scope: str | None, mutant: str | None, html: str | None, as_js
             raise UsageError(unknown.message, cure=unknown.cure) from None
     own_rules.install()
     reports: list[Report] = []
-    for name in [scope] if scope is not None else bundled_scopes():
-        with activate(mutant):
-            reports.append(prove(name, mutant=mutant))
-        for line in lines_of(reports[-1]):
+    for report in spread(partial(explored, mutant=mutant), [scope] if scope is not None else bundled_scopes()):
+        reports.append(report)
+        for line in lines_of(report):
             click.echo(line, err=as_json)
     if html is not None:
         Path(html).write_text(page(reports), encoding="utf-8")
