@@ -37,7 +37,7 @@ def match(state: State, model: Model, marks: tuple[int, ...]) -> Match | None:
     warm, holders = state.warm.get(model.name), state.prefixes.holders.get(model.name)
     if warm is None or holders is None:
         return None
-    fewest, parallel, slack = min(warm.buckets), model.scheduling.parallel, worth(state, model)
+    fewest, parallel, slack = warm.order[0][0], model.scheduling.parallel, worth(state, model)
     whole = DEPTHS[len(marks) - 1]
     best = None
     for place in range(len(marks) - 1, -1, -1):
@@ -46,10 +46,10 @@ def match(state: State, model: Model, marks: tuple[int, ...]) -> Match | None:
             continue
         depth = DEPTHS[place]
         for replica in known:
-            standing = warm.where.get(replica)
-            if standing is None:
+            key = warm.where.get(replica)
+            if key is None:
                 continue  # it may not be locked now
-            locks, key = standing
+            locks = key[0]
             full = parallel > 0 and locks >= parallel
             rank = (full, (locks - fewest) * whole - slack * depth, -depth, key)
             if best is None or rank < best:
@@ -59,7 +59,7 @@ def match(state: State, model: Model, marks: tuple[int, ...]) -> Match | None:
     if best is None:
         return None
     full, cost, depth, key = best
-    replica, locks = key[2], warm.where[key[2]][0]
+    locks, _, _, replica, _ = key
     held = f"holds {-depth} of {whole} blocks of its prompt"
     taken = not full and cost <= 0
     if not taken:

@@ -210,7 +210,7 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
         if search.best is not None and (size > search.cost[1] or compared >= COMPARED_MODELS):
             break
         compared += search.best is not None
-        for _, _, replica_id, _ in state.warm[name].buckets.get(0, ()):
+        for _, _, _, replica_id, _ in state.warm[name].idle():
             replica = state.replicas[replica_id]
             free = -open_nodes[replica.node][0] if replica.node in open_nodes else -size
             if free + size < least or why_not_victim(state, replica, model, now, strictly=strictly):

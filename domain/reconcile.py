@@ -12,7 +12,7 @@ from . import loads, placement, requests, routing
 from .commands import Review
 from .entities import Model, Replica, Wait
 from .leaving import leaving_now, why_leaving
-from .routing import Evict, Hold, Place, Plan, Refuse
+from .routing import BEGINS_LOAD, Hold, Place, Plan, Refuse
 from .shrinking import copies, floor_of, surplus
 from .state import State
 from .units import FOREVER
@@ -119,13 +119,14 @@ def _grant(state: State, model: Model, cause: str, now: int) -> list[ev.Event]:
 
 def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev.Event]:
     """Below the floor: begin one load, or park the wish with what it lacks."""
-    below = copies(state, model) < floor_of(state, model)
+    floor = floor_of(state, model)
+    below = floor > 0 and copies(state, model) < floor
     if model.parked is not None:
         return _unpark(state, model, command, now, below=below)
     if not below:
         return []
     plan = floor_plan(state, model, now)
-    if isinstance(plan, Place | Evict):
+    if isinstance(plan, BEGINS_LOAD):
         return loads.begin(state, model, plan, now, f"floor of {model.name}")
     return [_parked(model, plan, now)]
 
@@ -153,7 +154,7 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
     if command.change not in cures and command.change != "unpark" and not may_try:
         return []
     plan = floor_plan(state, model, now)
-    if not isinstance(plan, Place | Evict):
+    if not isinstance(plan, BEGINS_LOAD):
         # What it lacks may be another thing by now: without this, a load that failed would wait for room for ever.
         anew = _parked(model, plan, now)
         return [] if (anew.lacks, anew.until) == (parked.lacks, parked.until) else [anew]

@@ -14,7 +14,7 @@ from .fairness import fair_order
 from .leaving import why_leaving
 from .prefixes import DEPTHS
 from .refusals import RefusalCode
-from .routing import Evict, Hold, Join, Lock, Place, Plan, Refuse
+from .routing import KEEPS_WAITING, Evict, Hold, Join, Lock, Place, Plan, Refuse
 from .settings import HIGHEST_PRIORITY
 from .state import State
 from .units import FOREVER, MINUTE, SECOND
@@ -52,9 +52,9 @@ def asking(request: Request) -> Asking:
 
 def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
     """One atomic decision for a request that arrives: a lock, a wait (with or without a load begun), or a refusal."""
-    for field in ("request", "model", "holder"):
-        value = getattr(command, field)
+    for value in (command.request, command.model, command.holder):
         if not value or len(value) > LONGEST_NAME:
+            field = next(name for name in ("request", "model", "holder") if getattr(command, name) == value)
             raise InvalidField(field, "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
     if command.request in state.requests:
         raise Conflict(f"request {command.request} is in the cluster already.", cure="Give each request its own id.")
@@ -86,15 +86,16 @@ def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
 def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
     """Route, but behind those of the same model that wait already: first in, first out."""
     plan = routing.route(state, model, now, request.prefix)
-    if isinstance(plan, Lock) and state.waiting(model.name):
-        return Hold(Wait("busy"), plan.explanation)
-    if isinstance(plan, Join | Place | Evict | Hold):
-        if request.deadline <= now:
-            return deadline_passed(state, model, plan_wait(plan), plan, now)
-        if queue_length(state) >= state.settings.queue_limit:
-            return _queue_full(plan, "", state.settings.queue_limit, "queue_limit")
-        if len(state.waiting(model.name)) >= state.settings.model_queue_limit:
-            return _queue_full(plan, f" for {model.name}", state.settings.model_queue_limit, "model_queue_limit")
+    if isinstance(plan, Lock):
+        return Hold(Wait("busy"), plan.explanation) if state.waiting(model.name) else plan
+    if isinstance(plan, Refuse):
+        return plan
+    if request.deadline <= now:
+        return deadline_passed(state, model, plan_wait(plan), plan, now)
+    if queue_length(state) >= state.settings.queue_limit:
+        return _queue_full(plan, "", state.settings.queue_limit, "queue_limit")
+    if len(state.waiting(model.name)) >= state.settings.model_queue_limit:
+        return _queue_full(plan, f" for {model.name}", state.settings.model_queue_limit, "model_queue_limit")
     return plan
 
 
@@ -365,7 +366,7 @@ def advance(
     ``taken_over``: only a new writer looks; that it would call the same wait by another name is no change.
     """
     plan = routing.route(state, model, now, request.prefix)
-    if isinstance(plan, Join | Hold):
+    if isinstance(plan, KEEPS_WAITING):
         wait = plan_wait(plan)
         if wait == Wait("busy") and request.wait is not None and request.wait.on in state.loading.get(model.name, ()):
             return []  # it began the load of one more copy, and waits for that one or for any that is free before

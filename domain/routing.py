@@ -80,6 +80,9 @@ class Refuse(msgspec.Struct, frozen=True, gc=False):
 
 
 Plan = Lock | Join | Place | Evict | Hold | Refuse
+BEGINS_LOAD = (Place, Evict)
+KEEPS_WAITING = (Join, Hold)
+"""For ``isinstance``: tuples, since a union that is written out where it is asked for is made anew each time."""
 
 
 def route(state: State, model: Model, now: int, prefix: tuple[int, ...] = ()) -> Plan:
@@ -110,17 +113,15 @@ def pick_warm(state: State, model: Model) -> str | None:
     warm = state.warm.get(model.name)
     if warm is None:
         return None
-    fewest = min(warm.buckets)
-    parallel = model.scheduling.parallel
-    if parallel and fewest >= parallel:
+    order, parallel = warm.order, model.scheduling.parallel
+    locks, used_at, _, first, _ = order[0]
+    if parallel and locks >= parallel:
         return None
-    bucket = warm.buckets[fewest]
-    used_at = bucket[0][0]
-    if len(bucket) == 1 or bucket[1][0] != used_at:
-        return bucket[0][2]
+    if len(order) == 1 or order[1][1] != used_at or order[1][0] != locks:
+        return first
     room = state.candidates(model).keys
-    compared = bucket[: TIE_SCAN if len(state.nodes) <= LARGE_NODES else TIE_SCAN_LARGE]
-    return min((room[key[3]], key[1], key[2]) for key in compared if key[0] == used_at)[2]
+    compared = order[: TIE_SCAN if len(state.nodes) <= LARGE_NODES else TIE_SCAN_LARGE]
+    return min([(room[key[4]], key[2], key[3]) for key in compared if key[1] == used_at and key[0] == locks])[2]
 
 
 def route_cold(state: State, model: Model, now: int) -> Plan:

@@ -70,11 +70,11 @@ def surplus(state: State, model: Model, now: int) -> tuple[Replica, str] | None:
     if any(state.replicas[replica].phase is Phase.UNLOADING for replica in state.by_model.get(model.name, ())):
         return None
     warm = state.warm.get(model.name)
-    idle = warm.buckets.get(0) if warm is not None else None
+    idle = warm.idle() if warm is not None else None
     if not idle:
         return None
     floor, everywhere = floor_of(state, model), model.scheduling.everywhere
-    loose = [state.replicas[key[2]] for key in idle]
+    loose = [state.replicas[key[3]] for key in idle]
     if everywhere:
         loose = [replica for replica in loose if has_twin(state, replica)]
     replica = min(loose, key=lambda replica: (idle_since(replica), replica.serial), default=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from heapq import heappush
+from typing import Protocol, Self, TypeVar
 
 from .claims import RAM, Claim
 from .entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, Stray, Tenant
@@ -18,8 +19,8 @@ from .settings import Settings
 
 OpenKey = tuple[int, str]
 """A node's place in :attr:`CandidateSet.open`: most free memory in one pool first, then by name."""
-WarmKey = tuple[int, int, str, str]
-"""A replica's place in a :class:`WarmSet` bucket: least recently used first, then oldest; with its id and node."""
+WarmKey = tuple[int, int, int, str, str]
+"""A replica's place in a :class:`WarmSet`: fewest locks first, then least recently used, then oldest; id and node."""
 QueueKey = tuple[int, int, str]
 """A waiting request's place: its rank (see :mod:`interlock.domain.fairness`), its serial number and its id."""
 Timer = tuple[int, str, str]
@@ -56,45 +57,51 @@ class CandidateSet:
 
 
 class WarmSet:
-    """One model's replicas that may be locked, by how many locks each holds."""
+    """One model's replicas that may be locked, in the order in which they are taken."""
 
-    __slots__ = ("buckets", "size", "where")
+    __slots__ = ("order", "size", "where")
 
     def __init__(self, size: int) -> None:
         self.size = size
         """Bytes that one of them takes: what loading it again would move."""
-        self.buckets: dict[int, list[WarmKey]] = {}
-        self.where: dict[str, tuple[int, WarmKey]] = {}
+        self.order: list[WarmKey] = []
+        self.where: dict[str, WarmKey] = {}
 
     def fork(self) -> WarmSet:
         """An independent copy."""
         copy = WarmSet(self.size)
-        copy.buckets = {locks: keys.copy() for locks, keys in self.buckets.items()}
-        copy.where = self.where.copy()
+        copy.order, copy.where = self.order.copy(), self.where.copy()
         return copy
+
+    def idle(self) -> list[WarmKey]:
+        """Those without a lock."""
+        order = self.order
+        return order if not order or order[-1][0] == 0 else order[: bisect_left(order, (1,))]
 
     def remove(self, replica: str) -> None:
         """Take the replica out, if it is there."""
-        place = self.where.pop(replica, None)
-        if place is None:
-            return
-        locks, key = place
-        bucket = self.buckets[locks]
-        if len(bucket) == 1:
-            del self.buckets[locks]
-        else:
-            del bucket[bisect_left(bucket, key)]
+        key = self.where.pop(replica, None)
+        if key is not None:
+            del self.order[bisect_left(self.order, key)]
 
     def put(self, replica: Replica, locks: int) -> None:
         """Put the replica in, or move it to where it belongs now."""
         self.remove(replica.id)
-        key = (replica.used_at, replica.serial, replica.id, replica.node)
-        bucket = self.buckets.get(locks)
-        if bucket is None:
-            self.buckets[locks] = [key]
-        else:
-            insort(bucket, key)
-        self.where[replica.id] = (locks, key)
+        key = self.where[replica.id] = (locks, replica.used_at, replica.serial, replica.id, replica.node)
+        insort(self.order, key)
+
+
+class _Copied(Protocol):
+    def copy(self) -> Self: ...
+
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value", bound=_Copied)
+
+
+def _each(containers: dict[_Key, _Value]) -> dict[_Key, _Value]:
+    """A copy of each container; most maps of a small state are empty, and cost nothing."""
+    return {key: value.copy() for key, value in containers.items()} if containers else {}
 
 
 _MAPS = (
@@ -211,18 +218,11 @@ class State:
         copy.tenants = self.tenants.copy()
         copy.live_of_tenant, copy.tenants_due = self.live_of_tenant.copy(), self.tenants_due.copy()
         copy.candidate_sets = {key: value.fork() for key, value in self.candidate_sets.items()}
-        copy.warm = {key: value.fork() for key, value in self.warm.items()}
-        copy.by_node = {key: value.copy() for key, value in self.by_node.items()}
-        copy.by_model = {key: value.copy() for key, value in self.by_model.items()}
-        copy.by_slot = {key: value.copy() for key, value in self.by_slot.items()}
-        copy.loading = {key: value.copy() for key, value in self.loading.items()}
-        copy.locks = {key: value.copy() for key, value in self.locks.items()}
-        copy.queues = {key: value.copy() for key, value in self.queues.items()}
-        copy.by_holder = {key: value.copy() for key, value in self.by_holder.items()}
-        copy.awaited = {key: value.copy() for key, value in self.awaited.items()}
-        copy.groups = {key: value.copy() for key, value in self.groups.items()}
-        copy.staged_at = {key: value.copy() for key, value in self.staged_at.items()}
-        copy.staged = {key: value.copy() for key, value in self.staged.items()}
+        copy.warm = {key: value.fork() for key, value in self.warm.items()} if self.warm else {}
+        copy.by_node, copy.by_model, copy.by_slot = _each(self.by_node), _each(self.by_model), _each(self.by_slot)
+        copy.loading, copy.locks, copy.by_holder = _each(self.loading), _each(self.locks), _each(self.by_holder)
+        copy.awaited, copy.groups, copy.staged = _each(self.awaited), _each(self.groups), _each(self.staged)
+        copy.queues, copy.staged_at = _each(self.queues), _each(self.staged_at)
         return copy
 
     # --- questions that several rules ask -------------------------------------------------------------------------

@@ -157,18 +157,23 @@ def survey_warm(
     warm = state.warm.get(model.name)
     if warm is None:
         return Explanation(step, (), rejected, chosen, cure)
-    if len(candidates.open) > len(warm.where):
-        rejected["replica"] = len(candidates.open) - len(warm.where)
-    locks = min(warm.buckets)
+    without = len(candidates.open) - len(warm.where)
+    if without > 0:
+        rejected["replica"] = without
+    locks = warm.order[0][0]
     parallel = model.scheduling.parallel
-    rows = [Considered(node, "chosen", "", chosen, -float(locks))] if chosen else []
-    for _, _, replica, name in warm.buckets[locks][:TOP_SCORES]:
-        if replica == chosen or len(rows) == TOP_SCORES:
+    full = parallel > 0 and locks >= parallel
+    score = -float(locks)
+    rows = [Considered(node, "chosen", "", chosen, score)] if chosen else []
+    for its, _, _, replica, name in warm.order[:TOP_SCORES]:
+        if its != locks or len(rows) == TOP_SCORES:
+            break
+        if replica == chosen:
             continue
-        if parallel and locks >= parallel:
+        if full:
             rows.append(Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight"))
         else:
-            rows.append(Considered(name, "eligible", "", replica, -float(locks)))
+            rows.append(Considered(name, "eligible", "", replica, score))
     return Explanation(step, tuple(rows), rejected, chosen, cure)
 
 

@@ -566,11 +566,11 @@ def up_and_down_in_one_tick(patches: Patches) -> None:
 
     def one_less(at: Any, model: Any, now: int) -> Any:
         warm = at.warm.get(model.name)
-        idle = warm.buckets.get(0) if warm is not None else None
+        idle = warm.idle() if warm is not None else None
         floor = shrinking.floor_of(at, model)
         if not idle or at.waiting(model.name) or floor < 1 or shrinking.copies(at, model) < floor:
             return None
-        return at.replicas[idle[0][2]], "scale-down"
+        return at.replicas[idle[0][3]], "scale-down"
 
     patches.swap(shrinking.surplus, one_less)
 

@@ -311,6 +311,8 @@ def _bring_silence(state: State, node: str, now: int) -> None:
 
 def bring_age(situation: Situation, instant: int) -> None:
     """Make all who wait have waited for longer, up to the instant at which one of them has aged."""
+    if not situation.priorities:
+        return
     state, by = situation.state, instant - situation.now
     waiting = [request for request in state.requests.values() if request.status is not RequestStatus.LOCKED]
     if any(instant in aged_at(situation, request) for request in waiting):

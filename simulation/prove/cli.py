@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,15 +20,10 @@ from .scopes import bundled_scopes
 HOLDS, BROKEN = 0, 1
 
 
-class Job:
-    """What a process needs to explore one scope: the seeded bug, if any."""
-
-    def __init__(self, mutant: str | None) -> None:
-        self.mutant = mutant
-
-    def __call__(self, scope: str) -> Report:
-        with activate(self.mutant):
-            return prove(scope, mutant=self.mutant)
+def explored(scope: str, mutant: str | None) -> Report:
+    """One scope, explored in whichever process: scopes are independent of each other."""
+    with activate(mutant):
+        return prove(scope, mutant=mutant)
 
 
 @click.command("prove", epilog="Example: interlock prove --scope orin-thor")
@@ -48,7 +44,7 @@ def prove_command(scope: str | None, mutant: str | None, html: str | None, as_js
             raise UsageError(unknown.message, cure=unknown.cure) from None
     own_rules.install()
     reports: list[Report] = []
-    for report in spread(Job(mutant), [scope] if scope is not None else bundled_scopes()):
+    for report in spread(partial(explored, mutant=mutant), [scope] if scope is not None else bundled_scopes()):
         reports.append(report)
         for line in lines_of(report):
             click.echo(line, err=as_json)

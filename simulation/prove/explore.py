@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,15 +22,15 @@ from interlock.domain.errors import InvariantBroken
 from interlock.domain.explanation import Explanation
 
 from . import image, properties, silences
-from .actions import Action, perform, possible
+from .actions import Action, Key, perform, possible
 from .image import Picture, Vocabulary
 from .scope import RESOURCES, Scope
 from .situation import Finding, Packed, Situation, pack, unpack
 
 STATES_MAX = 3_000_000
 FIRST_ASKED_AT = 500
-UNPACKED_MAX = 40_000
-"""So many situations are kept as they are; beyond, those whose steps are known are packed."""
+UNPACKED_MAX = 10_000
+"""So many situations are kept as they are; beyond, all that are kept at all are packed."""
 DECISIONS_IN_A_BREATH = 400
 """A breath of the core that is longer than this in so small a cluster is a loop."""
 
@@ -53,39 +54,39 @@ class Edge(msgspec.Struct, frozen=True):
 class Core:
     """One picture: a situation that has it, and its steps, by the resource that they use up.
 
-    The situation is packed once its steps are known, as a snapshot keeps a state: what is explored is large.
+    What is explored is large, so no more of it is kept than is needed: a situation may be packed, as a snapshot keeps a
+    state, and is forgotten with its actions once all steps that it can ever take are known.
     """
 
-    __slots__ = ("_packed", "_situation", "actions", "edges", "findings", "picture")
+    __slots__ = ("_packed", "_situation", "edges", "findings", "picture", "untaken")
 
     def __init__(self, situation: Situation, picture: Picture, findings: tuple[Finding, ...]) -> None:
         self._situation: Situation | None = situation
         self._packed: Packed | None = None
         self.picture = picture
         self.findings = findings
-        self.actions: dict[str, list[Action]] = {}
-        self.edges: dict[str, list[Edge]] = {}
+        self.untaken: frozenset[str] | None = None
+        """Resources that actions would use up whose steps are not known; None before it was asked what is possible."""
+        self.edges: dict[str, tuple[Edge, ...]] = {}
 
     @property
     def situation(self) -> Situation:
         """The situation; unpacked anew at each call once it is packed."""
         if self._situation is not None:
             return self._situation
-        assert self._packed is not None
+        assert self._packed is not None, "all its steps are known, so that it was forgotten"
         return unpack(self._packed)
 
     def pack(self) -> None:
-        """Keep only what cannot be derived."""
-        if self._situation is not None:
+        """Keep only what cannot be derived, and nothing when no step is left that it could take."""
+        if self.untaken == frozenset():
+            self._situation = self._packed = None
+            self.picture = _FORGOTTEN
+        elif self._situation is not None:
             self._packed, self._situation = pack(self._situation), None
 
-    def steps(self, resource: str, scope: Scope) -> list[Action]:
-        """The actions that use up this resource."""
-        if not self.actions:
-            self.actions[""] = []
-            for action in possible(self.situation, self.picture, scope):
-                self.actions.setdefault(action.resource, []).append(action)
-        return self.actions.get(resource, [])
+
+_FORGOTTEN = Picture(b"", [], [])
 
 
 class Budget:
@@ -170,7 +171,11 @@ class Exploration:
         self.seconds = 0.0
         self.violations: dict[tuple[str, str], tuple[int, Action | None]] = {}
         """For each finding: the first state where it shows, and the action that shows it (None: the state itself)."""
-        self._offsets: dict[tuple[int, tuple[str, ...]], tuple[int, ...]] = {}
+        self._offsets: dict[tuple[int, tuple[str, ...]], array[int]] = {}
+        self._keys: dict[Key, Action] = {}
+        self._labels: dict[Label, Label] = {}
+        self._names: dict[frozenset[str], frozenset[str]] = {}
+        """What pictures and edges have in common: few actions differ in more than ids, and few labels at all."""
         self._opened: dict[int, None] = {}
         self.root = self._core(start) * self.budget.radix + self.budget.full
 
@@ -220,19 +225,15 @@ class Exploration:
                     self.complete = not layer
                     return
 
-    def _expand(self, core: int, names: tuple[str, ...], state: int) -> tuple[int, ...]:
+    def _expand(self, core: int, names: tuple[str, ...], state: int) -> array[int]:
         """The core's steps that these resources allow, as differences between state numbers."""
         radix, weights = self.budget.radix, self.budget.weights
         here = self.cores[core]
         for finding in here.findings:
             self.violations.setdefault((finding.property, finding.words), (state, None))
-        for name in ("", *names):
-            if name not in here.edges:
-                actions = here.steps(name, self.scope)
-                before = here.situation if actions else None
-                steps = (self._step(before, here.picture, core, action) for action in actions if before is not None)
-                here.edges[name] = [edge for edge in steps if edge is not None]
-                self._opened[core] = None
+        unknown = [name for name in ("", *names) if name not in here.edges]
+        if unknown:
+            self._open(core, here, unknown)
         offsets: list[int] = []
         for name in ("", *names):
             weight = weights.get(name, 0)
@@ -241,8 +242,25 @@ class Exploration:
                     self.violations.setdefault((finding.property, finding.words), (state, edge.action))
                 if edge.target >= 0:
                     offsets.append(edge.target * radix - weight)
-        found = self._offsets[core, names] = tuple(offsets)
+        found = self._offsets[core, names] = array("q", offsets)
         return found
+
+    def _open(self, core: int, here: Core, resources: list[str]) -> None:
+        """Take the steps of a picture that use up these resources; those that change nothing are left out."""
+        actions: dict[str, list[Action]] = {}
+        if here.untaken is None or not here.untaken.isdisjoint(resources):
+            before = here.situation
+            for action in possible(before, here.picture, self.scope):
+                actions.setdefault(action.resource, []).append(action)
+            untaken = frozenset(actions).difference(resources, here.edges)
+            here.untaken = self._names.setdefault(untaken, untaken)
+        for name in resources:
+            steps = (self._step(before, here.picture, core, action) for action in actions.get(name, ()))
+            here.edges[name] = tuple([edge for edge in steps if edge is not None])
+        if not here.untaken:
+            here.pack()
+        elif actions:
+            self._opened[core] = None
 
     def _step(self, before: Situation, picture: Picture, core: int, action: Action) -> Edge | None:
         """One step of the core, judged; None when it changes nothing."""
@@ -260,20 +278,22 @@ class Exploration:
         witness = after.witness
         if target == core and not witness.seen and action.key[0] not in ("tell", "lose-holder"):
             return None
-        return Edge(target, action, self._label(before, after, picture, action))
+        label = self._label(before, after, picture, action)
+        witness.seen.clear()  # what came of it is in the label, and the situation may be kept
+        return Edge(target, self._keys.setdefault(action.key, Action(action.key, None)), label)
 
     def _label(self, before: Situation, after: Situation, picture: Picture, action: Action) -> Label:
-        witness = after.witness
+        witness, seen = after.witness, after.witness.seen
         kind = str(action.key[0])
-        if not witness.seen and kind not in ("tell", "lose-holder"):
+        if not seen and kind not in ("tell", "lose-holder"):
             return _PLAIN
         routed_again = action.about[0] if action.key[0] == "report" else ""
-        steps = properties.own_steps(witness.seen, routed_again)
+        steps = properties.own_steps(seen, routed_again)
         findings = list(witness.findings)
         decided: dict[int, None] = {}
         effects: list[str] = []
-        for event in witness.seen:
-            if isinstance(event, ev.RequestQueued | ev.ReplicaLocked):
+        for event in seen:
+            if isinstance(event, _DECIDES):
                 self.bound = max(self.bound, event.passes)
                 if event.request in picture.requests:
                     decided[picture.requests.index(event.request)] = None
@@ -282,20 +302,21 @@ class Exploration:
                 effects.append(name)
         if steps:
             findings += properties.judge_steps(before.state, after.state, steps)
-        if kind in _WORLDLY:
-            findings += properties.judge_world(after, witness.seen, kind)
-            findings += properties.judge_silence(before.state, witness.seen)
-            findings += silences.judge_contact(before.state, witness.seen)
-            findings += properties.judge_drain(after.state, witness.seen)
+        if kind in _WORLDLY and (kind in properties.TELLING or any(type(event) in properties.FATES for event in seen)):
+            findings += properties.judge_world(after, seen, kind)
+            findings += properties.judge_silence(before.state, seen)
+            findings += silences.judge_contact(before.state, seen)
+            findings += properties.judge_drain(after.state, seen)
         elif kind in ("release", "lose-holder"):
-            findings += properties.judge_releases(before.state, witness.seen, kind, action.about)
+            findings += properties.judge_releases(before.state, seen, kind, action.about)
             if kind == "lose-holder":
                 findings += properties.judge_loss(after.state, action.about)
         if "model.unload" in effects:
-            findings += properties.judge_breath(witness.seen)
+            findings += properties.judge_breath(seen)
         if not (effects or decided or findings):
             return _PLAIN
-        return Label(tuple(effects), tuple(decided), tuple(findings))
+        label = Label(tuple(effects), tuple(decided), tuple(findings))
+        return self._labels.setdefault(label, label)
 
     def _core(self, situation: Situation) -> int:
         """The number of the situation's picture; a new one is judged."""
@@ -307,7 +328,10 @@ class Exploration:
                 findings = tuple(properties.judge_state(situation))
             except Exception as error:  # the state is so broken that it cannot be judged: that is the finding
                 findings = (Finding("invariant", f"the state is broken: {type(error).__name__}: {error}"),)
-            self.cores.append(Core(situation, picture, findings))
+            core = Core(situation, picture, findings)
+            self.cores.append(core)
+            if found > UNPACKED_MAX:
+                core.pack()
         return found
 
     def first_states(self) -> dict[int, int]:
@@ -341,6 +365,7 @@ class Exploration:
 
 
 _PLAIN = Label()
+_DECIDES = (ev.RequestQueued, ev.ReplicaLocked)
 _WORLDLY = frozenset({"tell", "heal", "start", "silence", "mail", "timer", "fail", "answer", "repeat"})
 """Kinds of action after which the log is held against what runs."""
 EFFECTS: dict[type[ev.Event], str] = {

@@ -31,7 +31,6 @@ from .situation import Situation
 PAST, NEVER = 0, -1
 RIVAL_BOOT = "rival"
 """The boot of the second machine that may want a node's name."""
-_STATUSES = {status: number for number, status in enumerate(RequestStatus)}
 _ENTITIES_CACHED = 50_000
 _encode = msgspec.msgpack.Encoder().encode
 _encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
@@ -90,6 +89,7 @@ class Vocabulary:
         self._nodes: dict[int, tuple[Node, int]] = {}
         self._models: dict[int, tuple[Model, int]] = {}
         self._replicas: dict[int, tuple[Replica, tuple[str, str, int], int]] = {}
+        self._requests: dict[int, tuple[Request, int]] = {}
         self._workers: dict[int, tuple[Worker, int, str]] = {}
 
     def number(self, thing: object) -> int:
@@ -144,6 +144,20 @@ class Vocabulary:
             known = self._replicas[id(replica)] = (replica, slot, self.number(fixed))
         return known
 
+    def of_request(self, request: Request) -> int:
+        """A number for all of a request that is no instant and no relation."""
+        known = self._requests.get(id(request))
+        if known is None:
+            if len(self._requests) > _ENTITIES_CACHED:
+                self._requests.clear()
+            wait = request.wait if request.status is RequestStatus.QUEUED else None
+            fixed = (
+                request.model, request.priority, request.prefix, request.tenant, request.status,
+                None if wait is None else wait.kind,
+            )  # fmt: skip
+            known = self._requests[id(request)] = (request, self.number(fixed))
+        return known[1]
+
     def of_worker(self, worker: Worker) -> tuple[Worker, int, str]:
         """The worker, a number for what it is by itself, and its boot as it names it."""
         known = self._workers.get(id(worker))
@@ -192,9 +206,24 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
     row: list[int] = []
     _add_replicas(row, state, ordered, places, instants, words)
     _add_requests(row, state, places, instants, words)
-    _add_order(row, situation, instants)
-    _add_tenants(row, state, instants, words)
-    attempts = state.settings.load_attempts
+    if state.queues:
+        _add_order(row, situation, instants)
+    if state.tenants:
+        _add_tenants(row, state, instants, words)
+    _add_models(row, state, instants, words)
+    _add_nodes(row, state, instants, words)
+    _add_rest(row, state, words, instants)
+    if state.prefixes.held:
+        _add_prefixes(row, state, places, words)
+    for worker in situation.workers.values():
+        _add_worker(row, worker, state, places, words)
+    if situation.mail:
+        _add_mail(row, situation.mail, state, places, words)
+    return Picture(_encode(row), [entry[0].id for entry in ordered], list(state.requests))
+
+
+def _add_models(row: list[int], state: State, instants: _Instants, words: Vocabulary) -> None:
+    attempts, now = state.settings.load_attempts, instants.now
     # In order of name, so that a state that was restored has the same picture.
     for name in sorted(state.models):
         model = state.models[name]
@@ -203,14 +232,17 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
             row.append(instants.of(model.retry_at))
         if model.parked is not None:
             row.append(instants.of(model.parked.until))
-        churn = live_churn(model, now)
-        if churn is not None:
+        if model.churn is not None and (churn := live_churn(model, now)) is not None:
             cycles = min(churn.cycles, state.settings.thrash_cycles)
             row += (-churn.evicted - 2, cycles, instants.of(churn.until))
-        if past := past_uses(state, name):
+        if state.past_uses and (past := past_uses(state, name)):
             row.append(-1_000 - past)
     if state.settings.recent_uses:
         row.append(state.evicted_in_turnover)
+
+
+def _add_nodes(row: list[int], state: State, instants: _Instants, words: Vocabulary) -> None:
+    now = instants.now
     for name in sorted(state.nodes):
         node = state.nodes[name]
         row.append(words.of_node(node))
@@ -220,16 +252,10 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
             row.append(instants.of(node.drain_by))
         if RIVAL_BOOT in node.former_boots:
             row.append(-2)
-        counted = [instants.of(until) for until in state.evictions.get(name, ()) if until > now]
-        if counted:
-            row += (-100 - len(counted), *counted)
-    _add_rest(row, state, words, instants)
-    _add_prefixes(row, state, places, words)
-    for worker in situation.workers.values():
-        _add_worker(row, worker, state, places, words)
-    if situation.mail:
-        _add_mail(row, situation.mail, state, places, words)
-    return Picture(_encode(row), [entry[0].id for entry in ordered], list(state.requests))
+        if state.evictions:
+            counted = [instants.of(until) for until in state.evictions.get(name, ()) if until > now]
+            if counted:
+                row += (-100 - len(counted), *counted)
 
 
 _Entry = tuple[Replica, tuple[str, str, int], int]
@@ -289,28 +315,26 @@ def _add_requests(row: list[int], state: State, places: dict[str, int], instants
     row.append(len(state.requests))
     for request in state.requests.values():  # in order of arrival
         holder = holders.setdefault(request.holder, len(holders))
+        passes = request.passes
         row += (
-            words.number((request.model, request.priority, request.prefix, request.tenant)), holder,
-            _STATUSES[request.status],
-            places.get(request.replica, -1), min(request.passes, most),
+            words.of_request(request), holder, places.get(request.replica, -1), passes if passes < most else most,
+            0 if request.status is RequestStatus.LOCKED else instants.of(request.deadline),
         )  # fmt: skip
-        row.append(0 if request.status is RequestStatus.LOCKED else instants.of(request.deadline))
         wait = request.wait
         if wait is not None and request.status is RequestStatus.QUEUED:
-            row += (words.number(wait.kind), places.get(wait.on, -1), instants.of(wait.until))
+            row += (places.get(wait.on, -1), instants.of(wait.until))
 
 
 def _add_order(row: list[int], situation: Situation, instants: _Instants) -> None:
     """In which order those who wait go first, of whatever model; and up to when a newcomer would go before each."""
     state = situation.state
-    waiting = sorted(entry for queue in state.queues.values() for entry in queue)
-    if not waiting:
-        return
+    waiting = sorted([entry for queue in state.queues.values() for entry in queue])
     if len(waiting) > 1:
         numbers = {request: number for number, request in enumerate(state.requests)}
         row += [numbers[entry[2]] for entry in waiting]
-    for _, _, request_id in waiting:
-        row += [instants.of(instant) for instant in aged_at(situation, state.requests[request_id])]
+    if situation.priorities:
+        for _, _, request_id in waiting:
+            row += [instants.of(instant) for instant in aged_at(situation, state.requests[request_id])]
 
 
 def _add_tenants(row: list[int], state: State, instants: _Instants, words: Vocabulary) -> None:
@@ -374,12 +398,14 @@ def _add_worker(row: list[int], worker: Worker, state: State, places: dict[str, 
     _, number, boot = words.of_worker(worker)
     row.append(number)
     row.append(node is not None and node.boot == boot)
+    unknown = []
     for process in worker.processes:
         place = places.get(process.replica)
         if place is not None:
             row.append(2 * place + process.loaded)
-    unknown = [process for process in worker.processes if process.replica not in places]
-    gone = [places[replica] for replica in worker.gone if replica in places]
+        else:
+            unknown.append(process)
+    gone = [places[replica] for replica in worker.gone if replica in places] if worker.gone else []
     if unknown or gone:
         found = sorted((process.model, (worker.name, process.id) in state.strays) for process in unknown)
         row.append(words.number((tuple(found), tuple(sorted(gone)))))

@@ -15,7 +15,7 @@ from interlock.domain import events as ev
 from interlock.domain import loads, reconcile, routing
 from interlock.domain.claims import RAM
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
-from interlock.domain.routing import Evict, Lock, Place
+from interlock.domain.routing import BEGINS_LOAD, Lock
 from interlock.domain.selector import matches
 from interlock.domain.state import State
 from interlock.domain.tenants import limits_of
@@ -496,7 +496,7 @@ def _could_ever_fit(state: State, model: Model) -> bool:
 def _nobody_woke(state: State, model: Model, request: Request, now: int) -> Iterator[Finding]:
     """W: what could be decided for the first in line has been decided."""
     plan = routing.route(state, model, now)
-    if isinstance(plan, Lock | Place | Evict):
+    if isinstance(plan, (Lock, *BEGINS_LOAD)):
         word = type(plan).__name__.lower()
         kind = request.wait.kind if request.wait is not None else "nothing"
         yield Finding("W", f"a request for {model.name} waits for {kind} though it could {word} now: nobody woke it")
@@ -532,7 +532,7 @@ def _satisfied_or_parked(state: State, model: Model, now: int) -> Iterator[Findi
         yield Finding("Q", f"{model.name} is below its floor of {floor}, and neither loading nor parked")
     elif model.parked.until >= FOREVER and not _waits_for_a_person(state, model):
         plan = reconcile.floor_plan(state, model, now)
-        if isinstance(plan, Place | Evict):
+        if isinstance(plan, BEGINS_LOAD):
             lacks = model.parked.lacks
             yield Finding("W", f"{model.name} is parked for want of {lacks} though its floor could be kept now")
 
@@ -567,11 +567,22 @@ def own_steps(events: Iterable[ev.Event], routed_again: str) -> dict[str, int]:
     return steps
 
 
+TELLING = frozenset({"tell", "heal", "start"})
+"""Kinds of action by which a worker says what it runs."""
+FATES: frozenset[type[ev.Event]] = frozenset(
+    {
+        ev.ReplicaLost, ev.ReplicaLoadFailed, ev.NodeWentOffline, ev.NodeBecameUnreachable, ev.NodeDrainEnforced,
+        ev.NodeDrained,
+    }
+)  # fmt: skip
+"""What the judgements of worlds, silences, contact and drains look at: after a step without any they have no say."""
+
+
 def judge_world(situation: Situation, events: Iterable[ev.Event], kind: str) -> Iterator[Finding]:
     """What the log says of processes against what runs, after a step of this kind."""
     state = situation.state
     for event in events:
-        if not isinstance(event, ev.ReplicaLost | ev.ReplicaLoadFailed) or not event.gone:
+        if not isinstance(event, (ev.ReplicaLost, ev.ReplicaLoadFailed)) or not event.gone:
             continue
         worker = situation.workers.get(event.node)
         if worker is None or not worker.hears or worker.process_of(event.replica) is None:
@@ -581,7 +592,7 @@ def judge_world(situation: Situation, events: Iterable[ev.Event], kind: str) -> 
             yield Finding("S", f"{what} counts as lost though its worker says that it runs: busy is not dead")
         else:
             yield Finding("Q", f"the load of {what} is given up, and left running")
-    if kind in ("tell", "heal", "start"):
+    if kind in TELLING:
         for worker in situation.workers.values():
             for process in worker.processes if worker.hears else ():
                 known = process.replica in state.replicas or (worker.name, process.id) in state.strays

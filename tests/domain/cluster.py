@@ -173,12 +173,13 @@ def check_invariants(cluster: Cluster) -> None:
         assert queue == sorted(queue) != [], f"the queue of {model} is out of order"
         m = state.models[model]
         warm = state.warm.get(model)
-        room = warm and (not m.scheduling.parallel or min(warm.buckets) < m.scheduling.parallel)
+        room = warm and (not m.scheduling.parallel or warm.order[0][0] < m.scheduling.parallel)
         assert not room, f"{model} has requests waiting and a warm replica with room"
     for name, warm in state.warm.items():
-        for replica_id, (locks, _) in warm.where.items():
+        for replica_id, (locks, *_) in warm.where.items():
             assert state.takes_locks(state.replicas[replica_id])
-            assert locks == state.lock_count(replica_id), f"{name}: {replica_id} is in the wrong bucket"
+            assert locks == state.lock_count(replica_id), f"{name}: {replica_id} is in the wrong place"
+        assert warm.order == sorted(warm.where.values())
     for replica_id in state.prefixes.held:
         replica = state.replicas[replica_id]
         assert replica.phase is Phase.LOADED, f"{replica_id} is {replica.phase.value} and holds prefixes"
@@ -224,6 +225,6 @@ def check_replay(cluster: Cluster) -> None:
     assert restored.state.prefixes.holders == cluster.state.prefixes.holders
     assert restored.state.prefixes.count == cluster.state.prefixes.count
     for name, warm in cluster.state.warm.items():
-        assert restored.state.warm[name].buckets == warm.buckets
+        assert restored.state.warm[name].order == warm.order
     for selector, candidates in cluster.state.candidate_sets.items():
         assert restored.state.candidate_sets[selector].open == candidates.open

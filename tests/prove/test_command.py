@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from interlock.domain.errors import UsageError
-from interlock.simulation.prove.cli import prove_command
-from interlock.simulation.prove.scopes import BUNDLED
+from interlock.simulation.prove.cli import explored, prove_command
+from interlock.simulation.prove.html import page
+from interlock.simulation.prove.scopes import BUNDLED, PROTOCOL
+from interlock.simulation.spread import spread
 
 FIELDS = {
     "scope", "mutant", "verdict", "states", "edges", "seconds", "bound", "properties", "violations", "fairness",
@@ -41,6 +45,18 @@ def test_a_counterexample_is_a_stem_and_a_cycle_and_the_command_exits_with_1() -
     assert shown["stem"]
     assert shown["cycle"]
     assert "again and again" in err
+
+
+def test_scopes_that_other_processes_explore_are_reported_alike_and_in_order() -> None:
+    scopes = ["orin-thor", PROTOCOL]
+    job = partial(explored, mutant="epoch-unchecked")
+    here, elsewhere = (
+        [replace(report, seconds=1.0) for report in reports]
+        for reports in (map(job, scopes), spread(job, scopes, processes=2))
+    )
+    assert [report.verdict for report in here] == ["pass", "fail"]
+    assert [report.plain() for report in here] == [report.plain() for report in elsewhere]
+    assert page(here) == page(elsewhere)
 
 
 def test_a_scope_is_given_by_file_too(tmp_path: Path) -> None:
