@@ -215,7 +215,8 @@ def summary(data: Mapping[str, Any], description: str = "") -> str:
     ]
     if data["faults"]:
         words = (
-            f"{kind} {row['fired']} (took effect {row['effective']} times)" for kind, row in data["faults"].items()
+            f"{kind} {row['fired']} (took effect {row['effective']} time{'' if row['effective'] == 1 else 's'})"
+            for kind, row in data["faults"].items()
         )
         lines.append(f"faults     {', '.join(words)}")
     for step in data["rejected_steps"]:
