@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -442,7 +441,7 @@ def _positive(value: int, field: str) -> int:
     return value
 
 
-def _checked(labels: Mapping[str, object]) -> dict[str, str]:
+def _checked(labels: dict[str, object]) -> dict[str, str]:
     checked: dict[str, str] = {}
     for key, value in labels.items():
         if not isinstance(value, str):
