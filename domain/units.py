@@ -118,7 +118,9 @@ def parse_size(text: str | int, field: str = "size") -> int:
         raise InvalidField(field, f"{text!r} is not a size", cure='Use a number and a unit: "64GiB".')
     size = float(match[1]) * unit
     if size > LARGEST_SIZE:
-        raise InvalidField(field, f"{text[:40]!r} is larger than any machine", cure='Use a number and a unit: "64GiB".')
+        raise InvalidField(
+            field, f"{str(text)[:40]!r} is larger than any machine", cure='Use a number and a unit: "64GiB".'
+        )
     return round(size)
 
 

@@ -15,6 +15,8 @@ from .harness import Harness
 from .reading.scenario import FAULT_KINDS, Bound, Scenario
 
 INVARIANT = "S"
+NODES_TOLD = 8
+"""So many nodes does the text name one by one; the data has all of them."""
 MEANINGS = {
     "T": "every request ends after a bounded number of its own steps",
     "U": "no refusal and no wait while a usable replica has room",
@@ -206,14 +208,15 @@ def summary(data: Mapping[str, Any], description: str = "") -> str:
         f"requests   {requests['submitted']} submitted, {requests['served']} served, refused {refused}, "
         f"failed {failed}, {requests['waiting']} waiting, {requests['running']} running",
         f"waits      p50 {wait['p50']:g} s, p95 {wait['p95']:g} s, p99 {wait['p99']:g} s, longest {wait['max']:g} s",
-        f"served on  {_counts(data['served_on'])}",
+        f"served on  {_counts(data['served_on'], most=NODES_TOLD)}",
         f"replicas   {data['loads']} loads, {data['evictions']} evictions, left: {_counts(data['unloads'])}",
         f"effects    {_counts(data['effects'])}",
         *_told_of_prompts(data),
     ]
     if data["faults"]:
         words = (
-            f"{kind} {row['fired']} (took effect {row['effective']} times)" for kind, row in data["faults"].items()
+            f"{kind} {row['fired']} (took effect {row['effective']} time{'' if row['effective'] == 1 else 's'})"
+            for kind, row in data["faults"].items()
         )
         lines.append(f"faults     {', '.join(words)}")
     for step in data["rejected_steps"]:
@@ -248,5 +251,11 @@ def _cycle(detail: str) -> str:
     return "\n".join([f"{head} changes:", *(f"          {number}. {text}" for number, text in enumerate(told, 1))])
 
 
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+def _counts(counts: Mapping[str, int], most: int | None = None) -> str:
+    """All of them, or the ``most`` highest and how many others there are."""
+    rows = list(counts.items())
+    if most is not None and len(rows) > most:
+        highest = sorted(rows, key=lambda row: (-row[1], row[0]))
+        rest = highest[most:]
+        rows = [*highest[:most], (f"{len(rest)} others", sum(count for _, count in rest))]
+    return ", ".join(f"{name} {count}" for name, count in rows) or "none"

@@ -70,7 +70,8 @@ def _status(row: dict[str, Any]) -> str:
         return status
     if row.get("emptied"):
         return f"{status}: empty"
-    left = f"{len(row.get('replicas') or ())} replicas, {row.get('in_flight', 0)} requests left"
+    replicas, requests = len(row.get("replicas") or ()), row.get("in_flight", 0)
+    left = f"{replicas} replica{'' if replicas == 1 else 's'}, {requests} request{'' if requests == 1 else 's'} left"
     until = f", until {format_instant(row['drain_by'])}" if row.get("drain_by") else ""
     return f"{status}: {left}{until}"
 
@@ -94,9 +95,12 @@ def _request_cells(row: dict[str, Any]) -> list[Any]:
 def _tenant_cells(row: dict[str, Any]) -> list[Any]:
     from interlock.domain.units import format_instant
 
-    following = row.get("next_at") or 0
+    following, at_once = row.get("next_at") or 0, str(row.get("at_once"))
+    coming = format_instant(following) if following else "now"
+    if at_once.isdecimal() and row.get("running", 0) + row.get("waiting", 0) >= int(at_once):
+        coming = "when one ends" if int(at_once) else "never"
     keys = ("name", "running", "waiting", "at_once", "rate", "burst", "priority")
-    return [*map(row.get, keys), format_instant(following) if following else "now"]
+    return [*map(row.get, keys), coming]
 
 
 Table = tuple[tuple[str, ...], Callable[[dict[str, Any]], list[Any]]]

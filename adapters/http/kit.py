@@ -88,7 +88,7 @@ async def read(request: web.Request, decoder: msgspec.json.Decoder[_T], *, empty
     try:
         return decoder.decode(body)
     except msgspec.MsgspecError as error:
-        raise decode_problem(error) from None
+        raise decode_problem(error, body=decoder.type) from None
     except UnicodeDecodeError:
         raise InvalidField("body", "not JSON: a text in it is not UTF-8") from None
     except RecursionError:

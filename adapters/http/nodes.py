@@ -133,7 +133,7 @@ class Nodes:
         self._value = msgspec.json.Decoder(Value)
         self._drain = msgspec.json.Decoder(DrainBody)
         self._text = msgspec.json.Decoder(TextValue)
-        self._labels = msgspec.json.Decoder(dict[str, str])
+        self._labels = msgspec.json.Decoder(dict[str, object])
         self._scheduling = msgspec.json.Decoder(SchedulingBody)
 
     def routes(self) -> list[Route]:
@@ -441,13 +441,17 @@ def _positive(value: int, field: str) -> int:
     return value
 
 
-def _checked(labels: dict[str, str]) -> dict[str, str]:
-    for key in labels:
+def _checked(labels: dict[str, object]) -> dict[str, str]:
+    checked: dict[str, str] = {}
+    for key, value in labels.items():
+        if not isinstance(value, str):
+            raise InvalidField(key, "is not text", cure='Labels are text: {"tier": "fast"}.')
+        checked[key] = value
         if key in _AUTOMATIC:
             raise InvalidField(key, "this label is automatic", cure=f"Choose another than {', '.join(_AUTOMATIC)}.")
         if not key or key.startswith("!"):
             raise InvalidField(key or "labels", "not a label's name", cure="Name it without a leading '!'.")
-    return labels
+    return checked
 
 
 def _labels_of(view: View) -> dict[str, str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import Enum
+from typing import Literal, get_args, get_origin
 
 import msgspec
 from aiohttp import web
@@ -100,8 +102,11 @@ class _Missing(InterlockError):
     """NotFound in the core's own words."""
 
 
-def decode_problem(error: msgspec.MsgspecError, whole: str = "body") -> InvalidField:
-    """What msgspec says of a body that does not decode, with the field or the position named first."""
+def decode_problem(error: msgspec.MsgspecError, whole: str = "body", body: object = None) -> InvalidField:
+    """What msgspec says of a body that does not decode, with the field or the position named first.
+
+    Where ``body`` is the struct that was to come of it, the cure names the fields or the words that there are.
+    """
     text = str(error)
     if not isinstance(error, msgspec.ValidationError):
         return InvalidField(whole, f"not JSON: {text.removeprefix('JSON is malformed: ')}")
@@ -110,8 +115,29 @@ def decode_problem(error: msgspec.MsgspecError, whole: str = "body") -> InvalidF
     problem = text[: at.start()] if at else text
     for pattern, said in ((_UNKNOWN_FIELD, "no such field"), (_MISSING_FIELD, "missing")):
         if named := pattern.search(problem):
-            return InvalidField(f"{path}.{named[1]}".lstrip("."), said)
-    return InvalidField(path or whole, problem[:1].lower() + problem[1:])
+            known = "" if path or said == "missing" else ", ".join(_types(body))
+            cure = f"The fields are: {known}." if known else ""
+            return InvalidField(f"{path}.{named[1]}".lstrip("."), said, cure=cure)
+    words = ", ".join(_words(_types(body).get(path))) if problem.startswith("Invalid enum value") else ""
+    return InvalidField(
+        path or whole, problem[:1].lower() + problem[1:], cure=f"Choose one of: {words}." if words else ""
+    )
+
+
+def _types(body: object) -> dict[str, object]:
+    """The fields of a struct by the names that they have in JSON; none when it is no struct."""
+    if not (isinstance(body, type) and issubclass(body, msgspec.Struct)):
+        return {}
+    return {field.encode_name: field.type for field in msgspec.structs.fields(body)}
+
+
+def _words(kind: object) -> list[str]:
+    """The words among which a field of this type chooses."""
+    if get_origin(kind) is Literal:
+        return [str(word) for word in get_args(kind)]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return [str(word.value) for word in kind]
+    return [word for part in get_args(kind) for word in _words(part)]
 
 
 _TABLE: tuple[tuple[type[InterlockError], int, str, str], ...] = (

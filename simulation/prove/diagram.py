@@ -69,7 +69,7 @@ def draw(shown: Counterexample) -> str:
         'orient="auto-start-reverse"><path d="M0 0L10 5L0 10z" class="tip"/></marker></defs>'
     )
     label = escape(f"{shown.property}: {shown.words}", quote=True)
-    size = f'viewBox="0 0 {width} {height}" style="max-width:{width}px"'
+    size = f'viewBox="0 0 {width} {height}" style="max-width:{width}px;min-width:{width * 3 // 4}px"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{label}">{marker}{"".join(parts)}</svg>'
     )

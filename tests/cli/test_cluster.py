@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -56,6 +57,9 @@ def test_a_tenant_is_limited_and_the_table_shows_its_use(interlock: Shell, story
     )
     assert "settings hold" in interlock("tenants", "limit", "batch", "--data", story_data).out
     assert "batch" not in interlock("tenants", "--data", story_data).out
+    interlock("tenants", "limit", "shut", "--at-once", "0", "--data", story_data)
+    table = interlock("tenants", "--data", story_data).out
+    assert next(line for line in table.splitlines() if line.startswith("shut")).endswith("never")
     assert "--at-once" not in interlock("tenants", "limit", "t", "--rate", "much", "--data", story_data, status=2).out
 
 
@@ -87,7 +91,7 @@ def test_the_table_says_what_a_drain_has_left_and_until_when(interlock: Shell, s
     table = interlock("nodes", "--data", story_data).out
     row = next(line for line in table.splitlines() if line.startswith("thor"))
     assert "draining: " in row
-    assert "requests left, until 20" in row
+    assert re.search(r": \d+ replicas?, \d+ requests? left, until 20", row)
     assert "10q" in interlock("nodes", "drain", "thor", "--deadline", "10q", "--data", story_data, status=2).err
 
 

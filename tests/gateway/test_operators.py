@@ -291,3 +291,20 @@ async def test_no_traceback_reaches_a_user(
 async def test_a_lease_of_settings_is_in_microseconds(cluster: Cluster) -> None:
     await cluster.ask("PATCH", "/api/settings", json={"holder_lease": "45s"})
     assert cluster.scheduler.of(c.ChangeSettings)[0].values == {"holder_lease": 45 * SECOND}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "words"),
+    [
+        ("PUT", "/api/nodes/thor/vram-budget", {"budget": "80%"}, ["budget: no such field", "The fields are: value"]),
+        ("POST", "/api/freeze", {"what": "all"}, ["what: ", "'all'", "Choose one of: evictions, reconciler"]),
+        ("PATCH", "/api/nodes/thor/labels", {"tier": 1}, ["tier: is not text"]),
+        ("PUT", "/api/models/x", {"backend": "echo", "vram": 24}, ["vram: 24 would be 24 bytes", "24GiB"]),
+    ],
+)
+async def test_a_mistake_in_a_body_is_named_with_what_would_be_right(
+    cluster: Cluster, method: str, path: str, body: object, words: list[str]
+) -> None:
+    status, answer, _ = await cluster.ask(method, path, json=body)
+    assert status == 400
+    assert all(word in answer["error"]["message"] for word in words), answer
