@@ -105,6 +105,15 @@ def _leaves(state: State, event: ev.UnloadRequested) -> Review | None:
     return _review(state, "capacity", f"{event.replica} of {event.model} leaves", (event.model,))
 
 
+def _files_gave_way(state: State, event: ev.StagingStarted) -> Review | None:
+    """Files that gave way took more than those that come: the rest of their disk is free now."""
+    replica = state.replicas[event.replica]
+    if sum(size for _, _, size in replica.drops) <= replica.disk:
+        return None
+    cause = f"files gave way to those of {event.model} on {event.node}"
+    return _review(state, "capacity", cause, _who_waits_for(state, event.node))
+
+
 def _staged(state: State, event: ev.LoadStarted) -> Review | None:
     """Its files are there: another copy beside it takes no disk now."""
     if event.model not in state.parked:
@@ -238,6 +247,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.RequestRefused: _if_waiting("request {event.request} was refused"),
     ev.ReplicaReleased: _released,
     ev.UnloadRequested: _leaves,
+    ev.StagingStarted: _files_gave_way,
     ev.LoadStarted: _staged,
     ev.ReplicaLoaded: _room_on_node("{event.replica} of {event.model} loaded", own=True),
     ev.ReplicaLoadFailed: _room_on_node("the load of {event.model} as {event.replica} failed", own=True),

@@ -267,6 +267,15 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     """What must go from its node's disk before its own files come."""
 
     @property
+    def disk_coming(self) -> int:
+        """Bytes of disk kept for files that are to come: what they take, or what those that give way take still."""
+        if self.phase is Phase.STAGING:
+            return self.disk
+        if self.phase in (Phase.RESERVED, Phase.INSTALLING):
+            return max(self.disk, sum(size for _, _, size in self.drops))
+        return 0
+
+    @property
     def present(self) -> Claim:
         """The part of the claim that counts as used: all but what victims still hold, and count for it."""
         return less(self.claim, self.owed_in)

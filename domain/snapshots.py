@@ -12,7 +12,7 @@ from bisect import insort
 import msgspec
 
 from .engine import Engine
-from .entities import Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus, Stray, Tenant
+from .entities import Model, Node, NodeStatus, Replica, Request, RequestStatus, Stray, Tenant
 from .errors import UnknownEvent
 from .events import EVENT_TYPES
 from .fairness import queue_key
@@ -198,8 +198,8 @@ def _restore_replica(state: State, replica: Replica) -> None:
     state.by_node.setdefault(replica.node, {})[replica.id] = None
     state.by_model.setdefault(replica.model, {})[replica.id] = None
     state.by_slot.setdefault((replica.node, replica.model), {})[replica.index] = replica.id
-    if replica.disk and replica.phase in (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING):
-        state.disk_used[replica.node] = state.disk_used.get(replica.node, 0) + replica.disk
+    if replica.disk_coming:
+        state.disk_used[replica.node] = state.disk_used.get(replica.node, 0) + replica.disk_coming
     state.commit(replica.node, replica.present, +1)
     state.index_phase(replica)
     state.index_group(replica)

@@ -82,8 +82,7 @@ def pay_beneficiary(state: State, victim: Replica) -> None:
 
 def unstage(state: State, replica: Replica) -> None:
     """Give back the disk of a staging that did not finish; what was staged stays for the next load."""
-    if replica.phase in (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING) and replica.disk:
-        count_disk(state, replica.node, -replica.disk)
+    count_disk(state, replica.node, -replica.disk_coming)
     if replica.phase in (Phase.RESERVED, Phase.INSTALLING):
         for model, revision, size in replica.drops:  # nothing was asked of the worker yet: they are there still
             if (model, revision) not in state.staged.get(replica.node, {}):
@@ -93,6 +92,8 @@ def unstage(state: State, replica: Replica) -> None:
 
 def count_disk(state: State, node: str, size: int) -> None:
     """Count bytes in use on the node's disk, or in negative, bytes that are not any more."""
+    if not size:
+        return
     state.disk_used[node] = state.disk_used.get(node, 0) + size
     if not state.disk_used[node]:
         del state.disk_used[node]

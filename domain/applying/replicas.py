@@ -43,8 +43,7 @@ def _replica_reserved(state: State, event: ev.ReplicaReserved) -> None:
     for model, revision, size in event.drops:
         state.drop_staged(event.node, model, revision)
         count_disk(state, event.node, -size)
-    if event.disk:
-        count_disk(state, event.node, event.disk)
+    count_disk(state, event.node, replica.disk_coming)
     state.commit(event.node, replica.present, +1)
     put_replica(state, replica)
     state.index_free(event.node)
@@ -74,6 +73,7 @@ def _backend_installed(state: State, event: ev.BackendInstalled) -> None:
 def _staging_started(state: State, event: ev.StagingStarted) -> None:
     replica = state.replicas[event.replica]
     _begins(state, replica, Phase.STAGING, event)
+    count_disk(state, event.node, state.replicas[replica.id].disk_coming - replica.disk_coming)
 
 
 @applies(ev.LoadStarted)

@@ -487,7 +487,7 @@ class Invariants:
         replica.drops = event.drops
         if node.disk is not None and event.disk:
             staged = sum(node.staged.values())
-            coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
+            coming = sum(other.disk_coming for other in node.replicas.values())
             if staged + coming + event.disk > node.disk - self.settings.disk_margin:
                 self.breach("S", f"{event.replica} wants more disk on {node.name} than there is", event.node)
         self._judge_group(event, node, model)
@@ -572,7 +572,7 @@ class Invariants:
             if same and model.scheduling.everywhere:
                 continue  # one there is all that is wanted
             disk = 0 if (event.model, event.revision) in node.staged else spec.disk
-            staged = sum(node.staged.values()) + sum(replica.disk for replica in node.replicas.values())
+            staged = sum(node.staged.values()) + sum(max(r.disk, r.disk_coming) for r in node.replicas.values())
             on_disk = node.disk is None or not disk or staged + disk <= node.disk - self.settings.disk_margin
             if same < node.slots and on_disk and could_lie_in(free, spec) and not self._kept_apart(event, node):
                 text = f"{', '.join(event.victims)} is evicted for {event.replica}, and {node.name} has room"

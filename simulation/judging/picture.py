@@ -153,6 +153,12 @@ class ReplicaView:
         self.started_for_request = False
         self.locks: dict[str, None] = {}
 
+    @property
+    def disk_coming(self) -> int:
+        """Disk that its files will take; until their staging begins, those that give way to them are there still."""
+        there = sum(size for _, _, size in self.drops) if self.phase != "staging" else 0
+        return max(self.disk, there) if self.phase in ("reserved", "installing", "staging") else 0
+
 
 class Picture:
     """Nodes, models and replicas as the events tell of them; ``locked`` maps each running request to its replica."""

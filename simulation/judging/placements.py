@@ -66,7 +66,7 @@ class Placements:
             return False
         if self.picture.members(model, node, insisting=True) or not could_lie_in(self._free(node), spec):
             return False
-        coming = sum(r.disk for r in node.replicas.values() if r.phase in ("reserved", "installing", "staging"))
+        coming = sum(replica.disk_coming for replica in node.replicas.values())
         here = {replica.model for replica in node.replicas.values()}
         taken = sum(size for (name, _), size in node.staged.items() if name in here) + coming + self.margin
         return node.disk is None or self._staging(model, node) <= max(0, node.disk - taken)

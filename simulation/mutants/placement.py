@@ -7,6 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from interlock.domain import anti_affinity, memory, placement, scoring
+from interlock.domain.entities import Phase, Replica
 from interlock.domain.profiles import BUILT_IN
 
 from .patching import Patches, Row
@@ -42,10 +43,20 @@ def ram_ignored(patches: Patches) -> None:
     patches.swap(memory.lacks_ram, lambda free, spec: False)
 
 
+def disk_promised_twice(patches: Patches) -> None:
+    """The disk of files that are to give way counts as free before they do."""
+
+    def of_its_own(replica: Any) -> int:
+        return replica.disk if replica.phase in (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING) else 0
+
+    patches.attribute(Replica, "disk_coming", property(of_its_own))
+
+
 ROWS: tuple[Row, ...] = (
     (group_ignored, "S", "anti-affinity", True),
     (avoidance_ignored, "S", "placement-under-faults", True),
     (profile_ignored, "S", "packed-and-spread", True),
     (locality_ignored, "S", "weights-already-there", True),
     (ram_ignored, "S", "ram-runs-out", True),
+    (disk_promised_twice, "S", "disk-promised-once", True),
 )

@@ -232,8 +232,13 @@ def _insist(state: State, model: Model, replica: Replica) -> bool:
 
 
 def _disk_taken(state: State, node: Node) -> int:
-    staging = (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING)
-    reserved = sum(r.disk for r in state.replicas.values() if r.node == node.name and r.phase in staging)
+    reserved = 0
+    for replica in state.replicas.values():
+        if replica.node == node.name and replica.phase is Phase.STAGING:
+            reserved += replica.disk
+        elif replica.node == node.name and replica.phase in (Phase.RESERVED, Phase.INSTALLING):
+            # What gives way to its files is there until they come.
+            reserved += max(replica.disk, sum(size for _, _, size in replica.drops))
     return reserved + sum(state.staged.get(node.name, {}).values())
 
 

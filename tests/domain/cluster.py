@@ -144,7 +144,11 @@ def check_invariants(cluster: Cluster) -> None:
         if any(used > node.limits.get(pool, FOREVER) for pool, used in state.committed[node.name].items())
     ]  # fmt: skip
     for node in state.nodes.values():
-        coming = [r.disk for r in state.replicas.values() if r.node == node.name and r.phase in ON_THEIR_WAY]
+        there = [
+            (r.disk, 0 if r.phase is Phase.STAGING else sum(size for _, _, size in r.drops))
+            for r in state.replicas.values() if r.node == node.name and r.phase in ON_THEIR_WAY
+        ]  # fmt: skip
+        coming = [max(sizes) for sizes in there]
         files = sum(state.staged.get(node.name, {}).values()) + sum(coming)
         assert state.disk_used.get(node.name, 0) == files, f"{node.name}: {files} bytes are staged or reserved"
     assert sorted(state.over_budget) == sorted(above), "nodes above their budget"

@@ -535,6 +535,43 @@ def test_files_are_there_still_when_the_load_they_were_to_give_way_to_ends_befor
     check_replay(cluster)
 
 
+def large_gives_way() -> Cluster:
+    """A full disk on which 60 GiB that nothing uses are to give way to the 30 of ``a``; ``b`` needs 30, too."""
+    cluster = Cluster()
+    cluster.node("only", vram=100, disk=101 * GIB)
+    for name, disk in (("large", 60), ("kept", 40), ("a", 30), ("b", 30)):
+        cluster.model(name, vram=1, disk=disk)
+    cluster.loaded("large")
+    cluster.loaded("kept")
+    cluster.send(cmd.RequestUnload(model="large"))
+    cluster.settle()
+    cluster.request("ra", "a")
+    cluster.request("rb", "b")
+    return cluster
+
+
+def test_what_gives_way_keeps_its_disk_until_the_staging_that_it_gives_way_to_begins() -> None:
+    cluster = large_gives_way()
+    assert cluster.state.requests["rb"].wait.kind == "capacity"
+    check_invariants(cluster)
+    cluster.answer(cluster.effects[0])
+    assert cluster.state.requests["rb"].wait.kind == "load", "the files are gone, and took more than those that come"
+    check_invariants(cluster)
+    cluster.settle()
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_nobody_was_promised_the_disk_of_files_that_stay_because_the_load_ended_before() -> None:
+    cluster = large_gives_way()
+    cluster.fail(cluster.effects[0])
+    (reserved,) = [one for one in cluster.events if isinstance(one, ev.ReplicaReserved) and one.model == "b"]
+    assert [model for model, _, _ in reserved.drops] == ["large"], "it is there still, and gives way to b"
+    assert cluster.state.disk_free(cluster.state.nodes["only"]) == 0
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
 def test_no_more_files_give_way_than_it_takes() -> None:
     cluster = small_disk(disk=31)
     cluster.model("small", disk=1)
