@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import anti_affinity, memory, placement, scoring
+from interlock.domain import anti_affinity, memory, placement, reconcile, scoring
 from interlock.domain.entities import Phase, Replica
 from interlock.domain.profiles import BUILT_IN
 
@@ -52,6 +52,12 @@ def disk_promised_twice(patches: Patches) -> None:
     patches.attribute(Replica, "disk_coming", property(of_its_own))
 
 
+def others_leave_unnoticed(patches: Patches) -> None:
+    """Memory that others give back wakes no wish that is parked for want of it."""
+    for lacks in ("capacity", "node"):
+        patches.entry(reconcile.CURES, lacks, reconcile.CURES[lacks] - {"limits"})
+
+
 ROWS: tuple[Row, ...] = (
     (group_ignored, "S", "anti-affinity", True),
     (avoidance_ignored, "S", "placement-under-faults", True),
@@ -59,4 +65,5 @@ ROWS: tuple[Row, ...] = (
     (locality_ignored, "S", "weights-already-there", True),
     (ram_ignored, "S", "ram-runs-out", True),
     (disk_promised_twice, "S", "disk-promised-once", True),
+    (others_leave_unnoticed, "W", "out-of-memory", True),
 )
