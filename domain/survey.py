@@ -95,7 +95,9 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         common = common_filter(state, model, node)
         if common is not None:
             return common
-        room = max(state.free_in_pools(node), default=0)
+        free = state.free_memory(node)
+        in_pools = tuple([size for pool, size in free.items() if pool != RAM])
+        room = max(in_pools, default=0)
         if node.name == chosen:
             return Considered(node.name, "chosen", "", f"{format_size(room)} free", room / GIB)
         if state.free_index(node, model.name) is None:
@@ -106,9 +108,8 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         own = "" if may_host(state, model, node) else refused_by(state, model, node, profile_of(state, model))
         if own:
             return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
-        free = state.free_memory(node)
         if fit_in_pools(free, spec) is None:
-            return Considered(node.name, "rejected", "memory", lack_of_memory(state.free_in_pools(node), spec))
+            return Considered(node.name, "rejected", "memory", lack_of_memory(in_pools, spec))
         if lacks_ram(free, spec):
             left = f"{format_size(free[RAM])} of {format_size(node.ram)} free"
             return Considered(node.name, "rejected", "ram", f"needs {format_size(spec.ram)} of main memory, {left}")
