@@ -322,6 +322,20 @@ def thrash_unnoticed(patches: Patches) -> None:
     patches.swap(churn.stay, lambda at, replica, cycles: at.settings.min_residency)
 
 
+def many_taken_for_a_cycle(patches: Patches) -> None:
+    """Whatever is evicted and loaded again counts as a cycle, whoever it made room for."""
+    after = churn.churn_after_eviction
+
+    def counted(at: Any, victim: Any, beneficiary: str, now: int) -> Any:
+        found = after(at, victim, beneficiary, now)
+        old = churn.live_churn(at.models.get(victim.model), now)
+        if found is None or old is None:
+            return found
+        return replace(found, evicted=True, cycles=old.cycles, since=old.since)
+
+    patches.swap(after, counted)
+
+
 def evict_and_reserve_apart(patches: Patches) -> None:
     """Evicting and reserving what becomes free are two steps: whoever comes between them takes it."""
     settle = requests.settle
@@ -763,6 +777,7 @@ ALL: tuple[Row, ...] = (
     (ttl_ignored, "S", "idle-models-leave", True),
     (node_bound_ignored, "S", "evictions-bounded", True),
     (thrash_unnoticed, "S", "evict-reload-cycle", True),
+    (many_taken_for_a_cycle, "S", "many-share-a-card", True),
     *node_mutations.ROWS,
     *placement_mutations.ROWS,
     *prefix_mutations.ROWS,
