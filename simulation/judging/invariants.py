@@ -22,6 +22,7 @@ from interlock.domain.variant import passes_allowed
 from interlock.simulation.clock import START
 
 from .churn_rules import ChurnRules
+from .making_room import RoomRules
 from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
 from .placements import Placements
@@ -91,8 +92,10 @@ class Invariants:
         self._at = 0
         self.node_rules = NodeRules(self)
         self.churn_rules = ChurnRules(self)
+        use_rules = UseRules(self)
+        self.room_rules = RoomRules(self, use_rules, self.placements)
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
-        for rules in (self.node_rules, self.churn_rules, PrefixRules(self), UseRules(self)):
+        for rules in (self.node_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules):
             for name in dir(rules):
                 if name.startswith("on_"):
                     self._more.setdefault(getattr(ev, name[3:]), []).append(getattr(rules, name))
@@ -444,6 +447,8 @@ class Invariants:
             self._judge_needless(event, model)
             if better := self.placements.better(event, model, self.settings):
                 self.breach("S", f"{event.replica} of {model.name} is placed on {better}", event.replica)
+            if wrong := self.room_rules.judge(event, model, victims):
+                self.breach("S", f"room for {event.replica} of {model.name} is made on {wrong}", event.replica)
             if passed := self.queues.passed_over_for_room(event, model, node, self.settings):
                 text = f"{event.cause} gets room on {node.name} that {passed} has waited longer for"
                 self.breach("W", text, passed)

@@ -142,7 +142,7 @@ def growth_evicts(patches: Patches) -> None:
         if isinstance(plan, Hold) and model.name in at.warm and routing.may_grow(at, model):
             found = eviction.find_victims(at, model, now)
             if found.best is not None:
-                why = routing.explain_eviction(at, model, found.best, now, strictly=False)
+                why = routing.explain_eviction(at, model, found, found.best, now, strictly=False)
                 return Evict(found.best, why)
         return plan
 
