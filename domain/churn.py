@@ -1,8 +1,12 @@
 """Churn: models that evict each other again and again, and how many evictions a node takes in a while.
 
-A *cycle* is an eviction of a model's replica and a load of the same model soon after it. A few are life; from the
-``thrash_cycles``-th in a row on each freshly loaded replica stays twice as long as the last, so that the cycle slows
-down by itself, until loading takes but a small part of the time. When it is quiet for long enough, all is forgotten.
+A *cycle* is an eviction of a model's replica for a model that it lately made room for already, and a load of the same
+model soon after it. A few are life; from the ``thrash_cycles``-th in a row on each freshly loaded replica stays twice
+as long as the last, so that the cycle slows down by itself, until loading takes but a small part of the time. When it
+is quiet for long enough, all is forgotten.
+
+A model that makes room now for this one and now for that is no cycle of a few, but one of many that do not all fit. If
+such replicas stayed longer, all the others would wait longer, and no load would be saved: somebody has to leave anyhow.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ PAYS_OFF = 8
 SHORTEST_STAY = SECOND
 """What is doubled where ``min_residency`` is shorter."""
 OTHERS_KEPT = 4
+"""Of so many models that a model made room for it is remembered: a cycle is one of so many and itself at most."""
 DOUBLINGS_MAX = 20
 
 
@@ -53,14 +58,19 @@ def live_churn(model: Model | None, now: int) -> Churn | None:
 
 
 def churn_after_eviction(state: State, victim: Replica, beneficiary: str, now: int) -> Churn | None:
-    """What is to be remembered when this replica is evicted for a model: a load of its own soon closes a cycle."""
+    """What is to be remembered when this replica is evicted for a model: a load of its own soon closes a cycle.
+
+    Not when it makes room for a model for which it lately did not: that ends the row.
+    """
     model = state.models.get(victim.model)
     if model is None or not state.settings.thrash_cycles:
         return None
     old = live_churn(model, now) or Churn(since=now)
-    others = tuple(dict.fromkeys((*old.others, beneficiary)))[:OTHERS_KEPT]
-    until = now + spell(state, stay(state, victim, old.cycles))
-    return Churn(cycles=old.cycles, since=old.since, until=until, evicted=True, others=others)
+    again = beneficiary in old.others or not old.others
+    others = (*(other for other in old.others if other != beneficiary), beneficiary)[-OTHERS_KEPT:]
+    cycles, since = (old.cycles, old.since) if again else (0, now)
+    until = now + spell(state, stay(state, victim, cycles))
+    return Churn(cycles=cycles, since=since, until=until, evicted=again, others=others)
 
 
 def churn_after_load(state: State, replica: Replica, now: int) -> Churn | None:

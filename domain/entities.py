@@ -181,10 +181,10 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Churn(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """A model's evictions, each followed by a load of the same model soon after: cycles, so many in a row ``since``.
+    """A model's evictions for the same few, each followed by a load soon after: cycles, so many in a row ``since``.
 
     All is forgotten at ``until`` unless the next step comes before. ``evicted``: a load would close a cycle;
-    ``others`` are the models that it made room for.
+    ``others`` are the models that it made room for, the last of them last.
     """
 
     cycles: int = 0

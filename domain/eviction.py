@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from itertools import combinations, islice
 
 import msgspec
 
-from .anti_affinity import kept_away
+from .anti_affinity import kept_away, members_there
 from .churn import counted_evictions, evictable_from, live_churn
-from .claims import Claim, total
+from .claims import RAM, Claim, total
 from .entities import Model, Node, Phase, Replica
 from .memory import fit_after, least_share
-from .placement import may_host, staging_need
+from .placement import avoided, may_host, staging_need
 from .recent_use import reload_cost
+from .scoring import Room, Standing
 from .shrinking import counts, floor_of
 from .state import State
 from .units import FOREVER, format_instant
+from .wishes import Cost, Offer, by_wishes, has_wishes
 
 EXACT_NODES = 64
 """Up to so many open candidates every one is weighed; beyond, a bounded search by reload cost goes first."""
 COMPARED_MODELS = 16
 """So many models are compared with the first that has a victim in the bounded search."""
+COMPARED_NODES = 4
+"""So many of a model's replicas are compared in the bounded search while they are where the last load failed."""
 EXACT_REPLICAS = 12
 """Up to so many possible victims on a node every combination is weighed; beyond, every single one, and then the largest
 together."""
@@ -42,10 +47,17 @@ class Search(msgspec.Struct):
     """What looking for victims found: the best eviction if any, and when a replica that is safe now ceases to be."""
 
     best: Eviction | None = None
-    cost: tuple[int, int, int, str] = (0, 0, 0, "")
+    cost: Cost = (False, 0, 0, 0, "")
     safe_until: int = FOREVER
     bounded: dict[str, tuple[int, int]] = {}
     """Nodes where a set would make room, but that have seen too many evictions: how many, and when the next may be."""
+    wishes: bool = False
+    """Whether the model is to be anywhere in particular: then the best set of each node is kept in ``offers``."""
+    offers: dict[str, tuple[Offer, Eviction]] = {}
+    standings: tuple[Standing, ...] = ()
+    """How the nodes stand among which the model's wishes have chosen, best first."""
+    spurned: Cost | None = None
+    """The least that making room costs on a node where the model's last load failed."""
 
 
 def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int, *, strictly: bool) -> str:
@@ -101,15 +113,30 @@ def loaded_on_candidates(state: State, model: Model) -> int:
 def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:
     """The smallest victim set on one of the model's open candidates, cheapest to reload, then least recently used.
 
-    What a reload costs is weighed by recent use, as :mod:`interlock.domain.recent_use` counts it.
+    What a reload costs is weighed by recent use, as :mod:`interlock.domain.recent_use` counts it. A node where the
+    model's last load failed comes last. Where nodes are about equal the model's wishes decide, as
+    :mod:`interlock.domain.wishes` says.
     """
-    search = Search()
+    search = Search(wishes=has_wishes(state, model))
     nodes = state.candidates(model).open
-    if len(nodes) > EXACT_NODES and _search_by_cost(state, model, now, search, strictly=strictly):
-        return search
-    for _, name in nodes:
-        _weigh_node(state, model, state.nodes[name], now, search, strictly=strictly)
+    if len(nodes) <= EXACT_NODES or not _search_by_cost(state, model, now, search, strictly=strictly):
+        for _, name in nodes:
+            _weigh_node(state, model, state.nodes[name], now, search, strictly=strictly)
+    if len(search.offers) > 1:
+        _grant_wishes(state, model, search)
     return search
+
+
+def _grant_wishes(state: State, model: Model, search: Search) -> None:
+    ranked = by_wishes(state, model, [offer for offer, _ in search.offers.values()], search.cost)
+    chosen = ranked[0][1]
+    search.best, search.cost = search.offers[chosen.standing.room.node][1], chosen.cost
+    search.standings = tuple(standing for standing, _ in ranked)
+
+
+def failed_there(model: Model, node: Node) -> bool:
+    """Whether a load of the model failed on the node and none has come about since: it is tried elsewhere first."""
+    return node.name in model.failed_nodes
 
 
 def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search, *, strictly: bool) -> None:
@@ -140,8 +167,10 @@ def _weigh_sets(
     exact = len(possible) <= EXACT_REPLICAS
     if not exact:
         possible.sort(key=lambda replica: -total(replica.claim))
-    largest = len(search.best.victims) if search.best else len(possible)
-    for size in range(1, min(largest, len(possible)) + 1):
+    largest = len(possible)
+    if search.best is not None and search.cost[0] <= failed_there(model, node):
+        largest = min(largest, len(search.best.victims))
+    for size in range(1, largest + 1):
         until = evictable_from(state, counted, size)
         found, into = False, Search() if until else search
         for victims in combinations(possible, size) if exact or size == 1 else (tuple(possible[:size]),):
@@ -175,13 +204,33 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
     if found is None:
         return False
     recency = max(replica.used_at for replica in victims)
-    cost = (len(victims), sum(reload_cost(state, replica) for replica in victims), recency, node.name)
-    if search.best is None or cost < search.cost:
+    reload = sum(reload_cost(state, replica) for replica in victims)
+    cost = (failed_there(model, node), len(victims), reload, recency, node.name)
+    best_here = search.wishes and (node.name not in search.offers or cost < search.offers[node.name][0].cost)
+    if cost[0] and (search.spurned is None or cost < search.spurned):
+        search.spurned = cost
+    if search.best is None or cost < search.cost or best_here:
         index = next(i for i in range(len(slots) + 1) if i not in slots)
         ids = tuple(replica.id for replica in victims)
-        search.best = Eviction(node.name, index, found[0], disk, ids, found[1])
-        search.cost = cost
+        eviction = Eviction(node.name, index, found[0], disk, ids, found[1])
+        if best_here:
+            search.offers[node.name] = (_offer(state, model, eviction, victims, room, cost), eviction)
+        if search.best is None or cost < search.cost:
+            search.best, search.cost = eviction, cost
     return True
+
+
+def _offer(
+    state: State, model: Model, eviction: Eviction, victims: tuple[Replica, ...], room: Mapping[int, int], cost: Cost
+) -> Offer:
+    """The victims, and how their node stands once they have left it with ``room`` in its pools."""
+    node, free = state.nodes[eviction.node], [max(0, size) for pool, size in room.items() if pool != RAM]
+    same = sum(1 for replica in victims if replica.model == model.name)
+    members = members_there(state, model, node)[0] - members_there(state, model, node, victims)[0]
+    place = Room(node.name, eviction.index, eviction.claim, eviction.disk)
+    avoids = avoided(state, model, node.name, victims)
+    standing = Standing(place, avoids, max(free, default=0), sum(free), (same, members, len(victims)))
+    return Offer(cost, eviction.victims, standing)
 
 
 def _floors_hold(state: State, victims: tuple[Replica, ...]) -> bool:
@@ -207,9 +256,11 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
     start = bisect_left(state.warm_by_size, (least - roomiest, ""))
     compared = 0
     for size, name in islice(state.warm_by_size, start, None):
-        if search.best is not None and (size > search.cost[1] or compared >= COMPARED_MODELS):
+        cheapest = search.best is not None and size > search.cost[2] and not search.cost[0]
+        if cheapest or compared >= COMPARED_MODELS:
             break
         compared += search.best is not None
+        spurned = 0
         for _, _, _, replica_id, _ in state.warm[name].idle():
             replica = state.replicas[replica_id]
             free = -open_nodes[replica.node][0] if replica.node in open_nodes else -size
@@ -226,5 +277,7 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
             if until and _weigh_set(state, model, node, (replica,), disk, Search()):
                 _note_bound(search, node, len(counted), until)
             elif not until and _weigh_set(state, model, node, (replica,), disk, search):
-                break
+                spurned += 1
+                if not failed_there(model, node) or spurned >= COMPARED_NODES:
+                    break
     return search.best is not None

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .anti_affinity import kept_away
-from .entities import Files, Model, Node, Phase
+from .anti_affinity import kept_away, members_there
+from .entities import Files, Model, Node, Phase, Replica
 from .memory import fit, least_share
 from .own_rules import refused_by
 from .profiles import BUILT_IN, Profile
@@ -76,13 +76,16 @@ def _roomiest(state: State, model: Model) -> Room | None:
     return fallback
 
 
-def avoided(state: State, model: Model, node: str) -> int:
-    """What a replica avoids on this node, as :data:`~interlock.domain.scoring.AVOIDED` counts it."""
-    group = model.scheduling.anti_affinity
+def avoided(state: State, model: Model, node: str, leaving: tuple[Replica, ...] = ()) -> int:
+    """What a replica avoids on this node, as :data:`~interlock.domain.scoring.AVOIDED` counts it.
+
+    Those that are leaving are taken to have left.
+    """
     rank = 4 if node in model.failed_nodes else 0
-    if group and node in state.groups.get(group, ()):
+    if members_there(state, model, state.nodes[node], leaving)[0] > 0:
         rank += 2
-    return rank + ((node, model.name) in state.by_slot)
+    same = sum(1 for replica in leaving if replica.model == model.name)
+    return rank + (len(state.by_slot.get((node, model.name), ())) > same)
 
 
 def _rooms(state: State, model: Model, profile: Profile) -> list[Standing]:
@@ -127,7 +130,8 @@ def _standing_on(state: State, model: Model, name: str) -> Standing | None:
     room = room_on(state, model, node)
     if room is None:
         return None
-    return Standing(room, avoided(state, model, name), max(state.free_in_pools(node), default=0))
+    free = state.free_in_pools(node)
+    return Standing(room, avoided(state, model, name), max(free, default=0), sum(free))
 
 
 def has_its_copy(state: State, model: Model, node: Node) -> bool:

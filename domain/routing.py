@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from . import affinity, contact, eviction, placement
+from . import affinity, contact, eviction, placement, scoring
 from .anti_affinity import kept_away
 from .churn import explain_bound
 from .claims import format_claim
@@ -187,7 +187,7 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
         if contact.holds_back(state, model):
             cure = "Contact with its node, or the end of mass_loss_grace; `interlock nodes remove` for what is gone."
             return Hold(Wait("contact"), explain_room(state, model, "evict", "", cure=cure))
-        return Evict(search.best, explain_eviction(state, model, search.best, now, strictly=strictly))
+        return Evict(search.best, explain_eviction(state, model, search, search.best, now, strictly=strictly))
     if not placement.ever_fits(state, model):
         return never_fits(state, model)
     return Hold(
@@ -282,16 +282,36 @@ def _cure_of_no_room(state: State, model: Model) -> str:
     return "Room on one of these nodes."
 
 
-def explain_eviction(state: State, model: Model, chosen: Eviction, now: int, *, strictly: bool) -> Explanation:
-    """For whom, and why these victims: the other replicas on the node with what kept each, or its reload cost."""
+def explain_eviction(
+    state: State, model: Model, search: Search, chosen: Eviction, now: int, *, strictly: bool
+) -> Explanation:
+    """For whom, and why these victims: the other replicas on the node with what kept each, or its reload cost.
+
+    And why this node, where others would have done about as well.
+    """
     plain = explain_room(state, model, "evict", chosen.node)
+    standings = {standing.room.node: standing for standing in search.standings}
     rows = []
     for row in plain.considered:
         if row.outcome == "chosen":
             notes = [_victim_note(state, replica, model, chosen, now, strictly) for replica in state.by_node[row.node]]
             row = msgspec.structs.replace(row, detail="; ".join([row.detail, *notes[:8]]))
+        if row.node in standings:
+            row = _with_scores(row, standings[row.node])
         rows.append(row)
-    return msgspec.structs.replace(plain, considered=tuple(rows))
+    return msgspec.structs.replace(plain, considered=tuple(rows), note=_why_there(state, model, search))
+
+
+def _why_there(state: State, model: Model, search: Search) -> str:
+    """Why this node makes room, where another would have been cheaper or about as cheap; empty when none would."""
+    spurned, cost = search.spurned, search.cost
+    if spurned is not None and spurned[1:] < cost[1:] and not cost[0]:
+        return f"{cost[-1]} makes room for {model.name} rather than {spurned[-1]}: its last load failed there."
+    if len(search.standings) > 1:
+        best, rival = search.standings[:2]
+        if (best.avoided, best.total) != (rival.avoided, rival.total):
+            return why_best(model, scoring.profile_of(state, model), search.standings, "makes room")
+    return ""
 
 
 def _victim_note(state: State, replica_id: str, model: Model, chosen: Eviction, now: int, strictly: bool) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
 from .claims import Claim, in_pools, total
 from .entities import Model, Node
@@ -34,11 +35,17 @@ class Room(msgspec.Struct, frozen=True, gc=False):
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False):
-    """How a node with room stands: what is avoided there, its total, and the (score, value, weight) behind that."""
+    """How a node with room stands: what is avoided there, its total, and the (score, value, weight) behind that.
+
+    ``free`` is the most in one pool, ``free_in_all`` what is free in all of them. ``leaving`` make the room, and are
+    taken to have left: how many are of the model itself, of its group, and in all.
+    """
 
     room: Room
     avoided: int
     free: int
+    free_in_all: int
+    leaving: tuple[int, int, int] = (0, 0, 0)
     total: int = 0
     parts: tuple[tuple[str, int, int], ...] = ()
 
@@ -60,7 +67,7 @@ def weigh(state: State, model: Model, profile: Profile, rooms: list[Standing]) -
         node = state.nodes[standing.room.node]
         parts = tuple((name, score(node, standing), weight) for name, weight, score in scores)
         total = sum(value * weight for _, value, weight in parts)
-        weighed.append(Standing(standing.room, standing.avoided, standing.free, total, parts))
+        weighed.append(replace(standing, total=total, parts=parts))
     sign = 1 if profile.fills_up else -1
     weighed.sort(key=lambda standing: (standing.avoided, -standing.total, sign * standing.free, standing.room.node))
     return weighed
@@ -93,9 +100,10 @@ def _spread(state: State, model: Model, rooms: list[Standing]) -> _Score:
     group = state.groups.get(model.scheduling.anti_affinity, {})
 
     def score(node: Node, standing: Standing) -> int:
+        same, of_group, leaving = standing.leaving
         members, _ = group.get(node.name, (0, 0))
-        alike = max(members, len(state.by_slot.get((node.name, model.name), ())))
-        return 25 * max(0, 3 - alike) + 25 - min(24, len(state.by_node.get(node.name, ())))
+        alike = max(members - of_group, len(state.by_slot.get((node.name, model.name), ())) - same)
+        return 25 * max(0, 3 - alike) + 25 - min(24, len(state.by_node.get(node.name, ())) - leaving)
 
     return score
 
@@ -105,7 +113,7 @@ def _balance(state: State, model: Model, rooms: list[Standing]) -> _Score:
 
     def score(node: Node, standing: Standing) -> int:
         budget = sum(node.budgets)
-        left = sum(state.free_in_pools(node)) - total(in_pools(standing.room.claim))
+        left = standing.free_in_all - total(in_pools(standing.room.claim))
         return BEST * max(0, left) // budget if budget else 0
 
     return score
@@ -128,10 +136,10 @@ def load_time(model: Model, node: Node, room: Room) -> int:
     return 1 + staging + model.declared_spec.vram * SECOND // (node.load_rate or ASSUMED_RATE)
 
 
-def why_best(model: Model, profile: Profile, standings: tuple[Standing, ...]) -> str:
+def why_best(model: Model, profile: Profile, standings: tuple[Standing, ...], how: str = "was chosen") -> str:
     """One sentence: what spoke for the best of them against the next."""
     best = standings[0]
-    said = f"{best.room.node} was chosen for {model.name} by the profile {profile.name}"
+    said = f"{best.room.node} {how} for {model.name} by the profile {profile.name}"
     if len(standings) == 1:
         return f"{said}: no other node has room."
     rival, name = standings[1], standings[1].room.node

@@ -89,13 +89,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recent_uses: int = 255
     """Up to so many of the requests that a replica has served lately protect it from making room; "off": none does, and
     only its size and the moment of its last use count."""
-    evictions_per_node: int = 8
+    evictions_per_node: int = 12
     """How many evictions a node takes within ``eviction_window``; "off" sets no bound."""
     eviction_window: int = 1 * MINUTE
     """How long an eviction counts against the node's bound."""
     thrash_cycles: int = 3
-    """After so many evictions in a row that were each followed by a load of the same model, replicas of it stay longer,
-    twice as long with every further one; "off": they never do."""
+    """After so many evictions in a row for the same few models, each followed by a load of the evicted one, replicas of
+    it stay longer, twice as long with every further one; "off": they never do."""
     thrash_window: int = 2 * MINUTE
     """How soon after its eviction a load of the same model counts as a cycle."""
     longest_residency: int = 4 * MINUTE

@@ -16,7 +16,7 @@ from interlock.domain import churn, eviction
 from interlock.domain.errors import NotFound
 from interlock.domain.eviction import Search
 
-from .judging import use_rules
+from .judging import making_room, use_rules
 from .mutants.patching import Patches
 
 Order = Callable[[Any, Any, int], Any]
@@ -88,6 +88,7 @@ def _in_order(patches: Patches, order: Order) -> None:
         return search
 
     patches.attribute(use_rules, "NODES_JUDGED", 0)  # who goes first is what differs
+    patches.attribute(making_room, "NODES_JUDGED", 0)
     patches.swap(eviction._weigh_sets, gather)
     patches.swap(eviction.find_victims, find)
 

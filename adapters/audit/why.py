@@ -454,6 +454,8 @@ def _eviction(links: list[_Link]) -> EvictionStory | None:
     rows = event.explanation.considered if event.explanation is not None else ()
     elsewhere = [_against(row) for row in rows if row.outcome == "rejected"][:3]
     others += f" Not on {'; '.join(elsewhere)}." if elsewhere else ""
+    if event.explanation is not None and event.explanation.note:
+        others += f" {event.explanation.note}"
     return EvictionStory(
         for_replica=event.beneficiary,
         for_model=event.beneficiary_model,

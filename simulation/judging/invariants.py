@@ -17,10 +17,12 @@ from interlock.domain.commands import Command, ReportBackendGone
 from interlock.domain.engine import Outcome
 from interlock.domain.explanation import Explanation
 from interlock.domain.settings import Settings
-from interlock.domain.units import GIB, SECOND, format_duration, format_size
+from interlock.domain.units import format_duration, format_size
 from interlock.domain.variant import passes_allowed
 from interlock.simulation.clock import START
 
+from .churn_rules import ChurnRules
+from .making_room import RoomRules
 from .node_rules import NodeRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
 from .placements import Placements
@@ -36,8 +38,6 @@ NODES_COMPARED = 64
 """Up to so many nodes are searched for room when somebody is evicted."""
 IDLE_ROUNDS_MAX = 3
 """A request may be looked at so often in vain, with nothing at all having happened in between."""
-PAYS_OFF = 8
-"""A replica that stays so many times as long as its load takes need not stay longer for being evicted."""
 LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator", "budget"})
 """Reasons to unload that no floor stands against: the replica does not count for it, or a person wants it gone."""
 
@@ -91,8 +91,11 @@ class Invariants:
         self._position = 0
         self._at = 0
         self.node_rules = NodeRules(self)
+        self.churn_rules = ChurnRules(self)
+        use_rules = UseRules(self)
+        self.room_rules = RoomRules(self, use_rules, self.placements)
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
-        for rules in (self.node_rules, PrefixRules(self), UseRules(self)):
+        for rules in (self.node_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules):
             for name in dir(rules):
                 if name.startswith("on_"):
                     self._more.setdefault(getattr(ev, name[3:]), []).append(getattr(rules, name))
@@ -444,6 +447,8 @@ class Invariants:
             self._judge_needless(event, model)
             if better := self.placements.better(event, model, self.settings):
                 self.breach("S", f"{event.replica} of {model.name} is placed on {better}", event.replica)
+            if wrong := self.room_rules.judge(event, model, victims):
+                self.breach("S", f"room for {event.replica} of {model.name} is made on {wrong}", event.replica)
             if passed := self.queues.passed_over_for_room(event, model, node, self.settings):
                 text = f"{event.cause} gets room on {node.name} that {passed} has waited longer for"
                 self.breach("W", text, passed)
@@ -608,8 +613,7 @@ class Invariants:
             self.breach("U", text, event.replica)
         self._leave_above_floor(replica, model, "evicted")
         self._judge_bound(event)
-        if model is not None:
-            self._step_of_cycle(model, event.at, evicted=True)
+        self.churn_rules.evicted(event)
         replica.beneficiary = event.beneficiary
         self._victims.append(replica)
         self.picture.leave(replica)
@@ -624,30 +628,6 @@ class Invariants:
             text = f"eviction {len(lately) + 1} on {node.name} within {format_duration(self.settings.eviction_window)}"
             self.breach("S", f"{text}; its bound is {bound}", node.name)
         node.evictions = [*lately, (event.at + self.settings.eviction_window, event.beneficiary)]
-
-    def _step_of_cycle(self, model: ModelView, at: int, *, evicted: bool) -> None:
-        """Count evictions that were each followed soon by a load of the same model."""
-        if not self.settings.thrash_cycles:
-            return
-        if at >= model.cycle_until:
-            model.cycles, model.evicted = 0, False
-        if evicted or model.evicted:
-            model.cycles += not evicted
-            model.evicted = evicted
-            model.cycle_until = at + self.settings.thrash_window
-
-    def _judge_stay(self, event: ev.ReplicaLoaded, replica: ReplicaView) -> None:
-        """What is evicted and loaded again and again stays longer, as far as its load is worth it."""
-        model, settings = self.picture.models.get(event.model), self.settings
-        if model is None or not settings.thrash_cycles:
-            return
-        self._step_of_cycle(model, event.at, evicted=False)
-        node = self.picture.nodes[replica.node]
-        worth_it = PAYS_OFF * SECOND * sum(size for _, size in replica.claim) // (node.load_rate or GIB)
-        due = min(2 * max(settings.min_residency, SECOND), worth_it, settings.longest_residency)
-        if model.cycles >= settings.thrash_cycles and event.evictable_at < event.at + due:
-            text = f"{model.name} was evicted and loaded again {model.cycles} times in a row, and may leave again"
-            self.breach("S", f"{text} before {format_duration(due)} have passed", model.name)
 
     def _leave_above_floor(self, replica: ReplicaView, model: ModelView | None, how: str) -> None:
         if model is None or not self.picture.candidate(model, self.picture.nodes.get(replica.node)):
@@ -702,7 +682,7 @@ class Invariants:
         replica = self._phase(event, "loaded")
         if replica is not None:
             replica.evictable_at, replica.used_at = event.evictable_at, event.at
-            self._judge_stay(event, replica)
+            self.churn_rules.loaded(event, replica)
             node = self.picture.nodes.get(event.node)
             if node is not None:
                 node.load_rate = event.load_rate or node.load_rate

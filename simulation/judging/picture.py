@@ -110,8 +110,7 @@ class ModelView:
     """One model."""
 
     __slots__ = (
-        "cycle_until", "cycles", "declared", "evicted", "load_known", "name", "parked", "replicas", "scheduling",
-        "serving", "specs", "waiting",
+        "declared", "load_known", "name", "parked", "replicas", "scheduling", "serving", "specs", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, scheduling: Scheduling, spec: LoadSpec) -> None:
@@ -121,8 +120,6 @@ class ModelView:
         self.specs = {1: spec}
         self.load_known = bool(spec.backend)
         self.parked = ""
-        self.cycles = self.cycle_until = 0
-        self.evicted = False
         self.replicas: dict[str, ReplicaView] = {}
         self.waiting: dict[str, None] = {}
 

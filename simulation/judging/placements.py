@@ -1,7 +1,8 @@
 """Judges where replicas are placed: no node with room may stand before the one that was taken, by the profile's scores.
 
 The scores are reckoned here a second time, from the picture alone. What is too intricate to be reckoned twice is not
-judged: evictions, own rules, models whose last load failed or that span pools, nodes that victims are leaving.
+judged: own rules, models whose last load failed or that span pools, nodes that victims are leaving.
+Where victims make room, :mod:`interlock.simulation.judging.making_room` asks for the scores.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from interlock.domain.claims import RAM
 from interlock.domain.profiles import SCORES, Profile, find_profile
 from interlock.domain.settings import Settings
 
-from .picture import ModelView, NodeView, Picture
+from .picture import ModelView, NodeView, Picture, ReplicaView
 from .pools import could_lie_in
 
 JUDGED_NODES_MAX = 16
@@ -26,6 +27,8 @@ class Placements:
         self.rates: dict[tuple[str, str], int] = {}
         self.failed: set[str] = set()
         self.margin = 0
+        self.leaving: dict[str, ReplicaView] = {}
+        """Per node, a replica that is taken to have left."""
 
     def see(self, event: ev.LoadStarted | ev.ReplicaLoaded | ev.ReplicaLoadFailed) -> None:
         """Note what an event tells of rates and failures."""
@@ -71,11 +74,34 @@ class Placements:
         taken = sum(size for (name, _), size in node.staged.items() if name in here) + coming + self.margin
         return node.disk is None or self._staging(model, node) <= max(0, node.disk - taken)
 
+    def standings_without(
+        self, model: ModelView, leaving: list[tuple[NodeView, ReplicaView]], profile: Profile
+    ) -> dict[str, tuple[bool, bool, int]]:
+        """How these nodes stand once one replica has left each of them, by name."""
+        self.leaving = {node.name: replica for node, replica in leaving}
+        nodes = [node for node, _ in leaving]
+        standings = {node.name: self._standing(model, node, nodes, profile) for node in nodes}
+        self.leaving = {}
+        return standings
+
     def _free(self, node: NodeView) -> dict[int, int]:
+        """What replicas may still claim of each pool, when those that are taken to leave have left."""
+        gone = self.leaving.get(node.name)
+        if gone is not None:
+            return self.free_without(gone)
         return {pool: room - node.claims[pool] for pool, room in node.rooms.items()}
 
+    def free_without(self, replica: ReplicaView) -> dict[int, int]:
+        """What others may claim of each pool of its node once the replica has left."""
+        node = self.picture.nodes[replica.node]
+        free = {pool: room - node.claims[pool] for pool, room in node.rooms.items()}
+        for pool, size in replica.claim:
+            if pool in free:
+                free[pool] += size
+        return free
+
     def _in_pools(self, node: NodeView) -> list[int]:
-        return [size for pool, size in self._free(node).items() if pool != RAM]
+        return [max(0, size) for pool, size in self._free(node).items() if pool != RAM]
 
     def _staging(self, model: ModelView, node: NodeView) -> int:
         return 0 if (model.name, model.declared) in node.staged else model.specs[model.declared].disk
@@ -98,7 +124,7 @@ class Placements:
         if score == "spread":
             copies = sum(1 for replica in node.replicas.values() if replica.model == model.name)
             alike = max(copies, self.picture.members(model, node))
-            return 25 * max(0, 3 - alike) + 25 - min(24, len(node.replicas))
+            return 25 * max(0, 3 - alike) + 25 - min(24, len(node.replicas) - (node.name in self.leaving))
         if score == "pack":
             rests = {one.name: max(0, max(self._in_pools(one), default=0) - need) for one in fitting}
             return 100 - 100 * rests[node.name] // (max(rests.values()) or 1)

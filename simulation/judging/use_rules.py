@@ -19,6 +19,9 @@ from .picture import ModelView, ReplicaView
 NODES_JUDGED = 64
 """In a larger cluster the core compares a bounded number of victims only."""
 
+NODES_COMPARED = 16
+"""In a larger cluster what replicas are worth is noted for the node alone that makes room."""
+
 
 class UseRules:
     """Counts uses, and judges victims by them. Fed with each event after the picture has taken it in."""
@@ -29,7 +32,7 @@ class UseRules:
         self.past: Counter[str] = Counter()
         self.evicted = 0
         self.worth: dict[str, int] = {}
-        """What each replica on the node was worth when the decision under way was taken."""
+        """What each replica was worth when the decision under way was taken; in a large cluster, on its node."""
 
     def on_ReplicaLocked(self, event: ev.ReplicaLocked) -> None:
         self.uses[event.replica] = min(self.court.settings.recent_uses, self.uses[event.replica] + 1)
@@ -50,7 +53,8 @@ class UseRules:
         picture = self.court.picture
         node = picture.nodes.get(event.node)
         if node is not None and not self.worth:
-            self.worth = {replica.id: self._worth(replica) for replica in node.replicas.values()}
+            nodes = picture.nodes.values() if len(picture.nodes) <= NODES_COMPARED else (node,)
+            self.worth = {its.id: self._worth(its) for one in nodes for its in one.replicas.values()}
         self.past[event.model] = min(self.court.settings.recent_uses, self.uses[event.replica])
         if event.model not in picture.models:
             del self.past[event.model]

@@ -142,7 +142,7 @@ def growth_evicts(patches: Patches) -> None:
         if isinstance(plan, Hold) and model.name in at.warm and routing.may_grow(at, model):
             found = eviction.find_victims(at, model, now)
             if found.best is not None:
-                why = routing.explain_eviction(at, model, found.best, now, strictly=False)
+                why = routing.explain_eviction(at, model, found, found.best, now, strictly=False)
                 return Evict(found.best, why)
         return plan
 
@@ -320,6 +320,20 @@ def node_bound_ignored(patches: Patches) -> None:
 def thrash_unnoticed(patches: Patches) -> None:
     """What is evicted and loaded again and again stays no longer than anything else, and goes again at once."""
     patches.swap(churn.stay, lambda at, replica, cycles: at.settings.min_residency)
+
+
+def many_taken_for_a_cycle(patches: Patches) -> None:
+    """Whatever is evicted and loaded again counts as a cycle, whoever it made room for."""
+    after = churn.churn_after_eviction
+
+    def counted(at: Any, victim: Any, beneficiary: str, now: int) -> Any:
+        found = after(at, victim, beneficiary, now)
+        old = churn.live_churn(at.models.get(victim.model), now)
+        if found is None or old is None:
+            return found
+        return replace(found, evicted=True, cycles=old.cycles, since=old.since)
+
+    patches.swap(after, counted)
 
 
 def evict_and_reserve_apart(patches: Patches) -> None:
@@ -763,6 +777,7 @@ ALL: tuple[Row, ...] = (
     (ttl_ignored, "S", "idle-models-leave", True),
     (node_bound_ignored, "S", "evictions-bounded", True),
     (thrash_unnoticed, "S", "evict-reload-cycle", True),
+    (many_taken_for_a_cycle, "S", "many-share-a-card", True),
     *node_mutations.ROWS,
     *placement_mutations.ROWS,
     *prefix_mutations.ROWS,

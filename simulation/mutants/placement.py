@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import anti_affinity, memory, placement, reconcile, scoring
+from interlock.domain import anti_affinity, eviction, memory, placement, reconcile, scoring, wishes
 from interlock.domain.entities import Phase, Replica
 from interlock.domain.profiles import BUILT_IN
 
@@ -20,7 +20,7 @@ def group_ignored(patches: Patches) -> None:
 
 def avoidance_ignored(patches: Patches) -> None:
     """Scores are all that counts: members of a soft group, and copies of one model, share a node for a better one."""
-    patches.swap(placement.avoided, lambda at, model, node: 0)
+    patches.swap(placement.avoided, lambda at, model, node, leaving=(): 0)
 
 
 def profile_ignored(patches: Patches) -> None:
@@ -58,6 +58,29 @@ def others_leave_unnoticed(patches: Patches) -> None:
         patches.entry(reconcile.CURES, lacks, reconcile.CURES[lacks] - {"limits"})
 
 
+def evicts_where_it_failed(patches: Patches) -> None:
+    """Room is made where it is cheapest, though the model's last load failed there and another node would do."""
+    patches.swap(eviction.failed_there, lambda model, node: False)
+
+
+def wishes_ignored(patches: Patches) -> None:
+    """Of nodes where making room costs about the same the cheapest is taken, whatever the model's group and profile."""
+    patches.swap(wishes.has_wishes, lambda at, model: False)
+
+
+def victims_still_counted(patches: Patches) -> None:
+    """Nodes that could make room are scored with the victims still there."""
+
+    def as_they_stand(at: Any, model: Any, found: Any, victims: Any, room: Any, cost: Any) -> Any:
+        node = at.nodes[found.node]
+        free = at.free_in_pools(node)
+        place = scoring.Room(node.name, found.index, found.claim, found.disk)
+        standing = scoring.Standing(place, placement.avoided(at, model, node.name), max(free), sum(free))
+        return wishes.Offer(cost, found.victims, standing)
+
+    patches.swap(eviction._offer, as_they_stand)
+
+
 ROWS: tuple[Row, ...] = (
     (group_ignored, "S", "anti-affinity", True),
     (avoidance_ignored, "S", "placement-under-faults", True),
@@ -66,4 +89,7 @@ ROWS: tuple[Row, ...] = (
     (ram_ignored, "S", "ram-runs-out", True),
     (disk_promised_twice, "S", "disk-promised-once", True),
     (others_leave_unnoticed, "W", "out-of-memory", True),
+    (evicts_where_it_failed, "S", "room-elsewhere", True),
+    (wishes_ignored, "S", "room-as-wished", True),
+    (victims_still_counted, "S", "room-as-wished", True),
 )

@@ -13,9 +13,9 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from interlock.domain.churn import live_churn
+from interlock.domain.churn import OTHERS_KEPT, live_churn
 from interlock.domain.commands import Command
-from interlock.domain.entities import Model, Node, Phase, Replica, Request, RequestStatus
+from interlock.domain.entities import Churn, Model, Node, Phase, Replica, Request, RequestStatus
 from interlock.domain.loads import operation
 from interlock.domain.recent_use import past_uses, recent_uses
 from interlock.domain.settings import Settings
@@ -65,7 +65,7 @@ NODE_LEFT_OUT = {
 }  # fmt: skip
 MODEL_LEFT_OUT = {
     "failure": "words for people", "declared": "kept as whether it serves", "serving": "kept as whether it is declared",
-    "retry_at": "an instant", "churn": "kept while it is live: cycles up to those after which replicas stay longer",
+    "retry_at": "an instant", "churn": "kept while it is live, cycles up to those that lengthen stays",
     "parked": "kept with its instant as past or to come",
     "failures": "kept up to the number that ends the tries",
 }  # fmt: skip
@@ -235,6 +235,7 @@ def _add_models(row: list[int], state: State, instants: _Instants, words: Vocabu
         if model.churn is not None and (churn := live_churn(model, now)) is not None:
             cycles = min(churn.cycles, state.settings.thrash_cycles)
             row += (-churn.evicted - 2, cycles, instants.of(churn.until))
+            row += (words.number(other) for other in _others(churn, state))
         if state.past_uses and (past := past_uses(state, name)):
             row.append(-1_000 - past)
     if state.settings.recent_uses:
@@ -256,6 +257,11 @@ def _add_nodes(row: list[int], state: State, instants: _Instants, words: Vocabul
             counted = [instants.of(until) for until in state.evictions.get(name, ()) if until > now]
             if counted:
                 row += (-100 - len(counted), *counted)
+
+
+def _others(churn: Churn, state: State) -> tuple[str, ...]:
+    """For whom a model made room; in which order matters only where not all of them are remembered."""
+    return churn.others if len(state.models) > OTHERS_KEPT + 1 else tuple(sorted(churn.others))
 
 
 _Entry = tuple[Replica, tuple[str, str, int], int]

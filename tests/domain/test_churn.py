@@ -130,13 +130,17 @@ def alternating(rounds: int, vram: int = 20, **settings: int) -> Cluster:
     for name in ("day", "night"):
         cluster.model(name, vram=vram)
     for n in range(rounds):
-        cluster.request(f"r{n}", ("day", "night")[n % 2])
-        while f"r{n}" not in cluster.answers:
-            cluster.settle()
-            if f"r{n}" not in cluster.answers:
-                cluster.wait(1)
-        cluster.release(f"r{n}")
+        serve_at_last(cluster, f"r{n}", ("day", "night")[n % 2])
     return cluster
+
+
+def serve_at_last(cluster: Cluster, request: str, model: str) -> None:
+    cluster.request(request, model)
+    while request not in cluster.answers:
+        cluster.settle()
+        if request not in cluster.answers:
+            cluster.wait(1)
+    cluster.release(request)
 
 
 def stays(cluster: Cluster) -> list[int]:
@@ -187,3 +191,37 @@ def test_who_waits_hears_why_it_takes_longer() -> None:
     waiting = cluster.events[-1]
     assert "after 3 evictions and reloads in a row" in waiting.explanation.considered[0].detail
     assert waiting.wait.until == cluster.state.replicas[cluster.state.by_model["night"].popitem()[0]].evictable_at
+
+
+def test_a_model_that_makes_room_now_for_this_one_and_now_for_that_is_in_no_cycle() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": SECOND, "evictions_per_node": 0}))
+    cluster.node("n", vram=24)
+    names = "abcdefghijk"
+    for name in names:
+        cluster.model(name, vram=20)
+    # With each round the step is wider, so that nobody makes room for the same model twice.
+    visits = [names[n * step % len(names)] for step in range(1, 6) for n in range(len(names))]
+    for n, model in enumerate(visits):
+        serve(cluster, f"r{n}", model)
+        cluster.wait(2)
+    assert cluster.count("ThrashingDetected") == 0
+    assert set(stays(cluster)) == {1}
+    assert max(model.churn.cycles for model in cluster.state.models.values() if model.churn is not None) <= 1
+    check_replay(cluster)
+
+
+def test_room_for_a_model_that_it_lately_made_none_for_ends_the_row_and_a_few_that_take_turns_are_still_a_cycle() -> (
+    None
+):
+    cluster = alternating(8)
+    assert cluster.state.models["night"].churn.cycles == 3
+    cluster.model("visitor", vram=20)
+    serve_at_last(cluster, "v", "visitor")
+    churn = cluster.state.models["night"].churn
+    assert (churn.cycles, churn.evicted, churn.others) == (0, False, ("day", "visitor"))
+    for n, model in enumerate(("night", "day", "visitor") * 5):
+        serve_at_last(cluster, f"again{n}", model)
+    assert cluster.state.models["night"].churn.cycles >= 3
+    check_invariants(cluster)
+    check_replay(cluster)

@@ -1,0 +1,154 @@
+"""Judges which node makes room, and which replica there, where one victim would do: reckoned anew from the picture.
+
+Not where the last load failed, if another node would do; then the fewest victims; then the cheapest to reload; among
+those that cost less than twice as much, by the model's group and profile. What is too intricate to be reckoned twice is
+not judged: floors, hard groups, disks, models that span pools, own rules, nodes that other victims are leaving.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from interlock.domain import events as ev
+from interlock.domain.profiles import SCORES, Profile, find_profile
+from interlock.domain.wishes import ABOUT_THE_SAME
+
+from .court import Court
+from .picture import ModelView, NodeView, ReplicaView
+from .placements import Placements
+from .pools import could_lie_in
+from .use_rules import UseRules
+
+NODES_JUDGED = 16
+
+
+class _Unsure(Exception):
+    """Whether a replica could leave, or a node take the model, hangs on rules that are not reckoned here."""
+
+
+class _Offer(Struct):
+    """A node, its cheapest victim, what that is worth, and whether the model's last load failed there."""
+
+    node: NodeView
+    victim: ReplicaView
+    worth: int
+    failed: bool
+
+
+class RoomRules:
+    """Keeps where loads failed, and judges each reservation that victims make room for."""
+
+    def __init__(self, court: Court, uses: UseRules, placements: Placements) -> None:
+        self.court, self.uses, self.placements = court, uses, placements
+        self.failed: dict[str, set[str]] = {}
+        self.revisions: dict[str, int] = {}
+
+    def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:
+        self.revisions[event.replica] = event.revision
+
+    def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
+        model = self.court.picture.models.get(event.model)
+        if model is not None and event.counts and self.revisions.pop(event.replica, 0) == model.declared:
+            self.failed.setdefault(event.model, set()).add(event.node)
+
+    def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
+        self.failed.pop(event.model, None)
+        self.revisions.pop(event.replica, None)
+
+    def _anew(self, event: ev.RevisionDeclared | ev.ModelRemoved) -> None:
+        self.failed.pop(event.model, None)
+
+    on_RevisionDeclared = on_ModelRemoved = _anew
+
+    def judge(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> str:
+        """What is wrong with making room there; empty when nothing is, or it is too intricate to say."""
+        settings = self.court.settings
+        profile = find_profile(model.scheduling.placement or settings.placement, settings.placement_profiles)
+        if not victims or len(self.court.picture.nodes) > NODES_JUDGED or profile is None or self._intricate(model):
+            return ""
+        try:
+            offers = [offer for node in self._candidates(model) if (offer := self._offer(event, model, node))]
+        except _Unsure:
+            return ""
+        taken = next((offer for offer in offers if offer.node.name == event.node), None)
+        failed = event.node in self.failed.get(model.name, ())
+        for offer in offers:
+            if (offer.failed, 1) < (failed, len(victims)):
+                why = "its last load failed there" if failed else f"{len(victims)} victims go"
+                return f"{event.node}, where {why}, and {offer.victim.id} on {offer.node.name} alone would have done"
+        if taken is None or len(victims) > 1 or taken.victim is not victims[0]:
+            return ""
+        return self._dearer([offer for offer in offers if offer.failed == failed], taken, model, profile)
+
+    def _dearer(self, offers: list[_Offer], taken: _Offer, model: ModelView, profile: Profile) -> str:
+        least = min(offer.worth for offer in offers)
+        wishes = bool(profile.weights or model.scheduling.anti_affinity)
+        most = max(least, ABOUT_THE_SAME * least - 1) if wishes else least
+        if taken.worth > most:
+            return f"{taken.node.name}, at the price of {taken.worth}, and {least} is the least that it costs elsewhere"
+        about = [offer for offer in offers if offer.worth <= most]
+        standings = self.placements.standings_without(model, [(one.node, one.victim) for one in about], profile)
+        best = max(standings, key=lambda name: standings[name])
+        if standings[best] <= standings[taken.node.name]:
+            return ""
+        return (
+            f"{taken.node.name}, where {best} stands before it by the profile {profile.name}, and costs about as much: "
+            f"{standings[best]} to {standings[taken.node.name]}"
+        )
+
+    def _intricate(self, model: ModelView) -> bool:
+        settings, spec = self.court.settings, model.specs[model.declared]
+        name = model.scheduling.placement or settings.placement
+        profile = find_profile(name, settings.placement_profiles)
+        own = profile is None or bool(profile.filters) or any(score not in SCORES for score, _ in profile.weights)
+        return own or spec.pools != 1 or spec.disk > 0 or model.scheduling.everywhere
+
+    def _candidates(self, model: ModelView) -> list[NodeView]:
+        picture = self.court.picture
+        return [node for node in picture.nodes.values() if node.takes_work and picture.candidate(model, node)]
+
+    def _offer(self, event: ev.ReplicaReserved, model: ModelView, node: NodeView) -> _Offer | None:
+        if any(replica.model == model.name for replica in node.replicas.values()):
+            raise _Unsure
+        if self.court.picture.members(model, node, insisting=True):
+            raise _Unsure
+        bound = self.court.settings.evictions_per_node
+        counted = [until for until, whom in node.evictions if until > event.at and whom != event.replica]
+        if (bound and len(counted) >= bound) or not node.slots:
+            return None
+        spec = model.specs[model.declared]
+        found: list[_Offer] = []
+        for replica in list(node.replicas.values()):
+            if self._may_leave(event, model, replica) and could_lie_in(self.placements.free_without(replica), spec):
+                worth = self.uses.worth.get(replica.id)
+                if worth is None:
+                    raise _Unsure
+                found.append(_Offer(node, replica, worth, node.name in self.failed.get(model.name, ())))
+        cheapest = [offer for offer in found if offer.worth == min(one.worth for one in found)]
+        if len({offer.victim.claim for offer in cheapest}) > 1:
+            raise _Unsure
+        return next((one for one in cheapest if one.victim.id in event.victims), cheapest[0]) if cheapest else None
+
+    def _may_leave(self, event: ev.ReplicaReserved, model: ModelView, replica: ReplicaView) -> bool:
+        if replica.phase == "unloading" and replica.beneficiary:
+            if replica.id in event.victims:
+                return True
+            raise _Unsure
+        its = self.court.picture.models.get(replica.model)
+        if replica.phase != "loaded" or replica.locks or (its is not None and its.scheduling.pinned):
+            return False
+        if its is None or its.waiting:
+            raise _Unsure
+        mine, theirs = model.scheduling.priority, its.scheduling.priority
+        if theirs > mine or (
+            theirs == mine and (event.cause.startswith("floor of") or replica.evictable_at > event.at)
+        ):
+            return False
+        group = its.scheduling.anti_affinity
+        if (
+            its.scheduling.min_replicas
+            or its.scheduling.everywhere
+            or (group and group == model.scheduling.anti_affinity)
+        ):
+            raise _Unsure
+        return True
