@@ -54,11 +54,15 @@ class CancelRequest(Command, frozen=True, kw_only=True):
 
 
 class ReportBackendGone(Command, frozen=True, kw_only=True):
-    """The locked replica was UNAVAILABLE or FAILED_PRECONDITION before its first byte: routes the request again."""
+    """The locked replica was UNAVAILABLE or FAILED_PRECONDITION before its first byte: routes the request again.
+
+    ``answered``: somebody there said that the model is not loaded, so that contact with its node is not what lacks.
+    """
 
     request: str
     replica: str
     detail: str = ""
+    answered: bool = False
 
 
 class LoseHolder(Command, frozen=True, kw_only=True):
@@ -128,9 +132,13 @@ class ReportRunning(Command, frozen=True, kw_only=True):
 
 
 class ReportSilence(Command, frozen=True, kw_only=True):
-    """Nothing was heard of the node for ``unreachable_after``."""
+    """Nothing was heard of the node for ``unreachable_after``.
+
+    Or ``call``, the words of a call that failed there, had its worker asked what it runs, and it did not answer.
+    """
 
     node: str
+    call: str = ""
 
 
 class ReportHeard(Command, frozen=True, kw_only=True):

@@ -3,6 +3,10 @@
 While it is suspected no node counts as offline, and a model that has a copy on a silent node neither grows nor evicts
 for another one. It is over when enough of the nodes speak again, or when ``mass_loss_grace`` has passed: then the nodes
 that are still silent go offline one after the other, a reconcile interval apart.
+
+A node whose worker did not answer when a call had failed there is found silent before its time, and others may be so
+too. And when contact is back with the first nodes, the others may follow in a moment. For ``unreachable_after`` a model
+that has a copy on such a node evicts nobody either.
 """
 
 from __future__ import annotations
@@ -12,9 +16,12 @@ from collections.abc import Iterable
 from . import events as ev
 from .entities import Model, Node, NodeStatus
 from .state import State
+from .units import FOREVER, SECOND
 
 FEWEST_NODES = 3
 """In a smaller cluster half of the nodes are one, and that one may well be down."""
+ANSWER_PATIENCE = 2 * SECOND
+"""How long a worker may take to say what it runs once a call has failed on its node; after that it counts as silent."""
 
 
 def suspected(state: State) -> bool:
@@ -41,7 +48,7 @@ def contact_is_back(state: State, names: Iterable[str], now: int) -> list[ev.Eve
     heard = sum(1 for name in names if name in state.silent)
     if not heard or _too_many(state, _recently_silent(state, now) - heard, _in_contact(state)):
         return []
-    return [ev.MassLossOver(at=now, reason="contact is back")]
+    return [ev.MassLossOver(at=now, reason="contact is back", alone_at=alone_at(state, now))]
 
 
 def grace_is_over(state: State, now: int) -> list[ev.Event]:
@@ -66,6 +73,22 @@ def has_silent_copy(state: State, model: Model) -> bool:
 def holds_back(state: State, model: Model) -> bool:
     """Whether the model is not to be moved now: it may be where contact was lost."""
     return suspected(state) and has_silent_copy(state, model)
+
+
+def held_back_until(state: State, model: Model, now: int) -> int:
+    """Until when nobody is to be evicted for the model, which may run where nobody is heard; 0 when it may be moved."""
+    if holds_back(state, model):
+        return FOREVER
+    nodes = (state.nodes[state.replicas[replica].node] for replica in state.by_model.get(model.name, ()))
+    until = max((node.alone_at for node in nodes if node.status is NodeStatus.UNREACHABLE), default=0)
+    return until if until > now else 0
+
+
+def alone_at(state: State, now: int) -> int:
+    """When a node that is silent now is known to be so alone: until then another may be found silent, or be heard."""
+    if not state.settings.mass_loss_share or _in_contact(state) < FEWEST_NODES:
+        return 0
+    return now + state.settings.unreachable_after
 
 
 def _too_many(state: State, silent: int, total: int) -> bool:

@@ -77,10 +77,10 @@ def _review(state: State, command: cmd.Review, now: int) -> Decision:
 
 
 def _backend_gone(state: State, command: cmd.ReportBackendGone, now: int) -> Decision:
-    """First the loss is recorded, then, in the same breath, the request is routed again."""
+    """First what the call says of the replica is recorded; then, in the same breath, the request is routed again."""
     events = requests.backend_gone(state, command, now)
-    lost = any(isinstance(event, ev.ReplicaLost) for event in events)
-    return Decision(events, (command,) if lost else ())
+    recorded = any(isinstance(event, ev.ReplicaLost | ev.CallWentUnanswered) for event in events)
+    return Decision(events, (command,) if recorded else ())
 
 
 def _start_epoch(state: State, command: cmd.StartEpoch, now: int) -> list[ev.Event]:

@@ -95,6 +95,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """The machine's own identity, which outlives a restart of its worker; empty when it names none."""
     silent_since: int = 0
     """When it fell silent; 0 while it is heard."""
+    alone_at: int = 0
+    """Until when it may be one of many that are silent, and nobody is evicted for what it may run; 0 for never."""
     former_boots: tuple[str, ...] = ()
     """The boots before this one, newest last, so that a worker that was replaced is known when it comes back."""
 
@@ -294,7 +296,7 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     ``kind`` is ``load`` (of replica ``on``), ``busy`` (every warm replica is at its limit), ``capacity`` (no room, and
     nothing may be evicted now), ``nodes_down``, ``draining``, ``frozen``, ``contact`` (it may be where
-    contact with many nodes was lost) or ``backoff``. ``until`` is when it looks
+    contact was lost, with many nodes or perhaps with many) or ``backoff``. ``until`` is when it looks
     again by itself; FOREVER when only a change can help.
     """
 

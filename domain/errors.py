@@ -115,12 +115,16 @@ class WorkerUnavailable(Unavailable):
 
 
 class BackendGone(WorkerUnavailable):
-    """Nothing at ``address`` has the model: no process, or another model's. Nothing was served, so ask elsewhere."""
+    """Nothing at ``address`` has the model: no process, or another model's. Nothing was served, so ask elsewhere.
 
-    def __init__(self, address: str, detail: str) -> None:
+    ``answered``: somebody there said so; else nothing was heard from there.
+    """
+
+    def __init__(self, address: str, detail: str, *, answered: bool = False) -> None:
         super().__init__(f"the backend at {address} is gone: {detail}")
         self.address = address
         self.detail = detail
+        self.answered = answered
 
 
 class NoWriter(Unavailable):

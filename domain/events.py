@@ -118,9 +118,15 @@ class NodeReplicaSlotsSet(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeBecameUnreachable(NodeEvent, frozen=True, kw_only=True):
-    """Silent for too long; what it ran is kept in mind until ``offline_at``."""
+    """Silent for too long; what it ran is kept in mind until ``offline_at``.
+
+    With ``call``, the words of a call that failed, its worker was asked and did not answer: it is known to be silent
+    sooner than others are, and until ``alone_at`` it may be one of many.
+    """
 
     offline_at: int
+    call: str = ""
+    alone_at: int = 0
 
 
 class NodeOfflinePostponed(NodeEvent, frozen=True, kw_only=True):
@@ -412,6 +418,15 @@ class ReplicaReleased(ReplicaEvent, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class CallWentUnanswered(ReplicaEvent, frozen=True, kw_only=True):
+    """The request's call failed on a node that is silent: it lets go of the replica, which may well run on, and routes
+    again.
+    """
+
+    request: str
+    detail: str = ""
+
+
 class ReplicaFoundIdle(ReplicaEvent, frozen=True, kw_only=True):
     """Idle for as long as makes a copy surplus, but kept: it is not one too many now. Said once per idle time."""
 
@@ -485,9 +500,13 @@ class MassLossSuspected(Event, frozen=True, kw_only=True):
 
 
 class MassLossOver(Event, frozen=True, kw_only=True):
-    """Contact is back, or the grace has passed: what is still silent is believed to be."""
+    """Contact is back, or the grace has passed: what is still silent is believed to be.
+
+    When contact is back, the others may follow in a moment: until ``alone_at`` nobody is evicted for what they may run.
+    """
 
     reason: str
+    alone_at: int = 0
 
 
 class SettingsChanged(Event, frozen=True, kw_only=True):

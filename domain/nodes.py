@@ -199,11 +199,14 @@ def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.
 
 
 def silence(state: State, command: ReportSilence, now: int) -> list[ev.Event]:
-    """Nothing was heard of it: it takes no new work; what it ran is kept in mind until it counts as offline."""
+    """It is not heard: it takes no new work; what it ran is kept in mind until it counts as offline."""
     node = state.nodes.get(command.node)
     if node is None or node.status not in (NodeStatus.HEALTHY, NodeStatus.DRAINING):
         return []
-    silent = ev.NodeBecameUnreachable(at=now, node=node.name, offline_at=now + state.settings.offline_after)
+    silent = ev.NodeBecameUnreachable(
+        at=now, node=node.name, offline_at=now + state.settings.offline_after, call=command.call,
+        alone_at=contact.alone_at(state, now) if command.call else 0,
+    )  # fmt: skip
     return [silent, *contact.silence_of_many(state, node, now)]
 
 

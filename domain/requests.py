@@ -7,7 +7,7 @@ import msgspec
 from . import affinity, loads, routing, tenants
 from . import events as ev
 from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
-from .entities import Model, Phase, Request, RequestStatus, Wait
+from .entities import Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait
 from .errors import Conflict, InvalidField
 from .explanation import Explanation
 from .fairness import fair_order
@@ -257,17 +257,33 @@ def _left_idle(state: State, released: list[Request], now: int) -> list[ev.Event
 
 
 def backend_gone(state: State, command: ReportBackendGone, now: int) -> list[ev.Event]:
-    """The replica did not answer before its first byte: it is lost, and the request routes again within its budget."""
+    """The replica did not answer before its first byte: it is lost, and the request routes again within its budget.
+
+    On a node that is silent it may run on, and its call says no more than that silence: the replica is kept.
+    """
     request = state.requests.get(command.request)
     if request is None:
         return []
     replica = state.replicas.get(command.replica)
-    if replica is not None and replica.phase is Phase.LOADED:
+    if replica is not None and not command.answered and _says_no_more_than_silence(state, replica):
+        if request.replica == replica.id:
+            return [_unanswered(request, replica, command.detail, now)]
+    elif replica is not None and replica.phase is Phase.LOADED:
         detail = f"its backend is gone: {command.detail}"
         return loads.lose(state, replica, detail, now, gone=False)
     if request.status is RequestStatus.ADRIFT:
         return reroute(state, request, command.detail, now)
     return []
+
+
+def _unanswered(request: Request, replica: Replica, detail: str, now: int) -> ev.CallWentUnanswered:
+    return ev.CallWentUnanswered(
+        at=now, replica=replica.id, model=replica.model, node=replica.node, request=request.id, detail=detail
+    )
+
+
+def _says_no_more_than_silence(state: State, replica: Replica) -> bool:
+    return replica.phase is Phase.LOADED and state.nodes[replica.node].status is NodeStatus.UNREACHABLE
 
 
 def reroute(state: State, request: Request, detail: str, now: int) -> list[ev.Event]:
@@ -352,6 +368,7 @@ def wake(state: State, request: Request, now: int) -> list[ev.Event]:
 
 _INSTANTS = {
     "capacity": "a replica that was kept for min_residency may make room now",
+    "contact": "the node where its model may be is silent alone",
     "backoff": "the pause after its model's failed load is over",
     "busy": "the pause after its model's failed load of one more copy is over",
 }

@@ -184,9 +184,9 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
         if "evictions" in state.frozen:
             why = explain_room(state, model, "evict", "", cure="`interlock thaw evictions`.")
             return Hold(Wait("frozen"), why)
-        if contact.holds_back(state, model):
+        if until := contact.held_back_until(state, model, now):
             cure = "Contact with its node, or the end of mass_loss_grace; `interlock nodes remove` for what is gone."
-            return Hold(Wait("contact"), explain_room(state, model, "evict", "", cure=cure))
+            return Hold(Wait("contact", until=until), explain_room(state, model, "evict", "", cure=cure))
         return Evict(search.best, explain_eviction(state, model, search, search.best, now, strictly=strictly))
     if not placement.ever_fits(state, model):
         return never_fits(state, model)

@@ -24,6 +24,7 @@ from interlock.domain.commands import (
     ReportSilence,
     ReportStaged,
 )
+from interlock.domain.contact import ANSWER_PATIENCE
 from interlock.domain.effects import Effect, InstallBackend, LoadModel, ReplicaEffect, StageModel, UnloadModel
 from interlock.domain.entities import LOADING_PHASES, NodeStatus, Phase
 from interlock.domain.loads import UNLOAD_TRIES, pending_effects
@@ -129,6 +130,8 @@ class VirtualCluster:
         self.misdirected: list[str] = []
         """Orders that a machine has carried out which were meant for another one of its name."""
         self._messages = count(1)
+        self._unsure: dict[str, list[Callable[[], None]]] = {}
+        """Who waits to hear whether a node is there, at whom a call has failed."""
 
     def add(self, spec: NodeSpec) -> VirtualNode:
         """A node of the scenario."""
@@ -372,10 +375,46 @@ class VirtualCluster:
             return
         known = self.writer.engine.state.nodes.get(node.spec.name)
         if known is not None and known.status in (NodeStatus.HEALTHY, NodeStatus.DRAINING):
-            command = ReportSilence(node=node.spec.name)
-            self.writer.submit(Envelope(command_id=f"silence-{next(self._messages)}", command=command))
-            node.in_doubt = True
+            self._report_silence(node)
         self.clock.after(settings.unreachable_after, self._miss, node, term)
+
+    def make_sure(self, node_name: str, call: str, then: Callable[[], None]) -> None:
+        """A call has failed there: ask the worker what it runs, and go on when it has answered, or counts as silent."""
+        node = self.nodes.get(node_name)
+        known = self.writer.engine.state.nodes.get(node_name)
+        if node is None or known is None or known.status not in (NodeStatus.HEALTHY, NodeStatus.DRAINING):
+            then()
+            return
+        waiting = self._unsure.get(node_name)
+        if waiting is not None:
+            waiting.append(then)
+            return
+        waiting = self._unsure[node_name] = [then]
+        asked_at = self.clock.now
+
+        def is_there() -> None:
+            if self._unsure.get(node_name) is waiting:
+                self._go_on(node_name)
+
+        def has_said_nothing() -> None:
+            if self._unsure.get(node_name) is not waiting:
+                return
+            if node.last_heard <= asked_at:
+                self._report_silence(node, call)
+            self._go_on(node_name)
+
+        self.pass_on(node, lambda: self.pass_on(node, is_there))
+        self.clock.after(ANSWER_PATIENCE, has_said_nothing)
+
+    def _go_on(self, node_name: str) -> None:
+        for then in self._unsure.pop(node_name):
+            then()
+
+    def _report_silence(self, node: VirtualNode, call: str = "") -> None:
+        command = ReportSilence(node=node.spec.name, call=call)
+        self.writer.submit(Envelope(command_id=f"silence-{next(self._messages)}", command=command))
+        node.in_doubt = True
+        self.watch(node)
 
     def _probe(self, node: VirtualNode) -> None:
         """Probe the node's replicas while probes time out. No answer is no news: the worker is asked what it runs."""

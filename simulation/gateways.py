@@ -175,16 +175,29 @@ class Gateways:
         call.replica, call.node = lock.replica, lock.node
         problem = self.cluster.call(lock.node, lock.address, lock.model)
         if problem:
-            call.tries += 1
-            command = ReportBackendGone(request=call.id, replica=lock.replica, detail=problem)
-            envelope = Envelope(command_id=f"{call.id}.gone{call.tries}", command=command, request_id=call.id)
-            self.writer.submit(envelope, lambda reply: self._reply(call, reply))
+            self._find_gone(call, lock, problem)
             return
         self._check_who_answers(call, lock)
         call.waits = False
         self.tally.waits.append(self.clock.now - call.arrival)
         call.boot = self.cluster.nodes[lock.node].worker.boot
         self.clock.after(self._length(call, lock), self._done, call)
+
+    def _find_gone(self, call: Call, lock: Locked, problem: str) -> None:
+        """Nobody serves the call there. When nobody said so, the node's worker is asked before the call is believed."""
+        call.tries += 1
+        tries, answered = call.tries, world.answered(problem)
+        command = ReportBackendGone(request=call.id, replica=lock.replica, detail=problem, answered=answered)
+        envelope = Envelope(command_id=f"{call.id}.gone{tries}", command=command, request_id=call.id)
+
+        def report() -> None:
+            if call.tries == tries and call.id in self.live:
+                self.writer.submit(envelope, lambda reply: self._reply(call, reply))
+
+        if answered:
+            report()
+        else:
+            self.cluster.make_sure(lock.node, problem, report)
 
     def _length(self, call: Call, lock: Locked) -> int:
         """How long serving the request takes: computing what the replica has not cached of its prompt comes first."""

@@ -111,7 +111,7 @@ class Story:
             self.locks[event.request] = event.replica
             self._count_locks(at, event.replica)
             self._leave(at, event.request)
-        elif isinstance(event, ev.ReplicaReleased):
+        elif isinstance(event, ev.ReplicaReleased | ev.CallWentUnanswered):
             self.locks.pop(event.request, None)
             self._count_locks(at, event.replica)
         elif isinstance(event, ev.RequestQueued):

@@ -45,6 +45,7 @@ from interlock.domain.memory import share_of
 from interlock.domain.units import format_size
 
 FIRST_PORT = 50_000
+_NOT_LOADED = "FAILED_PRECONDITION"
 
 
 class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,7 +336,12 @@ def call(worker: Worker, address: str, model: str) -> str:
         return f"UNAVAILABLE: nothing listens at {address}"
     if process.model == model and process.loaded:
         return ""
-    return f"FAILED_PRECONDITION: {model} is not loaded at {address}"
+    return f"{_NOT_LOADED}: {model} is not loaded at {address}"
+
+
+def answered(problem: str) -> bool:
+    """Whether the error of a call is somebody's answer, and not nobody's."""
+    return problem.startswith(_NOT_LOADED)
 
 
 def listening_at(worker: Worker, address: str) -> Process | None:

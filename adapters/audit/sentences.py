@@ -19,7 +19,7 @@ _WAITS = {
     "draining": "because the nodes that it may use are being drained",
     "frozen": "because evictions are frozen",
     "turn": "for its turn, behind who came before it",
-    "contact": "because its copy may be where contact with many nodes was lost, and nobody is evicted for another one",
+    "contact": "because its copy may be running where contact was lost, and nobody is evicted for another one yet",
     "backoff": "because its last load failed and the next try is due later",
 }
 _LACKS = {
@@ -105,7 +105,9 @@ def _slots(e: ev.NodeReplicaSlotsSet) -> str:
 
 
 def _unreachable(e: ev.NodeBecameUnreachable) -> str:
-    return f"Node {e.node} fell silent; what it runs counts as lost at {clock(e.offline_at)} unless it speaks before."
+    how = f": a call failed there ({e.call}), and its worker, when it was asked, did not answer" if e.call else ""
+    until = f"what it runs counts as lost at {clock(e.offline_at)} unless it speaks before"
+    return f"Node {e.node} fell silent{how}; {until}."
 
 
 def _postponed(e: ev.NodeOfflinePostponed) -> str:
@@ -229,6 +231,14 @@ def _released(e: ev.ReplicaReleased) -> str:
     return f"Request {e.request} let go of {e.replica}: {e.outcome}{detail}."
 
 
+def _unanswered(e: ev.CallWentUnanswered) -> str:
+    detail = f" ({e.detail})" if e.detail else ""
+    return (
+        f"Request {e.request} called {e.replica} of {e.model} in vain{detail}: node {e.node} is silent, so the copy is "
+        f"kept, and the request is routed again."
+    )
+
+
 def _evicted(e: ev.ReplicaEvicted) -> str:
     beneficiary = f"{e.beneficiary_model} ({e.beneficiary})"
     return f"{e.replica} of {e.model} on node {e.node} was evicted to make room for {beneficiary}."
@@ -311,6 +321,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.ReplicaLoadFailed: _load_failed,
     ev.ReplicaLocked: _locked,
     ev.ReplicaReleased: _released,
+    ev.CallWentUnanswered: _unanswered,
     ev.ReplicaFoundIdle: lambda e: f"{e.replica} of {e.model} on node {e.node} has long been idle, and is kept.",
     ev.ReplicaEvicted: _evicted,
     ev.HoldReleased: lambda e: f"What was held free for {e.replica} is held no longer: {e.reason}.",

@@ -420,11 +420,14 @@ def _request_story(own: list[_Link]) -> str:
     lock = locked[-1]
     waited = lock.at - lock.arrival
     how = f"after waiting {tell_duration(waited)}" if waited else "at once"
-    tries = f", its {len(locked)} replicas one after the other" if len(locked) > 1 else ""
+    replicas = len({event.replica for event in locked})
+    tries = f", its {replicas} replicas one after the other" if replicas > 1 else ""
+    silent = dict.fromkeys(event.node for event in events if isinstance(event, ev.CallWentUnanswered))
+    vain = f", after calls in vain on {', '.join(silent)}, silent then" if silent else ""
     end = f"ended after {tell_duration(released[-1].at - lock.at)}: {released[-1].outcome}" if released else "runs"
     cause = f" ({lock.cause})" if lock.cause else ""
     why = _of_its_prompt(lock)
-    return f"Request {lock.request} got {lock.replica} on node {lock.node} {how}{cause}{why}{tries}, and {end}."
+    return f"Request {lock.request} got {lock.replica} on node {lock.node} {how}{cause}{why}{tries}{vain}, and {end}."
 
 
 def _of_its_prompt(lock: ev.ReplicaLocked) -> str:

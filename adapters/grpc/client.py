@@ -186,7 +186,7 @@ def _translated(address: str, error: grpc.aio.AioRpcError, *, begun: bool) -> In
     """Our error for gRPC's. ``begun``: the caller has had a part of the answer, so it must not be asked again."""
     words = error.details() or error.code().name.lower().replace("_", " ")
     if error.code() in _GONE and not begun:
-        return BackendGone(address, words)
+        return BackendGone(address, words, answered=error.code() is grpc.StatusCode.FAILED_PRECONDITION)
     if error.code() in _DECLINED:
         return BackendDeclined(words, unsupported=error.code() is grpc.StatusCode.UNIMPLEMENTED)
     if error.code() is grpc.StatusCode.ABORTED:

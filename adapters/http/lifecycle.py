@@ -219,7 +219,9 @@ class Claim:
         """Give back a lock whose backend is gone, and wait for the next one; raises as entering does."""
         lost = self.lock
         self._claims.metrics.reroutes.add()
-        await self._obtain(ReportBackendGone(request=self.ids.request, replica=lost.replica, detail=gone.detail))
+        request, replica = self.ids.request, lost.replica
+        report = ReportBackendGone(request=request, replica=replica, detail=gone.detail, answered=gone.answered)
+        await self._obtain(report)
 
     async def run(self, call: Callable[[Locked], Awaitable[_T]]) -> _T:
         """``call`` with the lock, and again with the next one as long as the backend turns out to be gone."""

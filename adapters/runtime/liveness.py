@@ -11,12 +11,14 @@ from interlock.domain.commands import (
     Command,
     Envelope,
     RegisterNode,
+    ReportBackendGone,
     ReportCapacity,
     ReportHeard,
     ReportRunning,
     ReportSilence,
     WorkerLeft,
 )
+from interlock.domain.contact import ANSWER_PATIENCE
 from interlock.domain.entities import Node, NodeStatus
 from interlock.domain.errors import InterlockError, Unavailable
 from interlock.domain.ports import WorkerPort
@@ -55,6 +57,7 @@ class Liveness:
         self._wall: dict[str, int] = {}
         self._answered: set[str] = set()
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._making_sure: dict[str, asyncio.Task[None]] = {}
         self._asked_at = now
         self._swept_at = now
         self.registered = registered if registered is not None else set()
@@ -154,6 +157,36 @@ class Liveness:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_AGAIN_S)
 
+    async def make_sure(self, command: ReportBackendGone) -> None:
+        """Before a failed call is believed: see whether the replica's node is there, and not only the replica gone.
+
+        Its worker is asked what it runs; when it says nothing, the node's silence is reported first, and the core reads
+        the call in its light. A worker that has never answered in this term is not asked: it may not know the question.
+        """
+        state = self._state()
+        replica = state.replicas.get(command.replica)
+        node = state.nodes.get(replica.node) if replica is not None else None
+        if command.answered or node is None or node.status not in _AT_WORK or node.name not in self._answered:
+            return
+        task = self._making_sure.get(node.name)
+        if task is None:
+            task = asyncio.create_task(self._make_sure(node, command.detail), name=f"is {node.name} there")
+            self._making_sure[node.name] = task
+            task.add_done_callback(lambda done: self._making_sure.pop(node.name, None))
+        await asyncio.wait((task,))  # one question for all that wait for it, whoever of them gives up
+
+    async def _make_sure(self, node: Node, call: str) -> None:
+        asked_at = self._clock.monotonic()
+        try:
+            await asyncio.wait_for(self._workers.running(node.name), ANSWER_PATIENCE / SECOND)
+        except (Unavailable, TimeoutError) as error:
+            if self._heard_at.get(node.name, 0.0) > asked_at:
+                return  # it spoke of itself meanwhile
+            log.warning("%s counts as silent: a call failed there (%s), and its worker: %s", node.name, call, error)
+            self._report(ReportSilence(node=node.name, call=call), node.name)
+        except InterlockError as error:
+            log.warning("%s did not say what it runs: %s", node.name, error)
+
     def sweep(self) -> None:
         """To be called about once a second: who has been silent for too long, and is it time to ask everybody?
 
@@ -180,7 +213,7 @@ class Liveness:
 
     async def close(self) -> None:
         """Ask no more."""
-        tasks = list(self._asking.values())
+        tasks = [*self._asking.values(), *self._making_sure.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

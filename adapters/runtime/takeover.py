@@ -156,6 +156,8 @@ class Seat:
             return reply
         try:
             async with asyncio.timeout(_SEND_LIMIT_S):
+                if isinstance(envelope.command, ReportBackendGone):
+                    await term.liveness.make_sure(envelope.command)
                 return await term.writer.send(envelope)
         except TimeoutError:
             raise NoWriter(f"the writer did not answer within {_SEND_LIMIT_S:.0f} s.") from None
@@ -165,6 +167,8 @@ class Seat:
         term = self._heeded(envelope)
         if term is None:
             return await self._forwarded().acquire(envelope)
+        if isinstance(envelope.command, ReportBackendGone):
+            await term.liveness.make_sure(envelope.command)
         reply = await term.writer.acquire(envelope)
         if isinstance(reply, Done | Waiting):
             return Rejected(code="backend_failed", message="The request was ended while its backend was gone.")

@@ -43,6 +43,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     port_hold_s: float = 60.0
     start_timeout_s: float = 60.0
     stop_grace_s: float = 5.0
+    hang_limit_s: float = 600.0
 
     def __repr__(self) -> str:
         return f"WorkerConfig(name={self.name!r}, url={self.url!r}, data={str(self.data)!r})"
@@ -81,6 +82,7 @@ def parse(arguments: list[str] | None = None) -> WorkerConfig:
         port_hold_s=_seconds(given.port_hold, "--port-hold"),
         start_timeout_s=_seconds(given.start_timeout, "--start-timeout"),
         stop_grace_s=_seconds(given.stop_grace, "--stop-grace"),
+        hang_limit_s=_seconds(given.hang_limit, "--hang-limit"),
     )
 
 
@@ -118,6 +120,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--port-hold", default=setting("PORT_HOLD", "60s"), help="how long a used port is not used again")
     made.add_argument("--start-timeout", default=setting("START_TIMEOUT", "60s"), help="for a backend to listen")
     made.add_argument("--stop-grace", default=setting("STOP_GRACE", "5s"), help="from asking a process to killing it")
+    made.add_argument(
+        "--hang-limit", default=setting("HANG_LIMIT", "10m"),
+        help="a backend that answers nothing and does nothing for so long is killed (forever: never)",
+    )  # fmt: skip
     return made
 
 

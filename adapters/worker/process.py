@@ -60,6 +60,7 @@ class BackendProcess:
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._why = ""
 
     @property
     def pid(self) -> int:
@@ -107,6 +108,11 @@ class BackendProcess:
         if self.alive:
             self._kill_group()
         await self.ended
+
+    def kill(self, why: str) -> None:
+        """Kill it as if it had ended by itself; ``why`` is told with how it ended."""
+        self._why = f"{why}; "
+        self._kill_group()
 
     def last_words(self) -> str:
         """The last line that it wrote, for people."""
@@ -168,7 +174,7 @@ class BackendProcess:
     async def _await_end(self, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        self.ended.set_result(f"{how}; {self.last_words()}")
+        self.ended.set_result(f"{self._why}{how}; {self.last_words()}")
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

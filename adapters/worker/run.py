@@ -61,6 +61,7 @@ class _Worker:
             advertise=config.reached_at,
             start_timeout_s=config.start_timeout_s,
             stop_grace_s=config.stop_grace_s,
+            hang_limit_s=config.hang_limit_s,
             tell=lambda progress: self._link.tell(progress) if self._link else None,
             on_death=self._on_death,
             devices=lambda pools: meter.devices(pools),

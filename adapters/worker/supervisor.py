@@ -24,7 +24,7 @@ from interlock.adapters.nats import messages as wire
 from interlock.domain.commands import Running
 from interlock.domain.errors import BackendFailed, Conflict, Fenced, Unavailable
 
-from . import staging
+from . import hangs, staging
 from .ports import Ports
 from .process import BackendProcess, PortTaken, StartFailed, Wanted
 
@@ -35,6 +35,7 @@ _KEPT_GONE = 16384
 _KEPT_LOGS = 20
 _PORT_TRIES = 5
 _FREE_TIMEOUT_S = 2.0
+_HEALTH_TIMEOUT_S = 2.0
 _TELL_EVERY_S = 0.25
 
 Answer = TypeVar("Answer", bound=wire.Answer)
@@ -59,6 +60,7 @@ class Supervisor:
         advertise: str = "",
         start_timeout_s: float = 60.0,
         stop_grace_s: float = 5.0,
+        hang_limit_s: float = 600.0,
         tell: Told | None = None,
         on_death: OnDeath | None = None,
         devices: Devices | None = None,
@@ -72,6 +74,7 @@ class Supervisor:
         self._advertise = advertise or host
         self._start_timeout_s = start_timeout_s
         self._stop_grace_s = stop_grace_s
+        self._hang_limit_s = hang_limit_s
         self._tell = tell or (lambda progress: None)
         self._on_death = on_death
         self._devices = devices or (lambda pools: ())
@@ -304,13 +307,35 @@ class Supervisor:
         )
 
     async def _await_death(self, process: BackendProcess) -> None:
+        hang = asyncio.create_task(self._end_if_it_hangs(process), name=f"does {process.id} hang")
         await process.ended
+        hang.cancel()
         by_itself = not process.stopping
         self._let_go(process)
         if by_itself and not self._closing:
             log.warning("process %s (%s) has ended: %s", process.id, process.wanted.key, process.ended.result())
             if self._on_death is not None:
                 await self._on_death(process)
+
+    async def _end_if_it_hangs(self, process: BackendProcess) -> None:
+        """Kill it once it hangs: the control plane hears of its death, and loads another one where it is wanted."""
+        # Where it listens, not where others reach it: that may be no address of this machine.
+        host = f"[{self._host}]" if ":" in self._host else self._host
+
+        async def answers(timeout_s: float) -> bool:
+            try:
+                async with asyncio.timeout(min(_HEALTH_TIMEOUT_S, timeout_s)):
+                    await self._client.health(f"{host}:{process.port}", timeout_s=2 * _HEALTH_TIMEOUT_S)
+            except (TimeoutError, Unavailable):
+                return False
+            except BackendFailed:
+                pass  # a no is an answer, too
+            return True
+
+        await hangs.await_hang(answers, lambda: hangs.deeds_of(process.pid), self._hang_limit_s)
+        why = f"it hung: for {self._hang_limit_s:g} s it answered no health call, computed nothing and moved no byte"
+        log.error("process %s (%s): %s", process.id, process.wanted.key, why)
+        process.kill(why)
 
     def _let_go(self, process: BackendProcess) -> None:
         """The process has ended: forget it. The log of one that ended by itself stays a while."""

@@ -107,7 +107,8 @@ def _node_replica_slots_set(state: State, event: ev.NodeReplicaSlotsSet) -> None
 @applies(ev.NodeBecameUnreachable)
 def _node_became_unreachable(state: State, event: ev.NodeBecameUnreachable) -> None:
     node = state.nodes[event.node]
-    put_node(state, replace(node, status=NodeStatus.UNREACHABLE, offline_at=event.offline_at, silent_since=event.at))
+    silent = replace(node, status=NodeStatus.UNREACHABLE, offline_at=event.offline_at, silent_since=event.at)
+    put_node(state, replace(silent, alone_at=event.alone_at))
     state.set_timer(event.offline_at, "offline", node.name)
 
 
@@ -121,7 +122,8 @@ def _node_offline_postponed(state: State, event: ev.NodeOfflinePostponed) -> Non
 @applies(ev.NodeRecovered)
 def _node_recovered(state: State, event: ev.NodeRecovered) -> None:
     node = state.nodes[event.node]
-    put_node(state, replace(node, status=_status(node.approved, node.drained), offline_at=FOREVER, silent_since=0))
+    status = _status(node.approved, node.drained)
+    put_node(state, replace(node, status=status, offline_at=FOREVER, silent_since=0, alone_at=0))
 
 
 @applies(ev.NodeDrainStarted)
@@ -152,7 +154,8 @@ def _node_resumed(state: State, event: ev.NodeResumed) -> None:
 
 @applies(ev.NodeWentOffline)
 def _node_went_offline(state: State, event: ev.NodeWentOffline) -> None:
-    put_node(state, replace(state.nodes[event.node], status=NodeStatus.OFFLINE, offline_at=FOREVER, silent_since=0))
+    node = state.nodes[event.node]
+    put_node(state, replace(node, status=NodeStatus.OFFLINE, offline_at=FOREVER, silent_since=0, alone_at=0))
 
 
 @applies(ev.NodeRemoved)

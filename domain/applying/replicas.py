@@ -193,13 +193,24 @@ def _used(state: State, replica: Replica) -> None:
 def _replica_released(state: State, event: ev.ReplicaReleased) -> None:
     request = state.requests[event.request]
     end_request(state, request)
-    if request.status is not RequestStatus.LOCKED:
-        return
+    if request.status is RequestStatus.LOCKED:
+        _unlock(state, request, event.at)
+
+
+@applies(ev.CallWentUnanswered)
+def _call_went_unanswered(state: State, event: ev.CallWentUnanswered) -> None:
+    request = state.requests[event.request]
+    put_request(state, replace(request, status=RequestStatus.ADRIFT, replica=""))
+    _unlock(state, request, event.at)
+
+
+def _unlock(state: State, request: Request, now: int) -> None:
+    """Take the request's lock from its replica."""
     held = state.locks[request.replica]
-    del held[event.request]
+    del held[request.id]
     if not held:
         del state.locks[request.replica]
-    _used(state, replace(state.replicas[request.replica], used_at=event.at))
+    _used(state, replace(state.replicas[request.replica], used_at=now))
     if not held:
         arm_idle(state, state.replicas[request.replica])
 

@@ -32,6 +32,8 @@ def _mass_loss_suspected(state: State, event: ev.MassLossSuspected) -> None:
 @applies(ev.MassLossOver)
 def _mass_loss_over(state: State, event: ev.MassLossOver) -> None:
     state.mass_loss_until = 0
+    for name in state.silent if event.alone_at else ():
+        state.nodes[name] = replace(state.nodes[name], alone_at=event.alone_at)
 
 
 @applies(ev.SettingsChanged)

@@ -424,6 +424,15 @@ class Invariants:
         self.touched[event.model] = None
         self._end(event.request, event.model)
 
+    def on_CallWentUnanswered(self, event: ev.CallWentUnanswered) -> None:
+        replica = self.picture.replicas.get(event.replica)
+        if self.picture.locked.pop(event.request, None) != event.replica or replica is None:
+            self.breach("S", f"{event.request} lets go of {event.replica} and does not hold it", event.replica)
+            return
+        replica.used_at = event.at
+        del replica.locks[event.request]
+        self._changed(event.model)
+
     # --- replicas ---------------------------------------------------------------------------------------------------
 
     def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:

@@ -10,7 +10,13 @@ from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, SECOND, format_size
 
 from .court import Court
+from .picture import ModelView
 
+FEWEST_NODES = 3
+"""In a smaller cluster half of the nodes are one, and that one may well be down."""
+CONTACT_IS_BACK = "contact is back"
+BY_A_CALL = "its backend is gone: UNAVAILABLE"
+"""How the reason begins for which a replica is lost because nobody answered a call."""
 WITH_ITS_NODE = ("its node", "its worker", "another machine")
 """How the reasons begin for which a replica is lost with all else on its node, whatever runs there."""
 
@@ -46,6 +52,8 @@ class NodeRules:
         self._registration: RegisterNode | None = None
         self.foreign: dict[str, list[int]] = {}
         """By node, what others use at least, as it was last reported."""
+        self.in_doubt: dict[str, int] = {}
+        """Silent nodes that may be some of many: when they were found so by a failed call, or contact came back."""
         self.operations: dict[str, Operation] = {}
         """By replica, while it loads."""
         self.given_up: dict[str, None] = {}
@@ -97,6 +105,9 @@ class NodeRules:
 
     def on_NodeBecameUnreachable(self, event: ev.NodeBecameUnreachable) -> None:
         self.at_work[event.node] = False
+        self.in_doubt.pop(event.node, None)
+        if event.call:
+            self.in_doubt[event.node] = event.at
         if not self.disbelieved_until and self._many_are_silent(event.at):
             settings = self.court.settings
             self.disbelieved_until = event.at + max(settings.mass_loss_grace, settings.offline_after)
@@ -130,12 +141,15 @@ class NodeRules:
         lately = self.court.settings.offline_after
         silent = sum(1 for node in nodes if node.status == "silent" and node.silent_since + lately > at)
         share = self.court.settings.mass_loss_share
-        return share > 0 and len(nodes) >= 3 and 100 * silent >= share * len(nodes)
+        return share > 0 and len(nodes) >= FEWEST_NODES and 100 * silent >= share * len(nodes)
 
     def on_MassLossOver(self, event: ev.MassLossOver) -> None:
         if event.at < self.disbelieved_until and self._many_are_silent(event.at):
             self.court.breach("S", "the silence of many nodes at once is believed before its grace is over", "contact")
         self.disbelieved_until = 0
+        if event.reason == CONTACT_IS_BACK:
+            silent = [node.name for node in self.court.picture.nodes.values() if node.status == "silent"]
+            self.in_doubt.update(dict.fromkeys(silent, event.at))
 
     # --- moving while contact is lost -------------------------------------------------------------------------------
 
@@ -146,7 +160,10 @@ class NodeRules:
         """
         self._promise(event)
         model = self.court.picture.models.get(event.model)
-        if model is None or event.at >= self.disbelieved_until:
+        if model is None:
+            return
+        if event.at >= self.disbelieved_until:
+            self._moved_before_it_is_known(event, model)
             return
         unheard = any(self._is_silent(replica.node) for replica in model.replicas.values())
         picture = self.court.picture
@@ -155,6 +172,21 @@ class NodeRules:
         if unheard and (event.victims or (grows and event.revision == model.serving)):
             text = f"{event.model} is moved to {event.node} while its copies may be where contact is lost"
             self.court.breach("S", text, event.replica)
+
+    def _moved_before_it_is_known(self, event: ev.ReplicaReserved, model: ModelView) -> None:
+        """A node that a call has found silent before its time may be one of many, and one that was may be heard next.
+
+        It is known once a node that fell silent in the same moment would have been missed, or has not come back either.
+        """
+        settings = self.court.settings
+        known = [node for node in self.court.picture.nodes.values() if node.approved and node.status != "offline"]
+        if not (event.victims and settings.mass_loss_share and len(known) >= FEWEST_NODES):
+            return
+        for replica in model.replicas.values():
+            found_at = self.in_doubt.get(replica.node) if self._is_silent(replica.node) else None
+            if found_at is not None and event.at < found_at + settings.unreachable_after:
+                text = f"{event.model} evicts on {event.node}, and {replica.node}, where it may run, may be one of many"
+                self.court.breach("S", f"{text} that are silent: nobody knows yet", event.replica)
 
     def _is_silent(self, name: str) -> bool:
         node = self.court.picture.nodes.get(name)
@@ -167,7 +199,7 @@ class NodeRules:
         self.drain_by.pop(event.node, None)
 
     def on_NodeRemoved(self, event: ev.NodeRemoved) -> None:
-        for memory in (self.drain_by, self.at_work, self.boots):
+        for memory in (self.drain_by, self.at_work, self.boots, self.in_doubt):
             memory.pop(event.node, None)
 
     def on_NodeDrainEnforced(self, event: ev.NodeDrainEnforced) -> None:
@@ -222,6 +254,9 @@ class NodeRules:
 
     def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
         self.operations.pop(event.replica, None)
+        if event.reason.startswith(BY_A_CALL) and self._is_silent(event.node):
+            text = f"{event.replica} is given up for a call that failed, and its node is silent: it may well run there"
+            self.court.breach("S", text, event.replica)
         if event.gone and not event.reason.startswith(WITH_ITS_NODE) and self.court.is_running(event.replica):
             text = f"{event.replica} counts as dead while its process runs: nobody asked its worker"
             self.court.breach("S", text, event.replica)

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import contact, loads, nodes, patience
+from interlock.domain import contact, loads, nodes, patience, requests
 from interlock.domain import events as ev
 from interlock.domain.commands import ReportReplicaDied
 from interlock.domain.entities import Phase
@@ -103,11 +103,40 @@ def mass_loss_believed(patches: Patches) -> None:
     patches.swap(contact._too_many, lambda at, silent, total: False)
 
 
+def moved_in_the_dark(patches: Patches) -> None:
+    """While contact with many nodes is lost, a model whose copies may be there evicts others, and grows."""
+    patches.swap(contact.holds_back, lambda at, model: False)
+
+
+def call_believed(patches: Patches) -> None:
+    """A call that nobody answers means that the replica is gone, also on a node that is silent."""
+    patches.swap(requests._says_no_more_than_silence, lambda at, replica: False)
+
+
+def silent_alone(patches: Patches) -> None:
+    """A node that a failed call finds silent is silent alone, and one that is not heard as soon as the first others."""
+    patches.swap(contact.alone_at, lambda at, now: 0)
+
+
+def back_with_the_first(patches: Patches) -> None:
+    """Contact is back with the first of many nodes, and at once the others, which follow in a moment, are moved."""
+    contact_is_back = contact.contact_is_back
+
+    def and_no_more_doubt(at: Any, names: Any, now: int) -> Any:
+        return [replace(event, alone_at=0) for event in contact_is_back(at, names, now)]
+
+    patches.swap(contact_is_back, and_no_more_doubt)
+
+
 ROWS: tuple[Row, ...] = (
     (drain_deadline_ignored, "S", "drain-with-deadline", True),
     (name_stolen, "S", "two-machines-one-name", True),
     (orders_for_any_boot, "S", "name-taken-while-silent", True),
     (mass_loss_believed, "S", "half-the-cluster-silent", True),
+    (moved_in_the_dark, "S", "nothing-moves-in-the-dark", True),
+    (call_believed, "S", "cut-off-under-traffic", True),
+    (back_with_the_first, "S", "nothing-moves-in-the-dark", True),
+    (silent_alone, "S", "cut-off-under-traffic", True),
     (all_gone_at_once, "S", "half-the-cluster-gone", True),
     (recovery_reloads, "S", "adopted-after-partition", True),
     (probe_believed, "S", "busy-is-not-dead", False),

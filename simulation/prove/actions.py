@@ -39,6 +39,9 @@ from .situation import Situation
 Key = tuple[str | int, ...]
 BUSY_FOREVER = "always-"
 """Requests that hold a lock from the beginning and never release it have ids that begin so."""
+NO_ANSWER = "UNAVAILABLE"
+"""What a call says where nobody answers."""
+_AT_WORK = (NodeStatus.HEALTHY, NodeStatus.DRAINING)
 
 
 class Action(msgspec.Struct, frozen=True, gc=False):
@@ -100,9 +103,11 @@ def _of_locked(situation: Situation, request: Request, place: int) -> Iterator[A
     if replica is None:  # only a defect, or a mutant, gets here
         return
     worker = situation.workers.get(replica.node)
-    serves = worker is not None and worker.hears and worker.process_of(replica.id) is not None
-    if not serves:
-        yield Action(("gone", place), (request.id, replica.id))
+    if worker is not None and worker.hears and worker.process_of(replica.id) is not None:
+        return
+    yield Action(("gone", place), (request.id, replica.id))
+    if worker is not None and not worker.hears and situation.state.nodes[replica.node].status in _AT_WORK:
+        yield Action(("in-vain", place), (request.id, replica.id))
 
 
 # --- what workers do ------------------------------------------------------------------------------------------------
@@ -155,7 +160,7 @@ def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Act
         if node is not None and (_has_news(state, name, worker) or (worker.processes and scope.amount("partitions"))):
             yield Action(("tell", name), name)
         return
-    if node is not None and node.status in (NodeStatus.HEALTHY, NodeStatus.DRAINING):
+    if node is not None and node.status in _AT_WORK:
         yield Action(("silence", name), name)
     if worker.up:
         yield Action(("heal", name), name)
@@ -226,6 +231,8 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
         node = state.nodes[name]
         if now < node.offline_at < FOREVER and not _after_the_grace(state, node):
             found.setdefault(node.offline_at, (("timer", "offline", name), ""))
+        if node.alone_at > now:
+            found.setdefault(node.alone_at, (("pass", "alone", name), ""))
         if now < node.drain_by < FOREVER:
             found.setdefault(node.drain_by, (("timer", "drain", name), ""))
     if now < state.mass_loss_until:
@@ -290,6 +297,8 @@ def bring(state: State, instant: int, now: int) -> None:
         if node.offline_at == instant:
             _bring_silence(state, name, now)
             node = state.nodes[name] = replace(state.nodes[name], offline_at=now)
+        if node.alone_at == instant:
+            node = state.nodes[name] = replace(node, alone_at=now)
         if node.drain_by == instant:
             state.nodes[name] = replace(node, drain_by=now)
     if state.mass_loss_until == instant:
@@ -377,7 +386,16 @@ def _release(after: Situation, about: Any) -> None:
 
 
 def _gone(after: Situation, about: Any) -> None:
-    after.handle(ReportBackendGone(request=about[0], replica=about[1], detail="UNAVAILABLE"))
+    after.handle(ReportBackendGone(request=about[0], replica=about[1], detail=NO_ANSWER))
+
+
+def _in_vain(after: Situation, about: Any) -> None:
+    """The node's worker is asked, and does not answer either. ``gone`` is a call that is believed without that.
+
+    So it is while the worker has not said yet what it runs, and when it was cut off right after its answer.
+    """
+    after.handle(ReportSilence(node=after.state.replicas[about[1]].node, call=NO_ANSWER))
+    _gone(after, about)
 
 
 def _lose_holder(after: Situation, about: Any) -> None:
@@ -491,7 +509,7 @@ def _takeover(after: Situation, about: Any) -> None:
 
 
 _CARRIED_OUT: dict[str, Callable[[Situation, Any], None]] = {
-    "arrive": _arrive, "release": _release, "gone": _gone, "report": _gone,
+    "arrive": _arrive, "release": _release, "gone": _gone, "in-vain": _in_vain, "report": _gone,
     "lose-holder": _lose_holder, "answer": _answer, "fail": _answer, "delay": _delay, "repeat": _repeat, "mail": _mail,
     "crash": _crash, "start": _start, "cut": _cut, "heal": _heal, "silence": _silence, "tell": _tell, "kill": _kill,
     "rival": _rival, "again": _again,

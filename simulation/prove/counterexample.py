@@ -206,6 +206,7 @@ def instants_of(situation: Situation) -> dict[Holder, int]:
     for node in state.nodes.values():
         found["offline", node.name] = node.offline_at
         found["drain", node.name] = node.drain_by
+        found["alone", node.name] = node.alone_at
         counted = [until for until in state.evictions.get(node.name, ()) if until > now]
         found["window", node.name] = min(counted, default=FOREVER)
     return {holder: instant for holder, instant in found.items() if now < instant < FOREVER}

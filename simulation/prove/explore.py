@@ -366,7 +366,7 @@ class Exploration:
 
 _PLAIN = Label()
 _DECIDES = (ev.RequestQueued, ev.ReplicaLocked)
-_WORLDLY = frozenset({"tell", "heal", "start", "silence", "mail", "timer", "fail", "answer", "repeat"})
+_WORLDLY = frozenset({"tell", "heal", "start", "silence", "in-vain", "mail", "timer", "fail", "answer", "repeat"})
 """Kinds of action after which the log is held against what runs."""
 EFFECTS: dict[type[ev.Event], str] = {
     ev.BackendInstallRequested: "backend.install",

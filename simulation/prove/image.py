@@ -59,7 +59,7 @@ REQUEST_LEFT_OUT = {
 }  # fmt: skip
 NODE_LEFT_OUT = {
     "address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant",
-    "drain_by": "an instant",
+    "drain_by": "an instant", "alone_at": "an instant",
     "silent_since": "kept as the order, and as whether it is as long ago as offline_after",
     "former_boots": "kept as whether the rival's is among them",
 }  # fmt: skip
@@ -111,7 +111,10 @@ class Vocabulary:
         if known is None:
             if len(self._nodes) > _ENTITIES_CACHED:
                 self._nodes.clear()
-            plain = replace(node, offline_at=0, drain_by=0, boot="", former_boots=(), silent_since=0, address="")
+            plain = replace(
+                node, offline_at=0, drain_by=0, boot="", former_boots=(), silent_since=0, address="",
+                alone_at=0,
+            )  # fmt: skip
             known = self._nodes[id(node)] = (node, self.number(_encode_sorted(plain)))
         return known[1]
 
@@ -376,6 +379,7 @@ def _add_rest(row: list[int], state: State, words: Vocabulary, instants: _Instan
         for name in state.silent:  # in the order in which they fell silent, in which they are silent for long
             recent = state.nodes[name].silent_since + state.settings.offline_after > instants.now
             row.append(words.number(("silent", name, recent)))
+            row.append(instants.of(state.nodes[name].alone_at))
     if state.mass_loss_until:
         row += (-3, instants.of(state.mass_loss_until), state.mass_loss_turns)
     row.append(words.of_settings(state.settings))

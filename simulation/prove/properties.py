@@ -390,6 +390,7 @@ _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.NodeWentOffline: silences.gone,
     ev.NodeOfflinePostponed: silences.postponed,
     ev.MassLossOver: silences.over,
+    ev.ReplicaLost: silences.given_up,
 }
 
 

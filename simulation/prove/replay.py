@@ -48,7 +48,7 @@ from interlock.simulation.prologue import BACKGROUND, Prologue
 from interlock.simulation.reading.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario
 from interlock.simulation.writer import Sent, Writer
 
-from .actions import BUSY_FOREVER, Key, holder_named, rival_of
+from .actions import BUSY_FOREVER, NO_ANSWER, Key, holder_named, rival_of
 from .counterexample import Counterexample, Run, follow, plays, solve
 from .scope import Scope
 
@@ -173,7 +173,7 @@ def _cues(run: Run, schedule: list[int]) -> list[Cue]:
             arrived[f"q{before.now + 1}"] = f"q-{len(arrived) + 1:06d}"
             name = holder_named(before.state, about[1], before.now + 1)
             about = (about[0], holders.setdefault(name, len(holders) % GATEWAYS))
-        elif kind in ("release", "gone", "report"):
+        elif kind in ("release", "gone", "in-vain", "report"):
             about = _request(about if kind == "release" else about[0], arrived)
         elif kind == "lose-holder":
             about = holders.get(about, 0)
@@ -325,7 +325,7 @@ class ScriptedGateways(Gateways):
             return False
         call.tries += 1
         call.waits = True
-        command = ReportBackendGone(request=request, replica=replica, detail="UNAVAILABLE")
+        command = ReportBackendGone(request=request, replica=replica, detail=NO_ANSWER)
         envelope = Envelope(command_id=f"{request}.gone{call.tries}", command=command, request_id=request)
         self.writer.submit(envelope, lambda reply: self._reply(call, reply))
         return True
@@ -431,7 +431,13 @@ def _release(run: Replay, cue: Cue) -> bool:
 
 def _gone(run: Replay, cue: Cue) -> bool:
     request = run.engine.state.requests[cue.about]
-    return run.gateways.find_gone(cue.about, request.replica if cue.key[0] == "gone" else "")
+    return run.gateways.find_gone(cue.about, "" if cue.key[0] == "report" else request.replica)
+
+
+def _in_vain(run: Replay, cue: Cue) -> bool:
+    state = run.engine.state
+    node = state.replicas[state.requests[cue.about].replica].node
+    return run.say(ReportSilence(node=node, call=NO_ANSWER)) and _gone(run, cue)
 
 
 def _lose_holder(run: Replay, cue: Cue) -> bool:
@@ -520,7 +526,8 @@ def _takeover(run: Replay, cue: Cue) -> bool:
 
 
 _PLAYED: dict[str, Callable[[Replay, Cue], bool]] = {
-    "arrive": _arrive, "release": _release, "gone": _gone, "report": _gone, "lose-holder": _lose_holder,
+    "arrive": _arrive, "release": _release, "gone": _gone, "report": _gone, "in-vain": _in_vain,
+    "lose-holder": _lose_holder,
     "answer": _answer, "fail": _answer, "delay": _answer, "repeat": _answer, "mail": _mail, "crash": _crash,
     "start": _start, "cut": _cut, "heal": _heal, "silence": _silence, "tell": _tell, "kill": _kill, "admin": _admin,
     "takeover": _takeover, "rival": _rival, "again": _again,

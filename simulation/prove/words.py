@@ -35,10 +35,13 @@ def tell_action(action: Action, before: Situation, scope: Scope, names: Names) -
     kind, rest = str(key[0]), [str(part) for part in key[1:]]
     if kind == "arrive":
         return f"a request for {action.about[0].model} arrives"
-    if kind in ("release", "gone", "report"):
+    if kind in ("release", "gone", "in-vain", "report"):
         request = action.about if kind == "release" else action.about[0]
-        done = {"release": "is over", "gone": "finds its backend gone", "report": "asks again"}[kind]
-        return f"{names.of(request)} {done}"
+        done = {
+            "release": "is over", "gone": "finds its backend gone", "report": "asks again",
+            "in-vain": "calls in vain, and its node's worker is asked in vain, too",
+        }  # fmt: skip
+        return f"{names.of(request)} {done[kind]}"
     if kind in ("answer", "fail", "delay", "repeat"):
         return _tell_answer(kind, rest, action.about[1])
     if kind == "mail":
@@ -78,6 +81,7 @@ def _tell_time(key: tuple[str | int, ...], before: Situation, names: Names) -> s
         "silent": f"{owner} shows no progress for too long on {key[-2]}", "residency": "a replica's residency ends",
         "retry": f"{owner} may be loaded again", "unpark": f"the instant that {owner} is parked for has come",
         "offline": f"{owner} has been unreachable for too long", "drain": f"the drain of {owner} reaches its deadline",
+        "alone": f"{owner} has been silent for so long that others would be known to be so, too",
         "mass-loss": "the grace for a silence of many nodes is over",
         "idle": f"{owner} has been idle for long",
         "tenant": f"{owner} may send one request more",

@@ -89,6 +89,16 @@ def test_a_wait_for_a_load_ends_with_the_load_also_for_those_behind_whom_nobody_
     assert (shown.place, shown.wait, shown.waits_on) == (2, "busy", "")
 
 
+def test_a_request_whose_call_nobody_answered_tells_that_its_copy_was_kept(audit: AuditService) -> None:
+    why = audit.why("q-40")
+    assert "ReplicaLost" not in [step.event for step in why.chain]
+    told = next(step.summary for step in why.chain if step.event == "CallWentUnanswered")
+    assert told.endswith("node remote is silent, so the copy is kept, and the request is routed again.")
+    assert "(node remote recovered), after calls in vain on remote, silent then, and ended" in why.sentence
+    silence = next(row.summary for row in audit.log({"event": "NodeBecameUnreachable", "node": "remote"}).rows)
+    assert "a call failed there (UNAVAILABLE: 10.0.0.4:50051 does not answer), and its worker" in silence
+
+
 def test_a_request_that_needed_an_eviction_tells_who_left_for_it(audit: AuditService) -> None:
     events = _events(audit, "q-3")
     order = ("RequestQueued", "RequestWoken", "ReplicaEvicted", "ReplicaReserved", "UnloadConfirmed", "ReplicaLocked")

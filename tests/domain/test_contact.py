@@ -120,7 +120,12 @@ def test_a_request_that_was_held_back_is_served_when_contact_is_back() -> None:
     hear(cluster, 1)
     cluster.settle()
     assert cluster.answers["r1"].node == "n1"
-    assert "r0" in cluster.answers, "it is no mass loss any more: n0 alone is silent, and m0 is moved"
+    assert not cluster.effects, "n0 may be heard in a moment, too"
+    cluster.wait(30)
+    assert "r0" not in cluster.answers
+    assert cluster.count("ReplicaEvicted") == 1, "it is no mass loss any more: n0 alone is silent, and m0 is moved"
+    cluster.settle()
+    assert "r0" in cluster.answers
 
 
 def test_growth_waits_while_copies_may_be_where_contact_is_lost() -> None:
@@ -162,3 +167,135 @@ def test_a_node_that_was_approved_by_nobody_does_not_count() -> None:
         cluster.send(cmd.RegisterNode(node=f"p{number}", pools=(1,), boot="b"))
     silence(cluster, 0, 1)
     assert cluster.count("MassLossSuspected") == 1
+
+
+# --- a call that nobody answers -------------------------------------------------------------------------------------
+
+CALL = "UNAVAILABLE: n0:50000 does not answer"
+
+
+def full_cluster(count: int, **settings: int) -> Cluster:
+    """So many nodes n0, n1, ..., each filled by the one copy of m0, m1, ...; r0 holds a lock on m0."""
+    cluster = Cluster()
+    if settings:
+        cluster.send(cmd.ChangeSettings(values=settings))
+    for number in range(count):
+        cluster.node(f"n{number}", vram=10)
+        cluster.model(f"m{number}", vram=9)
+        cluster.loaded(f"m{number}")
+    cluster.wait(60)
+    cluster.send(cmd.AcquireLock(request="r0", model="m0", holder="gw", deadline=cluster.now + 100 * MINUTE))
+    cluster.forget()
+    return cluster
+
+
+def call_in_vain(cluster: Cluster, request: str = "r0", *, answered: bool = False, **changes: str) -> object:
+    """The request finds nobody at its replica."""
+    replica = changes.get("replica") or cluster.state.requests[request].replica
+    return cluster.send(cmd.ReportBackendGone(request=request, replica=replica, detail=CALL, answered=answered)).reply
+
+
+def test_a_call_that_fails_on_a_silent_node_costs_no_copy_and_the_request_is_routed_again() -> None:
+    cluster = full_cluster(4)
+    replica = cluster.state.requests["r0"].replica
+    cluster.send(cmd.ReportSilence(node="n0", call=CALL))
+    call_in_vain(cluster)
+    assert cluster.count("ReplicaLost") == 0
+    assert cluster.count("CallWentUnanswered") == 1
+    request = cluster.state.requests["r0"]
+    assert request.passes == 1, "it is a step of its own, as after a backend that is gone"
+    assert request.wait is not None
+    assert request.wait.kind == "contact"
+    assert not cluster.effects
+    check_invariants(cluster)
+    check_replay(cluster)
+    hear(cluster, 0)
+    assert cluster.answers["r0"].replica == replica, "it was there all the time"
+    check_invariants(cluster)
+
+
+def test_the_same_call_reported_again_lets_go_of_nothing_else() -> None:
+    cluster = full_cluster(4)
+    replica = cluster.state.requests["r0"].replica
+    cluster.send(cmd.ReportSilence(node="n0", call=CALL))
+    call_in_vain(cluster)
+    events = len(cluster.events)
+    call_in_vain(cluster, replica=replica)
+    assert len(cluster.events) == events
+    hear(cluster, 0)
+    call_in_vain(cluster, replica=replica)
+    assert cluster.count("ReplicaLost") == 1, "its node is heard now: the call is believed"
+
+
+def test_who_is_called_in_vain_is_served_by_another_copy_at_once() -> None:
+    cluster = Cluster()
+    for number in range(3):
+        cluster.node(f"n{number}", vram=10)
+    cluster.model("m", vram=9, min_replicas=2)
+    cluster.settle()
+    cluster.request("r0", "m")
+    first = cluster.state.requests["r0"].replica
+    node = cluster.state.replicas[first].node
+    cluster.send(cmd.ReportSilence(node=node, call=CALL))
+    cluster.forget()
+    reply = call_in_vain(cluster)
+    assert isinstance(reply, cmd.Locked)
+    assert reply.replica != first
+    assert not cluster.effects, "the copy on the silent node counts for the floor"
+
+
+def test_a_call_is_believed_where_the_node_is_heard_and_where_somebody_answered() -> None:
+    heard = full_cluster(4)
+    call_in_vain(heard)
+    assert heard.count("ReplicaLost") == 1
+    answered = full_cluster(4)
+    answered.send(cmd.ReportSilence(node="n0"))
+    call_in_vain(answered, answered=True)
+    assert answered.count("ReplicaLost") == 1
+
+
+def test_for_what_is_found_silent_by_a_call_free_room_is_taken_at_once() -> None:
+    cluster = full_cluster(4)
+    cluster.node("n9", vram=10)
+    cluster.send(cmd.ReportSilence(node="n0", call=CALL))
+    call_in_vain(cluster)
+    assert [(effect.name, effect.node) for effect in cluster.effects] == [("backend.install", "n9")]
+
+
+def test_for_what_is_found_silent_by_a_call_nobody_is_evicted_before_others_would_be_missed() -> None:
+    cluster = full_cluster(4)
+    cluster.send(cmd.ReportSilence(node="n0", call=CALL))
+    call_in_vain(cluster)
+    cluster.wait(29)
+    assert not cluster.effects
+    cluster.wait(1)
+    assert cluster.count("ReplicaEvicted") == 1, "n0 alone is silent: m0 is moved"
+    assert cluster.count("RequestWoken") == 1
+
+
+def test_a_call_that_shows_the_first_of_many_silent_nodes_moves_nothing_at_all() -> None:
+    cluster = full_cluster(4)
+    cluster.send(cmd.ReportSilence(node="n0", call=CALL))
+    call_in_vain(cluster)
+    cluster.wait(20)
+    silence(cluster, 1)
+    assert cluster.count("MassLossSuspected") == 1
+    cluster.wait(20 * 60)
+    assert not cluster.effects
+    hear(cluster, 0, 1)
+    assert cluster.answers["r0"].node == "n0"
+
+
+@pytest.mark.parametrize(("nodes", "share"), [(2, 50), (4, 0)])
+def test_where_no_silence_of_many_is_looked_for_nobody_waits_to_see_one(nodes: int, share: int) -> None:
+    cluster = full_cluster(nodes, mass_loss_share=share)
+    cluster.send(cmd.ReportSilence(node="n0", call=CALL))
+    call_in_vain(cluster)
+    assert cluster.count("ReplicaEvicted") == 1
+
+
+def test_a_node_that_is_missed_in_its_own_time_is_moved_at_once() -> None:
+    cluster = full_cluster(4)
+    cluster.send(cmd.ReportSilence(node="n0"))
+    call_in_vain(cluster)
+    assert cluster.count("ReplicaEvicted") == 1

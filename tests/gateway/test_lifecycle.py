@@ -71,7 +71,14 @@ async def test_a_backend_that_is_gone_is_reported_and_the_request_served_elsewhe
     await cluster.scheduler.until(lambda: bool(cluster.scheduler.ended))
     assert cluster.scheduler.kinds() == ["AcquireLock", "ReportBackendGone", "ReleaseLock"]
     assert cluster.scheduler.of(c.ReportBackendGone)[0].replica == "r1"
+    assert not cluster.scheduler.of(c.ReportBackendGone)[0].answered
     check_nothing_is_held(cluster)
+
+
+async def test_a_backend_that_says_that_the_model_is_not_there_is_reported_with_that(cluster: Cluster) -> None:
+    cluster.backends.fails["r1:1"] = BackendGone("r1:1", "no model is loaded here", answered=True)
+    assert (await cluster.chat())[0] == 200
+    assert [command.answered for command in cluster.scheduler.of(c.ReportBackendGone)] == [True]
 
 
 async def test_a_stream_whose_backend_is_gone_before_its_first_byte_is_served_elsewhere(cluster: Cluster) -> None:

@@ -135,6 +135,7 @@ def tell() -> Story:
     _many_fall_silent(story)
     _models_that_push_each_other_out(story)
     _operators(story)
+    _a_call_in_vain(story)
     return story
 
 
@@ -263,6 +264,21 @@ def _many_fall_silent(story: Story) -> None:
     for name in ("far-1", "far-2", "far-3"):
         story.send(cmd.RemoveNode(node=name), actor="operator:ann")
     story.send(cmd.ChangeSettings(values={"mass_loss_grace": 30 * MINUTE}), actor="operator:ann")
+
+
+def _a_call_in_vain(story: Story) -> None:
+    """Nobody answers a call, nor does the node's worker when it is asked: the copy is kept until it is heard again."""
+    story.node("remote", 24, labels={"room": "remote"})
+    story.model("afar", 9, selector={"room": "remote"})
+    story.acquire("q-40", "afar")
+    held = story.newest()
+    story.load(held)
+    words = "UNAVAILABLE: 10.0.0.4:50051 does not answer"
+    story.send(cmd.ReportSilence(node="remote", call=words))
+    story.send(cmd.ReportBackendGone(request="q-40", replica=held, detail=words), actor="gateway-1")
+    story.wait(5 * SECOND)
+    story.send(cmd.ReportHeard(node="remote", boot="remote-1"), actor="worker:remote")
+    story.release("q-40")
 
 
 def _models_that_push_each_other_out(story: Story) -> None:

@@ -113,6 +113,8 @@ def test_a_way_without_a_cycle_replays_too(mutant: str, scope: str, broken: str)
         ("floor-counts-excluded", "drain-during-load", "S"),
         ("holder-never-lost", "holder-lost-against-release", "W"),
         ("pin-ignored", "reconciler", "S"),
+        ("call-believed", "mass-loss", "S"),
+        ("moved-in-the-dark", "mass-loss", "S"),
     ],
 )
 def test_longer_ways_replay_too(mutant: str, scope: str, broken: str) -> None:

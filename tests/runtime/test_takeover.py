@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 import pytest
 from msgspec.structs import replace
 
+from interlock.adapters.runtime import liveness
 from interlock.adapters.runtime.takeover import Seat
 from interlock.adapters.store.memory import MemoryStore
 from interlock.domain import commands as c
 from interlock.domain.entities import NodeStatus
-from interlock.domain.errors import LeaseHeld, StoreUnavailable, UnknownEvent
+from interlock.domain.errors import LeaseHeld, StoreUnavailable, UnknownEvent, WorkerUnavailable
+from interlock.domain.ports import RunningReport
 from interlock.domain.recording import Recorded
 from interlock.domain.snapshots import encode_cluster
+from interlock.domain.units import GIB, SECOND
 from tests.runtime.rig import Rig, expect_sound
 
 MakeRig = Callable[..., Rig]
@@ -296,3 +299,113 @@ async def test_the_lease_is_renewed_and_a_lapsed_one_is_not_relied_on(make_rig: 
     MemoryStore(rig.log).take_epoch("another", 60_000_000)
     await rig.until(lambda: not rig.seat.leads)
     assert rig.seat.lacks() != []
+
+
+# --- a call that nobody answers -------------------------------------------------------------------------------------
+
+
+async def holding(rig: Rig, request: str = "q1") -> c.Locked:
+    """The request's lock on the one copy of ``m``, on a node whose worker has said what it runs."""
+    locked = await rig.acquire(request)
+    assert isinstance(locked, c.Locked)
+    term = rig.seat.term
+    assert term is not None
+    await rig.until(lambda: locked.node in term.liveness._answered)
+    return locked
+
+
+def gone(lock: c.Locked, *, answered: bool = False) -> c.ReportBackendGone:
+    return c.ReportBackendGone(request=lock.request, replica=lock.replica, detail="no answer", answered=answered)
+
+
+async def test_a_call_and_a_worker_that_do_not_answer_are_a_silent_node_and_cost_no_copy(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig)
+    lock = await holding(rig)
+    rig.workers.silence("thor")
+    asking = asyncio.create_task(rig.seat.acquire(rig.envelope(gone(lock))))
+    await rig.until(lambda: bool(rig.events("CallWentUnanswered")))
+    assert [event.call for event in rig.events("NodeBecameUnreachable")] == ["no answer"]
+    rig.workers.heal("thor")
+    await rig.seat.heard("thor", "b-thor-1")
+    assert await asking == lock, "the copy was there all the time, and serves the request when its node is heard"
+    assert not rig.events("ReplicaLost")
+    expect_sound(rig)
+
+
+async def test_a_call_that_fails_where_the_worker_answers_is_believed_at_once(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig)
+    lock = await holding(rig)
+    again = await rig.seat.acquire(rig.envelope(gone(lock)))
+    assert isinstance(again, c.Locked)
+    assert again.replica != lock.replica
+    assert len(rig.events("ReplicaLost")) == 1
+    assert not rig.events("NodeBecameUnreachable")
+
+
+async def test_who_was_told_that_the_model_is_not_there_needs_no_worker_to_say_so(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig)
+    lock = await holding(rig)
+    rig.workers.silence("thor")
+    asking = asyncio.create_task(rig.seat.acquire(rig.envelope(gone(lock, answered=True))))
+    await rig.until(lambda: bool(rig.events("ReplicaLost")))
+    assert not rig.events("NodeBecameUnreachable")
+    rig.workers.heal("thor")
+    assert isinstance(await asking, c.Locked)
+
+
+async def test_many_calls_in_vain_are_one_question_to_the_worker(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = await leading(make_rig)
+    locks = [await holding(rig, f"q{number}") for number in range(5)]
+    asked: list[str] = []
+
+    async def never(node: str) -> RunningReport:
+        asked.append(node)
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(rig.workers, "running", never)
+    monkeypatch.setattr(liveness, "ANSWER_PATIENCE", SECOND // 10)
+    calls = [asyncio.create_task(rig.seat.acquire(rig.envelope(gone(lock)))) for lock in locks]
+    await rig.until(lambda: len(rig.events("CallWentUnanswered")) == 5)
+    assert asked == ["thor"]
+    assert len(rig.events("NodeBecameUnreachable")) == 1
+    for call in calls:
+        call.cancel()
+
+
+async def test_a_node_that_speaks_while_its_worker_is_slow_to_answer_is_not_silent(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = await leading(make_rig)
+    lock = await holding(rig)
+
+    async def slow(node: str) -> RunningReport:
+        await rig.seat.heard("thor", "b-thor-1")
+        return await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(rig.workers, "running", slow)
+    monkeypatch.setattr(liveness, "ANSWER_PATIENCE", SECOND // 10)
+    again = await rig.seat.acquire(rig.envelope(gone(lock)))
+    assert isinstance(again, c.Locked)
+    assert len(rig.events("ReplicaLost")) == 1
+    assert not rig.events("NodeBecameUnreachable")
+
+
+async def test_a_worker_that_has_never_said_what_it_runs_is_not_asked(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may not know the question: such a node would count as silent with every call that fails there."""
+    rig = await make_rig(lease_us=300_000).lead()
+
+    async def dumb(node: str) -> RunningReport:
+        raise WorkerUnavailable("it does not know the question")
+
+    monkeypatch.setattr(rig.workers, "running", dumb)
+    rig.workers.add_node("thor")
+    await rig.send(c.RegisterNode(node="thor", boot="b-thor-1", pools=(24 * GIB,), approve=True))
+    await rig.model("m")
+    lock = await rig.acquire("q1")
+    assert isinstance(lock, c.Locked)
+    assert isinstance(await rig.seat.acquire(rig.envelope(gone(lock))), c.Locked)
+    assert len(rig.events("ReplicaLost")) == 1

@@ -76,8 +76,9 @@ async def test_before_its_load_a_backend_has_no_model(real_rig: RealRig) -> None
     address = await real_rig.installed("r-1")
     await real_rig.backends.health(address)
     assert (await real_rig.backends.status(address)).state is BackendState.UNINITIALIZED
-    with pytest.raises(BackendGone, match="no model is loaded"):
+    with pytest.raises(BackendGone, match="no model is loaded") as told:
         await real_rig.backends.predict(address, "m", HELLO)
+    assert told.value.answered, "somebody is there, and says so"
     with pytest.raises(BackendGone):
         await anext(real_rig.backends.predict_stream(address, "m", HELLO))
 
@@ -109,8 +110,9 @@ async def test_a_backend_that_is_killed_is_gone(real_rig: RealRig) -> None:
     address = await real_rig.loaded("r-1")
     await real_rig.kill("r-1")
     await real_rig.reports.until(lambda heard: isinstance(heard, c.ReportReplicaDied))
-    with pytest.raises(BackendGone):
+    with pytest.raises(BackendGone) as told:
         await real_rig.backends.predict(address, "m", HELLO)
+    assert not told.value.answered
 
 
 async def test_a_backend_that_dies_before_its_first_word_is_gone(real_rig: RealRig) -> None:
