@@ -215,6 +215,8 @@ def compare_command(
 
     own_rules.install()
     names = [name.strip() for name in policies.split(",")] if policies else list(POLICIES)
+    if unknown := [name for name in names if name not in POLICIES]:
+        raise UsageError(f"No policy is named {unknown[0]!r}.", cure=f"There are: {', '.join(POLICIES)}.")
     text = read_text(scenario)
     source = FromText(text, scenario, str(folder_of(scenario)), trace or "")
     first = source().seed if seed is None else seed

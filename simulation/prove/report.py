@@ -147,10 +147,10 @@ def _of_protocol(result: protocol.Result, mutant: str | None) -> Report:
 
 def lines_of(report: Report) -> list[str]:
     """The report for people."""
-    rate = f"{report.states / report.seconds:,.0f} states/s" if report.seconds else ""
+    rate = f", {report.states / report.seconds:,.0f} states/s" if report.seconds else ""
     lines = [
         f"{report.scope}{f' under {report.mutant}' if report.mutant else ''}: {report.verdict}",
-        f"  {report.states:,} states, {report.edges:,} steps, {report.seconds:.1f} s, {rate};"
+        f"  {report.states:,} states, {report.edges:,} steps, {report.seconds:.1f} s{rate};"
         f" own steps at most {report.bound}",
     ]
     for name, holds in report.properties.items():

@@ -56,7 +56,7 @@ def scope_of(scenario: Scenario) -> Scope:
     if scenario.workloads or scenario.random_faults:
         what = "workloads" if scenario.workloads else "random_faults"
         cure = "List [[requests]] and [[faults]]; [scope] says how many requests come."
-        raise UnreadableFile(f"{scenario.name}: prove does not explore {what}.", cure=cure)
+        raise UnreadableFile(f"{scenario.source}: prove does not explore {what}.", cure=cure)
     amounts: Counter[str] = Counter()
     amounts["requests"] = scenario.scope.requests if scenario.requests else 0
     amounts["crashes"] = scenario.scope.crashes
@@ -69,8 +69,8 @@ def scope_of(scenario: Scenario) -> Scope:
             continue
         resource = _RESOURCE_OF_FAULT.get(fault.kind)
         if resource is None:
-            cure = f"prove explores: {', '.join(_RESOURCE_OF_FAULT)}."
-            raise UnreadableFile(f"{scenario.name}: prove does not explore the fault {fault.kind!r}.", cure=cure)
+            cure = f"prove explores: {', '.join(_RESOURCE_OF_FAULT)}, name-clash."
+            raise UnreadableFile(f"{scenario.source}: prove does not explore the fault {fault.kind!r}.", cure=cure)
         target = Target(resource, fault.target, fault.model)
         if fault.kind == "load-fails" and fault.length >= FOREVER:
             doomed[target] = None

@@ -94,7 +94,7 @@ def test_the_command_prints_one_document(tmp_path: Path, capfd: pytest.CaptureFi
     data = json.loads(capfd.readouterr().out)
     assert [row["policy"] for row in data["policies"]] == ["ours", "lru"]
     assert len(data["runs"]) == 4
-    assert app.run(["compare", str(file), "--policies", "clairvoyant"]) != 0
+    assert app.run(["compare", str(file), "--policies", "clairvoyant"]) == 2
     assert "ours, lru" in capfd.readouterr().err
 
 
