@@ -17,7 +17,7 @@ from . import events as ev
 from .errors import InvalidField
 from .own_rules import check_terms
 from .profiles import check_profile, profiles_in
-from .settings import Settings
+from .settings import DEFAULTS, Settings
 from .state import State
 
 
@@ -84,7 +84,7 @@ def _backend_gone(state: State, command: cmd.ReportBackendGone, now: int) -> Dec
 
 
 def _start_epoch(state: State, command: cmd.StartEpoch, now: int) -> list[ev.Event]:
-    return [ev.EpochStarted(at=now, epoch=command.epoch, writer=command.writer)]
+    return [ev.EpochStarted(at=now, epoch=command.epoch, writer=command.writer, defaults=DEFAULTS)]
 
 
 FREEZABLE = ("evictions", "reconciler")

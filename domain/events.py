@@ -478,10 +478,11 @@ class ReplicaLost(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class EpochStarted(Event, frozen=True, kw_only=True):
-    """A writer took over."""
+    """A writer took over. ``defaults`` are those of its program: a cluster keeps the ones that it was born with."""
 
     epoch: int
     writer: str
+    defaults: int = 0
 
 
 class HolderLost(Event, frozen=True, kw_only=True):

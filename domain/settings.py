@@ -126,6 +126,20 @@ _OFF_AT_ZERO = frozenset({"prefix_affinity", "mass_loss_share", "evictions_per_n
 _TEXTS: dict[str, Callable[[object], str]] = {"placement": parse_placement, "placement_profiles": parse_profiles}
 
 
+_FORMER_DEFAULTS: tuple[dict[str, SettingValue], ...] = ({"evictions_per_node": 8},)
+"""Each time that defaults were changed, first to last: which, and what they were before."""
+DEFAULTS = len(_FORMER_DEFAULTS)
+"""Today's defaults, by the number of changes. A log says with which it began, and an old one keeps its own."""
+
+
+def born_with(defaults: int) -> Settings:
+    """The settings of a cluster whose log began with these defaults."""
+    former: dict[str, SettingValue] = {}
+    for values in reversed(_FORMER_DEFAULTS[defaults:]):
+        former |= values
+    return msgspec.structs.replace(Settings(), **former)
+
+
 def parse_setting(name: str, value: object) -> SettingValue:
     """One setting's value as the core counts it."""
     known = Settings.__struct_fields__

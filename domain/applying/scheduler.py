@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from interlock.domain import events as ev
 from interlock.domain.fairness import order_queues_anew
+from interlock.domain.settings import Settings, born_with
 from interlock.domain.state import State
 from interlock.domain.timers import arm_idle
 
@@ -15,7 +16,9 @@ from .tenants import start_afresh
 
 @applies(ev.EpochStarted)
 def _epoch_started(state: State, event: ev.EpochStarted) -> None:
-    """The ledger keeps the epoch."""
+    """The ledger keeps the epoch. The first of a log says which defaults the cluster was born with."""
+    if not state.nodes and not state.models and state.settings == Settings():
+        state.settings = born_with(event.defaults)
 
 
 @applies(ev.HolderLost)

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from interlock.domain import codec
+from interlock.domain.commands import Envelope, StartEpoch
 from interlock.domain.engine import Engine
 from interlock.domain.errors import UnknownEvent
 from interlock.domain.events import EVENT_TYPES, NodeApproved
+from interlock.domain.settings import Settings
 from interlock.domain.snapshots import restore, take_snapshot
 from tests.golden import histories
 from tests.golden.story import tell
@@ -25,6 +27,19 @@ def test_a_golden_history_folds_to_the_state_that_it_always_had(name: str) -> No
     assert _missing(golden.state, now.state) == []
     if golden.schema == now.schema:
         assert golden.digest == now.digest
+
+
+def test_a_cluster_keeps_the_defaults_that_it_was_born_with_and_a_new_one_has_those_of_today() -> None:
+    old = Engine().replay(histories.read_rows("churn"))
+    assert old.state.settings.evictions_per_node == 8
+    new = Engine()
+    new.handle(Envelope(command_id="1", command=StartEpoch(epoch=1, writer="w")), 1)
+    assert new.state.settings == Settings()
+    assert Settings().evictions_per_node != 8
+    for engine in (old, new):
+        before = engine.state.settings
+        engine.handle(Envelope(command_id="2", command=StartEpoch(epoch=9, writer="w")), engine.ledger.time + 1)
+        assert engine.state.settings == before
 
 
 def test_a_golden_history_is_kept() -> None:
