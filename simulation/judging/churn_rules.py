@@ -24,6 +24,7 @@ class _Row(Struct):
     cycles: int = 0
     evicted: bool = False
     until: int = 0
+    made_room_for: str = ""
     lately: list[str] = []
     ever: set[str] = set()
     repeats: int = 0
@@ -40,7 +41,9 @@ class ChurnRules:
     def evicted(self, event: ev.ReplicaEvicted) -> None:
         """A replica makes room: a load of its model would close a cycle, if it did so for the same model lately."""
         row = self._row(event.model, event.at)
-        beneficiary = event.beneficiary_model
+        if event.beneficiary == row.made_room_for:
+            return  # two copies that make room for one load are one step
+        row.made_room_for, beneficiary = event.beneficiary, event.beneficiary_model
         row.repeats += beneficiary in row.ever
         row.ever.add(beneficiary)
         row.evicted = beneficiary in row.lately

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from interlock.adapters.audit.sentences import sentence
 from interlock.domain import commands as cmd
+from interlock.domain.entities import Scheduling
 from interlock.domain.events import ReplicaLoaded, RequestRefused, ThrashingDetected
 from interlock.domain.units import MINUTE, SECOND
 from tests.domain.cluster import Cluster, check_invariants, check_replay
@@ -224,4 +225,29 @@ def test_room_for_a_model_that_it_lately_made_none_for_ends_the_row_and_a_few_th
         serve_at_last(cluster, f"again{n}", model)
     assert cluster.state.models["night"].churn.cycles >= 3
     check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_two_copies_that_make_room_for_one_load_are_one_step() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("n", vram=24, slots=2)
+    cluster.model("pair", vram=10, min_replicas=2)
+    cluster.settle()
+    assert len(cluster.state.by_model["pair"]) == 2
+    cluster.model("other", vram=10, priority=1, selector={"node.name": "n"})
+    cluster.model("large", vram=20, priority=2)
+    cluster.send(cmd.SetScheduling(model="pair", scheduling=Scheduling()))
+    cluster.request("o", "other")
+    cluster.settle()
+    cluster.release("o")
+    assert cluster.state.models["pair"].churn.others == ("other",)
+    cluster.send(cmd.RequestUnload(model="other"))
+    cluster.settle()
+    cluster.send(cmd.SetScheduling(model="pair", scheduling=Scheduling(min_replicas=2)))
+    cluster.settle()
+    cluster.send(cmd.SetScheduling(model="pair", scheduling=Scheduling()))
+    cluster.request("l", "large")
+    victims = [event for event in cluster.events if getattr(event, "beneficiary_model", "") == "large"]
+    assert [(event.churn.evicted, event.churn.others) for event in victims] == [(False, ("other", "large"))] * 2
     check_replay(cluster)
