@@ -34,6 +34,10 @@ _RESOURCE_OF_FAULT = {
 }  # fmt: skip
 
 
+LARGEST = "three-nodes-three-models"
+"""The scope that takes the longest."""
+
+
 def bundled_scopes() -> list[str]:
     """The names of the bundled scopes, that of the writer's protocol last."""
     return [*sorted(path.stem for path in BUNDLED.glob("*.toml")), PROTOCOL]
