@@ -279,6 +279,8 @@ def _a_call_in_vain(story: Story) -> None:
     story.wait(5 * SECOND)
     story.send(cmd.ReportHeard(node="remote", boot="remote-1"), actor="worker:remote")
     story.release("q-40")
+    story.send(cmd.RemoveModel(model="afar"), actor="operator:ann")
+    story.send(cmd.RemoveNode(node="remote"), actor="operator:ann")
 
 
 def _models_that_push_each_other_out(story: Story) -> None:
