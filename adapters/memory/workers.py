@@ -27,8 +27,9 @@ class _Process:
 
 
 class _Node:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, run: str) -> None:
         self.name = name
+        self.run = run
         self.boots = 1
         self.epoch = 0
         self.silent = False
@@ -38,7 +39,7 @@ class _Node:
 
     @property
     def boot(self) -> str:
-        return f"b-{self.name}-{self.boots}"
+        return f"b-{self.name}-{self.boots}{self.run}"
 
 
 class _Failure:
@@ -52,6 +53,8 @@ class _Failure:
 class InMemoryWorkers:
     """The worker port's twin. ``delay`` gives an effect's time in microseconds, spent on ``clock``.
 
+    ``run`` tells the boots of one program's nodes from those of another's.
+
     The effects that reached a node are in ``performed``, repeats included. A model whose options say ``fail = "load"``
     fails to load, in the words of its option ``message``, as the echo backend does.
     """
@@ -64,7 +67,9 @@ class InMemoryWorkers:
         backends: Sequence[str] = ("echo", "embeddings"),
         clock: ManualClock | None = None,
         delay: Callable[[e.Effect], int] = lambda effect: 0,
+        run: str = "",
     ) -> None:
+        self._run = run
         self.performed: list[e.Effect] = []
         self._report = report
         self._backends = tuple(backends)
@@ -80,7 +85,7 @@ class InMemoryWorkers:
 
     def add_node(self, name: str) -> None:
         """A worker of that name starts."""
-        self._nodes[name] = _Node(name)
+        self._nodes[name] = _Node(name, self._run)
 
     def fail(self, effect: str, reason: str, *, model: str = "", times: int = 1) -> None:
         """The next ``times`` effects of that name (``model.load``), on that model if given, fail for that reason."""

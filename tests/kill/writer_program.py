@@ -46,7 +46,7 @@ class Program:
     def __init__(self, url: str, seed: int) -> None:
         reach = crashpoints.from_environment()
         self.run = f"p{os.getpid()}"
-        self.workers = InMemoryWorkers(NODES)
+        self.workers = InMemoryWorkers(NODES, run=self.run)
         self.seat = Seat(
             StoreThreads(open_store(url), reach),
             self.workers,
@@ -85,7 +85,7 @@ class Program:
         """Nodes that register anew, and models that fit side by side only in part."""
         await self.send(c.ChangeSettings(values={"holder_lease": HOLDER_LEASE_US, "min_residency": 0}))
         for name in NODES:
-            boot = (await self.workers.running(name)).boot + self.run
+            boot = (await self.workers.running(name)).boot
             await self.send(c.RegisterNode(node=name, boot=boot, pools=(20 * GIB,), approve=True))
         for name in MODELS:
             spec = LoadSpec(backend="echo", vram=9 * GIB)
