@@ -45,8 +45,8 @@ def contact_is_back(state: State, names: Iterable[str], now: int) -> list[ev.Eve
     """The end of the suspicion, if with these nodes enough of them have spoken again."""
     if not suspected(state):
         return []
-    heard = sum(1 for name in names if name in state.silent)
-    if not heard or _too_many(state, _recently_silent(state, now) - heard, _in_contact(state)):
+    heard = [name for name in names if name in state.silent]
+    if not heard or _too_many(state, _recently_silent(state, now, without=heard), _in_contact(state)):
         return []
     return [ev.MassLossOver(at=now, reason="contact is back", alone_at=alone_at(state, now))]
 
@@ -101,11 +101,11 @@ def _in_contact(state: State) -> int:
     return len(state.approved) - len(state.offline)
 
 
-def _recently_silent(state: State, now: int) -> int:
+def _recently_silent(state: State, now: int, without: Iterable[str] = ()) -> int:
     """Nodes that fell silent within ``offline_after``; one that has been silent for longer is not part of this."""
     count = 0
     for name in reversed(state.silent):
         if state.nodes[name].silent_since + state.settings.offline_after <= now:
             break
-        count += 1
+        count += name not in without
     return count

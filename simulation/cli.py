@@ -131,9 +131,11 @@ def _known_mutant(name: str) -> Mutant:
 def _sweep(
     scenario: Any, seeds: range, *, mutant: str | None, until: int | None, ray: str | None, as_json: bool
 ) -> int:
-    from .sweep import summary_text, sweep, tell_on_stderr
+    from .sweep import failure_on_stderr, summary_text, sweep, tell_on_stderr
 
-    data = sweep(scenario, seeds, mutant=mutant, until=until, ray=ray, tell=tell_on_stderr)
+    data = sweep(
+        scenario, seeds, mutant=mutant, until=until, ray=ray, tell=tell_on_stderr, tell_failure=failure_on_stderr
+    )
     if as_json:
         _print_json(data)
     else:

@@ -46,14 +46,17 @@ def sweep(
     processes: int | None = None,
     ray: str | None = None,
     tell: Tell = lambda done, total, failed: None,
+    tell_failure: Callable[[dict[str, Any]], None] = lambda failure: None,
 ) -> dict[str, Any]:
-    """Run every seed and sum up; ``ray`` as :func:`spread` takes it."""
+    """Run every seed and sum up; ``ray`` as :func:`spread` takes it. ``tell_failure`` hears of each seed that fails."""
     job = Job(scenario, mutant, until)
     began = time.perf_counter()
     totals = Totals()
     chunk = max(1, min(16, len(seeds) // ((processes or os.cpu_count() or 1) * 4)))
     for done, data in enumerate(spread(job, seeds, processes=processes, ray=ray, chunk=chunk), 1):
         totals.add(data)
+        if data["verdict"] != "pass":
+            tell_failure(totals.failures[-1])
         tell(done, len(seeds), len(totals.failures))
     return totals.summary(scenario, seeds, mutant, time.perf_counter() - began)
 
@@ -131,10 +134,19 @@ def summary_text(data: dict[str, Any]) -> str:
     never += [kind for kind, row in coverage["faults"].items() if not row["effective"]]
     lines.append(f"never seen   {', '.join(never) or 'nothing: all of them occurred'}")
     for failure in data["failures"][:FAILURES_SHOWN]:
-        lines += ["", f"seed {failure['seed']}: {failure['why'][0]}", f"  {failure['replay']}"]
+        lines += ["", _failure_text(failure)]
     if len(data["failures"]) > FAILURES_SHOWN:
         lines.append(f"... and {len(data['failures']) - FAILURES_SHOWN} more failing seeds")
     return "\n".join(lines)
+
+
+def _failure_text(failure: dict[str, Any]) -> str:
+    return f"seed {failure['seed']}: {failure['why'][0]}\n  {failure['replay']}"
+
+
+def failure_on_stderr(failure: dict[str, Any]) -> None:
+    """A seed that fails, as soon as it is known: a long sweep need not end first."""
+    sys.stderr.write("\r" * sys.stderr.isatty() + _failure_text(failure) + "\n")
 
 
 def _list(counts: dict[str, int]) -> str:

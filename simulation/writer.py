@@ -177,7 +177,13 @@ class Writer:
         if outcome.recorded and not self._commit(sent, outcome):
             self._lose_leadership([sent], RETAKE_AFTER)
             return
+        self._tell_unchanged(sent, outcome)
         self._give_out(sent, outcome)
+
+    def _tell_unchanged(self, sent: Sent, outcome: Outcome) -> None:
+        """Tell of figures that made no event, in the order of decisions: what comes later may change what they mean."""
+        if isinstance(sent.envelope.command, ReportCapacity) and not outcome.recorded:
+            self.around.reported(sent.envelope.command)
 
     def _commit(self, sent: Sent, outcome: Outcome) -> bool:
         """Store the events; False when the commit failed, or its answer was lost."""
@@ -200,8 +206,6 @@ class Writer:
         self.around.committed(outcome, sent.envelope)
 
     def _give_out(self, sent: Sent, outcome: Outcome, *, effects: int | None = None) -> None:
-        if isinstance(sent.envelope.command, ReportCapacity) and not outcome.recorded:
-            self.around.reported(sent.envelope.command)
         if sent.on_reply is not None:
             sent.on_reply(outcome.reply)
         for request, reply in outcome.answers.items():
@@ -344,6 +348,7 @@ class Writer:
             for sent, outcome in hanging:
                 if outcome.recorded:
                     self._store(sent, outcome)
+                self._tell_unchanged(sent, outcome)
             for sent, outcome in hanging:
                 self._give_out(sent, outcome)
         finally:

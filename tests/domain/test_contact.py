@@ -299,3 +299,18 @@ def test_a_node_that_is_missed_in_its_own_time_is_moved_at_once() -> None:
     cluster.send(cmd.ReportSilence(node="n0"))
     call_in_vain(cluster)
     assert cluster.count("ReplicaEvicted") == 1
+
+
+def test_a_node_that_was_silent_for_long_and_is_heard_again_says_nothing_of_those_that_are_silent_now() -> None:
+    """Its return was counted against the silence of the others, though it was no longer one of them."""
+    cluster = cluster_of(3, mass_loss_share=30)
+    silence(cluster, 0)
+    assert cluster.count("MassLossSuspected") == 1
+    cluster.wait(10 * 60 - 5)
+    silence(cluster, 1)
+    cluster.wait(10)
+    hear(cluster, 0)
+    assert cluster.count("MassLossOver") == 0
+    hear(cluster, 1)
+    assert cluster.count("MassLossOver") == 1
+    check_replay(cluster)

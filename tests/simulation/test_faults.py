@@ -16,6 +16,7 @@ from tests.simulation.support import result_of
 
 STRANGERS = Path(__file__).parent / "strangers"
 VERDICTS = set(STRANGERS.glob("*.toml")) - {STRANGERS / "misspelt-key.toml"}
+FOUND = (Path(__file__).parent / "found").glob("*.toml")
 
 LOADS = '[[requests]]\nmodel = "m"\nat = "1s"\ncount = 40\nevery = "2s"\n'
 
@@ -116,6 +117,13 @@ def test_a_scenario_by_somebody_who_never_saw_the_code_gets_the_verdict_it_deser
     """The first word of its description is the verdict."""
     wanted = Scenario.load(path).description.partition(":")[0]
     assert run(Scenario.load(path)).verdict == wanted
+
+
+@pytest.mark.parametrize("path", sorted(FOUND), ids=lambda path: path.stem)
+def test_what_a_seed_has_found_stays_mended(path: Path) -> None:
+    """Seeds of large scenarios, shrunk; each says what was wrong."""
+    result = run(Scenario.load(path))
+    assert result.passed, result.harness.invariants.violations
 
 
 def test_a_strangers_slip_is_refused_with_its_line_and_the_keys_that_there_are() -> None:
