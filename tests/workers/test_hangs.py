@@ -65,13 +65,14 @@ def test_what_a_process_does_is_seen_and_one_that_is_gone_does_nothing() -> None
 async def test_a_backend_that_hangs_for_good_is_killed_and_told_of_and_an_idle_one_is_not(real_rig: RealRig) -> None:
     await real_rig.loaded("r-1")
     await real_rig.loaded("r-2", index=1)
-    os.kill(await real_rig.pid("r-1"), signal.SIGSTOP)
+    pid = await real_rig.pid("r-1")
+    os.kill(pid, signal.SIGSTOP)
     died = await real_rig.reports.until(lambda heard: isinstance(heard, c.ReportReplicaDied), within_s=20)
     assert isinstance(died, c.ReportReplicaDied)
     assert died.replica == "r-1"
     assert "it hung: for 1 s it answered no health call, computed nothing and moved no byte; killed" in died.reason
     assert [process.replica for process in await real_rig.running()] == ["r-2"]
-    assert backend_pids("--replica=r-1") == []
+    assert pid not in backend_pids("--replica=r-1")  # tests beside this one have replicas of that name, too
 
 
 def test_the_limit_is_a_setting_of_the_worker() -> None:
