@@ -8,16 +8,13 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from interlock.adapters import own_rules
-from interlock.domain.errors import NotFound, UsageError
+from interlock.domain.errors import UsageError
 from interlock.domain.units import parse_duration
-
-if TYPE_CHECKING:
-    from .mutants.catalogue import Mutant
 
 HOLDS, BROKEN = 0, 1
 LOCAL = "local"
@@ -71,11 +68,12 @@ def simulate(
     """
     from . import api
     from .arrivals import with_trace
+    from .mutants.catalogue import find_as_asked
     from .reading.scenario import Scenario
     from .under_faults import under_faults as add_faults
 
     if mutant is not None:
-        _known_mutant(mutant)
+        find_as_asked(mutant)
     if seeds is not None and (html or events or shrink or trace):
         raise click.UsageError("--seeds sums up many runs: give --seed with --html, --events, --shrink or --requests.")
     if ray is not None and seeds is None:
@@ -118,16 +116,6 @@ def simulate(
     return HOLDS if result.passed else BROKEN
 
 
-def _known_mutant(name: str) -> Mutant:
-    from .mutants.catalogue import find
-
-    try:
-        return find(name)
-    except NotFound as unknown:
-        # The caller wrote a name wrong; nothing ran whose answer could be no.
-        raise UsageError(unknown.message, cure=unknown.cure) from None
-
-
 def _sweep(
     scenario: Any, seeds: range, *, mutant: str | None, until: int | None, ray: str | None, as_json: bool
 ) -> int:
@@ -165,11 +153,11 @@ def _shrink(scenario: Any, result: Any, path: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="A list of {name, killed, property, found_by, witness}.")
 def mutants(only: tuple[str, ...], as_json: bool) -> int:
     """Seed every known bug, one at a time, and show that the harness finds it."""
-    from .mutants.catalogue import MUTANTS
+    from .mutants.catalogue import MUTANTS, find_as_asked
     from .mutants.hunt import hunt_by_name
     from .spread import spread
 
-    chosen = [_known_mutant(name).name for name in only] or list(MUTANTS)
+    chosen = [find_as_asked(name).name for name in only] or list(MUTANTS)
     rows = []
     for row in spread(hunt_by_name, chosen):
         rows.append(row)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from interlock.domain.errors import NotFound
+from interlock.domain.errors import NotFound, UsageError
 
 from . import core as mutations
 from .patching import Make, Patches
@@ -48,6 +48,14 @@ def find(name: str) -> Mutant:
     if mutant is None:
         raise NotFound("mutant", name, cure=f"There are: {', '.join(MUTANTS)}.")
     return mutant
+
+
+def find_as_asked(name: str) -> Mutant:
+    """The mutant that a person named; raises UsageError: a name that is wrong is no answer to what was asked."""
+    try:
+        return find(name)
+    except NotFound as unknown:
+        raise UsageError(unknown.message, cure=unknown.cure) from None
 
 
 @contextmanager

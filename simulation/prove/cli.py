@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from interlock.adapters import own_rules
-from interlock.domain.errors import NotFound, UsageError
-from interlock.simulation.mutants.catalogue import activate, find
+from interlock.simulation.mutants.catalogue import activate, find_as_asked
 from interlock.simulation.spread import spread
 
 from .html import page
@@ -38,10 +37,7 @@ def prove_command(scope: str | None, mutant: str | None, html: str | None, as_js
     fails or the exploration did not end, 2 when a file or a name is wrong.
     """
     if mutant is not None:
-        try:
-            find(mutant)
-        except NotFound as unknown:
-            raise UsageError(unknown.message, cure=unknown.cure) from None
+        find_as_asked(mutant)
     own_rules.install()
     reports: list[Report] = []
     # The largest begins first, so that in the end no processor waits for another.
