@@ -11,7 +11,7 @@ that has a copy on such a node evicts nobody either.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from . import events as ev
 from .entities import Model, Node, NodeStatus
@@ -66,8 +66,7 @@ def postponed(state: State, node: Node, now: int) -> list[ev.Event]:
 
 def has_silent_copy(state: State, model: Model) -> bool:
     """Whether the model has a copy that may well be running where nobody can be heard."""
-    nodes = (state.nodes[state.replicas[replica].node] for replica in state.by_model.get(model.name, ()))
-    return any(node.status is NodeStatus.UNREACHABLE for node in nodes)
+    return any(True for _ in _silent_nodes(state, model))
 
 
 def holds_back(state: State, model: Model) -> bool:
@@ -79,8 +78,7 @@ def held_back_until(state: State, model: Model, now: int) -> int:
     """Until when nobody is to be evicted for the model, which may run where nobody is heard; 0 when it may be moved."""
     if holds_back(state, model):
         return FOREVER
-    nodes = (state.nodes[state.replicas[replica].node] for replica in state.by_model.get(model.name, ()))
-    until = max((node.alone_at for node in nodes if node.status is NodeStatus.UNREACHABLE), default=0)
+    until = max((node.alone_at for node in _silent_nodes(state, model)), default=0)
     return until if until > now else 0
 
 
@@ -89,6 +87,12 @@ def alone_at(state: State, now: int) -> int:
     if not state.settings.mass_loss_share or _in_contact(state) < FEWEST_NODES:
         return 0
     return now + state.settings.unreachable_after
+
+
+def _silent_nodes(state: State, model: Model) -> Iterator[Node]:
+    """The silent nodes of the model's copies, one for each copy."""
+    nodes = (state.nodes[state.replicas[replica].node] for replica in state.by_model.get(model.name, ()))
+    return (node for node in nodes if node.status is NodeStatus.UNREACHABLE)
 
 
 def _too_many(state: State, silent: int, total: int) -> bool:
