@@ -5,7 +5,9 @@ Instants are microseconds since 1970, lengths microseconds, memory and disk byte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -106,17 +108,21 @@ class Node(msgspec.Struct, frozen=True, gc=False):
         return tuple(self.budget.of(total) for total in self.pools)
 
     @property
-    def limits(self) -> dict[int, int]:
+    def limits(self) -> Mapping[int, int]:
         """Bytes that models may claim in all, by pool: the budgets, and main memory where it is known."""
-        limits = dict(enumerate(self.budgets))
-        if self.ram:
-            limits[RAM] = self.ram
-        return limits
+        return _limits(self.pools, self.budget, self.ram)
 
     @property
     def takes_work(self) -> bool:
         """Whether new locks and loads may go there."""
         return self.status is NodeStatus.HEALTHY
+
+
+@lru_cache(4096)
+def _limits(pools: tuple[int, ...], budget: Budget, ram: int) -> Mapping[int, int]:
+    """Kept, since every look at a node asks for it, and nodes come in few shapes."""
+    limits = {pool: budget.of(total) for pool, total in enumerate(pools)}
+    return limits | {RAM: ram} if ram else limits
 
 
 def merged_labels(node: Node) -> dict[str, str]:

@@ -155,6 +155,22 @@ def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search
         _weigh_sets(state, model, node, possible, disk, now, search)
 
 
+class Ground(msgspec.Struct, frozen=True, gc=False):
+    """What holds on one node for every set of victims: reckoned once, since there are many sets."""
+
+    node: Node
+    disk: int
+    slots: dict[int, str]
+    balance: dict[int, int]
+    failed_there: bool
+
+
+def ground_of(state: State, model: Model, node: Node, disk: int) -> Ground:
+    """The node as the model finds it; ``disk`` is what staging would take there, in bytes."""
+    slots = state.by_slot.get((node.name, model.name), {})
+    return Ground(node, disk, slots, state.balance_of_memory(node), failed_there(model, node))
+
+
 def _weigh_sets(
     state: State, model: Model, node: Node, possible: list[Replica], disk: int, now: int, search: Search
 ) -> None:
@@ -167,14 +183,15 @@ def _weigh_sets(
     exact = len(possible) <= EXACT_REPLICAS
     if not exact:
         possible.sort(key=lambda replica: -total(replica.claim))
+    ground = ground_of(state, model, node, disk)
     largest = len(possible)
-    if search.best is not None and search.cost[0] <= failed_there(model, node):
+    if search.best is not None and search.cost[0] <= ground.failed_there:
         largest = min(largest, len(search.best.victims))
     for size in range(1, largest + 1):
         until = evictable_from(state, counted, size)
         found, into = False, Search() if until else search
         for victims in combinations(possible, size) if exact or size == 1 else (tuple(possible[:size]),):
-            found |= _weigh_set(state, model, node, victims, disk, into)
+            found |= weigh_set(state, model, ground, victims, into)
         if found and until:
             _note_bound(search, node, len(counted), until)
         if found:
@@ -187,32 +204,33 @@ def _note_bound(search: Search, node: Node, counted: int, until: int) -> None:
     search.safe_until = min(search.safe_until, until)
 
 
-def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, ...], disk: int, search: Search) -> bool:
-    slots = state.by_slot.get((node.name, model.name), {})
-    leaving = sum(1 for replica in victims if replica.model == model.name)
-    if len(slots) - leaving >= node.max_replicas_per_model or not _floors_hold(state, victims):
+def weigh_set(state: State, model: Model, ground: Ground, victims: tuple[Replica, ...], search: Search) -> bool:
+    """Whether the model fits once these have left; if it does, the set competes with the best of the search."""
+    node, slots = ground.node, ground.slots
+    if len(slots) - _leaving(victims, model.name) >= node.max_replicas_per_model or not _floors_hold(state, victims):
         return False
     if kept_away(state, model, node, victims):
         return False
-    balance = state.balance_of_memory(node)
-    room = balance.copy()
+    room = ground.balance.copy()
+    reload = recency = 0
     for replica in victims:
         for pool, size in replica.claim:
             if pool in room:
                 room[pool] += size
-    found = fit_after(balance, room, model.declared_spec)
+        reload += reload_cost(state, replica)
+        if replica.used_at > recency:
+            recency = replica.used_at
+    found = fit_after(ground.balance, room, model.declared_spec)
     if found is None:
         return False
-    recency = max(replica.used_at for replica in victims)
-    reload = sum(reload_cost(state, replica) for replica in victims)
-    cost = (failed_there(model, node), len(victims), reload, recency, node.name)
+    cost = (ground.failed_there, len(victims), reload, recency, node.name)
     best_here = search.wishes and (node.name not in search.offers or cost < search.offers[node.name][0].cost)
     if cost[0] and (search.spurned is None or cost < search.spurned):
         search.spurned = cost
     if search.best is None or cost < search.cost or best_here:
         index = next(i for i in range(len(slots) + 1) if i not in slots)
-        ids = tuple(replica.id for replica in victims)
-        eviction = Eviction(node.name, index, found[0], disk, ids, found[1])
+        ids = tuple([replica.id for replica in victims])
+        eviction = Eviction(node.name, index, found[0], ground.disk, ids, found[1])
         if best_here:
             search.offers[node.name] = (_offer(state, model, eviction, victims, room, cost), eviction)
         if search.best is None or cost < search.cost:
@@ -220,12 +238,16 @@ def _weigh_set(state: State, model: Model, node: Node, victims: tuple[Replica, .
     return True
 
 
+def _leaving(victims: tuple[Replica, ...], model: str) -> int:
+    return len([replica for replica in victims if replica.model == model])
+
+
 def _offer(
     state: State, model: Model, eviction: Eviction, victims: tuple[Replica, ...], room: Mapping[int, int], cost: Cost
 ) -> Offer:
     """The victims, and how their node stands once they have left it with ``room`` in its pools."""
     node, free = state.nodes[eviction.node], [max(0, size) for pool, size in room.items() if pool != RAM]
-    same = sum(1 for replica in victims if replica.model == model.name)
+    same = _leaving(victims, model.name)
     members = members_there(state, model, node)[0] - members_there(state, model, node, victims)[0]
     place = Room(node.name, eviction.index, eviction.claim, eviction.disk)
     avoids = avoided(state, model, node.name, victims)
@@ -238,7 +260,7 @@ def _floors_hold(state: State, victims: tuple[Replica, ...]) -> bool:
         return True
     for replica in victims:
         model = state.models.get(replica.model)
-        leaving = sum(1 for other in victims if other.model == replica.model)
+        leaving = _leaving(victims, replica.model)
         if model is not None and leaving > 1 and not spare_of_floor(state, replica, model, leaving):
             return False
     return True
@@ -248,7 +270,8 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
     """In a large cluster: a cheap single victim, models by size and each model's idle replicas by recency.
 
     No replica costs less than its size, so that models are compared with the best find until they are larger than it
-    costs, up to a bound. Returns False when no single replica makes room, and the exact search has to look for sets.
+    costs, up to a bound; the first of a model's that may go stands for it. Returns False when no single replica makes
+    room, and the exact search has to look for sets.
     """
     least = least_share(model.declared_spec)
     open_nodes = state.candidates(model).keys
@@ -269,15 +292,26 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
             node = state.nodes[replica.node]
             if node.name in search.bounded:
                 continue
+            if not _may_improve(state, model, replica, node, search):
+                break
             disk = staging_need(state, model, node) if may_host(state, model, node) else None
             if disk is None:
                 continue
             counted = counted_evictions(state, node, now)
             until = evictable_from(state, counted, 1)
-            if until and _weigh_set(state, model, node, (replica,), disk, Search()):
+            ground = ground_of(state, model, node, disk)
+            if until and weigh_set(state, model, ground, (replica,), Search()):
                 _note_bound(search, node, len(counted), until)
-            elif not until and _weigh_set(state, model, node, (replica,), disk, search):
+            elif not until and weigh_set(state, model, ground, (replica,), search):
                 spurned += 1
-                if not failed_there(model, node) or spurned >= COMPARED_NODES:
+                if not ground.failed_there or spurned >= COMPARED_NODES:
                     break
     return search.best is not None
+
+
+def _may_improve(state: State, model: Model, replica: Replica, node: Node, search: Search) -> bool:
+    """Whether the replica alone could be the best so far, or the best of a node that the model's wishes look at."""
+    if search.best is None or search.wishes:
+        return True
+    cost = (failed_there(model, node), 1, reload_cost(state, replica), replica.used_at, node.name)
+    return cost < search.cost

@@ -64,18 +64,20 @@ def fit_after(balance: Mapping[int, int], room: Mapping[int, int], spec: LoadSpe
     if spec.vram == 0:
         return _and_ram((), spec.ram), _and_ram((), owed_ram)
     for count, share in shares(spec, _pools_in(room)):
-        fitting = sorted(
-            [
-                (max(0, share - max(0, balance[pool])), pool)
-                for pool, size in room.items()
-                if size >= share and pool != RAM
-            ]
-        )
+        fitting = [(_owed(share, balance[pool]), pool) for pool, size in room.items() if size >= share and pool != RAM]
         if len(fitting) >= count:
-            taken = sorted((pool, owed) for owed, pool in fitting[:count])
+            least = [min(fitting)] if count == 1 else sorted(fitting)[:count]
+            taken = sorted([(pool, owed) for owed, pool in least])
             claim = [(pool, share) for pool, _ in taken]
             return _and_ram(claim, spec.ram), _and_ram([entry for entry in taken if entry[1]], owed_ram)
     return None
+
+
+def _owed(share: int, balance: int) -> int:
+    """What a pool with this balance still lacks for its share."""
+    if balance <= 0:
+        return share
+    return share - balance if share > balance else 0
 
 
 def _pools_in(figures: Mapping[int, int]) -> int:

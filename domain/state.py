@@ -249,12 +249,11 @@ class State:
 
         What others use counts against the pool's total first: memory outside the budget is theirs anyway.
         """
-        used, foreign, budget = self.committed[node.name], node.foreign, node.budget
-        balance = {}
-        for pool, total in enumerate(node.pools):
-            balance[pool] = min(budget.of(total), total - foreign[pool]) - used.get(pool, 0)
-        if node.ram:
-            balance[RAM] = node.ram - used.get(RAM, 0)
+        used, limits = self.committed[node.name], node.limits
+        balance = {pool: limit - used.get(pool, 0) for pool, limit in limits.items()}
+        for pool, foreign in enumerate(node.foreign):
+            if foreign:
+                balance[pool] -= max(0, limits[pool] + foreign - node.pools[pool])
         return balance
 
     def disk_free(self, node: Node) -> int | None:

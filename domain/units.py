@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from .errors import InvalidField
 
@@ -124,6 +125,7 @@ def parse_size(text: str | int, field: str = "size") -> int:
     return round(size)
 
 
+@lru_cache(4096)
 def format_size(size: int) -> str:
     """``size`` bytes for people: ``"64GiB"``, ``"9.5GiB"``, ``"512B"``."""
     for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):

@@ -33,6 +33,7 @@ from interlock.domain.units import GIB, SECOND
 
 from . import world
 from .clock import Clock, Streams, draw
+from .judging.order_rules import CarriedOut
 from .reading.fields import Distribution
 from .reading.scenario import NodeSpec
 from .world import NodeFacts, Worker
@@ -127,8 +128,8 @@ class VirtualCluster:
         self.writer = writer
         self.watcher = watcher
         self.nodes: dict[str, VirtualNode] = {}
-        self.misdirected: list[str] = []
-        """Orders that a machine has carried out which were meant for another one of its name."""
+        self.carried_out: list[CarriedOut] = []
+        """Every order that a machine has begun to carry out."""
         self._messages = count(1)
         self._unsure: dict[str, list[Callable[[], None]]] = {}
         """Who waits to hear whether a node is there, at whom a call has failed."""
@@ -205,10 +206,7 @@ class VirtualCluster:
             self.report(node, answer)
         if not begun.works:
             return
-        if not self._is_known(node):
-            self.misdirected.append(
-                f"{effect.op}: {effect.name} is done by a machine that has no longer the name {effect.node}"
-            )
+        self.carried_out.append(CarriedOut(effect.op, effect.name, effect.node, world.boot_of(node.worker)))
         boot = node.worker.boot
         if isinstance(effect, LoadModel):
             if self._strikes(effect.model, node.trouble.fails, "load-fails"):

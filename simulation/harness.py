@@ -367,8 +367,7 @@ class Harness:
                 self.invariants.breach("W", f"{holder} is gone and still holds {', '.join(held)}: a leak", holder)
         for wrong in self.gateways.wrong_answers:
             self.invariants.breach("S", wrong, "port")
-        for wrong in self.cluster.misdirected:
-            self.invariants.breach("S", wrong, "boot")
+        self.invariants.order_rules.judge(self.cluster.carried_out)
 
     # --- afterwards -------------------------------------------------------------------------------------------------
 

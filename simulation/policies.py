@@ -107,7 +107,7 @@ def _over_bound(at: Any, node: Any, victims: int, now: int, search: Search) -> b
 def _makes_room(at: Any, model: Any, node: Any, victims: list[Any], disk: int, search: Search) -> bool:
     """Whether room is there without them; it is what ``search`` has found then."""
     found = Search()
-    if not eviction._weigh_set(at, model, node, tuple(victims), disk, found):
+    if not eviction.weigh_set(at, model, eviction.ground_of(at, model, node, disk), tuple(victims), found):
         return False
     search.best, search.cost = found.best, found.cost
     return True

@@ -24,6 +24,7 @@ from interlock.simulation.clock import START
 from .churn_rules import ChurnRules
 from .making_room import RoomRules
 from .node_rules import NodeRules
+from .order_rules import OrderRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
 from .placements import Placements
 from .pools import could_lie_in, name_of, wrong_claim
@@ -92,10 +93,13 @@ class Invariants:
         self._at = 0
         self.node_rules = NodeRules(self)
         self.churn_rules = ChurnRules(self)
+        self.order_rules = OrderRules(self)
         use_rules = UseRules(self)
         self.room_rules = RoomRules(self, use_rules, self.placements)
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
-        for rules in (self.node_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules):
+        for rules in (
+            self.node_rules, self.order_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules,
+        ):  # fmt: skip
             for name in dir(rules):
                 if name.startswith("on_"):
                     self._more.setdefault(getattr(ev, name[3:]), []).append(getattr(rules, name))

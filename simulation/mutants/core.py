@@ -306,7 +306,8 @@ def evicts_all_it_can(patches: Patches) -> None:
     weigh = eviction._weigh_sets
 
     def all_of_them(at: Any, model: Any, node: Any, possible: Any, disk: int, now: int, search: Any) -> None:
-        if not eviction._weigh_set(at, model, node, tuple(possible), disk, search):
+        ground = eviction.ground_of(at, model, node, disk)
+        if not eviction.weigh_set(at, model, ground, tuple(possible), search):
             weigh(at, model, node, possible, disk, now, search)
 
     patches.swap(weigh, all_of_them)
