@@ -119,9 +119,15 @@ def pick_warm(state: State, model: Model) -> str | None:
         return None
     if len(order) == 1 or order[1][1] != used_at or order[1][0] != locks:
         return first
+    # Of those on one node the oldest stands first, and stays the first.
     room = state.candidates(model).keys
-    compared = order[: TIE_SCAN if len(state.nodes) <= LARGE_NODES else TIE_SCAN_LARGE]
-    return min([(room[key[4]], key[2], key[3]) for key in compared if key[1] == used_at and key[0] == locks])[2]
+    roomiest = room[order[0][4]]
+    for key in order[1 : TIE_SCAN if len(state.nodes) <= LARGE_NODES else TIE_SCAN_LARGE]:
+        if key[1] != used_at or key[0] != locks:
+            break
+        if room[key[4]] < roomiest:
+            first, roomiest = key[3], room[key[4]]
+    return first
 
 
 def route_cold(state: State, model: Model, now: int) -> Plan:
