@@ -48,7 +48,8 @@ def _section(report: Report) -> str:
         f'<div class="numbers">{"".join(f"<div><b>{value}</b> {what}</div>" for value, what in numbers)}</div>'
         f"{_counterexample(shown) if shown is not None else ''}"
         f'<div class="panels">{_properties(report)}{_list("Fairness assumed", report.fairness)}</div>'
-        f"{_list('All that was seen', report.violations) if report.violations else ''}</section>"
+        f"{_list('All that was seen', report.violations) if report.violations else ''}"
+        f"{_list('Not tried', report.untried) if report.untried else ''}</section>"
     )
 
 

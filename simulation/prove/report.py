@@ -31,6 +31,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     properties: dict[str, Holds]
     violations: list[str]
     fairness: list[str]
+    untried: list[str] = []
+    """What the scope asks for or leaves out so that it was not tried at all."""
     counterexample: Counterexample | None = None
 
     def plain(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def prove(scope: Scope | str, *, mutant: str | None = None, states_max: int = ST
             *(f"{name}: {words}" for name, words in exploration.violations),
         ],
         fairness=fairness_of(scope),
+        untried=list(scope.untried),
         counterexample=_counterexample(exploration, lassos),
     )
 
@@ -155,6 +158,7 @@ def lines_of(report: Report) -> list[str]:
     ]
     for name, holds in report.properties.items():
         lines.append(f"  {name} {'holds' if holds.holds else 'FAILS'}{f': {holds.detail}' if holds.detail else ''}")
+    lines += [f"  but {words}" for words in report.untried]
     shown = report.counterexample
     if shown is not None:
         lines.append(f"  {shown.property}: {shown.words}{' (spurious)' if shown.spurious else ''}")

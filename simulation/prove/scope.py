@@ -95,6 +95,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Loads that fail always."""
     rivals: tuple[str, ...] = ()
     """Nodes whose name a second machine wants, again and again."""
+    untried: tuple[str, ...] = ()
+    """What ``[scope]`` asks for or leaves out so that it is not tried, in words: nobody shall think that it was."""
 
     def amount(self, resource: str) -> int:
         """How much there is of a resource."""

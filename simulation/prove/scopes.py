@@ -7,7 +7,7 @@ table is one more misfortune of its kind (loads that fail for ever always do), a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -106,7 +106,16 @@ def scope_of(scenario: Scenario) -> Scope:
         targets=tuple(targets),
         doomed=tuple(doomed),
         rivals=tuple(rivals),
+        untried=tuple(_untried(scenario)),
     )
+
+
+def _untried(scenario: Scenario) -> Iterator[str]:
+    scope = scenario.scope
+    if scope.admin and not scenario.admin:
+        yield "no step of an operator is tried: [scope] has admin = true, and there is no [[admin]]"
+    if scenario.admin and not scope.admin:
+        yield "no step of an operator is tried: there are [[admin]] steps, and [scope] has no admin = true"
 
 
 def _facts(node: NodeSpec) -> NodeFacts:

@@ -16,7 +16,7 @@ from interlock.domain.refusals import RefusalCode
 from interlock.domain.selector import Selector, parse_selector
 from interlock.domain.settings import HIGHEST_PRIORITY, SettingValue, parse_affinity, parse_idle_unload
 from interlock.domain.tenants import parse_limits
-from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND, parse_duration
+from interlock.domain.units import FOREVER, GIB, HOUR, MINUTE, SECOND, parse_duration
 from interlock.simulation.prompts import LONGEST_PROMPT, Talk, chain_of_parts
 
 from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole, written_size
@@ -248,6 +248,10 @@ class _Reader:
         start, until = self._moment(table, "from", 0), table.duration("until", FOREVER)
         if until <= start:
             raise table.error("until", "is not after from", "Give a later moment.")
+        expected = rate * (min(until, self.duration) - start) / SECOND
+        if expected > MOST_OF_A_WORKLOAD:
+            cure = f"Lower the rate, or shorten the time: up to {MOST_OF_A_WORKLOAD:,} can be waited for."
+            raise table.error("rate", f"makes about {expected:,.0f} requests", cure)
         spec = WorkloadSpec(
             kind=kind, models=models, rate=rate, path=path, format=form, start=start, until=until,
             service_time=table.distribution("service_time", None), deadline=_patience(table),
@@ -321,11 +325,13 @@ class _Reader:
             return None
         rates = {kind: table.number(kind) for kind in FAULT_KINDS if kind in table}
         table.known += FAULT_KINDS
-        spec = RandomFaults(
-            rates=rates,
-            length=table.distribution("length", Distribution("exp", 30 * SECOND)),
-            stop_at=self._moment(table, "stop_at", self.duration),
-        )
+        stop_at = self._moment(table, "stop_at", self.duration)
+        for kind, rate in rates.items():
+            if rate * stop_at / HOUR > MOST_FAULTS:
+                cure = f"It is a rate per hour: give one that makes up to {MOST_FAULTS:,}."
+                raise table.error(kind, f"makes about {rate * stop_at / HOUR:,.0f} faults", cure)
+        length = table.distribution("length", Distribution("exp", 30 * SECOND))
+        spec = RandomFaults(rates=rates, length=length, stop_at=stop_at)
         table.done()
         return spec
 
@@ -453,6 +459,9 @@ class _Reader:
 _REQUIRED_RATE = -1.0
 MOST_AT_ONCE = 1_000_000
 """What one row of requests may count: with ``every = "0s"`` all of them come in one instant."""
+MOST_OF_A_WORKLOAD = 20_000_000
+"""What a rate may come to: an hour or two of a computer's time."""
+MOST_FAULTS = 1_000_000
 AUTOMATIC_LABELS = ("node.name", "node.replica-slots", "gpu.vram")
 """What every node's labels say by themselves; ``gpu.vendor`` may be given, as no other key says whose GPUs they are."""
 _ADMIN_KEYS = ("at", "action", "model", "name")

@@ -80,3 +80,15 @@ def test_what_is_not_explored_is_refused_by_name(tmp_path: Path) -> None:
     path.write_text(f'{text}\n[[faults]]\nat = "1m"\nkind = "clock-jump"\ntarget = "solo"\n', encoding="utf-8")
     with pytest.raises(UsageError, match="clock-jump"):
         invoke("--scope", str(path))
+
+
+def test_what_a_scope_asks_for_and_nothing_is_there_to_try_is_said(tmp_path: Path) -> None:
+    text = (BUNDLED / "backend-gone.toml").read_text(encoding="utf-8")
+    asking = tmp_path / "asking.toml"
+    asking.write_text(f"{text}\n".replace("[scope]", "[scope]\nadmin = true"), encoding="utf-8")
+    code, out, err = invoke("--scope", str(asking), "--json")
+    assert code == 0
+    assert json.loads(out)["untried"] == [
+        "no step of an operator is tried: [scope] has admin = true, and there is no [[admin]]"
+    ]
+    assert "but no step of an operator is tried" in err
