@@ -88,7 +88,7 @@ class RegisterNode(Command, frozen=True, kw_only=True):
     """A worker joins. ``used`` is what is in use per pool in all, ours included; ``disk`` what models' files may take.
 
     ``approve``: no operator is needed. ``machine`` tells a restart from another machine of the same name; that one is
-    refused while the first is at work, unless it ``replaces`` it.
+    refused while the first is at work, unless it ``replaces`` it. ``unified``: its one pool is its main memory as well.
     """
 
     node: str
@@ -106,6 +106,7 @@ class RegisterNode(Command, frozen=True, kw_only=True):
     running: tuple[Running, ...] = ()
     machine: str = ""
     replaces: bool = False
+    unified: bool = False
 
 
 class ReportCapacity(Command, frozen=True, kw_only=True):

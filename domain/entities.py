@@ -101,6 +101,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """Until when it may be one of many that are silent, and nobody is evicted for what it may run; 0 for never."""
     former_boots: tuple[str, ...] = ()
     """The boots before this one, newest last, so that a worker that was replaced is known when it comes back."""
+    unified: bool = False
+    """Its one pool is its main memory as well: what a model takes of both it takes there."""
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -109,8 +111,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def limits(self) -> Mapping[int, int]:
-        """Bytes that models may claim in all, by pool: the budgets, and main memory where it is known."""
-        return _limits(self.pools, self.budget, self.ram)
+        """Bytes that models may claim in all, by pool: the budgets, and main memory where it is known and apart."""
+        return _limits(self.pools, self.budget, 0 if self.unified else self.ram)
 
     @property
     def takes_work(self) -> bool:

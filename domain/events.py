@@ -70,6 +70,7 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
     """A worker joined, or joined again with another boot or other facts.
 
     ``replaced``: another machine has taken over the name; what an operator has set stays, but for the approval.
+    ``unified``: its one pool is its main memory as well.
     """
 
     address: str = ""
@@ -84,6 +85,7 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
     gpu_vendor: str = ""
     machine: str = ""
     replaced: bool = False
+    unified: bool = False
 
 
 class NodeApproved(NodeEvent, frozen=True, kw_only=True):

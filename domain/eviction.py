@@ -12,7 +12,7 @@ from .anti_affinity import kept_away, members_there
 from .churn import counted_evictions, evictable_from, live_churn
 from .claims import RAM, Claim, total
 from .entities import Model, Node, Phase, Replica
-from .memory import fit_after, least_share
+from .memory import fit_after, least_share, spec_on
 from .placement import avoided, may_host, staging_need
 from .recent_use import reload_cost
 from .scoring import Room, Standing
@@ -220,7 +220,7 @@ def weigh_set(state: State, model: Model, ground: Ground, victims: tuple[Replica
         reload += reload_cost(state, replica)
         if replica.used_at > recency:
             recency = replica.used_at
-    found = fit_after(ground.balance, room, model.declared_spec)
+    found = fit_after(ground.balance, room, spec_on(node, model.declared_spec))
     if found is None:
         return False
     cost = (ground.failed_there, len(victims), reload, recency, node.name)

@@ -2,16 +2,24 @@
 
 A model lies in one pool unless it declares more: ``pools`` is how many of one node's pools it is split over, in equal
 shares, and ``ANY_POOLS`` as few as it takes. What it needs of main memory it takes once, however it is split. Figures
-are maps from pool to bytes; main memory is among them under ``RAM``, unless nobody knows how much there is.
+are maps from pool to bytes; main memory is among them under ``RAM``, unless nobody knows how much there is, or it is
+the very memory of the node's pool: there a model takes both out of one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from msgspec.structs import replace
+
 from .claims import RAM, Claim
-from .entities import ANY_POOLS, MOST_POOLS, LoadSpec
+from .entities import ANY_POOLS, MOST_POOLS, LoadSpec, Node
 from .errors import InvalidField
+
+
+def spec_on(node: Node, spec: LoadSpec) -> LoadSpec:
+    """What the model takes on this node: where one memory serves for both, all of it is taken there."""
+    return replace(spec, vram=spec.vram + spec.ram, ram=0) if node.unified and spec.ram else spec
 
 
 def shares(spec: LoadSpec, pools: int) -> Iterator[tuple[int, int]]:

@@ -122,18 +122,20 @@ def _registered(state: State, command: RegisterNode, old: Node | None, now: int)
         at=now, node=command.node, address=command.address, boot=command.boot, labels=command.labels,
         pools=command.pools, foreign=foreign(state, command.node, command.pools, command.used, kept), ram=command.ram,
         disk=disk, max_replicas_per_model=slots, budget=budget, gpu_vendor=command.gpu_vendor, machine=machine,
-        replaced=replaced,
+        replaced=replaced, unified=command.unified and len(command.pools) == 1,
     )  # fmt: skip
 
 
 def _facts(node: Node) -> tuple[object, ...]:
     slots = node.max_replicas_per_model
-    return (node.address, node.worker_labels, node.pools, node.ram, node.budget, slots, node.gpu_vendor, node.machine)
+    memory = (node.pools, node.ram, node.unified)
+    return (node.address, node.worker_labels, *memory, node.budget, slots, node.gpu_vendor, node.machine)
 
 
 def _facts_of(event: ev.NodeRegistered) -> tuple[object, ...]:
     slots = event.max_replicas_per_model
-    return (event.address, event.labels, event.pools, event.ram, event.budget, slots, event.gpu_vendor, event.machine)
+    memory = (event.pools, event.ram, event.unified)
+    return (event.address, event.labels, *memory, event.budget, slots, event.gpu_vendor, event.machine)
 
 
 def foreign(

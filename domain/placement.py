@@ -13,7 +13,7 @@ import msgspec
 
 from .anti_affinity import kept_away, members_there
 from .entities import Files, Model, Node, Phase, Replica
-from .memory import fit, least_share
+from .memory import fit, least_share, spec_on
 from .own_rules import refused_by
 from .profiles import BUILT_IN, Profile
 from .scoring import Room, Standing, profile_of, weigh
@@ -157,7 +157,7 @@ def room_on(state: State, model: Model, node: Node) -> Room | None:
     index = state.free_index(node, model.name)
     if index is None or not may_host(state, model, node) or kept_away(state, model, node):
         return None
-    claim = fit(state.free_memory(node), model.declared_spec)
+    claim = fit(state.free_memory(node), spec_on(node, model.declared_spec))
     disk = staging_need(state, model, node)
     if claim is None or disk is None:
         return None
@@ -206,7 +206,7 @@ def fits_when_empty(state: State, model: Model, node: Node) -> bool:
     spec = model.declared_spec
     if node.disk is not None and spec.disk and spec.disk > node.disk - state.settings.disk_margin:
         return False
-    return fit(node.limits, spec) is not None
+    return fit(node.limits, spec_on(node, spec)) is not None
 
 
 def ever_fits(state: State, model: Model) -> bool:

@@ -77,13 +77,15 @@ def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]
         yield cmd.RemoveNode(node=name)
         return
     known = state.nodes.get(name)
-    # A machine without a GPU has its main memory as its one pool.
-    pools = change.pools or ((change.ram,) if change.ram else ())
+    # A machine without a GPU has its main memory as its one pool, and so has a board with one memory.
+    alone = known is None or known.unified
+    pools = change.pools or ((change.ram,) if change.ram and alone else ())
     new = known is None and bool(pools)
     if new:
         yield cmd.RegisterNode(
             node=name, boot="planned", labels=change.labels, pools=pools, disk=change.disk, approve=True,
             ram=change.ram, budget=change.budget, max_replicas_per_model=change.slots or 1,
+            unified=not change.pools,
         )  # fmt: skip
     elif known is None:
         # Of a node that nobody knows, this says so.
@@ -95,8 +97,8 @@ def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]
         taken = available_disk(state, name, 0) or 0
         free = max(0, change.disk - taken) if change.disk is not None else None
         # Other pools than before: what others use of them is not known.
-        unused = (0,) * len(change.pools) if len(change.pools) != len(known.pools) else ()
-        yield cmd.ReportCapacity(node=name, pools=change.pools, used=unused, disk=free, ram=change.ram)
+        unused = (0,) * len(pools) if len(pools) != len(known.pools) else ()
+        yield cmd.ReportCapacity(node=name, pools=pools, used=unused, disk=free, ram=change.ram)
     if change.budget is not None and not new:
         yield cmd.SetNodeBudget(node=name, budget=change.budget)
     if change.slots and not new:

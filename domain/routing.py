@@ -15,7 +15,7 @@ from .claims import format_claim
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction, Search
 from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation
-from .memory import lacks_ram
+from .memory import lacks_ram, spec_on
 from .placement import Choice, Room
 from .recent_use import recent_uses
 from .refusals import RefusalCode
@@ -279,10 +279,12 @@ def _explain_no_room(state: State, model: Model, now: int, strictly: bool, searc
 
 def _cure_of_no_room(state: State, model: Model) -> str:
     group = model.scheduling.anti_affinity
-    nodes = state.candidates(model).open[:FULL_SURVEY_LIMIT]
-    if group and any(kept_away(state, model, state.nodes[name]) for _, name in nodes):
+    open_nodes = [state.nodes[name] for _, name in state.candidates(model).open[:FULL_SURVEY_LIMIT]]
+    if group and any(kept_away(state, model, node) for node in open_nodes):
         return f"Room on one of these nodes, one more node for the members of group {group}, or a group that is soft."
-    lacking = [name for _, name in nodes if lacks_ram(state.free_memory(state.nodes[name]), model.declared_spec)]
+    lacking = [
+        node.name for node in open_nodes if lacks_ram(state.free_memory(node), spec_on(node, model.declared_spec))
+    ]
     if lacking:
         return f"Main memory on {lacking[0]} or another candidate, or less `ram` for {model.name}, if it takes less."
     return "Room on one of these nodes."

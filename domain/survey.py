@@ -15,7 +15,7 @@ from .anti_affinity import kept_away, who_keeps_away
 from .claims import RAM
 from .entities import LoadSpec, Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
-from .memory import fit_in_pools, lacks_ram, share_of
+from .memory import fit_in_pools, lacks_ram, share_of, spec_on
 from .own_rules import refused_by
 from .placement import may_host, staging_need, unused_files
 from .scoring import profile_of
@@ -25,6 +25,7 @@ from .units import GIB, format_size
 
 Verdict = Callable[[Node], Considered]
 
+ONE_MEMORY = "; its vram and its ram are one memory there"
 NO_REPLICA = "has no replica of it"
 """The commonest reason of all for which a warm decision passes a node over."""
 
@@ -89,12 +90,13 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
 
     ``chosen`` is the node taken.
     """
-    spec = model.declared_spec
+    declared = model.declared_spec
 
     def verdict(node: Node) -> Considered:
         common = common_filter(state, model, node)
         if common is not None:
             return common
+        spec = spec_on(node, declared)
         free = state.free_memory(node)
         in_pools = tuple([size for pool, size in free.items() if pool != RAM])
         room = max(in_pools, default=0)
@@ -109,7 +111,8 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         if own:
             return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
         if fit_in_pools(free, spec) is None:
-            return Considered(node.name, "rejected", "memory", lack_of_memory(in_pools, spec))
+            both = "" if spec is declared else ONE_MEMORY
+            return Considered(node.name, "rejected", "memory", lack_of_memory(in_pools, spec) + both)
         if lacks_ram(free, spec):
             left = f"{format_size(free[RAM])} of {format_size(node.ram)} free"
             return Considered(node.name, "rejected", "ram", f"needs {format_size(spec.ram)} of main memory, {left}")

@@ -38,7 +38,8 @@ class PoolView(msgspec.Struct, frozen=True, kw_only=True):
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """A worker machine. ``disk``: what staged models may take in all, None when unknown; ``staged``: what they take.
 
-    ``ram`` is 0 when unknown; ``ram_used`` is what our replicas use of it or have reserved.
+    ``ram`` is 0 when unknown, and ``unified`` when it is the one pool as well; ``ram_used`` is what our replicas use of
+    it or have reserved.
     """
 
     name: str
@@ -51,6 +52,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     pools: list[PoolView]
     vram_budget: str
     ram: int
+    unified: bool
     ram_used: int
     disk: int | None
     disk_used: int
@@ -217,6 +219,7 @@ def node_view(state: State, node: Node, last_heard: int = 0) -> NodeView:
         pools=_pools(state, node),
         vram_budget=_budget(node.budget),
         ram=node.ram,
+        unified=node.unified,
         ram_used=state.committed[node.name].get(RAM, 0),
         disk=node.disk,
         disk_used=state.disk_used.get(node.name, 0),

@@ -107,6 +107,7 @@ def facts_of(spec: NodeSpec) -> NodeFacts:
         pools=spec.pools,
         budget=spec.budget,
         ram=spec.ram,
+        unified=spec.unified,
         disk=spec.disk,
         max_replicas_per_model=spec.max_replicas_per_model,
     )

@@ -16,7 +16,7 @@ from interlock.domain.commands import ChangeSettings, Command, DeclareModel, Don
 from interlock.domain.decide import decide
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.errors import InterlockError, UnreadableFile
-from interlock.domain.memory import fit
+from interlock.domain.memory import fit, spec_on
 from interlock.domain.recording import Recorded
 from interlock.domain.units import FOREVER
 
@@ -102,7 +102,7 @@ class Prologue:
         if index is None:
             cure = "Raise the node's max_replicas_per_model, or leave the replica out."
             raise UnreadableFile(f"{name}: the node holds as many of it as it may.", cure=cure)
-        claim = fit(state.free_memory(node), load)
+        claim = fit(state.free_memory(node), spec_on(node, load))
         staged = (model.name, model.serving) in state.staged.get(node.name, {})
         free = state.disk_free(node)
         if claim is None or (not staged and free is not None and load.disk > free):

@@ -56,6 +56,8 @@ class NodeFacts(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[int, ...] = ()
     budget: Budget | None = None
     ram: int = 0
+    unified: bool = False
+    """Its one pool is its main memory as well."""
     disk: int | None = None
     max_replicas_per_model: int = 1
     gpu_vendor: str = ""
@@ -194,7 +196,7 @@ def finish(worker: Worker, effect: Effect, failure: str = "") -> Step:
     elif isinstance(effect, StageModel):
         worker = replace(worker, staged=tuple(sorted((*worker.staged, _files(effect)))))
     elif isinstance(effect, LoadModel):
-        holds = holds_of(effect.spec, effect.pools)
+        holds = holds_of(worker, effect.spec, effect.pools)
         loaded = (replace(p, loaded=True, holds=holds) if p.replica == effect.replica else p for p in worker.processes)
         worker = replace(worker, processes=tuple(loaded))
     return worker, (_yes(worker, effect),)
@@ -236,8 +238,10 @@ def edition(spec: LoadSpec) -> str:
     return f"{spec.backend} {sorted(spec.options.items())}" if spec.options else spec.backend
 
 
-def holds_of(spec: LoadSpec, pools: Sequence[int]) -> Claim:
+def holds_of(worker: Worker, spec: LoadSpec, pools: Sequence[int]) -> Claim:
     """What a loaded model takes in the pools that are its own: the same in each; and of main memory."""
+    if worker.facts.unified:
+        return ((0, spec.vram + spec.ram),)
     ram = ((RAM, spec.ram),) if spec.ram else ()
     return (*((pool, share_of(spec, len(pools))) for pool in pools), *ram)
 
@@ -301,7 +305,7 @@ def _out_of_memory(worker: Worker, effect: LoadModel) -> str:
     whoever judges it is to see its mistakes as they are.
     """
     in_use, crowded = used(worker), {stranger.pool for stranger in worker.strangers}
-    for pool, size in holds_of(effect.spec, effect.pools):
+    for pool, size in holds_of(worker, effect.spec, effect.pools):
         if pool in crowded and in_use[pool] + size > worker.facts.pools[pool]:
             free = format_size(worker.facts.pools[pool] - in_use[pool])
             return f"{OUT_OF_MEMORY}: tried to allocate {format_size(size)} on device {pool}, {free} free"
@@ -460,6 +464,7 @@ def register(worker: Worker, *, approve: bool = False) -> RegisterNode:
         labels=dict(facts.labels),
         pools=facts.pools,
         ram=facts.ram,
+        unified=facts.unified,
         used=used(worker),
         disk=None if facts.disk is None else max(0, facts.disk - staged),
         max_replicas_per_model=facts.max_replicas_per_model,

@@ -86,7 +86,8 @@ def _registered(e: ev.NodeRegistered) -> str:
         return (
             f"Another machine{where} took the name of node {e.node}, with {_pools(e.pools)}; it must be approved anew."
         )
-    return f"Node {e.node} registered{where} with {_pools(e.pools)}."
+    one = ", for models and the rest of the machine alike" if e.unified else ""
+    return f"Node {e.node} registered{where} with {_pools(e.pools)}{one}."
 
 
 def _capacity(e: ev.NodeCapacityChanged) -> str:

@@ -62,6 +62,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     vram_budget: str = ""
     worker_incarnation: str = ""
     boot: str = ""
+    unified: bool = False
     pools: tuple[int, ...] | None = None
     used: tuple[int, ...] | None = None
     disk: int | None = None
@@ -196,6 +197,7 @@ class Nodes:
             pools=pools,
             used=used,
             ram=_positive(asked.total_ram if asked.ram is None else asked.ram, "ram"),
+            unified=asked.unified or not (asked.pools or asked.total_vram),
             disk=asked.available_disk if asked.disk is None else asked.disk,
             max_replicas_per_model=max(1, asked.max_replicas_per_model),
             budget=parse_budget(asked.vram_budget, "vram_budget") if asked.vram_budget else None,

@@ -30,6 +30,8 @@ class Figures(msgspec.Struct, frozen=True):
     disk_total: int
     disk_available: int
     cpus: int
+    unified: bool = False
+    """The one pool is the main memory."""
 
     @property
     def vram_total(self) -> int:
@@ -78,6 +80,7 @@ class Meter:
             disk_total=usage.total,
             disk_available=usage.free,
             cpus=psutil.cpu_count() or 1,
+            unified=not self._given_pools and pools == (ram,),
         )
 
     def devices(self, pools: tuple[int, ...]) -> tuple[str, ...]:

@@ -155,6 +155,7 @@ class Registration:
             "node_type": "backend",
             "address": config.reached_at,
             "total_ram": figures.ram,
+            "unified": figures.unified,
             "cpu_logical_cores": figures.cpus,
             "labels": config.labels,
             "max_replicas_per_model": config.max_replicas_per_model,

@@ -35,6 +35,7 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         foreign=event.foreign or (0,) * len(event.pools),
         budget=event.budget,
         ram=event.ram,
+        unified=event.unified,
         disk=event.disk,
         max_replicas_per_model=event.max_replicas_per_model,
         gpu_vendor=event.gpu_vendor,

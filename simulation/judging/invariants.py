@@ -27,7 +27,7 @@ from .node_rules import NodeRules
 from .order_rules import OrderRules
 from .picture import ModelView, NodeView, Picture, ReplicaView
 from .placements import Placements
-from .pools import could_lie_in, name_of, wrong_claim
+from .pools import could_lie_in, name_of, there, wrong_claim
 from .prefix_rules import PrefixRules
 from .queueing import Queues
 from .tenancy import Tenants
@@ -181,7 +181,7 @@ class Invariants:
     def on_NodeRegistered(self, event: ev.NodeRegistered) -> None:
         node = self._node(event.node)
         node.worker_labels, node.pools, node.budget = event.labels, event.pools, event.budget
-        node.foreign, node.ram = event.foreign, event.ram
+        node.foreign, node.ram, node.unified = event.foreign, event.ram, event.unified
         node.slots = event.max_replicas_per_model
         if event.replaced:
             node.approved = False
@@ -320,7 +320,7 @@ class Invariants:
         spec = model.specs[model.declared]
         nodes = (node for node in self.picture.nodes.values() if self.picture.candidate(model, node))
         return any(
-            could_lie_in(node.budgets, spec)
+            could_lie_in(node.budgets, there(spec, unified=node.unified))
             and (node.disk is None or not spec.disk or node.disk - self.settings.disk_margin >= spec.disk)
             for node in nodes
         )
@@ -486,7 +486,7 @@ class Invariants:
             self.breach("S", f"{event.replica} is placed on {node.name}, which takes no work", event.replica)
         if not model.load_known:
             self.breach("Q", f"{event.replica} of {model.name} begins without load info: it cannot load", model.name)
-        wrong = wrong_claim(model.specs[event.revision], event.claim)
+        wrong = wrong_claim(there(model.specs[event.revision], unified=node.unified), event.claim)
         if wrong:
             self.breach("S", f"{event.replica} of {model.name} {wrong}", event.replica)
         same = [other for other in node.replicas.values() if other.model == model.name]
@@ -581,8 +581,9 @@ class Invariants:
         """Nobody is evicted while another candidate has room; judged where looking at all of them is cheap."""
         if not event.victims or len(self.picture.nodes) > NODES_COMPARED:
             return
-        spec = model.specs[event.revision]
+        declared = model.specs[event.revision]
         for node in self.picture.nodes.values():
+            spec = there(declared, unified=node.unified)
             if not node.takes_work or not self.picture.candidate(model, node):
                 continue
             free = {pool: limit - node.claims[pool] for pool, limit in node.limits.items()}

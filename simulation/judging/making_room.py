@@ -16,7 +16,7 @@ from interlock.domain.wishes import ABOUT_THE_SAME
 from .court import Court
 from .picture import ModelView, NodeView, ReplicaView
 from .placements import Placements
-from .pools import could_lie_in
+from .pools import could_lie_in, there
 from .use_rules import UseRules
 
 NODES_JUDGED = 16
@@ -116,7 +116,7 @@ class RoomRules:
         counted = [until for until, whom in node.evictions if until > event.at and whom != event.replica]
         if (bound and len(counted) >= bound) or not node.slots:
             return None
-        spec = model.specs[model.declared]
+        spec = there(model.specs[model.declared], unified=node.unified)
         found: list[_Offer] = []
         for replica in list(node.replicas.values()):
             if self._may_leave(event, model, replica) and could_lie_in(self.placements.free_without(replica), spec):

@@ -23,7 +23,7 @@ class NodeView:
     __slots__ = (
         "approved", "boot", "budget", "claims", "disk", "drained", "evictions", "foreign", "labels", "limits",
         "load_rate", "name", "operator_labels", "pools", "ram", "replicas", "resident", "silent_since", "slots",
-        "staged", "status", "staying", "vendor", "worker_labels",
+        "staged", "status", "staying", "unified", "vendor", "worker_labels",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -38,6 +38,7 @@ class NodeView:
         self.foreign: tuple[int, ...] = ()
         """What others use of each pool, as the events say."""
         self.ram = 0
+        self.unified = False
         self.budget = Budget()
         self.slots = 1
         self.disk: int | None = None
@@ -65,7 +66,12 @@ class NodeView:
     @property
     def budgets(self) -> dict[int, int]:
         """What models may use of each pool."""
-        return {**{pool: self.budget.of(size) for pool, size in enumerate(self.pools)}, RAM: self.ram or FOREVER}
+        return {**{pool: self.budget.of(size) for pool, size in enumerate(self.pools)}, RAM: self._apart}
+
+    @property
+    def _apart(self) -> int:
+        """Main memory beside the pools: nobody knows how much, or there is none."""
+        return 0 if self.unified else self.ram or FOREVER
 
     @property
     def rooms(self) -> dict[int, int]:

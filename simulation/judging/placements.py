@@ -13,7 +13,7 @@ from interlock.domain.profiles import SCORES, Profile, find_profile
 from interlock.domain.settings import Settings
 
 from .picture import ModelView, NodeView, Picture, ReplicaView
-from .pools import could_lie_in
+from .pools import could_lie_in, there
 
 JUDGED_NODES_MAX = 16
 _ASSUMED_RATE = 2**30
@@ -63,7 +63,7 @@ class Placements:
         return f"{event.node}, where {best} stands before it by the profile {profile.name}: {totals[best]} to {mine}"
 
     def _fits(self, model: ModelView, node: NodeView) -> bool:
-        spec = model.specs[model.declared]
+        spec = there(model.specs[model.declared], unified=node.unified)
         same = [replica for replica in node.replicas.values() if replica.model == model.name]
         if not self.picture.candidate(model, node) or not node.takes_work or len(same) >= node.slots:
             return False

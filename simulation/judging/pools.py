@@ -9,6 +9,13 @@ from interlock.domain.entities import ANY_POOLS, LoadSpec
 from interlock.domain.units import format_size
 
 
+def there(spec: LoadSpec, *, unified: bool) -> LoadSpec:
+    """What the model takes on a node; on one with a single memory it takes its main memory out of its one pool."""
+    if not unified:
+        return spec
+    return LoadSpec(backend=spec.backend, vram=spec.vram + spec.ram, disk=spec.disk, pools=spec.pools)
+
+
 def wrong_claim(spec: LoadSpec, claim: Claim) -> str:
     """What is wrong with a claim for this model, in words; empty when nothing is."""
     sizes = dict(claim)

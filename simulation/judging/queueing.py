@@ -14,7 +14,7 @@ from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 
 from .picture import ModelView, NodeView, Picture
-from .pools import would_hold
+from .pools import there, would_hold
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -94,4 +94,4 @@ class Queues:
             return False  # what is enough for others is not for these
         if not self.picture.candidate(other, node) or any(r.model == other.name for r in node.replicas.values()):
             return False
-        return would_hold(event.claim, spec) and spec.disk <= event.disk
+        return would_hold(event.claim, there(spec, unified=node.unified)) and spec.disk <= event.disk

@@ -43,6 +43,11 @@ def ram_ignored(patches: Patches) -> None:
     patches.swap(memory.lacks_ram, lambda free, spec: False)
 
 
+def one_memory_taken_for_two(patches: Patches) -> None:
+    """On a board with one memory, what models take of both is counted as if there were two."""
+    patches.swap(memory.spec_on, lambda node, spec: spec)
+
+
 def disk_promised_twice(patches: Patches) -> None:
     """The disk of files that are to give way counts as free before they do."""
 
@@ -87,6 +92,7 @@ ROWS: tuple[Row, ...] = (
     (profile_ignored, "S", "packed-and-spread", True),
     (locality_ignored, "S", "weights-already-there", True),
     (ram_ignored, "S", "ram-runs-out", True),
+    (one_memory_taken_for_two, "S", "one-memory-board", True),
     (disk_promised_twice, "S", "disk-promised-once", True),
     (others_leave_unnoticed, "W", "out-of-memory", True),
     (evicts_where_it_failed, "S", "room-elsewhere", True),

@@ -21,7 +21,7 @@ from interlock.domain.state import State
 from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
-from interlock.simulation.judging.pools import could_lie_in, would_hold, wrong_claim
+from interlock.simulation.judging.pools import could_lie_in, there, would_hold, wrong_claim
 
 from . import silences
 from .situation import Finding, Situation
@@ -78,7 +78,7 @@ def used_in_pools(state: State, node: Node) -> Counter[int]:
 def limit_of(node: Node, pool: int) -> int:
     """What models may claim of the pool in all; there is no limit to main memory that nobody knows."""
     if pool == RAM:
-        return node.ram or FOREVER
+        return 0 if node.unified else node.ram or FOREVER
     return node.budget.of(node.pools[pool])
 
 
@@ -173,7 +173,8 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
         may_evict = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
         has_copy = any(r.model == its.name and r.node == node.name for r in state.replicas.values())
         modest = its.declared_spec.pools == 1 and not its.scheduling.anti_affinity_hard
-        fits = modest and would_hold(event.claim, its.declared_spec) and its.declared_spec.disk <= event.disk
+        spec = there(its.declared_spec, unified=node.unified)
+        fits = modest and would_hold(event.claim, spec) and spec.disk <= event.disk
         if fits and is_candidate(its, node) and not has_copy and (may_evict or not event.victims):
             return its.name
     return ""
@@ -208,7 +209,7 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     spare = _needless_victim(state, node, model, event)
     if spare:
         return Finding("S", f"{where} evicts {spare} too, which it needs not")
-    wrong = wrong_claim(model.declared_spec, event.claim)
+    wrong = wrong_claim(there(model.declared_spec, unified=node.unified), event.claim)
     if wrong:
         return Finding("S", f"{where} {wrong}")
     used, owed = used_in_pools(state, node), dict(event.owed_in)
@@ -492,11 +493,9 @@ def _waits_for_something(state: State, request: Request, now: int) -> Iterator[F
 
 def _could_ever_fit(state: State, model: Model) -> bool:
     spec, margin = model.declared_spec, state.settings.disk_margin
-    return any(
-        could_lie_in(node.limits, spec) and (node.disk is None or not spec.disk or spec.disk <= node.disk - margin)
-        for node in state.nodes.values()
-        if is_candidate(model, node)
-    )
+    candidates = [node for node in state.nodes.values() if is_candidate(model, node)]
+    on_disk = [node for node in candidates if node.disk is None or not spec.disk or spec.disk <= node.disk - margin]
+    return any(could_lie_in(node.limits, there(spec, unified=node.unified)) for node in on_disk)
 
 
 def _nobody_woke(state: State, model: Model, request: Request, now: int) -> Iterator[Finding]:

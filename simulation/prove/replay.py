@@ -150,6 +150,7 @@ def scenario_of(scope: Scope, duration: int) -> Scenario:
         facts = node.facts
         nodes.append(NodeSpec(
             name=facts.name, labels=dict(facts.labels), pools=facts.pools, budget=facts.budget, ram=facts.ram,
+            unified=facts.unified,
             disk=facts.disk, max_replicas_per_model=facts.max_replicas_per_model, approved=node.approved, up=node.up,
         ))  # fmt: skip
     models = (ModelSpec(name=m.name, spec=m.spec, scheduling=m.scheduling, aliases=m.aliases) for m in scope.models)

@@ -121,7 +121,7 @@ def _untried(scenario: Scenario) -> Iterator[str]:
 def _facts(node: NodeSpec) -> NodeFacts:
     return NodeFacts(
         name=node.name, labels=tuple(sorted(node.labels.items())), pools=node.pools, budget=node.budget, ram=node.ram,
-        disk=node.disk, max_replicas_per_model=node.max_replicas_per_model,
+        unified=node.unified, disk=node.disk, max_replicas_per_model=node.max_replicas_per_model,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from interlock.domain.commands import Command, DeclareModel
 from interlock.domain.engine import Engine
 from interlock.domain.entities import Scheduling
 from interlock.domain.errors import InvariantBroken
-from interlock.domain.memory import fit
+from interlock.domain.memory import fit, spec_on
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
 from interlock.simulation import world
@@ -66,7 +66,8 @@ def _stand(situation: Situation, scope: Scope, wanted: ScopeReplica, number: int
     index = state.free_index(state.nodes[wanted.node], model.name)
     if index is None:
         raise InvariantBroken(f"{wanted.node} has no slot for {model.name} at the beginning.")
-    claim = fit(state.free_memory(state.nodes[wanted.node]), model.spec)
+    node = state.nodes[wanted.node]
+    claim = fit(state.free_memory(node), spec_on(node, model.spec))
     if claim is None:
         raise InvariantBroken(f"{wanted.node} has no memory for what is loaded there at the beginning.")
     about: dict[str, Any] = {"at": at, "replica": replica, "model": model.name, "node": wanted.node}

@@ -136,12 +136,18 @@ class _Reader:
         pools = table.take("pools", (), lambda value: _sizes(value, "pools"))
         if pools and "vram" in table:
             raise table.error("pools", "stands beside vram", "Give one of them: vram is short for one pool.")
+        pools = pools or ((one,) if one else ())
+        unified = table.boolean("unified", bool(ram) and "vram" not in table and "pools" not in table)
+        if unified and (len(pools) != 1 or ("ram" in table and pools != (ram,))):
+            cure = "Give vram or ram alone, or the same size as both; or leave unified out."
+            raise table.error("unified", "asks for one memory, and more than one is given", cure)
         spec = NodeSpec(
             name=name,
             labels=table.mapping("labels", {}, _own_label),
-            pools=pools or ((one,) if one else ()),
+            pools=pools,
             budget=table.take("vram_budget", None, lambda value: parse_budget(value, "vram_budget")),
-            ram=ram,
+            ram=one if unified else ram,
+            unified=unified,
             disk=table.size("disk", None),
             max_replicas_per_model=table.integer("max_replicas_per_model", 1, least=1),
             load_rate=table.take("load_rate", 2**30, lambda value: parse_byte_rate(value, "load_rate")),

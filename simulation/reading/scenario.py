@@ -39,6 +39,8 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[int, ...] = ()
     budget: Budget | None = None
     ram: int = 0
+    unified: bool = False
+    """Its one pool is its main memory as well."""
     disk: int | None = None
     max_replicas_per_model: int = 1
     load_rate: int = 2**30

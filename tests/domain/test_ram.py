@@ -232,3 +232,66 @@ def test_less_than_nothing_is_no_main_memory() -> None:
     outcome = host().model("m", ram=-1)
     assert isinstance(outcome.reply, Rejected)
     assert outcome.reply.message.startswith("ram")
+
+
+# --- one memory for both ---------------------------------------------------------------------------------------------
+
+
+def board(gib: int = 64) -> Cluster:
+    cluster = Cluster()
+    cluster.node("thor", vram=gib, ram=gib * GIB, unified=True)
+    return cluster
+
+
+def test_on_a_board_with_one_memory_a_model_takes_all_of_its_memory_there() -> None:
+    cluster = board()
+    cluster.model("chat", vram=30, ram=20)
+    cluster.loaded("chat")
+    assert cluster.state.committed["thor"] == {0: 50 * GIB}
+    assert cluster.state.free_memory(cluster.state.nodes["thor"]) == {0: 14 * GIB}
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_what_fits_there_by_each_figure_and_not_by_both_has_to_wait_and_is_told_why() -> None:
+    cluster = board()
+    cluster.model("chat", vram=30, ram=20, pinned=True)
+    cluster.model("vision", vram=20, ram=10)
+    cluster.loaded("chat")
+    assert isinstance(cluster.request("r1", "vision"), Waiting)
+    (row,) = cluster.events[-1].explanation.considered
+    assert row.filter == "memory"
+    assert row.detail.startswith("needs 30GiB, 14GiB free; its vram and its ram are one memory there")
+
+
+def test_what_is_more_than_the_one_memory_never_fits() -> None:
+    cluster = board()
+    cluster.model("huge", vram=40, ram=30)
+    reply = cluster.request("r1", "huge")
+    assert isinstance(reply, Rejected)
+    assert reply.code == "never_fits"
+
+
+def test_victims_give_back_what_they_took_of_the_one_memory() -> None:
+    cluster = board()
+    cluster.model("chat", vram=30, ram=20)
+    cluster.model("vision", vram=20, ram=10)
+    cluster.loaded("chat")
+    cluster.wait(31)
+    cluster.request("r1", "vision")
+    cluster.settle()
+    check_invariants(cluster)
+    assert cluster.state.committed["thor"] == {0: 30 * GIB}
+
+
+def test_a_model_for_the_cpu_alone_takes_the_one_memory_too() -> None:
+    cluster = board()
+    cluster.model("embed", vram=0, ram=12)
+    cluster.loaded("embed")
+    assert cluster.state.committed["thor"] == {0: 12 * GIB}
+
+
+def test_a_machine_of_several_pools_has_main_memory_beside_them_whatever_it_says() -> None:
+    cluster = Cluster()
+    cluster.node("pair", pools=(24 * GIB, 24 * GIB), ram=32 * GIB, unified=True)
+    assert not cluster.state.nodes["pair"].unified

@@ -194,6 +194,12 @@ NODES = [
     Row("nodes.pools", {"nodes.0.vram": None, "nodes.0.pools": ["12GiB", "12GiB"]}, setup=RIVALS),
     Row("nodes.vram_budget", {"nodes.0.vram_budget": "25%"}),
     Row("nodes.ram", {"nodes.0.ram": "4GiB"}, {"nodes.0.ram": "9GiB"}, {"models.0.ram": "8GiB"}),
+    Row(
+        "nodes.unified",
+        {"nodes.0.unified": True},
+        {"nodes.0.ram": "24GiB", "nodes.0.vram": "24GiB"},
+        {"models.0.vram": "14GiB", "models.0.ram": "14GiB"},
+    ),
     Row("nodes.disk", {"nodes.0.disk": "1GiB"}, {"nodes.0.disk": "9GiB"}, {"models.0.disk": "8GiB"}),
     Row(
         "nodes.max_replicas_per_model",

@@ -109,7 +109,9 @@ def test_a_board_with_unified_memory_reports_the_systems(tmp_path: Path, monkeyp
     monkeypatch.setattr(figures, "_open_nvml", lambda: gpus(None))
     read = Meter(tmp_path / "models").read()
     assert read.pools == (psutil.virtual_memory().total,)
+    assert read.unified
     assert read.gpu_vendor == "nvidia"
+    assert not Meter(tmp_path / "models", pools=(5,), ram=5).read().unified, "who gives both has both"
 
 
 def test_main_memory_is_what_the_machine_has_or_what_is_given(tmp_path: Path) -> None:
