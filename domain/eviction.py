@@ -251,7 +251,8 @@ def _offer(
     members = members_there(state, model, node)[0] - members_there(state, model, node, victims)[0]
     place = Room(node.name, eviction.index, eviction.claim, eviction.disk)
     avoids = avoided(state, model, node.name, victims)
-    standing = Standing(place, avoids, max(free, default=0), sum(free), (same, members, len(victims)))
+    leaving = (same, members, len(victims))
+    standing = Standing(place, avoids, max(free, default=0), sum(free), leaving, eviction.victims)
     return Offer(cost, eviction.victims, standing)
 
 

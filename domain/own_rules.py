@@ -150,13 +150,20 @@ def facts_of_model(model: Model) -> ModelFacts:
     )
 
 
-def facts_of_node(state: State, node: Node) -> NodeFacts:
-    """The node as rules see it."""
-    models = {state.replicas[replica].model for replica in state.by_node.get(node.name, ())}
+def facts_of_node(state: State, node: Node, leaving: tuple[str, ...] = ()) -> NodeFacts:
+    """The node as rules see it; once these replicas have left, where they are to make room."""
+    staying = (state.replicas[replica] for replica in state.by_node.get(node.name, ()) if replica not in leaving)
+    models = {replica.model for replica in staying}
+    balance = state.balance_of_memory(node)
+    for replica_id in leaving:
+        for pool, size in state.replicas[replica_id].claim:
+            if pool in balance:
+                balance[pool] += size
+    free = {pool: max(0, size) for pool, size in balance.items()}
+    in_pools = tuple([size for pool, size in free.items() if pool != RAM])
     return NodeFacts(
-        node.name, tuple(sorted(node.labels.items())), node.budgets, state.free_in_pools(node), state.disk_free(node),
-        node.ram, node.gpu_vendor, tuple(sorted(models)), node.load_rate, node.stage_rate,
-        state.free_memory(node).get(RAM),
+        node.name, tuple(sorted(node.labels.items())), node.budgets, in_pools, state.disk_free(node), node.ram,
+        node.gpu_vendor, tuple(sorted(models)), node.load_rate, node.stage_rate, free.get(RAM),
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     """How a node with room stands: what is avoided there, its total, and the (score, value, weight) behind that.
 
     ``free`` is the most in one pool, ``free_in_all`` what is free in all of them. ``leaving`` make the room, and are
-    taken to have left: how many are of the model itself, of its group, and in all.
+    taken to have left: how many are of the model itself, of its group, and in all; ``victims`` are their ids.
     """
 
     room: Room
@@ -46,6 +46,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     free: int
     free_in_all: int
     leaving: tuple[int, int, int] = (0, 0, 0)
+    victims: tuple[str, ...] = ()
     total: int = 0
     parts: tuple[tuple[str, int, int], ...] = ()
 
@@ -81,7 +82,7 @@ def _score(name: str, state: State, model: Model, rooms: list[Standing]) -> _Sco
     if built_in is not None:
         return built_in(state, model, rooms)
     facts = facts_of_model(model)
-    return lambda node, standing: RULES.rates(name, facts, facts_of_node(state, node))
+    return lambda node, standing: RULES.rates(name, facts, facts_of_node(state, node, standing.victims))
 
 
 def _rest(model: Model, standing: Standing) -> int:

@@ -14,6 +14,7 @@ from interlock.domain.commands import Rejected
 from interlock.domain.errors import InvalidField
 from interlock.domain.own_rules import RULES, Filter, ModelFacts, NodeFacts, Registry, Score
 from interlock.domain.own_rules_contract import MODELS, NODES, breaches
+from interlock.domain.units import GIB
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
 
@@ -98,6 +99,26 @@ def test_an_own_score_is_weighed_like_any_other() -> None:
     rows = {row.node: row.detail.split("; ")[1] for row in reserved.explanation.considered}
     assert rows == {"loud": "few_models 75×2 + locality 100×1", "calm": "few_models 100×2 + locality 100×1"}
     assert "its score few_models is the best" in reserved.explanation.note
+
+
+def test_an_own_score_sees_a_node_without_the_victims_that_make_room_there() -> None:
+    seen: dict[str, NodeFacts] = {}
+
+    def looks(model: ModelFacts, node: NodeFacts) -> int:
+        seen[node.name] = node
+        return few_models(model, node)
+
+    cluster = cluster_with("few: few_models 1", few_models=Score(looks))
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.model("large", vram=70)
+    cluster.model("small", vram=20)
+    cluster.loaded("large")
+    cluster.loaded("small")
+    cluster.model("m", vram=22, placement="few")
+    cluster.request("r1", "m")
+    assert cluster.count("ReplicaEvicted") == 1
+    assert seen["calm"].models == ()
+    assert seen["calm"].free == (24 * GIB,)
 
 
 def _raises(model: ModelFacts, node: NodeFacts) -> int:
