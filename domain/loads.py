@@ -199,8 +199,7 @@ def loaded(state: State, command: ReportLoaded, now: int) -> list[ev.Event]:
     if replica is None:
         return []
     events = _now_loaded(state, replica, command.took, now)
-    if replica.held:
-        events.append(_hold_over(replica, "loaded", now))
+    events += _hold_over(replica, "loaded", now)
     model = state.models.get(replica.model)
     if model is None:
         return [*events, unload(state, replica, "removed", now)]
@@ -233,8 +232,11 @@ def _now_loaded(state: State, replica: Replica, took: int, now: int) -> list[ev.
     return [fresh, thrashing]
 
 
-def _hold_over(replica: Replica, reason: str, now: int) -> ev.HoldReleased:
-    return ev.HoldReleased(at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason)
+def _hold_over(replica: Replica, reason: str, now: int) -> list[ev.Event]:
+    """What victims free is held for it no longer. Told before the replica ends: its stream ends with it."""
+    if not replica.held:
+        return []
+    return [ev.HoldReleased(at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason)]
 
 
 def grants(state: State, model: Model, replica: Replica, room: int, now: int, cause: str) -> list[ev.Event]:
@@ -269,7 +271,7 @@ def give_up(state: State, replica: Replica, reason: str, now: int, retry_at: int
         gone=replica.phase is Phase.RESERVED, op=replica.op + 1, silent_at=now + state.settings.load_silence,
         counts=retry_at > 0,
     )  # fmt: skip
-    return [failed, _hold_over(replica, "failed", now)] if replica.held else [failed]
+    return [*_hold_over(replica, "failed", now), failed]
 
 
 def fail(state: State, replica: Replica, reason: str, now: int) -> list[ev.Event]:
@@ -346,22 +348,17 @@ def lose(state: State, replica: Replica, reason: str, now: int, *, gone: bool) -
 
     A victim that is lost frees its memory like one that was unloaded; a load that is lost failed.
     """
-    events: list[ev.Event]
     if replica.phase is Phase.UNLOADING and gone:
         return confirm_unload(state, replica, now)
     if replica.phase is Phase.UNLOADING:
         return []
     if replica.phase in LOADING_PHASES and not gone:
         return fail(state, replica, reason, now)
-    events = [
-        ev.ReplicaLost(
-            at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, gone=gone,
-            op=replica.op + 1, silent_at=now + state.settings.load_silence,
-        )
-    ]  # fmt: skip
-    if replica.phase in LOADING_PHASES and replica.held:
-        events.append(_hold_over(replica, "lost", now))
-    return events
+    lost = ev.ReplicaLost(
+        at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, gone=gone,
+        op=replica.op + 1, silent_at=now + state.settings.load_silence,
+    )  # fmt: skip
+    return [*(_hold_over(replica, "lost", now) if replica.phase in LOADING_PHASES else ()), lost]
 
 
 def evict_by_hand(state: State, command: EvictReplica, now: int) -> list[ev.Event]:

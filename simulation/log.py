@@ -21,6 +21,8 @@ class Log:
         self.length = 0
         self.epoch = 0
         self._hash = hashlib.sha256()
+        self._versions: dict[str, int] = {}
+        self._ids: set[str] = set()
         self.shadow = Engine()
 
     def take_epoch(self) -> int:
@@ -28,10 +30,27 @@ class Log:
         self.epoch += 1
         return self.epoch
 
-    def append(self, batch: Sequence[Recorded], epoch: int) -> None:
-        """Store the batch; raises Fenced when a newer epoch exists, and then nothing is stored."""
+    def _conflict(self, batch: Sequence[Recorded]) -> str:
+        ahead: dict[str, int] = {}
+        for row in batch:
+            expected = ahead.get(row.stream, self._versions.get(row.stream, 0)) + 1
+            if row.version != expected:
+                return f"position {row.position} is version {row.version} of {row.stream}, after version {expected - 1}"
+            ahead[row.stream] = row.version
+            if row.event_id in self._ids:
+                return f"position {row.position} has the id of another event, {row.event_id}"
+        return ""
+
+    def append(self, batch: Sequence[Recorded], epoch: int) -> str:
+        """Store the batch; raises Fenced when a newer epoch exists, and then nothing is stored.
+
+        Returns why a real store would not have taken it, in which each stream's versions follow each other and no two
+        events have one id; else empty.
+        """
         if epoch != self.epoch:
             raise Fenced(f"epoch {epoch} has passed: {self.epoch} was taken.")
+        conflict = self._conflict(batch)
+        self._versions.update((row.stream, row.version) for row in batch)
         for row in batch:
             header = (
                 f"{row.position}|{row.stream}|{row.version}|{row.topic}|{row.event_id}|{row.time}|{row.epoch}|"
@@ -40,8 +59,10 @@ class Log:
             self._hash.update(header.encode() + row.state)
         self.length += len(batch)
         if self.keep:
+            self._ids.update(row.event_id for row in batch)
             self.tail.extend(batch)
             self.rows.extend(batch)
+        return conflict
 
     @property
     def digest(self) -> str:

@@ -197,7 +197,9 @@ class Writer:
 
     def _store(self, sent: Sent, outcome: Outcome, epoch: int | None = None) -> None:
         """Make the events durable, and tell who watches; raises Fenced when another writer has taken over."""
-        self.log.append(outcome.recorded, self.engine.ledger.epoch if epoch is None else epoch)
+        problem = self.log.append(outcome.recorded, self.engine.ledger.epoch if epoch is None else epoch)
+        if problem:
+            self._halt(InvariantBroken(f"no store would take the events: {problem}"))
         instant, count = self._instant
         now = self.clock.elapsed
         self._instant = (now, count + len(outcome.events) if instant == now else len(outcome.events))

@@ -366,6 +366,20 @@ def hold_forgotten(patches: Patches) -> None:
     patches.swap(changes.pay_beneficiary, unpaid)
 
 
+def hold_told_after_its_load(patches: Patches) -> None:
+    """A load ends, and the hold for it after that: in a stream that is over, whose versions no store takes again."""
+
+    def told_last(ends: Callable[..., Any]) -> Callable[..., Any]:
+        def ended(*args: Any, **kwargs: Any) -> Any:
+            events = ends(*args, **kwargs)
+            return sorted(events, key=lambda event: isinstance(event, ev.HoldReleased))
+
+        return ended
+
+    for ends in (loads.give_up, loads.lose):
+        patches.swap(ends, told_last(ends))
+
+
 # --- requests and locks ---------------------------------------------------------------------------------------------
 
 
@@ -734,6 +748,7 @@ ALL: tuple[Row, ...] = (
     (busy_taken_for_dead, "S", "busy-is-not-dead", True),
     (counter_not_lease, "S", "frontend-killed", True),
     (hold_forgotten, "S", "hold-kept", True),
+    (hold_told_after_its_load, "S", "room-made-for-nobody", False),
     (wakeup_forgotten, "W", "idle-wakes-the-waiting", True),
     (residency_ignored, "S", "working-set-above-capacity", True),
     (priority_inverted, "S", "priorities", True),

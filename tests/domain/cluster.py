@@ -28,6 +28,7 @@ class Cluster:
         self.events: list[Event] = []
         self.effects: list[Effect] = []
         self.answers: dict[str, object] = {}
+        self.versions: dict[str, int] = {}
         self.sent = 0
 
     @property
@@ -40,6 +41,9 @@ class Cluster:
         return self._keep(self.engine.handle(envelope, self.now))
 
     def _keep(self, outcome: Outcome) -> Outcome:
+        for row in outcome.recorded:  # as every store demands it
+            assert row.version == self.versions.get(row.stream, 0) + 1, f"{row.stream} has had version {row.version}"
+            self.versions[row.stream] = row.version
         self.log += outcome.recorded
         self.events += outcome.events
         self.effects += outcome.effects

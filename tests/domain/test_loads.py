@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interlock.domain import commands as cmd
+from interlock.domain import events as ev
 from interlock.domain.commands import Locked, Rejected
 from interlock.domain.effects import InstallBackend, LoadModel, UnloadModel
 from interlock.domain.entities import LoadSpec, Scheduling
@@ -129,6 +130,39 @@ def test_what_victims_freed_is_released_when_the_load_they_made_room_for_fails()
     cluster.answer(cluster.effects[0])
     assert cluster.count("HoldReleased") == 1
     assert cluster.state.committed["n0"] == {}
+    check_replay(cluster)
+
+
+def held_load(*, victim_gone: bool) -> Cluster:
+    """A load for which another model was evicted, which has left or is still leaving."""
+    cluster = cluster_with("old", "new", nodes=1)
+    cluster.model("old", vram=20)
+    cluster.loaded("old")
+    cluster.wait(60)
+    cluster.model("new", vram=20)
+    cluster.request("r1", "new")
+    if victim_gone:
+        cluster.answer(cluster.effects[0])
+    return cluster
+
+
+def test_a_load_whose_process_dies_gives_up_what_victims_freed_and_ends_after_that() -> None:
+    cluster = held_load(victim_gone=True)
+    cluster.answer(cluster.effects[0])
+    load = cluster.effects[0]
+    cluster.forget()
+    cluster.send(cmd.ReportReplicaDied(replica=load.replica, reason="signal 9"))
+    assert cluster.names()[:2] == ["HoldReleased", "ReplicaLost"]
+    check_replay(cluster)
+
+
+def test_a_load_that_is_not_wanted_any_more_while_its_victim_leaves_ends_after_its_hold() -> None:
+    cluster = held_load(victim_gone=False)
+    cluster.forget()
+    cluster.model("new", vram=18)
+    told = cluster.names(of=ev.ReplicaEvent)
+    assert told[:2] == ["HoldReleased", "ReplicaLoadFailed"]
+    cluster.settle()
     check_replay(cluster)
 
 

@@ -12,6 +12,8 @@ import pytest
 from interlock.domain.errors import UnreadableFile
 from interlock.simulation import Scenario
 from interlock.simulation.api import run
+from interlock.simulation.store import write_events
+from interlock.simulation.under_faults import under_faults
 from tests.simulation.support import result_of
 
 STRANGERS = Path(__file__).parent / "strangers"
@@ -130,3 +132,11 @@ def test_a_strangers_slip_is_refused_with_its_line_and_the_keys_that_there_are()
     slip = STRANGERS / "misspelt-key.toml"
     with pytest.raises(UnreadableFile, match=r"misspelt-key\.toml:8: nodes\[0\]\.memory: .* vram"):
         Scenario.load(slip)
+
+
+@pytest.mark.parametrize("name", ["hold-kept", "one-load-evicts-one", "drain-under-load", "room-made-for-nobody"])
+def test_what_happens_under_faults_is_a_log_that_a_real_store_takes(tmp_path: Path, name: str) -> None:
+    """Loads that others made room for end in every way here, and each stream's versions follow each other."""
+    for seed in range(1, 6):
+        rows = run(under_faults(Scenario.load(name)), seed=seed).harness.rows
+        write_events(rows, tmp_path / f"{seed}.db")
