@@ -11,9 +11,10 @@ from typing import Any
 
 from . import events as ev
 from .commands import Review
-from .fairness import fair_order
+from .fairness import fair_order, fairly_placed
 from .leaving import is_emptied
 from .placement import ever_fits
+from .shrinking import has_floor
 from .state import State
 
 _Rule = Callable[[State, Any], Review | None]
@@ -68,7 +69,7 @@ def _room_on_node(words: str, *, own: bool) -> _Rule:
     def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
         models = (event.model,) if own else ()
         waiting = _who_waits_for(state, event.node)
-        concerned = (*models, *waiting) if _has_floor(state, event.model) else (*waiting, *models)
+        concerned = (*models, *waiting) if has_floor(state, event.model) else (*waiting, *models)
         return _review(state, "capacity", words.format(event=event), concerned, _emptied(state, event.node))
 
     return rule
@@ -100,7 +101,7 @@ def _emptied(state: State, name: str) -> tuple[str, ...]:
 
 def _leaves(state: State, event: ev.UnloadRequested) -> Review | None:
     """A copy that leaves keeps no floor any more: the next one need not wait until it is gone."""
-    if not _has_floor(state, event.model):
+    if not has_floor(state, event.model):
         return None
     return _review(state, "capacity", f"{event.replica} of {event.model} leaves", (event.model,))
 
@@ -188,27 +189,11 @@ def _settings_changed(state: State, event: ev.SettingsChanged) -> Review | None:
 
 
 def _review(state: State, change: str, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()) -> Review | None:
-    """A review of these models, each once; those that compete for room by waiting requests stand in fair order.
-
-    A model that has a floor keeps its place: what an operator wants kept goes before a passing request.
-    """
+    """A review of these models, each once; those that compete for room by waiting requests stand in fair order."""
     unique = list(dict.fromkeys(models))
     if not unique and not nodes:
         return None
-    if state.queues:
-        places = [place for place, name in enumerate(unique) if _competes(state, name)]
-        for place, name in zip(places, fair_order(state, [unique[place] for place in places]), strict=True):
-            unique[place] = name
-    return Review(change=change, cause=cause, models=tuple(unique), nodes=nodes)
-
-
-def _competes(state: State, name: str) -> bool:
-    return name in state.queues and not _has_floor(state, name)
-
-
-def _has_floor(state: State, name: str) -> bool:
-    model = state.models.get(name)
-    return model is not None and (model.scheduling.min_replicas > 0 or model.scheduling.everywhere)
+    return Review(change=change, cause=cause, models=tuple(fairly_placed(state, unique)), nodes=nodes)
 
 
 def _who_waits_for(state: State, node: str) -> tuple[str, ...]:

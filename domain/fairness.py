@@ -8,10 +8,11 @@ come later. No timer ages anybody, for the order of two requests never changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from .entities import Request
 from .settings import Settings
+from .shrinking import has_floor
 from .state import QueueKey, State
 from .units import FOREVER
 
@@ -30,6 +31,20 @@ def queue_key(state: State, request: Request) -> QueueKey:
 def fair_order(state: State, names: Iterable[str]) -> list[str]:
     """Models that have waiting requests, by the rank of their first: who goes first for room that all could use."""
     return sorted(names, key=lambda name: state.queues[name][0])
+
+
+def fairly_placed(state: State, names: Sequence[str]) -> Sequence[str]:
+    """The same models, of which those that compete for room by waiting requests stand in fair order in their places.
+
+    A model that has a floor keeps its place: what an operator wants kept goes before a passing request.
+    """
+    if len(names) < 2 or not state.queues:
+        return names
+    places = [place for place, name in enumerate(names) if name in state.queues and not has_floor(state, name)]
+    placed = list(names)
+    for place, name in zip(places, fair_order(state, [names[place] for place in places]), strict=True):
+        placed[place] = name
+    return placed
 
 
 def order_queues_anew(state: State) -> None:

@@ -221,7 +221,7 @@ def _now_loaded(state: State, replica: Replica, took: int, now: int) -> list[ev.
     fresh = ev.ReplicaLoaded(
         at=now, replica=replica.id, model=replica.model, node=replica.node, address=replica.address,
         evictable_at=now + staying, churn=churn,
-        load_rate=measured(state.nodes[replica.node].load_rate, total(in_pools(replica.claim)), took),
+        load_rate=measured(state.nodes[replica.node].load_rate, _loaded_bytes(state, replica), took),
     )  # fmt: skip
     if churn is None or staying <= state.settings.min_residency:
         return [fresh]
@@ -230,6 +230,13 @@ def _now_loaded(state: State, replica: Replica, took: int, now: int) -> list[ev.
         since=churn.since, evictable_at=now + staying,
     )  # fmt: skip
     return [fresh, thrashing]
+
+
+def _loaded_bytes(state: State, replica: Replica) -> int:
+    """What a rate is measured by: a model's ``vram``, also where its ``ram`` lies in the same memory."""
+    model = state.models.get(replica.model)
+    beside = model.declared_spec.ram if model is not None and state.nodes[replica.node].unified else 0
+    return max(0, total(in_pools(replica.claim)) - beside)
 
 
 def _hold_over(replica: Replica, reason: str, now: int) -> list[ev.Event]:

@@ -11,6 +11,7 @@ from . import events as ev
 from . import loads, placement, requests, routing
 from .commands import Review
 from .entities import Model, Replica, Wait
+from .fairness import fairly_placed
 from .leaving import leaving_now, why_leaving
 from .routing import BEGINS_LOAD, Hold, Place, Plan, Refuse
 from .shrinking import copies, floor_of, surplus
@@ -33,7 +34,8 @@ CURES = {
 def review(state: State, command: Review, now: int) -> tuple[list[ev.Event], tuple[str, ...]]:
     """The events of the first model that needs something, and the models that are still to be reviewed.
 
-    Locks on warm replicas come first, whoever is reviewed first: a warm model never waits behind a cold one.
+    Locks on warm replicas come first, whoever is reviewed first: a warm model never waits behind a cold one. Who is
+    first for room is asked anew: more may have left a queue in the decision that the review follows.
     """
     for name in command.models:
         model = state.models.get(name)
@@ -41,10 +43,11 @@ def review(state: State, command: Review, now: int) -> tuple[list[ev.Event], tup
             granted = _grant(state, model, command.cause, now)
             if granted:
                 return granted, command.models
-    for place, name in enumerate(command.models):
+    models = fairly_placed(state, command.models)
+    for place, name in enumerate(models):
         events = review_model(state, name, command, now)
         if events:
-            return events, command.models[place:]
+            return events, tuple(models[place:])
     return [], ()
 
 

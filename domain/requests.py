@@ -222,8 +222,13 @@ def _cancelled(request: Request, reason: str, now: int) -> ev.RequestCancelled:
 
 
 def lose_holder(state: State, command: LoseHolder, now: int) -> list[ev.Event]:
-    """A gateway fell silent: one event says so, then each of its requests ends; the next in line follow by review."""
+    """A gateway fell silent: one event says so, then each of its requests ends; the next in line follow by review.
+
+    Locks go first, so that the room that they leave is offered in fair order to all, and not to whoever moves up by an
+    end of the waiting ones.
+    """
     held = [state.requests[request] for request in state.by_holder.get(command.holder, ())]
+    held.sort(key=lambda request: request.status is not RequestStatus.LOCKED)
     if not held:
         return []
     events: list[ev.Event] = [ev.HolderLost(at=now, holder=command.holder, requests=len(held))]

@@ -15,6 +15,12 @@ def floor_of(state: State, model: Model) -> int:
     return min(model.scheduling.min_replicas, ceiling) if ceiling else model.scheduling.min_replicas
 
 
+def has_floor(state: State, name: str) -> bool:
+    """Whether there is a model of that name that is to have copies without anybody's asking."""
+    model = state.models.get(name)
+    return model is not None and (model.scheduling.min_replicas > 0 or model.scheduling.everywhere)
+
+
 def copies(state: State, model: Model) -> int:
     """The model's copies that count against its ceiling and for its floor: loaded or to be, on its candidates.
 
