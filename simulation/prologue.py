@@ -11,7 +11,7 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain.apply import apply
-from interlock.domain.claims import Claim
+from interlock.domain.claims import RAM, Claim
 from interlock.domain.commands import ChangeSettings, Command, DeclareModel, Done, Envelope, SetTenantLimits, StartEpoch
 from interlock.domain.decide import decide
 from interlock.domain.engine import Engine, Outcome
@@ -102,7 +102,10 @@ class Prologue:
         if index is None:
             cure = "Raise the node's max_replicas_per_model, or leave the replica out."
             raise UnreadableFile(f"{name}: the node holds as many of it as it may.", cure=cure)
-        claim = fit(state.free_memory(node), spec_on(node, load))
+        free_memory = state.free_memory(node)
+        if spec.pools:
+            free_memory = {pool: size for pool, size in free_memory.items() if pool in (*spec.pools, RAM)}
+        claim = fit(free_memory, spec_on(node, load))
         staged = (model.name, model.serving) in state.staged.get(node.name, {})
         free = state.disk_free(node)
         if claim is None or (not staged and free is not None and load.disk > free):
@@ -138,6 +141,7 @@ class Prologue:
                 **of, request=request, holder=BACKGROUND, arrival=START, deadline=FOREVER, cause="scenario"
             )
             events.append(locked)
-            if spec.busy_for < FOREVER:
-                self.busy.append((spec.busy_for, request))
+            length = spec.busy_each[number] if spec.busy_each else spec.busy_for
+            if length < FOREVER:
+                self.busy.append((length, request))
         self.take(events)

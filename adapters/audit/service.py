@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from interlock.domain.recording import Recorded
 
     from .rows import Log
+    from .whatif import Stretch
 
 FOLLOW_S = 1.0
 _EXPORT_PAGE = 1_000
@@ -83,6 +84,12 @@ class AuditService:
         first, last = position_of(self._log, start, "from"), position_of(self._log, end, "to")
         before, after = (comparable(engine_at(self._log, position).state) for position in (first, last))
         return Difference(start=first, end=last, changes=changes(before, after))
+
+    def stretch(self, begin: str, until: str) -> Stretch:
+        """A part of the log, ready to be run again; see :mod:`interlock.adapters.audit.whatif`."""
+        from .whatif import stretch  # here, because no other question needs the simulation
+
+        return stretch(self._log, begin, until)
 
     def verify(self) -> dict[str, Any]:
         """Whether the hash chain holds, and if not, the first bad position."""

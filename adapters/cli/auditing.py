@@ -16,6 +16,7 @@ from .output import print_json, print_json_line, print_table, say
 if TYPE_CHECKING:
     from interlock.adapters.audit.rows import Row
     from interlock.adapters.audit.service import AuditService
+    from interlock.adapters.audit.whatif import WhatIf
     from interlock.adapters.audit.why import Step, Why
 
 
@@ -196,6 +197,101 @@ def diff(place: Place, start: str, end: str, json_: bool) -> None:
             click.echo(f"{'+' if one.change == 'added' else '-'} {what}")
     if not found.changes:
         say("Nothing changed.")
+
+
+# --- what if --------------------------------------------------------------------------------------------------------
+
+
+@audit.command("whatif", epilog="Example: interlock audit whatif --from 1h --set min_residency=2m")
+@click.option("--from", "begin", required=True, metavar="T", help="Where the stretch begins: a time, or a position.")
+@click.option("--until", default="head", show_default=True, metavar="T", help="Where it ends.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting that is to be another one.")
+@click.option(
+    "--policy", type=click.Path(path_type=Path), help="A file of what is to be other: scheduler, models, nodes."
+)
+@click.option("--scenario", type=click.Path(path_type=Path), help="Write the stretch as a scenario for `simulate`.")
+@reads_store
+@as_json
+def whatif(
+    place: Place,
+    begin: str,
+    until: str,
+    settings: tuple[str, ...],
+    policy: Path | None,
+    scenario: Path | None,
+    json_: bool,
+) -> None:
+    """Run a recorded stretch again in virtual time, with something changed, and compare.
+
+    The same requests and faults come from the same state, once as it was and once with the change.
+    """
+    from interlock.adapters.audit.whatif import what_if
+
+    wanted = _settings_of(settings)
+    if not wanted and policy is None and scenario is None:
+        raise click.UsageError("Say what is to be other: --set KEY=VALUE or --policy FILE.")
+    with _asking(place) as service:
+        part = service.stretch(begin, until)
+    if scenario is not None:
+        from interlock.simulation.reading import toml
+
+        scenario.write_text(toml.dump(part.recorded.tables), encoding="utf-8")
+        say(f"Scenario: {scenario}")
+        if not wanted and policy is None:
+            return
+    found = what_if(part, wanted, _policy_of(policy))
+    if json_:
+        print_json(found)
+    else:
+        _print_what_if(found)
+
+
+def _settings_of(given: tuple[str, ...]) -> dict[str, str]:
+    settings = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name.strip():
+            raise click.UsageError(f"--set {one}: write KEY=VALUE, as in min_residency=2m.")
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def _policy_of(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import tomllib
+
+    from interlock.domain.errors import UnreadableFile
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UnreadableFile(f"{path}: {error}.", cure="Give a TOML file that can be read.") from None
+
+
+def _print_what_if(found: WhatIf) -> None:
+    sides = (found.recorded, found.as_it_was, found.changed)
+    rows: list[tuple[object, ...]] = [
+        (name.upper(), *(getattr(side, name) for side in sides))
+        for name in ("requests", "served", "loads", "evictions")
+    ]
+    for code in sorted({code for side in sides for code in side.refused}):
+        rows.append((f"REFUSED {code}", *(side.refused.get(code, 0) for side in sides)))
+    rows += [
+        (f"WAIT {name}", *(f"{side.wait_seconds[name]:.3g}s" for side in sides))
+        for name in ("mean", "p50", "p95", "p99", "max")
+    ]
+    click.echo(f"From {found.start} to {found.end}")
+    print_table(("", "RECORDED", "RUN AGAIN", "CHANGED"), rows)
+    first = found.first_difference
+    if first is None:
+        click.echo("No decision differs.")
+    else:
+        click.echo(f"The first decision that differs is at {first.time}:")
+        click.echo(f"  as it was: {first.as_it_was or 'nothing more was decided'}")
+        click.echo(f"  changed:   {first.changed or 'nothing more was decided'}")
+    for what, count in found.left_out.items():
+        say(f"Not repeated: {what} ({count})")
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from interlock.domain.prefixes import marks_of
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 from interlock.simulation.reading.scenario import BUNDLED as SCENARIOS
-from interlock.simulation.reading.scenario import AdminSpec, ModelSpec, NodeSpec, Scenario
+from interlock.simulation.reading.scenario import AdminSpec, ModelSpec, NodeSpec, ReplicaSpec, Scenario
 from interlock.simulation.world import NodeFacts
 
 from .scope import AdminStep, Kind, Scope, ScopeModel, ScopeNode, ScopeReplica, Target
@@ -94,7 +94,7 @@ def scope_of(scenario: Scenario) -> Scope:
         nodes=tuple(ScopeNode(_facts(node), node.approved, node.up) for node in scenario.nodes),
         models=tuple(ScopeModel(model.name, model.spec, model.scheduling, model.aliases) for model in scenario.models),
         replicas=tuple(
-            ScopeReplica(replica.model, replica.node, replica.in_flight, replica.busy_for >= FOREVER)
+            ScopeReplica(replica.model, replica.node, replica.in_flight, _is_busy_for_ever(replica))
             for replica in scenario.replicas
         ),
         tenants=tuple((tenant.name, tenant.limits) for tenant in scenario.tenants),
@@ -108,6 +108,10 @@ def scope_of(scenario: Scenario) -> Scope:
         rivals=tuple(rivals),
         untried=tuple(_untried(scenario)),
     )
+
+
+def _is_busy_for_ever(replica: ReplicaSpec) -> bool:
+    return min(replica.busy_each, default=replica.busy_for) >= FOREVER
 
 
 def _untried(scenario: Scenario) -> Iterator[str]:

@@ -195,17 +195,32 @@ class _Reader:
         return model
 
     def replica(self, table: Table) -> ReplicaSpec:
+        node = self._known(table, "node", self.nodes)
+        each = isinstance(table.data.get("busy_for"), list)
+        busy = table.take("busy_for", (), _lengths) if each else ()
         spec = ReplicaSpec(
             model=self._known(table, "model", self.models),
-            node=self._known(table, "node", self.nodes),
-            in_flight=table.integer("in_flight", 0),
-            busy_for=table.duration("busy_for", FOREVER),
+            node=node,
+            pools=table.take("pools", (), lambda value: self._pools_of(node, value)),
+            in_flight=table.integer("in_flight", len(busy)),
+            busy_for=FOREVER if each else table.duration("busy_for", FOREVER),
+            busy_each=busy,
             line=table.line,
         )
         if "busy_for" in table and not spec.in_flight:
             raise table.error("busy_for", "has no locks to keep", "Give in_flight = 1 or more, or leave it out.")
+        if each and len(busy) != spec.in_flight:
+            cure = "Give one length for each, or one for all of them."
+            raise table.error("busy_for", f"has {len(busy)} lengths for {spec.in_flight} locks", cure)
         table.done()
         return spec
+
+    def _pools_of(self, node: str, value: object) -> tuple[int, ...]:
+        there = range(self.pools[node])
+        if not isinstance(value, list) or not all(type(pool) is int and pool in there for pool in value):
+            cure = f"Give numbers of pools of {node}, which has {len(there)}: [0]."
+            raise InvalidField("pools", f"{value!r} are no pools of {node}", cure=cure)
+        return tuple(value)
 
     # --- what is asked ----------------------------------------------------------------------------------------------
 
@@ -493,6 +508,11 @@ def _limits(table: Table) -> TenantLimits:
         burst=table.take("burst", None, lambda value: parse_limits({"burst": value}).burst),
         priority=table.take("priority", None, lambda value: parse_limits({"priority": value}).priority),
     )
+
+
+def _lengths(value: object) -> tuple[int, ...]:
+    """A list of durations."""
+    return tuple(parse_duration(one, "busy_for") for one in value) if isinstance(value, list) else ()
 
 
 def _again(table: Table) -> Table:

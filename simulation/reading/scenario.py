@@ -74,6 +74,10 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     in_flight: int = 0
     busy_for: int = FOREVER
+    busy_each: tuple[int, ...] = ()
+    """How long each of the locks is kept, where they differ."""
+    pools: tuple[int, ...] = ()
+    """The memory pools of its node that it lies in; where it fits best when none is named."""
     line: int = 0
     """Where the file says so, for messages; 0 when no file does."""
 

@@ -1,0 +1,247 @@
+"""What would have happened: a stretch of the log run again in virtual time, as it was and with something changed.
+
+Both runs are simulations of the same recorded stretch (:mod:`interlock.simulation.recorded`), so that what differs
+between them comes from the change alone. How far the first is from what was recorded says how good the simulation is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from interlock.domain import events as ev
+from interlock.domain.codec import decode_event
+from interlock.domain.errors import InvalidField, UnreadableFile
+from interlock.domain.settings import parse_setting
+from interlock.domain.units import FOREVER, SECOND, format_instant
+from interlock.simulation.clock import START
+from interlock.simulation.harness import Harness, Options
+from interlock.simulation.reading import toml
+from interlock.simulation.reading.scenario import Scenario
+from interlock.simulation.recorded import Recorded, record_of
+
+from .rebuild import engine_at
+from .rows import instant_of, position_of
+from .sentences import sentence
+
+if TYPE_CHECKING:
+    from .rows import Log
+
+POLICY_TABLES = ("scheduler", "models", "nodes")
+_DECISIONS = (
+    ev.ReplicaLocked, ev.RequestQueued, ev.RequestRefused, ev.ReplicaReserved, ev.ReplicaEvicted, ev.UnloadRequested,
+    ev.ModelParked, ev.ModelUnparked,
+)  # fmt: skip
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of what is compared. Waits are of requests that got a replica, in seconds."""
+
+    requests: int
+    served: int
+    refused: dict[str, int]
+    loads: int
+    evictions: int
+    wait_seconds: dict[str, float]
+
+
+class FirstDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """The first decision that is another one: when, and what each run did; empty where one had none left."""
+
+    time: str
+    as_it_was: str
+    changed: str
+
+
+class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
+    """The comparison: what was recorded, the same run again, and with the change.
+
+    ``left_out`` says what of the record could not be repeated, and how often it was there.
+    """
+
+    start: str
+    end: str
+    recorded: Side
+    as_it_was: Side
+    changed: Side
+    first_difference: FirstDifference | None
+    left_out: dict[str, int]
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the log, ready to be run again. Instants are microseconds since 1970."""
+
+    start: int
+    end: int
+    recorded: Recorded
+
+
+def stretch(log: Log, begin: str, until: str) -> Stretch:
+    """The log from ``begin`` to ``until``, each a time or a position; raises InvalidField."""
+    first, last = position_of(log, begin, "from"), position_of(log, until, "until")
+    engine = engine_at(log, first)
+    start = _instant(begin, "from", engine.ledger.time)
+    rows = list(log.read(first, upto=last))
+    end = _instant(until, "until", rows[-1].time if rows else start)
+    if end <= start:
+        raise InvalidField("until", f"{until} is not after {begin}", cure="Give a later time or position.")
+    events = ((decode_event(row.topic, row.state), row.actor) for row in rows)
+    return Stretch(start=start, end=end, recorded=record_of(engine.state, events, start, end))
+
+
+def _instant(text: str, field: str, of_position: int) -> int:
+    if text in ("head", "now") or (text.isascii() and text.isdigit()):
+        return of_position
+    return instant_of(text, field)
+
+
+def what_if(part: Stretch, settings: Mapping[str, str], policy: Mapping[str, Any]) -> WhatIf:
+    """Run the stretch as it was and with other settings, or as the tables of a policy say; raises InvalidField."""
+    tables = part.recorded.tables
+    as_it_was, changed = _run(tables), _run(with_changes(tables, settings, policy))
+    counts = part.recorded.counts
+    return WhatIf(
+        start=format_instant(part.start),
+        end=format_instant(part.end),
+        recorded=Side(
+            requests=counts.requests,
+            served=counts.served,
+            refused=counts.refused,
+            loads=counts.loads,
+            evictions=counts.evictions,
+            wait_seconds=_lengths(counts.waits),
+        ),
+        as_it_was=_side(as_it_was),
+        changed=_side(changed),
+        first_difference=_first_difference(as_it_was, changed, part.start - START),
+        left_out=part.recorded.left_out,
+    )
+
+
+# --- what is changed --------------------------------------------------------------------------------------------------
+
+
+def with_changes(tables: dict[str, Any], settings: Mapping[str, str], policy: Mapping[str, Any]) -> dict[str, Any]:
+    """The stretch's tables with these settings, and with a policy's tables over its own.
+
+    A policy has ``[scheduler]``, and ``[[models]]`` and ``[[nodes]]`` by name, with any of their keys as in a scenario;
+    a node of another name is one more. What operators set of the same later on is left out.
+    """
+    changed = copy.deepcopy(tables)
+    for name in policy:
+        if name not in POLICY_TABLES:
+            raise InvalidField(name, "is no table of a policy", cure=f"Give any of {', '.join(POLICY_TABLES)}.")
+    wanted = {**policy.get("scheduler", {}), **settings}
+    for name, value in wanted.items():
+        parse_setting(name, value)
+    changed["scheduler"] = changed.get("scheduler", {}) | wanted
+    for row in policy.get("nodes", ()):
+        known = _named(changed.get("nodes", []), row, "nodes")
+        known.update(row) if known is not None else changed.setdefault("nodes", []).append(dict(row))
+    for row in policy.get("models", ()):
+        known = _named(changed.get("models", []), row, "models")
+        if known is None:
+            there = ", ".join(model["name"] for model in changed.get("models", [])) or "none"
+            raise InvalidField("models.name", f"{row['name']!r} was not declared then", cure=f"There were: {there}.")
+        known.update(row)
+        if "replicas" in row or "min_replicas" in row or "max_replicas" in row:
+            for key in {"replicas", "min_replicas", "max_replicas"} - set(row):
+                known.pop(key, None)
+    changed["admin"] = list(_later_steps(changed.get("admin", []), wanted, policy.get("models", ())))
+    return {name: table for name, table in changed.items() if table or name == "schema"}
+
+
+def _named(rows: list[dict[str, Any]], row: Mapping[str, Any], table: str) -> dict[str, Any] | None:
+    name = row.get("name")
+    if not isinstance(name, str) or not name:
+        raise InvalidField(f"{table}.name", "is missing", cure="Say which one is meant: name = ...")
+    return next((known for known in rows if known["name"] == name), None)
+
+
+def _later_steps(
+    steps: list[dict[str, Any]], settings: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """The operators' steps without what is fixed by the change, and without those of which nothing is left."""
+    fixed = {row["name"]: set(row) - {"name"} for row in models}
+    for step in steps:
+        of_model = fixed.get(step.get("model", ""), set())
+        gone = set(settings) if step["action"] == "set" else of_model
+        kept = {key: value for key, value in step.items() if key not in gone}
+        if gone.isdisjoint(step) or set(kept) - {"at", "action", "model"}:
+            yield kept
+
+
+# --- running and comparing --------------------------------------------------------------------------------------------
+
+
+def _run(tables: dict[str, Any]) -> Harness:
+    try:
+        scenario = Scenario.parse(toml.dump(tables), "the recorded stretch")
+        return Harness(scenario, Options(checks=False, settle=False)).run()
+    except UnreadableFile as error:
+        cure = "Choose another moment to begin at; --scenario FILE writes the stretch, to be mended by hand."
+        raise InvalidField("from", f"what was then cannot be set up: {error.message}", cure=cure) from None
+
+
+def _side(run: Harness) -> Side:
+    return Side(
+        requests=run.tally.submitted,
+        served=run.tally.served,
+        refused={code: count for code, count in sorted(run.tally.refused.items()) if count},
+        loads=run.numbers.loads,
+        evictions=run.numbers.evictions,
+        wait_seconds=_lengths([wait / SECOND for wait in run.tally.waits]),
+    )
+
+
+def _lengths(given: Sequence[float]) -> dict[str, float]:
+    waits = sorted(given) or [0.0]
+    at = {f"p{share}": waits[min(len(waits) - 1, len(waits) * share // 100)] for share in (50, 95, 99)}
+    return {"mean": round(sum(waits) / len(waits), 6), **at, "max": waits[-1]}
+
+
+def _first_difference(as_it_was: Harness, changed: Harness, shift: int) -> FirstDifference | None:
+    mine, other = _decisions(as_it_was), _decisions(changed)
+    for one, two in _pairs(mine, other):
+        if one is None or two is None or _essence(one) != _essence(two):
+            said = [sentence(_shifted(event, shift)) if event is not None else "" for event in (one, two)]
+            at = min(event.at for event in (one, two) if event is not None)
+            return FirstDifference(time=format_instant(at + shift), as_it_was=said[0], changed=said[1])
+    return None
+
+
+def _pairs(mine: Iterator[ev.Event], other: Iterator[ev.Event]) -> Iterator[tuple[ev.Event | None, ev.Event | None]]:
+    while True:
+        one, two = next(mine, None), next(other, None)
+        if one is None and two is None:
+            return
+        yield one, two
+
+
+def _decisions(run: Harness) -> Iterator[ev.Event]:
+    events = (decode_event(row.topic, row.state) for row in run.rows if row.actor != "scenario")
+    return (event for event in events if isinstance(event, _DECISIONS))
+
+
+def _essence(event: ev.Event) -> tuple[object, ...]:
+    """What makes two decisions the same, whenever they were taken."""
+    about = ("model", "node", "request", "replica", "code", "reason", "victims")
+    wait = getattr(event, "wait", None)
+    return (type(event), *(getattr(event, name, None) for name in about), wait and (wait.kind, wait.on))
+
+
+def _shifted(event: ev.Event, shift: int) -> ev.Event:
+    """The event with its instants in the record's time instead of the simulation's."""
+    return msgspec.convert(_later(msgspec.to_builtins(event), shift), type(event))
+
+
+def _later(value: Any, shift: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _later(one, shift) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_later(one, shift) for one in value]
+    # No other number of an event is as large as an instant: they count microseconds from 1970 on.
+    return value + shift if isinstance(value, int) and START <= value < FOREVER else value
