@@ -29,13 +29,14 @@ from interlock.domain import (
     variant,
 )
 from interlock.domain import events as ev
-from interlock.domain.applying import changes, handlers, tenants
+from interlock.domain.applying import handlers, tenants
 from interlock.domain.entities import NodeStatus, Phase, Wait
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
 from interlock.simulation import log, world, writer
 
+from . import holds as hold_mutations
 from . import nodes as node_mutations
 from . import placement as placement_mutations
 from . import prefixes as prefix_mutations
@@ -351,33 +352,6 @@ def evict_and_reserve_apart(patches: Patches) -> None:
         return [*gone, requests._queued(request, Wait("capacity"), plan.explanation, now)]
 
     patches.swap(settle, only_evict)
-
-
-def hold_forgotten(patches: Patches) -> None:
-    """What a victim frees is not held for the load that it made room for."""
-
-    def unpaid(at: Any, victim: Any) -> None:
-        waiting = at.awaited.get(victim.beneficiary)
-        if waiting is not None:
-            del waiting[victim.id]
-            if not waiting:
-                del at.awaited[victim.beneficiary]
-
-    patches.swap(changes.pay_beneficiary, unpaid)
-
-
-def hold_told_after_its_load(patches: Patches) -> None:
-    """A load ends, and the hold for it after that: in a stream that is over, whose versions no store takes again."""
-
-    def told_last(ends: Callable[..., Any]) -> Callable[..., Any]:
-        def ended(*args: Any, **kwargs: Any) -> Any:
-            events = ends(*args, **kwargs)
-            return sorted(events, key=lambda event: isinstance(event, ev.HoldReleased))
-
-        return ended
-
-    for ends in (loads.give_up, loads.lose):
-        patches.swap(ends, told_last(ends))
 
 
 # --- requests and locks ---------------------------------------------------------------------------------------------
@@ -747,8 +721,6 @@ ALL: tuple[Row, ...] = (
     (unbounded_retry, "T", "many-backends-gone", True),
     (busy_taken_for_dead, "S", "busy-is-not-dead", True),
     (counter_not_lease, "S", "frontend-killed", True),
-    (hold_forgotten, "S", "hold-kept", True),
-    (hold_told_after_its_load, "S", "room-made-for-nobody", False),
     (wakeup_forgotten, "W", "idle-wakes-the-waiting", True),
     (residency_ignored, "S", "working-set-above-capacity", True),
     (priority_inverted, "S", "priorities", True),
@@ -794,6 +766,7 @@ ALL: tuple[Row, ...] = (
     (node_bound_ignored, "S", "evictions-bounded", True),
     (thrash_unnoticed, "S", "evict-reload-cycle", True),
     (many_taken_for_a_cycle, "S", "many-share-a-card", True),
+    *hold_mutations.ROWS,
     *node_mutations.ROWS,
     *placement_mutations.ROWS,
     *prefix_mutations.ROWS,

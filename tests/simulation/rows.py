@@ -258,6 +258,8 @@ REPLICAS = [
     Row("replicas.in_flight", {"replicas.0.in_flight": 1}, setup={"replicas": [{"model": "m", "node": "a"}]}),
     Row("replicas.busy_for", {"replicas.0.busy_for": "30s"},
         setup={"replicas": [{"model": "m", "node": "a", "in_flight": 1}]}),
+    Row("replicas.pools", {"replicas.0.pools": [1]}, {"replicas.0.pools": [0]},
+        {"nodes.0.vram": None, "nodes.0.pools": ["12GiB", "16GiB"], "replicas": [{"model": "m", "node": "a"}]}),
 ]  # fmt: skip
 
 REQUESTS = [

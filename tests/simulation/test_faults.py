@@ -139,4 +139,4 @@ def test_what_happens_under_faults_is_a_log_that_a_real_store_takes(tmp_path: Pa
     """Loads that others made room for end in every way here, and each stream's versions follow each other."""
     for seed in range(1, 6):
         rows = run(under_faults(Scenario.load(name)), seed=seed).harness.rows
-        write_events(rows, tmp_path / f"{seed}.db")
+        assert write_events(rows, tmp_path / f"{seed}.db").exists()
