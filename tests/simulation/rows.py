@@ -259,7 +259,8 @@ REPLICAS = [
     Row("replicas.busy_for", {"replicas.0.busy_for": "30s"},
         setup={"replicas": [{"model": "m", "node": "a", "in_flight": 1}]}),
     Row("replicas.pools", {"replicas.0.pools": [1]}, {"replicas.0.pools": [0]},
-        {"nodes.0.vram": None, "nodes.0.pools": ["12GiB", "16GiB"], "replicas": [{"model": "m", "node": "a"}]}),
+        {"nodes.0.vram": None, "nodes.0.pools": ["12GiB", "16GiB"], "replicas": [{"model": "m", "node": "a"}]},
+        look=lambda result: [replica.claim for replica in result.harness.engine.state.replicas.values()]),
 ]  # fmt: skip
 
 REQUESTS = [
