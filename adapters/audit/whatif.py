@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -205,20 +206,12 @@ def _lengths(given: Sequence[float]) -> dict[str, float]:
 
 def _first_difference(as_it_was: Harness, changed: Harness, shift: int) -> FirstDifference | None:
     mine, other = _decisions(as_it_was), _decisions(changed)
-    for one, two in _pairs(mine, other):
+    for one, two in zip_longest(mine, other):
         if one is None or two is None or _essence(one) != _essence(two):
             said = [sentence(_shifted(event, shift)) if event is not None else "" for event in (one, two)]
             at = min(event.at for event in (one, two) if event is not None)
             return FirstDifference(time=format_instant(at + shift), as_it_was=said[0], changed=said[1])
     return None
-
-
-def _pairs(mine: Iterator[ev.Event], other: Iterator[ev.Event]) -> Iterator[tuple[ev.Event | None, ev.Event | None]]:
-    while True:
-        one, two = next(mine, None), next(other, None)
-        if one is None and two is None:
-            return
-        yield one, two
 
 
 def _decisions(run: Harness) -> Iterator[ev.Event]:
