@@ -264,11 +264,9 @@ def apply(file: Path, place: Place, json_: bool) -> None:
 
 def _table(command: Any) -> dict[str, Any]:
     """A declaration as the table that it was read from."""
-    from interlock.domain.selector import format_selector
-    from interlock.domain.settings import format_affinity, format_idle_unload
+    from interlock.domain.written import scheduling_as_written
 
-    spec, scheduling = command.spec, command.scheduling
-    copies: dict[str, Any] = {"min_replicas": scheduling.min_replicas, "max_replicas": scheduling.max_replicas}
+    spec = command.spec
     return {
         "name": command.model,
         **({"backend": spec.backend} if spec.backend else {}),
@@ -277,16 +275,7 @@ def _table(command: Any) -> dict[str, Any]:
         "ram": spec.ram,
         "pools": spec.pools or "any",
         "disk": spec.disk,
-        "node_selector": format_selector(scheduling.selector),
-        **({"replicas": "all"} if scheduling.everywhere else copies),
-        "parallel": scheduling.parallel,
-        "priority": scheduling.priority,
-        "pinned": scheduling.pinned,
-        "idle_unload": format_idle_unload(scheduling.idle_unload),
-        "prefix_affinity": format_affinity(scheduling.prefix_affinity),
-        "anti_affinity": scheduling.anti_affinity,
-        "anti_affinity_hard": scheduling.anti_affinity_hard,
-        "placement": scheduling.placement,
+        **scheduling_as_written(command.scheduling),
         "aliases": list(command.aliases),
     }
 

@@ -9,8 +9,9 @@ from interlock.domain import events as ev
 from interlock.domain.settings import format_setting
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER, format_duration
+from interlock.domain.written import scheduling_as_written
 
-from .tables import Row, budget_text, limits_table, scheduling_table, spec_table
+from .tables import Row, budget_text, limits_table, spec_table
 
 _Step = Callable[["Steps", Any], Row]
 
@@ -44,7 +45,7 @@ class Steps:
     def _declared(self, event: ev.ModelDeclared) -> Row:
         self.models.add(event.model)
         row = {"action": "declare-model", "model": event.model, **spec_table(event.spec)}
-        return row | scheduling_table(event.scheduling) | {"aliases": list(event.aliases)}
+        return row | scheduling_as_written(event.scheduling) | {"aliases": list(event.aliases)}
 
     def _edited(self, event: ev.RevisionDeclared) -> Row:
         return {"action": "edit-model", "model": event.model, **spec_table(event.spec)}
@@ -74,7 +75,7 @@ _STEPS: dict[type[ev.Event], _Step] = {
     ev.RevisionDeclared: Steps._edited,
     ev.LoadInfoStored: Steps._informed,
     ev.ModelSchedulingChanged: lambda steps, event: {
-        "action": "set-scheduling", "model": event.model, **scheduling_table(event.scheduling),
+        "action": "set-scheduling", "model": event.model, **scheduling_as_written(event.scheduling),
     },
     ev.ModelRemoved: lambda steps, event: {"action": "remove-model", "model": event.model},
     ev.NodeApproved: lambda steps, event: {"action": "approve", "node": event.node},

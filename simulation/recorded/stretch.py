@@ -13,11 +13,12 @@ from interlock.domain.claims import in_pools
 from interlock.domain.entities import Model, NodeStatus, Phase, TenantLimits
 from interlock.domain.state import State
 from interlock.domain.units import SECOND, format_duration
+from interlock.domain.written import scheduling_as_written
 
 from .asked import Requests
 from .done import Steps
 from .speeds import Speeds
-from .tables import Row, labels_of, limits_table, node_table, scheduling_table, settings_table, size_of, spec_table
+from .tables import Row, labels_of, limits_table, node_table, settings_table, size_of, spec_table
 from .wrong import Faults
 
 
@@ -87,7 +88,7 @@ def record_of(
 
 
 def _model_table(model: Model) -> Row:
-    row = {"name": model.name, **spec_table(model.declared_spec), **scheduling_table(model.scheduling)}
+    row = {"name": model.name, **spec_table(model.declared_spec), **scheduling_as_written(model.scheduling)}
     return row | {"aliases": list(model.aliases)} if model.aliases else row
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from interlock.domain.entities import ANY_POOLS, Budget, LoadSpec, Node, NodeStatus, Scheduling, TenantLimits
-from interlock.domain.selector import format_selector
-from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
+from interlock.domain.entities import ANY_POOLS, Budget, LoadSpec, Node, NodeStatus, TenantLimits
+from interlock.domain.settings import Settings, format_setting
 from interlock.domain.units import FOREVER, format_rate
 from interlock.simulation.reading.parse import AUTOMATIC_LABELS
 
@@ -71,25 +70,6 @@ def spec_table(spec: LoadSpec) -> Row:
     if spec.options:
         row["options"] = dict(spec.options)
     return row
-
-
-def scheduling_table(scheduling: Scheduling) -> Row:
-    """Every key, so that what it replaces does not show through."""
-    row: Row = {
-        "node_selector": format_selector(scheduling.selector),
-        "parallel": scheduling.parallel,
-        "priority": scheduling.priority,
-        "pinned": scheduling.pinned,
-        "idle_unload": format_idle_unload(scheduling.idle_unload),
-        "prefix_affinity": format_affinity(scheduling.prefix_affinity),
-        "anti_affinity": scheduling.anti_affinity,
-        "anti_affinity_hard": scheduling.anti_affinity_hard,
-    }
-    if scheduling.placement:
-        row["placement"] = scheduling.placement
-    if scheduling.everywhere:
-        return row | {"replicas": "all"}
-    return row | {"min_replicas": scheduling.min_replicas, "max_replicas": scheduling.max_replicas}
 
 
 def limits_table(limits: TenantLimits) -> Row:

@@ -8,11 +8,9 @@ from interlock.domain import events as ev
 from interlock.domain.entities import NodeStatus
 from interlock.domain.state import State
 from interlock.domain.units import format_duration
+from interlock.simulation.judging.node_rules import WITH_ITS_NODE
 
 from .tables import Row, size_of
-
-WITH_ITS_NODE = ("its node", "its worker", "another machine")
-"""How the reasons begin for which a replica is lost with all else on its node."""
 
 SHOWED_NOTHING = ("no progress for", "moved only")
 """How the reasons begin for which a load is given up that did not end by itself."""
