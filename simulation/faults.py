@@ -51,14 +51,16 @@ class Faults:
         stop = min(spec.stop_at, duration)
         names = list(self.cluster.nodes)
         for kind, rate in sorted(spec.rates.items()):
+            needs_node = kind in NODE_FAULTS or kind in REPLICA_FAULTS
+            if needs_node and not names:
+                continue
             chance = self.streams[f"faults/{kind}"]
             at = 0
             while rate > 0:
                 at += round(chance.expovariate(rate / HOUR))
                 if at >= stop:
                     break
-                needs_node = kind in NODE_FAULTS or kind in REPLICA_FAULTS
-                target = chance.choice(names) if needs_node and names else ""
+                target = chance.choice(names) if needs_node else ""
                 length = 0 if kind in INSTANT_FAULTS else draw(spec.length, chance)
                 self.agree(FaultSpec(kind=kind, at=at, target=target, length=max(1, min(length, stop - at))))
         self.clock.at(START + stop, self.heal_all)

@@ -17,6 +17,8 @@ FEWEST_NODES = 3
 CONTACT_IS_BACK = "contact is back"
 BY_A_CALL = "its backend is gone: UNAVAILABLE"
 """How the reason begins for which a replica is lost because nobody answered a call."""
+ENDED_BY_ITSELF = "the backend process ended by itself"
+"""How the reason begins that a worker gives. It may tell of a process that it has replaced since, asked to once more."""
 WITH_ITS_NODE = ("its node", "its worker", "another machine")
 """How the reasons begin for which a replica is lost with all else on its node, whatever runs there."""
 
@@ -257,7 +259,8 @@ class NodeRules:
         if event.reason.startswith(BY_A_CALL) and self._is_silent(event.node):
             text = f"{event.replica} is given up for a call that failed, and its node is silent: it may well run there"
             self.court.breach("S", text, event.replica)
-        if event.gone and not event.reason.startswith(WITH_ITS_NODE) and self.court.is_running(event.replica):
+        told = event.reason.startswith((*WITH_ITS_NODE, ENDED_BY_ITSELF))
+        if event.gone and not told and self.court.is_running(event.replica):
             text = f"{event.replica} counts as dead while its process runs: nobody asked its worker"
             self.court.breach("S", text, event.replica)
         if event.gone:

@@ -140,3 +140,9 @@ def test_what_happens_under_faults_is_a_log_that_a_real_store_takes(tmp_path: Pa
     for seed in range(1, 6):
         rows = run(under_faults(Scenario.load(name)), seed=seed).harness.rows
         assert write_events(rows, tmp_path / f"{seed}.db").exists()
+
+
+def test_random_faults_of_nodes_need_nodes() -> None:
+    result = run(Scenario.parse('duration = "1h"\n[random_faults]\nnode-crash = 9.0\nstore-stall = 9.0\n'))
+    assert result.passed
+    assert set(result.report["faults"]) == {"store-stall"}
