@@ -18,7 +18,7 @@ CONTACT_IS_BACK = "contact is back"
 BY_A_CALL = "its backend is gone: UNAVAILABLE"
 """How the reason begins for which a replica is lost because nobody answered a call."""
 ENDED_BY_ITSELF = "the backend process ended by itself"
-"""How the reason begins that a worker gives. It may tell of a process that it has replaced since, asked to once more."""
+"""How the reason begins that a worker gives. It may be told of a process that was started anew since."""
 WITH_ITS_NODE = ("its node", "its worker", "another machine")
 """How the reasons begin for which a replica is lost with all else on its node, whatever runs there."""
 
