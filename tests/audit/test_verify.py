@@ -12,6 +12,7 @@ import pytest
 
 from interlock.adapters.audit.service import AuditService
 from interlock.adapters.audit.verify import CannotVerify, verify
+from interlock.adapters.audit.whatif import what_if
 from interlock.adapters.store import migrate, open_store
 from tests.golden.story import tell, write_store
 from tests.servers import PostgresServer
@@ -128,6 +129,8 @@ def test_a_log_on_postgresql_is_checked_and_asked_the_same_way(postgres: str, pa
             assert AuditService(there).why(subject) == AuditService(here).why(subject)
         assert AuditService(there).log({"event": "ReplicaLocked"}) == AuditService(here).log({"event": "ReplicaLocked"})
         assert AuditService(there).state("40") == AuditService(here).state("40")
+        again = [what_if(AuditService(log).stretch("40", "head"), {"load_attempts": "1"}, {}) for log in (there, here)]
+        assert again[0] == again[1]
     finally:
         there.close()
         here.close()
