@@ -14,6 +14,7 @@ from .refusals import RefusalCode
 from .requests import LONGEST_NAME
 from .routing import Evict, Place, Refuse
 from .state import State
+from .units import LARGEST_NUMBER, LARGEST_SIZE
 
 
 def find(state: State, name: str) -> Model:
@@ -60,18 +61,19 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
         cure = "Use characters that can be printed."
         raise InvalidField("name", f"{unprintable[0]!r} holds a character that no name has", cure=cure)
     for field in ("vram", "ram", "disk"):
-        if getattr(spec, field) < 0:
-            raise InvalidField(field, "must not be negative")
+        if not 0 <= getattr(spec, field) <= LARGEST_SIZE:
+            raise InvalidField(field, f"{getattr(spec, field)} is no size in bytes that a machine has")
+    for key, value in spec.options.items():
+        if isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:  # so it is not NaN either
+            raise InvalidField(f"options.{key}", f"{value} is no number that a log can keep")
     if not ANY_POOLS <= spec.pools <= MOST_POOLS:
         cure = f'Give 1 to {MOST_POOLS}, or "any" for as few as it takes.'
         raise InvalidField("pools", f"{spec.pools} is no number of pools that a model can be split over", cure=cure)
-    for field in ("min_replicas", "max_replicas", "parallel"):
-        if getattr(scheduling, field) < 0:
-            raise InvalidField(field, f"{getattr(scheduling, field)} is negative", cure="Give 0 or more.")
+    for field in ("min_replicas", "max_replicas", "parallel", "prefix_affinity"):
+        if not 0 <= (getattr(scheduling, field) or 0) <= LARGEST_NUMBER:
+            raise InvalidField(field, f"{getattr(scheduling, field)} is negative or too large", cure="Give 0 or more.")
     if scheduling.idle_unload is not None and scheduling.idle_unload <= 0:
         raise InvalidField("idle_unload", "is no length above 0", cure='Give "1s" or more, "off" or "default".')
-    if scheduling.prefix_affinity is not None and scheduling.prefix_affinity < 0:
-        raise InvalidField("prefix_affinity", "is negative", cure="Give 0 (off) or more, or leave it out.")
     if scheduling.max_replicas and scheduling.min_replicas > scheduling.max_replicas:
         cure = "Raise max_replicas, or set it to 0 for no ceiling."
         raise InvalidField("min_replicas", f"{scheduling.min_replicas} is above max_replicas", cure=cure)

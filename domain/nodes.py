@@ -28,10 +28,12 @@ from .errors import Conflict, InvalidField, NotFound
 from .leaving import is_emptied
 from .requests import LONGEST_NAME
 from .state import State
-from .units import FOREVER, GIB
+from .units import FOREVER, GIB, LARGEST_SIZE
 
 DRAINED = "its node was drained: the deadline has passed"
 """Why a replica was taken away with requests in flight."""
+MOST_SLOTS = 1_000_000
+"""So many replicas of one model a node may hold at most."""
 QUANTUM = GIB // 4
 """Reported figures count in steps of this many bytes, so that heartbeats do not flood the log."""
 
@@ -54,8 +56,8 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
     if not command.node.isprintable():
         cure = "Use characters that can be printed."
         raise InvalidField("name", f"{command.node!r} holds a character that no name has", cure=cure)
-    if command.max_replicas_per_model < 1:
-        raise InvalidField("max_replicas_per_model", "must be 1 or more")
+    _check_slots(command.max_replicas_per_model, "max_replicas_per_model")
+    _check_sizes(command)
     old = state.nodes.get(command.node)
     replaced = old is not None and is_another(old, command)
     if old is not None:
@@ -78,6 +80,20 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         events += contact.contact_is_back(state, (command.node,), now)
     lost = {event.replica for event in events if isinstance(event, ev.ReplicaLost | ev.UnloadConfirmed)}
     return [*events, *_strays(state, command.node, command.running, now, lost)]
+
+
+def _check_slots(slots: int, field: str) -> None:
+    if not 1 <= slots <= MOST_SLOTS:
+        raise InvalidField(field, f"{slots} is not from 1 to {MOST_SLOTS}")
+
+
+def _check_sizes(command: RegisterNode | ReportCapacity) -> None:
+    """No figure is one that no machine has: snapshots keep no larger numbers."""
+    for field, sizes in (("pools", command.pools), ("used", command.used), ("ram", (command.ram,))):
+        if wrong := [size for size in sizes if not 0 <= size <= LARGEST_SIZE]:
+            raise InvalidField(field, f"{wrong[0]} is no size in bytes that a machine has")
+    if command.disk is not None and not 0 <= command.disk <= LARGEST_SIZE:
+        raise InvalidField("disk", f"{command.disk} is no size in bytes that a machine has")
 
 
 def is_another(node: Node, command: RegisterNode) -> bool:
@@ -188,8 +204,11 @@ def available_disk(state: State, name: str, free: int | None) -> int | None:
 def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.Event]:
     """A heartbeat's figures; an event only when they moved by a quantum."""
     node = find(state, command.node)
+    _check_sizes(command)
     pools = command.pools or node.pools
-    others = foreign(state, node.name, pools, command.used, None, command.sent_at) if command.used else node.foreign
+    # Of other pools than before it is not known what others use, where the worker does not say.
+    told = bool(command.used) or len(pools) != len(node.pools)
+    others = foreign(state, node.name, pools, command.used, None, command.sent_at) if told else node.foreign
     disk = available_disk(state, node.name, command.disk) if command.disk is not None else node.disk
     ram = command.ram or node.ram
     if (pools, others, disk, ram) == (node.pools, node.foreign, node.disk, node.ram):
@@ -387,8 +406,7 @@ def set_budget(state: State, command: SetNodeBudget, now: int) -> list[ev.Event]
 def set_replica_slots(state: State, command: SetReplicaSlots, now: int) -> list[ev.Event]:
     """How many replicas of one model the node may hold."""
     node = find(state, command.node)
-    if command.max_replicas_per_model < 1:
-        raise InvalidField("value", f"{command.max_replicas_per_model} is not 1 or more")
+    _check_slots(command.max_replicas_per_model, "value")
     if node.max_replicas_per_model == command.max_replicas_per_model:
         return []
     slots = command.max_replicas_per_model

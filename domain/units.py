@@ -21,6 +21,8 @@ FOREVER = 2**62
 """An instant or a length later than any that occurs; what ``"forever"`` means."""
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+LARGEST_NUMBER = 2**63 - 1
+"""What a snapshot keeps at most."""
 LARGEST_SIZE = 2**60
 """An exbibyte: sums of sizes stay within 64 bits, as the log writes them."""
 

@@ -15,7 +15,7 @@ from interlock.domain.ports import WorkerPort
 from interlock.domain.state import State
 from interlock.domain.units import SECOND
 
-from .clock import Clock
+from .clock import Clock, SteadyClock
 from .effects import Effects
 from .holders import Holders
 from .lease import Lease
@@ -44,6 +44,7 @@ class Term:
         registered: set[str] | None = None,
     ) -> None:
         self._run = secrets.token_hex(4)
+        clock = SteadyClock(clock, engine.ledger.time)
         self._serial = itertools.count(1)
         self.effects = Effects(workers, epoch=lambda: lease.epoch, state=self._state, report=self.report)
         self.writer = Writer(

@@ -502,3 +502,6 @@ class Writer:
             await self._store.save_snapshot(lambda: take_snapshot(frozen))
         except (Unavailable, InterlockError) as error:
             log.warning("the snapshot at position %d was not kept: %s", frozen.ledger.position, error)
+        except Exception:
+            # A defect of ours; the log has everything, and a writer that ended for it would end again.
+            log.exception("the snapshot at position %d cannot be made", frozen.ledger.position)

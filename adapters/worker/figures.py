@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 import psutil
 
+from interlock.domain.errors import Unavailable
+
 log = logging.getLogger(__name__)
 
 _STAGED_AGE_S = 60.0
@@ -59,6 +61,7 @@ class Meter:
         self._given_disk = disk
         self._nvml = None if pools else _open_nvml()
         self._staged = (float("-inf"), 0)
+        self._known: list[tuple[int, int]] = []
 
     def read(self, own_pids: tuple[int, ...] = ()) -> Figures:
         """The figures now. ``own_pids`` are counted as users where the pools were given, not measured."""
@@ -85,7 +88,7 @@ class Meter:
 
     def devices(self, pools: tuple[int, ...]) -> tuple[str, ...]:
         """The driver's ids of the GPUs behind these pools; none where a pool is no GPU of its own."""
-        found = _gpu_ids(self._nvml) if self._nvml is not None and _gpu_memory(self._nvml) else []
+        found = _gpu_ids(self._nvml) if self._nvml is not None and self._measured() else []
         return tuple(found[pool] for pool in pools if pool < len(found))
 
     def _pools(
@@ -96,10 +99,14 @@ class Meter:
             return self._given_pools, (used, *(0 for _ in self._given_pools[1:])), ""
         if self._nvml is None:
             return (ram,), (ram_used,), ""
-        measured = _gpu_memory(self._nvml)
+        measured = self._measured()
         if not measured:
             return (ram,), (ram_used,), "nvidia"
         return tuple(total for total, _ in measured), tuple(used for _, used in measured), "nvidia"
+
+    def _measured(self) -> list[tuple[int, int]]:
+        self._known = _gpu_memory(self._nvml, self._known) or self._known
+        return self._known
 
     def _staged_bytes(self) -> int:
         taken_at, size = self._staged
@@ -123,16 +130,25 @@ def _open_nvml() -> Any:
         return None
 
 
-def _gpu_memory(nvml: Any) -> list[tuple[int, int]]:
-    """Total and used bytes per GPU; empty when a GPU has no memory of its own to tell of."""
+def _gpu_memory(nvml: Any, known: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Total and used bytes per GPU; empty when a GPU has no memory of its own to tell of.
+
+    One that fails now and was ``known`` before counts as full: nothing more is placed there, and the others go on.
+    Raises Unavailable when nothing is known of one that fails.
+    """
     measured: list[tuple[int, int]] = []
-    try:
-        for index in range(nvml.nvmlDeviceGetCount()):
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
             memory = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(index))
             measured.append((int(memory.total), int(memory.used)))
-    except nvml.NVMLError as error:  # "not supported" is what boards with unified memory say
-        log.debug("the GPU tells nothing of its memory: %s", error)
-        return []
+        except nvml.NVMLError as error:
+            if "not supported" in str(error).lower():  # that is what boards with unified memory say
+                log.debug("the GPU tells nothing of its memory: %s", error)
+                return []
+            if index >= len(known):
+                raise Unavailable(f"GPU {index} does not tell of its memory: {error}") from error
+            log.warning("GPU %d does not tell of its memory, and counts as full: %s", index, error)
+            measured.append((known[index][0], known[index][0]))
     return [] if any(total == 0 for total, _ in measured) else measured
 
 

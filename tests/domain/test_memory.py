@@ -10,9 +10,11 @@ import pytest
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.claims import less, overlap, total
+from interlock.domain.commands import Rejected
 from interlock.domain.entities import ANY_POOLS, Budget, LoadSpec, Phase, Scheduling
 from interlock.domain.errors import InvalidField
 from interlock.domain.memory import fit, fit_after, least_share, parse_pools
+from interlock.domain.snapshots import take_snapshot
 from interlock.domain.units import GIB
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
@@ -591,3 +593,36 @@ def test_a_worker_that_starts_anew_before_the_files_went_still_has_them_and_its_
     cluster.node("only", vram=10, disk=GIB, boot="boot-2")
     assert cluster.state.nodes["only"].disk == 21 * GIB
     check_invariants(cluster)
+
+
+# --- figures that nobody sends, and that must not break anything ------------------------------------------------------
+
+
+def test_fewer_pools_without_their_use_are_taken_as_empty_of_others() -> None:
+    cluster = Cluster()
+    cluster.node("n", pools=(24 * GIB, 24 * GIB), used=(0, 9 * GIB))
+    cluster.send(cmd.ReportCapacity(node="n", pools=(24 * GIB,)))
+    assert cluster.state.free_in_pools(cluster.state.nodes["n"]) == (24 * GIB,)
+    cluster.send(cmd.ReportCapacity(node="n", pools=(24 * GIB, 24 * GIB, 24 * GIB)))
+    assert len(cluster.state.free_in_pools(cluster.state.nodes["n"])) == 3
+    check_invariants(cluster)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        cmd.RegisterNode(node="x", pools=(1,), disk=10**30),
+        cmd.RegisterNode(node="x", pools=(10**30,)),
+        cmd.RegisterNode(node="x", pools=(1,), max_replicas_per_model=10**30),
+        cmd.ReportCapacity(node="n", ram=10**30),
+        cmd.SetReplicaSlots(node="n", max_replicas_per_model=10**30),
+        cmd.DeclareModel(model="m", spec=LoadSpec(options={"seed": 10**30})),
+        cmd.DeclareModel(model="m", spec=LoadSpec(options={"t": float("nan")})),
+        cmd.DeclareModel(model="m", spec=LoadSpec(), scheduling=Scheduling(prefix_affinity=10**30)),
+    ],
+)
+def test_a_number_that_no_snapshot_keeps_is_refused(command: cmd.Command) -> None:
+    cluster = Cluster()
+    cluster.node("n")
+    assert isinstance(cluster.send(command).reply, Rejected)
+    assert take_snapshot(cluster.engine).position == cluster.engine.ledger.position

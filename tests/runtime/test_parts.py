@@ -10,7 +10,7 @@ import msgspec
 
 from interlock.adapters.nats.broker import Broker
 from interlock.adapters.nats.connection import connect
-from interlock.adapters.runtime.clock import SystemClock
+from interlock.adapters.runtime.clock import SteadyClock, SystemClock
 from interlock.adapters.runtime.fanout import Fanout
 from interlock.adapters.runtime.holders import Holders
 from interlock.adapters.runtime.queries import Queries
@@ -24,9 +24,13 @@ class HandClock(SystemClock):
     """Monotonic time that a test moves."""
 
     at = 1000.0
+    wall = 0
 
     def monotonic(self) -> float:
         return self.at
+
+    def now(self) -> int:
+        return self.wall or super().now()
 
 
 def test_the_filter_never_takes_a_known_id_for_a_fresh_one() -> None:
@@ -190,3 +194,23 @@ async def test_every_event_reaches_the_broker_once_and_the_writer_never_waits_fo
     await asyncio.gather(publishing, return_exceptions=True)
     await client.close()
     await broker.stop()
+
+
+def test_a_wall_clock_that_is_set_back_does_not_stop_the_time_of_a_term() -> None:
+    machine = HandClock()
+    machine.wall, machine.at = 1_000 * SECOND, 0.0
+    steady = SteadyClock(machine)
+    machine.wall, machine.at = 1_010 * SECOND, 10.0
+    assert steady.now() == 1_010 * SECOND
+    machine.wall, machine.at = 15 * SECOND, 15.0
+    assert steady.now() == 1_015 * SECOND, "it goes on"
+    machine.wall, machine.at = 2_000 * SECOND, 16.0
+    assert steady.now() == 2_000 * SECOND, "ahead is followed"
+
+
+def test_a_term_begins_no_earlier_than_the_log_ends() -> None:
+    machine = HandClock()
+    machine.wall, machine.at = 100 * SECOND, 0.0
+    steady = SteadyClock(machine, 900 * SECOND)
+    machine.wall, machine.at = 107 * SECOND, 7.0
+    assert steady.now() == 907 * SECOND

@@ -20,7 +20,7 @@ from interlock.adapters.worker.figures import Meter
 from interlock.adapters.worker.ports import Ports
 from interlock.domain import commands as c
 from interlock.domain import effects as e
-from interlock.domain.errors import Conflict, InvalidField, WorkerUnavailable
+from interlock.domain.errors import Conflict, InvalidField, Unavailable, WorkerUnavailable
 from tests.workers.rig import ECHO, MemoryRig, Reports, free_port
 
 
@@ -112,6 +112,25 @@ def test_a_board_with_unified_memory_reports_the_systems(tmp_path: Path, monkeyp
     assert read.unified
     assert read.gpu_vendor == "nvidia"
     assert not Meter(tmp_path / "models", pools=(5,), ram=5).read().unified, "who gives both has both"
+
+
+def test_a_gpu_that_fails_counts_as_full_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = gpus((80, 10), (80, 20))
+    monkeypatch.setattr(figures, "_open_nvml", lambda: driver)
+    meter = Meter(tmp_path / "models")
+    assert meter.read().used == (10, 20)
+
+    def fallen_off(index: int) -> Any:
+        if index == 1:
+            raise driver.NVMLError("GPU is lost")
+        return SimpleNamespace(total=80, used=10)
+
+    driver.nvmlDeviceGetMemoryInfo = fallen_off
+    read = meter.read()
+    assert (read.pools, read.used, read.unified) == ((80, 80), (10, 80), False)
+    assert meter.devices((0,)) == ("GPU-0",)
+    with pytest.raises(Unavailable, match="GPU 1 does not tell of its memory"):
+        Meter(tmp_path / "models").read()
 
 
 def test_main_memory_is_what_the_machine_has_or_what_is_given(tmp_path: Path) -> None:
