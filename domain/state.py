@@ -381,6 +381,10 @@ class State:
         staged.pop((model, revision), None)
         staged[model, revision] = size
 
+    def other_revisions_staged(self, node: str, model: str, revision: int) -> list[int]:
+        """Of which other revisions the model's files are on the node's disk."""
+        return [other for name, other in self.staged.get(node, {}) if name == model and other != revision]
+
     def unused_from_now(self, node: str, model: str, revision: int) -> None:
         """A replica of these files is gone: among the files on the disk, they were used last."""
         size = self.staged.get(node, {}).get((model, revision))

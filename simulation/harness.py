@@ -34,6 +34,7 @@ from .operators import Operators
 from .prologue import BACKGROUND, Prologue
 from .reading.fields import Distribution
 from .reading.scenario import Scenario
+from .world import boot_of
 from .writer import Writer
 
 CHECKPOINT_EVENTS = 5_000
@@ -353,6 +354,7 @@ class Harness:
             if call.waits and (request is None or request.deadline < FOREVER):
                 self.invariants.breach("W", f"{call.id} for {call.model} still waits after {length} of quiet", call.id)
         self._judge_holders()
+        self._judge_files()
         late = [name for at, name in self.unasked_effects if at > self.clock.elapsed - HOUR]
         if self.settled_for >= SETTLING_MAX and late:
             most = Counter(late).most_common(1)[0]
@@ -368,6 +370,21 @@ class Harness:
         for wrong in self.gateways.wrong_answers:
             self.invariants.breach("S", wrong, "port")
         self.invariants.order_rules.judge(self.cluster.carried_out)
+
+    def _judge_files(self) -> None:
+        """S: what the core believes to be on a disk is there, as far as its worker is reached."""
+        state = self.engine.state
+        for name, staged in state.staged.items():
+            node, known = self.cluster.nodes.get(name), state.nodes.get(name)
+            if node is None or known is None or not node.worker.hears or known.boot != boot_of(node.worker):
+                continue
+            there = {files.model for files in node.worker.staged}
+            for model, revision in staged:
+                if model not in there:
+                    text = (
+                        f"the files of {model} are not on {name}, where revision {revision} of them is believed to be"
+                    )
+                    self.invariants.breach("S", text, f"{name}/{model}")
 
     # --- afterwards -------------------------------------------------------------------------------------------------
 

@@ -194,7 +194,8 @@ def finish(worker: Worker, effect: Effect, failure: str = "") -> Step:
         )
         worker = replace(worker, processes=tuple(sorted((*worker.processes, started))))
     elif isinstance(effect, StageModel):
-        worker = replace(worker, staged=tuple(sorted((*worker.staged, _files(effect)))))
+        kept = (files for files in worker.staged if files.model != effect.model)  # a model's files have one place
+        worker = replace(worker, staged=tuple(sorted((*kept, _files(effect)))))
     elif isinstance(effect, LoadModel):
         holds = holds_of(worker, effect.spec, effect.pools)
         loaded = (replace(p, loaded=True, holds=holds) if p.replica == effect.replica else p for p in worker.processes)

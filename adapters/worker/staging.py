@@ -31,10 +31,11 @@ class _Manifest(msgspec.Struct, frozen=True):
     size: int
 
 
-def stage(models: Path, model: str, source: str, told: Told, stop: threading.Event) -> int:
+def stage(models: Path, model: str, source: str, told: Told, stop: threading.Event, *, replaces: bool = False) -> int:
     """Copy ``source``, a path or file URL, to the model's folder below ``models``; returns its bytes.
 
-    Does nothing when that source is staged already at that size. The room is looked at before the first byte moves.
+    Does nothing when that source is staged already at that size. The room is looked at before the first byte moves;
+    with ``replaces`` what was staged of the model from elsewhere goes first where there is not room for both.
     Raises StagingFailed; ``stop`` ends it early, which is a failure too. Blocking: runs in a thread.
     """
     origin = _local_path(source)
@@ -48,6 +49,9 @@ def stage(models: Path, model: str, source: str, told: Told, stop: threading.Eve
             return size
         models.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(models).free
+        if size > free and replaces and target.is_dir():
+            remove(models, model)
+            free = shutil.disk_usage(models).free
         if size > free:
             raise StagingFailed(f"the disk is too full for {model!r}: it needs {format_size(size)}, and there are "
                                 f"{format_size(free)} free in {models}")  # fmt: skip

@@ -348,7 +348,7 @@ class Supervisor:
                 path.unlink(missing_ok=True)
 
     async def _stage(self, order: wire.Stage) -> wire.Answer:
-        running = {process.wanted.model for process in self._alive()}
+        running = {process.wanted.model for process in self._alive() if process.wanted.replica != order.replica}
         for model in order.drops:
             if model not in running and model != order.model_id:
                 await asyncio.to_thread(staging.remove, self.models, model)
@@ -370,7 +370,10 @@ class Supervisor:
             progress = self._progress(order, order.backend, phase="downloading", done=done, total=total)
             loop.call_soon_threadsafe(self._tell, progress)
 
-        copying = asyncio.create_task(asyncio.to_thread(staging.stage, self.models, order.model_id, source, told, stop))
+        replaces = order.model_id not in running
+        copying = asyncio.create_task(
+            asyncio.to_thread(staging.stage, self.models, order.model_id, source, told, stop, replaces=replaces)
+        )
         try:
             await asyncio.shield(copying)
         except staging.StagingFailed as error:

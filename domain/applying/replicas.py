@@ -82,6 +82,9 @@ def _load_started(state: State, event: ev.LoadStarted) -> None:
     if replica.disk:
         if (replica.model, replica.revision) in state.staged.get(replica.node, {}):
             unstage(state, replica)  # a second copy beside one that staged the same files meanwhile
+        for revision in state.other_revisions_staged(replica.node, replica.model, replica.revision):
+            count_disk(state, replica.node, -state.staged[replica.node][replica.model, revision])
+            state.drop_staged(replica.node, replica.model, revision)  # they have one place: these took it
         state.stage(replica.node, replica.model, replica.revision, replica.disk)
     if event.stage_rate:
         state.nodes[replica.node] = replace(state.nodes[replica.node], stage_rate=event.stage_rate)

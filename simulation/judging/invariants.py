@@ -187,6 +187,7 @@ class Invariants:
             node.approved = False
             node.load_rate = 0
             node.staged.clear()
+            self.placements.forget_rates(event.node)
         node.vendor, node.disk, node.boot, node.status = event.gpu_vendor, event.disk, event.boot, "up"
         node.relabel()
         node.resize()
@@ -677,7 +678,10 @@ class Invariants:
         self.placements.see(event)
         replica = self._phase(event, "loading")
         if replica is not None and replica.disk and replica.node in self.picture.nodes:
-            self.picture.nodes[replica.node].staged[replica.model, replica.revision] = replica.disk
+            staged = self.picture.nodes[replica.node].staged
+            for key in [key for key in staged if key[0] == replica.model]:
+                del staged[key]  # they have one place
+            staged[replica.model, replica.revision] = replica.disk
 
     def _phase(self, event: ev.ReplicaEvent, phase: str) -> ReplicaView | None:
         self._changed(event.model)

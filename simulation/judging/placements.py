@@ -30,6 +30,11 @@ class Placements:
         self.leaving: dict[str, ReplicaView] = {}
         """Per node, a replica that is taken to have left."""
 
+    def forget_rates(self, node: str) -> None:
+        """Another machine has the node's name: how fast it is nobody has seen."""
+        for what in ("stage", "load"):
+            self.rates.pop((what, node), None)
+
     def see(self, event: ev.LoadStarted | ev.ReplicaLoaded | ev.ReplicaLoadFailed) -> None:
         """Note what an event tells of rates and failures."""
         if isinstance(event, ev.ReplicaLoadFailed):

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from interlock.domain import anti_affinity, eviction, memory, placement, reconcile, scoring, wishes
 from interlock.domain.entities import Phase, Replica
 from interlock.domain.profiles import BUILT_IN
+from interlock.domain.state import State
 
 from .patching import Patches, Row
 
@@ -41,6 +42,11 @@ def locality_ignored(patches: Patches) -> None:
 def ram_ignored(patches: Patches) -> None:
     """A model goes where its pools have room, whatever main memory it needs beside."""
     patches.swap(memory.lacks_ram, lambda free, spec: False)
+
+
+def old_edition_kept(patches: Patches) -> None:
+    """The files of a model's old revision are believed to be there beside the new ones that took their place."""
+    patches.attribute(State, "other_revisions_staged", lambda at, node, model, revision: [])
 
 
 def one_memory_taken_for_two(patches: Patches) -> None:
@@ -93,6 +99,7 @@ ROWS: tuple[Row, ...] = (
     (locality_ignored, "S", "weights-already-there", True),
     (ram_ignored, "S", "ram-runs-out", True),
     (one_memory_taken_for_two, "S", "one-memory-board", True),
+    (old_edition_kept, "S", "edition-replaced", True),
     (disk_promised_twice, "S", "disk-promised-once", True),
     (others_leave_unnoticed, "W", "out-of-memory", True),
     (evicts_where_it_failed, "S", "room-elsewhere", True),
