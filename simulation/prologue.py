@@ -133,7 +133,7 @@ class Prologue:
             ev.BackendInstallRequested(**of, op=1, silent_at=FOREVER),
             ev.BackendInstalled(**of, address=address),
             ev.LoadStarted(**of, op=2, silent_at=FOREVER),
-            ev.ReplicaLoaded(**of, evictable_at=START, address=address),
+            ev.ReplicaLoaded(**of, evictable_at=START + spec.evictable_in, address=address),
         ]
         for number in range(spec.in_flight):
             request = f"{BACKGROUND}-{replica}-{number + 1}"

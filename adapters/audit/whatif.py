@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from .rows import Log
 
 POLICY_TABLES = ("scheduler", "models", "nodes")
+COPIES = frozenset({"replicas", "min_replicas", "max_replicas"})
+MEMORY = frozenset({"vram", "pools", "ram", "unified"})
+"""Keys that say one thing together."""
+OF_NODES = {"set-budget": "vram_budget", "set-max-replicas": "max_replicas_per_model", "set-labels": "labels"}
+"""Steps of operators, and the key of a node that each changes."""
 _DECISIONS = (
     ev.ReplicaLocked, ev.RequestQueued, ev.RequestRefused, ev.ReplicaReserved, ev.ReplicaEvicted, ev.UnloadRequested,
     ev.ModelParked, ev.ModelUnparked,
@@ -43,6 +48,7 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
     requests: int
     served: int
+    waiting: int
     refused: dict[str, int]
     loads: int
     evictions: int
@@ -82,27 +88,32 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
 
 def stretch(log: Log, begin: str, until: str) -> Stretch:
     """The log from ``begin`` to ``until``, each a time or a position; raises InvalidField."""
-    first, last = position_of(log, begin, "from"), position_of(log, until, "until")
+    since, upto = _instant(begin, "from"), _instant(until, "until")
+    # A time is told once: one that is so long ago would be another one when it is told again.
+    first = position_of(log, begin, "from") if since is None else log.position_at(since)
+    last = position_of(log, until, "until") if upto is None else log.position_at(upto)
     engine = engine_at(log, first)
-    start = _instant(begin, "from", engine.ledger.time)
     rows = list(log.read(first, upto=last))
-    end = _instant(until, "until", rows[-1].time if rows else start)
+    start = since or engine.ledger.time or (rows[0].time if rows else 0)
+    end = (rows[-1].time if rows else start) if upto is None else upto
     if end <= start:
         raise InvalidField("until", f"{until} is not after {begin}", cure="Give a later time or position.")
     events = ((decode_event(row.topic, row.state), row.actor) for row in rows)
     return Stretch(start=start, end=end, recorded=record_of(engine.state, events, start, end))
 
 
-def _instant(text: str, field: str, of_position: int) -> int:
-    if text in ("head", "now") or (text.isascii() and text.isdigit()):
-        return of_position
-    return instant_of(text, field)
+def _instant(text: str, field: str) -> int | None:
+    """The time that a text means; None for a position."""
+    is_position = text in ("head", "now") or (text.isascii() and text.isdigit())
+    return None if is_position else instant_of(text, field)
 
 
 def what_if(part: Stretch, settings: Mapping[str, str], policy: Mapping[str, Any]) -> WhatIf:
     """Run the stretch as it was and with other settings, or as the tables of a policy say; raises InvalidField."""
     tables = part.recorded.tables
-    as_it_was, changed = _run(tables), _run(with_changes(tables, settings, policy))
+    altered = with_changes(tables, settings, policy)
+    as_it_was = _run(tables, "from", "Choose another moment; --scenario FILE writes the stretch, to be mended by hand.")
+    changed = _run(altered, "the change", "Say it as a scenario does; nothing of the record is wrong.")
     counts = part.recorded.counts
     return WhatIf(
         start=format_instant(part.start),
@@ -110,6 +121,7 @@ def what_if(part: Stretch, settings: Mapping[str, str], policy: Mapping[str, Any
         recorded=Side(
             requests=counts.requests,
             served=counts.served,
+            waiting=counts.waiting,
             refused=counts.refused,
             loads=counts.loads,
             evictions=counts.evictions,
@@ -118,7 +130,7 @@ def what_if(part: Stretch, settings: Mapping[str, str], policy: Mapping[str, Any
         as_it_was=_side(as_it_was),
         changed=_side(changed),
         first_difference=_first_difference(as_it_was, changed, part.start - START),
-        left_out=part.recorded.left_out,
+        left_out=part.recorded.left_out | _refused_steps(as_it_was),
     )
 
 
@@ -132,26 +144,24 @@ def with_changes(tables: dict[str, Any], settings: Mapping[str, str], policy: Ma
     a node of another name is one more. What operators set of the same later on is left out.
     """
     changed = copy.deepcopy(tables)
-    for name in policy:
-        if name not in POLICY_TABLES:
-            raise InvalidField(name, "is no table of a policy", cure=f"Give any of {', '.join(POLICY_TABLES)}.")
+    _check_policy(policy)
     wanted = {**policy.get("scheduler", {}), **settings}
     for name, value in wanted.items():
         parse_setting(name, value)
     changed["scheduler"] = changed.get("scheduler", {}) | wanted
     for row in policy.get("nodes", ()):
         known = _named(changed.get("nodes", []), row, "nodes")
-        known.update(row) if known is not None else changed.setdefault("nodes", []).append(dict(row))
+        if known is None:
+            changed.setdefault("nodes", []).append(dict(row))
+        else:
+            _put_over(known, row, MEMORY)
     for row in policy.get("models", ()):
         known = _named(changed.get("models", []), row, "models")
         if known is None:
             there = ", ".join(model["name"] for model in changed.get("models", [])) or "none"
             raise InvalidField("models.name", f"{row['name']!r} was not declared then", cure=f"There were: {there}.")
-        known.update(row)
-        if "replicas" in row or "min_replicas" in row or "max_replicas" in row:
-            for key in {"replicas", "min_replicas", "max_replicas"} - set(row):
-                known.pop(key, None)
-    changed["admin"] = list(_later_steps(changed.get("admin", []), wanted, policy.get("models", ())))
+        _put_over(known, row, COPIES)
+    changed["admin"] = list(_later_steps(changed.get("admin", []), wanted, policy))
     return {name: table for name, table in changed.items() if table or name == "schema"}
 
 
@@ -162,35 +172,65 @@ def _named(rows: list[dict[str, Any]], row: Mapping[str, Any], table: str) -> di
     return next((known for known in rows if known["name"] == name), None)
 
 
+def _put_over(known: dict[str, Any], row: Mapping[str, Any], together: frozenset[str]) -> None:
+    """Keys that say one thing ``together`` are replaced together."""
+    if together & set(row):
+        for key in together - set(row):
+            known.pop(key, None)
+    known.update(row)
+
+
 def _later_steps(
-    steps: list[dict[str, Any]], settings: Mapping[str, Any], models: Sequence[Mapping[str, Any]]
+    steps: list[dict[str, Any]], settings: Mapping[str, Any], policy: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """The operators' steps without what is fixed by the change, and without those of which nothing is left."""
-    fixed = {row["name"]: set(row) - {"name"} for row in models}
+    models = {row["name"]: row for row in policy.get("models", ())}
+    nodes = {row["name"]: row for row in policy.get("nodes", ())}
     for step in steps:
-        of_model = fixed.get(step.get("model", ""), set())
-        gone = set(settings) if step["action"] == "set" else of_model
-        kept = {key: value for key, value in step.items() if key not in gone}
-        if gone.isdisjoint(step) or set(kept) - {"at", "action", "model"}:
+        row = models.get(step.get("model", ""), {})
+        if OF_NODES.get(step["action"]) in nodes.get(step.get("node", ""), {}):
+            continue
+        if step["action"] == "declare-model":
+            kept = dict(step)
+            _put_over(kept, {key: value for key, value in row.items() if key != "name"}, COPIES)
+        else:
+            fixed = set(settings) if step["action"] == "set" else set(row) | (COPIES if COPIES & set(row) else set())
+            kept = {key: value for key, value in step.items() if key not in fixed}
+        if set(step) == set(kept) or set(kept) - {"at", "action", "model"}:
             yield kept
+
+
+def _check_policy(policy: Mapping[str, Any]) -> None:
+    for name, table in policy.items():
+        if name not in POLICY_TABLES:
+            raise InvalidField(name, "is no table of a policy", cure=f"Give any of {', '.join(POLICY_TABLES)}.")
+        if name == "scheduler" and not isinstance(table, dict):
+            raise InvalidField(name, f"{table!r} is no table", cure="Write [scheduler], and settings below it.")
+        if name != "scheduler" and not (isinstance(table, list) and all(isinstance(row, dict) for row in table)):
+            raise InvalidField(name, f"{table!r} are no tables", cure=f"Write [[{name}]], and its keys below it.")
 
 
 # --- running and comparing --------------------------------------------------------------------------------------------
 
 
-def _run(tables: dict[str, Any]) -> Harness:
+def _run(tables: dict[str, Any], field: str, cure: str) -> Harness:
     try:
-        scenario = Scenario.parse(toml.dump(tables), "the recorded stretch")
+        scenario = Scenario.parse(toml.dump(tables), "the stretch")
         return Harness(scenario, Options(checks=False, settle=False)).run()
     except UnreadableFile as error:
-        cure = "Choose another moment to begin at; --scenario FILE writes the stretch, to be mended by hand."
-        raise InvalidField("from", f"what was then cannot be set up: {error.message}", cure=cure) from None
+        raise InvalidField(field, f"it cannot be set up: {error.message}", cure=cure) from None
+
+
+def _refused_steps(run: Harness) -> dict[str, int]:
+    rejected = run.operators.rejected
+    return {f"steps of operators that the run refused, the first: {rejected[0]}": len(rejected)} if rejected else {}
 
 
 def _side(run: Harness) -> Side:
     return Side(
         requests=run.tally.submitted,
         served=run.tally.served,
+        waiting=run.numbers.waiting,
         refused={code: count for code, count in sorted(run.tally.refused.items()) if count},
         loads=run.numbers.loads,
         evictions=run.numbers.evictions,

@@ -235,6 +235,8 @@ def whatif(
     if scenario is not None:
         from interlock.simulation.reading import toml
 
+        if scenario.exists():
+            raise click.UsageError(f"{scenario} is there already: name a new file.")
         scenario.write_text(toml.dump(part.recorded.tables), encoding="utf-8")
         say(f"Scenario: {scenario}")
         if not wanted and policy is None:
@@ -273,7 +275,7 @@ def _print_what_if(found: WhatIf) -> None:
     sides = (found.recorded, found.as_it_was, found.changed)
     rows: list[tuple[object, ...]] = [
         (name.upper(), *(getattr(side, name) for side in sides))
-        for name in ("requests", "served", "loads", "evictions")
+        for name in ("requests", "served", "waiting", "loads", "evictions")
     ]
     for code in sorted({code for side in sides for code in side.refused}):
         rows.append((f"REFUSED {code}", *(side.refused.get(code, 0) for side in sides)))
@@ -346,6 +348,8 @@ def export(place: Place, form: str, redact: tuple[str, ...], output: Path | None
             from interlock.adapters.audit.export import check
 
             check(form, output)
+            if output.exists() and Path(place.log).exists() and output.samefile(place.log):
+                raise click.UsageError(f"{output} is the log itself: name another file.")
             with output.open("wb") as file:
                 count = service.export(form, file, filters=filters, redact=redact, path=output)
     say(f"{count} events exported.")

@@ -205,6 +205,7 @@ class _Reader:
             in_flight=table.integer("in_flight", len(busy)),
             busy_for=FOREVER if each else table.duration("busy_for", FOREVER),
             busy_each=busy,
+            evictable_in=_finite(table, "evictable_in"),
             line=table.line,
         )
         if "busy_for" in table and not spec.in_flight:

@@ -74,6 +74,8 @@ class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     in_flight: int = 0
     busy_for: int = FOREVER
+    evictable_in: int = 0
+    """For how long it is still safe from its equals."""
     busy_each: tuple[int, ...] = ()
     """How long each of the locks is kept, where they differ."""
     pools: tuple[int, ...] = ()

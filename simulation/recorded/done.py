@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,10 @@ class Steps:
             if node.name in state.over_budget:  # it was lowered under what is loaded, which has to be there first
                 lowered = ev.NodeBudgetSet(at=start, node=node.name, budget=node.budget)
                 self._add(start, _STEPS[ev.NodeBudgetSet](self, lowered))
+            held = Counter(state.replicas[replica].model for replica in state.by_node.get(node.name, ()))
+            if max(held.values(), default=0) > node.max_replicas_per_model:
+                slots = {"action": "set-max-replicas", "node": node.name, "value": node.max_replicas_per_model}
+                self._add(start, slots)
             if node.drained:
                 self._add(start, self._drain(ev.NodeDrainStarted(at=start, node=node.name, drain_by=node.drain_by)))
 
@@ -40,7 +45,7 @@ class Steps:
             self._add(event.at, row)
 
     def _add(self, at: int, row: Row) -> None:
-        self.rows.append({"at": format_duration(at - self.start), **row})
+        self.rows.append({"at": format_duration(max(0, at - self.start)), **row})
 
     def _declared(self, event: ev.ModelDeclared) -> Row:
         self.models.add(event.model)
@@ -48,7 +53,12 @@ class Steps:
         return row | scheduling_as_written(event.scheduling) | {"aliases": list(event.aliases)}
 
     def _edited(self, event: ev.RevisionDeclared) -> Row:
-        return {"action": "edit-model", "model": event.model, **spec_table(event.spec)}
+        return {"action": "edit-model", "model": event.model, **spec_table(event.spec, whole=True)}
+
+    def _rescheduled(self, event: ev.ModelSchedulingChanged) -> Row:
+        """With its aliases, which no other step changes."""
+        row = {"action": "edit-model", "model": event.model, **scheduling_as_written(event.scheduling)}
+        return row | {"aliases": list(event.aliases)}
 
     def _informed(self, event: ev.LoadInfoStored) -> Row:
         if event.source == "declared":
@@ -61,10 +71,9 @@ class Steps:
         return {"action": "set-labels", "node": event.node, "labels": removed | event.labels}
 
     def _drain(self, event: ev.NodeDrainStarted) -> Row:
-        row = {"action": "drain", "node": event.node}
-        if event.drain_by < FOREVER:
-            row["deadline"] = format_duration(max(0, event.drain_by - event.at))
-        return row
+        never = event.drain_by >= FOREVER
+        deadline = "forever" if never else format_duration(max(0, event.drain_by - event.at))
+        return {"action": "drain", "node": event.node, "deadline": deadline}
 
     def _set(self, event: ev.SettingsChanged) -> Row:
         return {"action": "set", **{name: format_setting(name, value) for name, value in event.values.items()}}
@@ -74,9 +83,7 @@ _STEPS: dict[type[ev.Event], _Step] = {
     ev.ModelDeclared: Steps._declared,
     ev.RevisionDeclared: Steps._edited,
     ev.LoadInfoStored: Steps._informed,
-    ev.ModelSchedulingChanged: lambda steps, event: {
-        "action": "set-scheduling", "model": event.model, **scheduling_as_written(event.scheduling),
-    },
+    ev.ModelSchedulingChanged: Steps._rescheduled,
     ev.ModelRemoved: lambda steps, event: {"action": "remove-model", "model": event.model},
     ev.NodeApproved: lambda steps, event: {"action": "approve", "node": event.node},
     ev.NodeLabelsChanged: Steps._labelled,

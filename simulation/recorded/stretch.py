@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,8 +16,10 @@ from interlock.domain.written import scheduling_as_written
 
 from .asked import Requests
 from .done import Steps
+from .left_out import kind_of, what_was
+from .machines import CHANGED, Machines
 from .speeds import Speeds
-from .tables import Row, labels_of, limits_table, node_table, settings_table, size_of, spec_table
+from .tables import Row, limits_table, settings_table, spec_table
 from .wrong import Faults
 
 
@@ -27,6 +28,7 @@ class Counts(msgspec.Struct, kw_only=True):
 
     requests: int = 0
     served: int = 0
+    waiting: int = 0
     refused: dict[str, int] = {}
     loads: int = 0
     evictions: int = 0
@@ -50,28 +52,27 @@ def record_of(
     order.
     """
     requests, faults, steps = Requests(state, start), Faults(state, start), Steps(state, start)
-    speeds, counts, left_out = Speeds(), Counts(), Counter[str]()
-    nodes = {node.name: node_table(node) for node in state.nodes.values()}
-    for name in state.over_budget:
-        nodes[name].pop("vram_budget", None)
-    _count_what_was(state, left_out)
+    machines, speeds, counts, left_out = Machines(state), Speeds(), Counts(), what_was(state, start)
     for event, actor in events:
-        if isinstance(event, ev.NodeRegistered | ev.NodeApproved) and _joins(nodes, event):
+        if machines.on(event):
             continue
         requests.on(event)
         faults.on(event, actor)
         steps.on(event)
         speeds.on(event)
         _count(counts, requests, event)
-        _leave_out(left_out, event)
+        left_out[kind_of(event)] += 1
     counts.requests = len(requests.known)
-    speeds.add_to(nodes)
+    counts.waiting = sum(not asked.locked_at and not asked.ended_at for asked in requests.known.values())
+    speeds.add_to(machines.rows)
+    left_out[CHANGED] = machines.changed
+    told = {words: count for words, count in left_out.items() if words and count}
     tables: dict[str, Any] = {
         "schema": 1,
         "name": name,
         "duration": format_duration(max(SECOND, end - start + 1)),  # what came in its last instant came
         "scheduler": settings_table(state.settings),
-        "nodes": list(nodes.values()),
+        "nodes": machines.tables(),
         "models": [_model_table(model) for model in state.models.values()],
         "replicas": list(_replica_tables(state, requests)),
         "tenants": [
@@ -80,11 +81,11 @@ def record_of(
             if tenant.limits != TenantLimits()
         ],
         "requests": requests.tables(end),
-        "faults": _of_known(faults.tables(end), nodes),
+        "faults": list(_of_known(faults.tables(end), machines, steps.models)),
         "admin": steps.rows,
         "expect": {"properties": []},
     }
-    return Recorded(tables={k: v for k, v in tables.items() if v or k == "schema"}, counts=counts, left_out=left_out)
+    return Recorded(tables={k: v for k, v in tables.items() if v or k == "schema"}, counts=counts, left_out=told)
 
 
 def _model_table(model: Model) -> Row:
@@ -100,33 +101,19 @@ def _replica_tables(state: State, requests: Requests) -> Iterator[Row]:
             continue
         row: Row = {"model": replica.model, "node": replica.node}
         row["pools"] = [pool for pool, _ in in_pools(replica.claim)]
+        if replica.evictable_at > requests.start:
+            row["evictable_in"] = format_duration(replica.evictable_at - requests.start)
         if busy := requests.in_flight(replica.id):
             row["busy_for"] = busy
         yield row
 
 
-def _joins(nodes: dict[str, Row], event: ev.NodeRegistered | ev.NodeApproved) -> bool:
-    """A node that was not there before is declared, and comes up then; whether its approval came along with it."""
-    row = nodes.get(event.node)
-    if isinstance(event, ev.NodeApproved):
-        if row is not None and row.get("came") == event.at:
-            row["approved"] = True
-            return True
-        return False
-    if row is None:
-        row = nodes[event.node] = {"name": event.node, "came": event.at, "up": False, "approved": False}
-        row |= {"pools": [size_of(pool) for pool in event.pools], "labels": labels_of(event.labels)}
-        row |= {"max_replicas_per_model": event.max_replicas_per_model}
-        row |= {"disk": size_of(event.disk)} if event.disk is not None else {}
-        row |= {"ram": size_of(event.ram)} if event.ram and not event.unified else {}
-        row |= {"unified": True} if event.unified else {}
-    return False
-
-
-def _of_known(faults: list[Row], nodes: dict[str, Row]) -> list[Row]:
-    for row in nodes.values():
-        row.pop("came", None)
-    return [row for row in faults if row["target"] in nodes]
+def _of_known(faults: list[Row], machines: Machines, models: set[str]) -> Iterator[Row]:
+    """Faults of nodes, pools and models that the scenario knows."""
+    for row in faults:
+        known = row["target"] in machines.rows and row.get("model", "") in ("", *models)
+        if known and row.get("pool", 0) < max(1, machines.pools_of(row["target"])):
+            yield row
 
 
 def _count(counts: Counts, requests: Requests, event: ev.Event) -> None:
@@ -140,28 +127,3 @@ def _count(counts: Counts, requests: Requests, event: ev.Event) -> None:
         counts.loads += 1
     elif isinstance(event, ev.ReplicaEvicted):
         counts.evictions += bool(event.beneficiary)
-
-
-def _count_what_was(state: State, left_out: Counter[str]) -> None:
-    """What the state holds and a scenario cannot begin with."""
-    under_way = sum(1 for replica in state.replicas.values() if replica.phase is not Phase.LOADED)
-    if under_way:
-        left_out["loads and unloads under way at the beginning"] = under_way
-    used = sum(1 for replica in state.replicas.values() if replica.uses)
-    if used:
-        left_out["replicas that were used lately, which protects them when somebody has to leave"] = used
-    loaded = {(replica.node, replica.model) for replica in state.replicas.values()}
-    staged = sum((node, model) not in loaded for node, files in state.staged.items() for model, _ in files)
-    if staged:
-        left_out["files on disks that no replica uses"] = staged
-
-
-def _leave_out(left_out: Counter[str], event: ev.Event) -> None:
-    if isinstance(event, ev.RequestQueued | ev.ReplicaLocked) and event.prefix:
-        left_out["prompts, by which requests went to replicas that knew them"] += 1
-    elif isinstance(event, ev.HolderLost):
-        left_out["gateways that were lost"] += 1
-    elif isinstance(event, ev.EpochStarted):
-        left_out["changes of the writer"] += 1
-    elif isinstance(event, ev.UnloadRequested) and event.reason in ("operator", "by hand"):
-        left_out["unloads by hand"] += 1

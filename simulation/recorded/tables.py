@@ -61,13 +61,13 @@ def budget_text(budget: Budget) -> str:
     return size_of(budget.size) if budget.size else f"{budget.percent}%"
 
 
-def spec_table(spec: LoadSpec) -> Row:
-    """How a model is loaded; without a backend when nobody knows."""
+def spec_table(spec: LoadSpec, *, whole: bool = False) -> Row:
+    """How a model is loaded; without a backend when nobody knows. ``whole``: also what it takes nothing of."""
     row: Row = {"backend": spec.backend} if spec.backend else {}
-    row |= {key: size_of(getattr(spec, key)) for key in ("vram", "ram", "disk") if getattr(spec, key)}
-    if spec.pools != 1:
+    row |= {key: size_of(getattr(spec, key)) for key in ("vram", "ram", "disk") if whole or getattr(spec, key)}
+    if whole or spec.pools != 1:
         row["pools"] = "any" if spec.pools == ANY_POOLS else spec.pools
-    if spec.options:
+    if whole or spec.options:
         row["options"] = dict(spec.options)
     return row
 

@@ -103,7 +103,7 @@ def test_times_are_told_as_the_record_has_them(tmp_path: Path) -> None:
     assert late.start == "2026-01-01T00:03:00.000000Z"
     assert late.first_difference is not None
     assert late.first_difference.time > late.start
-    assert "until 00:0" in late.first_difference.changed + late.first_difference.as_it_was
+    assert late.first_difference.time < late.end
 
 
 def test_a_policy_brings_one_node_more(tmp_path: Path) -> None:
@@ -181,6 +181,10 @@ def _names(found: WhatIf) -> str:
         ({}, {"models": [{"name": "nobody"}]}, InvalidField, "was not declared then"),
         ({}, {"models": [{"pinned": True}]}, InvalidField, "models.name"),
         ({}, {"nodes": [{"name": "spare", "vrm": "1GiB"}]}, InvalidField, "vrm"),
+        ({}, {"models": "code"}, InvalidField, "models: 'code' are no tables"),
+        ({}, {"models": ["code"]}, InvalidField, "are no tables"),
+        ({}, {"scheduler": 3}, InvalidField, "scheduler: 3 is no table"),
+        ({}, {"models": [{"name": "qwen3-8b", "min_replicas": "two"}]}, InvalidField, "the change: "),
     ],
 )
 def test_a_change_that_cannot_be_made_is_refused_by_name(
@@ -239,3 +243,132 @@ def test_a_policy_is_a_file(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_refused_with_its_cure(tmp_path: Path, args: tuple[str, ...], words: str) -> None:
     result = whatif("--store", str(recorded(tmp_path, "orin-thor")), *args)
     assert words in str(result.exception)
+
+
+def test_what_holds_at_the_beginning_holds_for_the_first_decision(tmp_path: Path) -> None:
+    """Evictions are frozen, and a floor waits for room."""
+    result = run(
+        Scenario.parse(
+            """
+            [scheduler]
+            min_residency = "0s"
+            [[nodes]]
+            name = "n"
+            vram = "24GiB"
+            [[models]]
+            name = "low"
+            backend = "echo"
+            vram = "20GiB"
+            [[models]]
+            name = "high"
+            backend = "echo"
+            vram = "20GiB"
+            priority = 5
+            [[replicas]]
+            model = "low"
+            node = "n"
+            [[admin]]
+            at = "5s"
+            action = "freeze"
+            what = "evictions"
+            [[admin]]
+            at = "10s"
+            action = "set-scheduling"
+            model = "high"
+            min_replicas = 1
+            [[requests]]
+            model = "low"
+            at = "50s"
+            count = 5
+            """
+        )
+    )
+    path = write_events(result.harness.rows, tmp_path / "log.db")
+    found = what_if(part(path, "2026-01-01T00:00:30Z"), {"growth_per_tick": "2"}, {})
+    assert (found.as_it_was.evictions, found.as_it_was.served) == (0, 5)
+
+
+def test_a_model_that_is_declared_again_later_keeps_what_the_policy_says_of_it(tmp_path: Path) -> None:
+    result = run(
+        Scenario.parse(
+            """
+            [[nodes]]
+            name = "n"
+            vram = "24GiB"
+            [[models]]
+            name = "m"
+            backend = "echo"
+            vram = "9GiB"
+            [[admin]]
+            at = "10s"
+            action = "remove-model"
+            model = "m"
+            [[admin]]
+            at = "20s"
+            action = "declare-model"
+            model = "m"
+            backend = "echo"
+            vram = "9GiB"
+            [[requests]]
+            model = "m"
+            at = "1m"
+            """
+        )
+    )
+    path = write_events(result.harness.rows, tmp_path / "log.db")
+    found = same_but(path, {}, {"models": [{"name": "m", "vram": "12GiB"}]})
+    assert (found.recorded.loads, found.as_it_was.loads, found.changed.loads) == (1, 1, 1)
+    assert (found.changed.refused, found.changed.waiting) == ({}, 1), "it is larger, and loads longer"
+
+
+def test_edits_that_take_something_away_and_aliases_are_repeated(tmp_path: Path) -> None:
+    result = run(
+        Scenario.parse(
+            """
+            [[nodes]]
+            name = "n"
+            vram = "24GiB"
+            [[models]]
+            name = "m"
+            backend = "echo"
+            vram = "20GiB"
+            aliases = ["chat"]
+            [[models]]
+            name = "other"
+            backend = "echo"
+            vram = "20GiB"
+            [[admin]]
+            at = "10s"
+            action = "edit-model"
+            model = "m"
+            vram = "0B"
+            aliases = []
+            [[admin]]
+            at = "20s"
+            action = "declare-model"
+            model = "chat"
+            backend = "echo"
+            [[requests]]
+            model = "other"
+            at = "30s"
+            [[requests]]
+            model = "m"
+            at = "1m"
+            [[requests]]
+            model = "chat"
+            at = "2m"
+            """
+        )
+    )
+    found = same_but(write_events(result.harness.rows, tmp_path / "log.db"), {})
+    assert (found.as_it_was.served, found.as_it_was.loads) == (found.recorded.served, found.recorded.loads) == (3, 3)
+    assert not [words for words in found.left_out if words.startswith("steps")]
+
+
+def test_neither_a_file_nor_the_log_itself_is_written_over(tmp_path: Path) -> None:
+    path = recorded(tmp_path, "orin-thor")
+    result = whatif("--store", str(path), "--from", "1", "--scenario", str(path))
+    assert "is there already" in str(result.exception)
+    exported = CliRunner().invoke(audit, ["export", "--store", str(path), "-o", str(path)], standalone_mode=False)
+    assert "is the log itself" in str(exported.exception)
+    assert part(path).recorded.counts.requests > 0
