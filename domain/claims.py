@@ -37,6 +37,11 @@ def format_claim(claim: Claim) -> str:
     return " and ".join([*sizes, *(f"{format_size(size)} of main memory" for pool, size in claim if pool == RAM)])
 
 
+def fold(claim: Claim) -> Claim:
+    """A claim of a machine whose one pool is its main memory: all of it lies there."""
+    return ((0, total(claim)),) if any(pool == RAM for pool, _ in claim) else claim
+
+
 def in_ram(claim: Claim) -> int:
     """What a claim takes of main memory."""
     return dict(claim).get(RAM, 0)

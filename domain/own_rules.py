@@ -18,6 +18,7 @@ import msgspec
 from .claims import RAM
 from .entities import Model, Node
 from .errors import InvalidField
+from .memory import spec_on
 from .profiles import SCORES, Profile
 from .state import State
 
@@ -142,9 +143,9 @@ def check_terms(profile: Profile) -> None:
             raise InvalidField("placement_profiles", f"{profile.name}: no filter is named {name!r}", cure=cure)
 
 
-def facts_of_model(model: Model) -> ModelFacts:
-    """The model as rules see it."""
-    spec, scheduling = model.declared_spec, model.scheduling
+def facts_of_model(model: Model, node: Node) -> ModelFacts:
+    """The model as rules see it, with what it would take on this node."""
+    spec, scheduling = spec_on(node, model.declared_spec), model.scheduling
     return ModelFacts(
         model.name, spec.backend, spec.vram, spec.disk, scheduling.priority, scheduling.anti_affinity, spec.ram
     )
@@ -171,5 +172,5 @@ def refused_by(state: State, model: Model, node: Node, profile: Profile) -> str:
     """The profile's first own filter that the node does not pass; empty when it passes them all."""
     if not profile.filters:
         return ""
-    mine, its = facts_of_model(model), facts_of_node(state, node)
+    mine, its = facts_of_model(model, node), facts_of_node(state, node)
     return next((name for name in profile.filters if not RULES.admits(name, mine, its)), "")

@@ -81,8 +81,9 @@ def _score(name: str, state: State, model: Model, rooms: list[Standing]) -> _Sco
     built_in = _SCORES.get(name)
     if built_in is not None:
         return built_in(state, model, rooms)
-    facts = facts_of_model(model)
-    return lambda node, standing: RULES.rates(name, facts, facts_of_node(state, node, standing.victims))
+    return lambda node, standing: RULES.rates(
+        name, facts_of_model(model, node), facts_of_node(state, node, standing.victims)
+    )
 
 
 def _rest(model: Model, standing: Standing) -> int:

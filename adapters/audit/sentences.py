@@ -92,7 +92,7 @@ def _registered(e: ev.NodeRegistered) -> str:
 
 def _capacity(e: ev.NodeCapacityChanged) -> str:
     others = f", {_pools(e.foreign)} of it used by others" if any(e.foreign) else ""
-    ram = f", and {format_size(e.ram)} of main memory" if e.ram else ""
+    ram = f", and {format_size(e.ram)} of main memory" if e.ram and e.pools != (e.ram,) else ""
     return f"Node {e.node} reports {_pools(e.pools)}{others}{ram}."
 
 

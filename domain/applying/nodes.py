@@ -7,6 +7,7 @@ from bisect import insort
 from msgspec.structs import replace
 
 from interlock.domain import events as ev
+from interlock.domain.claims import fold, total
 from interlock.domain.entities import Node, NodeStatus, Stray
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
@@ -48,7 +49,22 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         stage_rate=old.stage_rate if old and not event.replaced else 0,
     )
     state.committed.setdefault(event.node, {})
+    if event.unified and old is not None and not old.unified:
+        _fold_claims(state, event.node)
     put_node(state, node)
+
+
+def _fold_claims(state: State, node: str) -> None:
+    """What replicas had claimed of main memory lies in the one pool, as it turns out."""
+    for replica_id in state.by_node.get(node, ()):
+        replica = state.replicas[replica_id]
+        claim, owed_in = fold(replica.claim), fold(replica.owed_in)
+        if claim == replica.claim:
+            continue
+        state.commit(node, replica.present, -1)
+        folded = replace(replica, claim=claim, owed=total(owed_in), owed_in=owed_in)
+        state.replicas[replica_id] = folded
+        state.commit(node, folded.present, +1)
 
 
 FORMER_BOOTS = 8

@@ -295,3 +295,21 @@ def test_a_machine_of_several_pools_has_main_memory_beside_them_whatever_it_says
     cluster = Cluster()
     cluster.node("pair", pools=(24 * GIB, 24 * GIB), ram=32 * GIB, unified=True)
     assert not cluster.state.nodes["pair"].unified
+
+
+def test_a_node_that_turns_out_to_have_one_memory_gives_back_all_of_what_was_claimed_apart() -> None:
+    cluster = Cluster()
+    facts = {"pools": (64 * GIB,), "ram": 64 * GIB, "approve": True, "boot": "boot-1"}
+    cluster.send(cmd.RegisterNode(node="thor", **facts))
+    cluster.model("old", vram=30, ram=20)
+    cluster.model("large", vram=60)
+    replica = cluster.loaded("old")
+    cluster.send(cmd.RegisterNode(node="thor", unified=True, **facts))
+    assert cluster.state.committed["thor"] == {0: 50 * GIB}
+    cluster.wait(31)
+    cluster.request("r1", "large")
+    cluster.settle()
+    assert replica not in cluster.state.replicas
+    assert cluster.state.committed["thor"] == {0: 60 * GIB}
+    check_invariants(cluster)
+    check_replay(cluster)
