@@ -33,7 +33,7 @@ BACKGROUND = "background"
 class Prologue:
     """Builds the engine's first state and the workers' with it; :attr:`outcome` is all that was recorded."""
 
-    def __init__(self, engine: Engine, cluster: VirtualCluster, scenario: Scenario) -> None:
+    def __init__(self, engine: Engine, cluster: VirtualCluster, scenario: Scenario, told_as: str = "prologue") -> None:
         self.engine = engine
         self.cluster = cluster
         self.scenario = scenario
@@ -41,9 +41,7 @@ class Prologue:
         self.recorded: list[Recorded] = []
         self.busy: list[tuple[int, str]] = []
         """Background requests with the length of time after which they end."""
-        self._envelope = Envelope(
-            command_id="prologue", command=StartEpoch(epoch=1, writer="writer-1"), actor="scenario"
-        )
+        self._envelope = Envelope(command_id=told_as, command=StartEpoch(epoch=1, writer="writer-1"), actor="scenario")
 
     @property
     def outcome(self) -> Outcome:

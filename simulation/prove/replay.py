@@ -370,7 +370,7 @@ class Replay(Harness):
         for model in self.like.scope.models:
             engine = self.engine
             if model.name in engine.state.models:
-                own = ScopePrologue(engine, self.cluster, self.scenario)
+                own = ScopePrologue(engine, self.cluster, self.scenario, f"scheduling of {model.name}")
                 own.take([ev.ModelSchedulingChanged(at=START, model=model.name, scheduling=model.scheduling)])
                 self.writer.note(own.outcome)
             else:

@@ -127,7 +127,7 @@ def test_every_field_of_an_entity_is_in_the_picture_or_said_to_be_left_out() -> 
         Node: {
             "name", "status", "approved", "drained", "worker_labels", "operator_labels", "pools", "foreign", "budget",
             "ram", "disk", "max_replicas_per_model", "gpu_vendor", "labels",
-            "emptied", "machine", "load_rate", "stage_rate",
+            "emptied", "machine", "load_rate", "stage_rate", "unified",
         },
         Model: {
             "name", "aliases", "scheduling", "declared_spec", "serving_spec", "failed_nodes",
