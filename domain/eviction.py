@@ -11,7 +11,7 @@ import msgspec
 from .anti_affinity import kept_away, members_there
 from .churn import counted_evictions, evictable_from, live_churn
 from .claims import RAM, Claim, total
-from .entities import Model, Node, Phase, Replica
+from .entities import LoadSpec, Model, Node, Phase, Replica
 from .memory import fit_after, least_share, spec_on
 from .placement import avoided, may_host, staging_need
 from .recent_use import reload_cost
@@ -162,13 +162,15 @@ class Ground(msgspec.Struct, frozen=True, gc=False):
     disk: int
     slots: dict[int, str]
     balance: dict[int, int]
+    spec: LoadSpec
     failed_there: bool
 
 
 def ground_of(state: State, model: Model, node: Node, disk: int) -> Ground:
     """The node as the model finds it; ``disk`` is what staging would take there, in bytes."""
     slots = state.by_slot.get((node.name, model.name), {})
-    return Ground(node, disk, slots, state.balance_of_memory(node), failed_there(model, node))
+    spec = spec_on(node, model.declared_spec)
+    return Ground(node, disk, slots, state.balance_of_memory(node), spec, failed_there(model, node))
 
 
 def _weigh_sets(
@@ -220,7 +222,7 @@ def weigh_set(state: State, model: Model, ground: Ground, victims: tuple[Replica
         reload += reload_cost(state, replica)
         if replica.used_at > recency:
             recency = replica.used_at
-    found = fit_after(ground.balance, room, spec_on(node, model.declared_spec))
+    found = fit_after(ground.balance, room, ground.spec)
     if found is None:
         return False
     cost = (ground.failed_there, len(victims), reload, recency, node.name)

@@ -23,6 +23,7 @@ from interlock.simulation.harness import Harness, Options
 from interlock.simulation.reading import toml
 from interlock.simulation.reading.scenario import Scenario
 from interlock.simulation.recorded import Recorded, record_of
+from interlock.simulation.report import lengths_of
 
 from .rebuild import engine_at
 from .rows import instant_of, position_of
@@ -234,14 +235,13 @@ def _side(run: Harness) -> Side:
         refused={code: count for code, count in sorted(run.tally.refused.items()) if count},
         loads=run.numbers.loads,
         evictions=run.numbers.evictions,
-        wait_seconds=_lengths([wait / SECOND for wait in run.tally.waits]),
+        wait_seconds=_lengths(run.tally.waits),
     )
 
 
-def _lengths(given: Sequence[float]) -> dict[str, float]:
-    waits = sorted(given) or [0.0]
-    at = {f"p{share}": waits[min(len(waits) - 1, len(waits) * share // 100)] for share in (50, 95, 99)}
-    return {"mean": round(sum(waits) / len(waits), 6), **at, "max": waits[-1]}
+def _lengths(waits: Sequence[int]) -> dict[str, float]:
+    mean = sum(waits) / len(waits) / SECOND if waits else 0.0
+    return {"mean": round(mean, 6), **lengths_of(waits)}
 
 
 def _first_difference(as_it_was: Harness, changed: Harness, shift: int) -> FirstDifference | None:

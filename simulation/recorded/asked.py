@@ -28,7 +28,6 @@ class Asked(msgspec.Struct):
     locked_at: int = 0
     ended_at: int = 0
     outcome: str = ""
-    refused: str = ""
 
 
 class Requests:
@@ -72,7 +71,7 @@ class Requests:
             asked.locked_at = event.at if isinstance(event, ev.ReplicaLocked) else 0
         elif isinstance(event, ev.RequestRefused):
             asked = self.known.setdefault(event.request, Asked(event.model, event.at, 0, event.tenant, 0))
-            asked.ended_at, asked.refused = event.at, event.code
+            asked.ended_at = event.at
         elif isinstance(event, ev.RequestCancelled | ev.ReplicaReleased) and event.request in self.known:
             asked = self.known[event.request]
             asked.ended_at = event.at
@@ -80,7 +79,7 @@ class Requests:
 
     def tables(self, end: int) -> list[Row]:
         """``[[requests]]`` in order of arrival, for a stretch that ends then."""
-        usual = self._usual_service(end)
+        usual = self._usual_service()
         asked = sorted(self.known.values(), key=lambda one: one.arrival)
         return [self._row(one, usual, end) for one in asked]
 
@@ -100,7 +99,7 @@ class Requests:
             row["tenant"] = asked.tenant
         return row
 
-    def _usual_service(self, end: int) -> dict[str, int]:
+    def _usual_service(self) -> dict[str, int]:
         """By model, the median of how long its requests were served."""
         served: dict[str, list[int]] = {}
         for one in self.known.values():

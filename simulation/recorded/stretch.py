@@ -24,7 +24,7 @@ from .wrong import Faults
 
 
 class Counts(msgspec.Struct, kw_only=True):
-    """What is compared of a stretch. Waits are those of requests that got a lock, in seconds."""
+    """What is compared of a stretch. Waits are those of requests that got a lock, in microseconds."""
 
     requests: int = 0
     served: int = 0
@@ -32,7 +32,7 @@ class Counts(msgspec.Struct, kw_only=True):
     refused: dict[str, int] = {}
     loads: int = 0
     evictions: int = 0
-    waits: list[float] = []
+    waits: list[int] = []
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +118,7 @@ def _of_known(faults: list[Row], machines: Machines, models: set[str]) -> Iterat
 
 def _count(counts: Counts, requests: Requests, event: ev.Event) -> None:
     if isinstance(event, ev.ReplicaLocked):
-        counts.waits.append((event.at - max(event.arrival, requests.start)) / SECOND)
+        counts.waits.append(event.at - max(event.arrival, requests.start))
     elif isinstance(event, ev.ReplicaReleased):
         counts.served += event.outcome == "served" and event.request in requests.known
     elif isinstance(event, ev.RequestRefused):

@@ -19,6 +19,15 @@ from interlock.simulation.store import write_events
 
 BEGINNING = "2026-01-01T00:00:00Z"
 """Virtual time 0: what a scenario begins with is there already."""
+ONE_MODEL = """
+[[nodes]]
+name = "n"
+vram = "24GiB"
+[[models]]
+name = "m"
+backend = "echo"
+vram = "9GiB"
+"""
 TAKES_LONG = {
     "mixed", "fifty-models-a-day", "conversations-under-faults", "half-the-cluster-gone", "half-the-cluster-silent",
     "hot-prefix-spreads", "fashion-changes", "daily-sweep", "evictions-bounded", "many-share-a-card",
@@ -143,14 +152,8 @@ def test_a_policy_changes_how_a_model_is_scheduled_and_a_later_edit_of_the_same_
 def test_a_setting_that_an_operator_changed_later_stays_as_it_is_asked_for(tmp_path: Path) -> None:
     result = run(
         Scenario.parse(
-            """
-            [[nodes]]
-            name = "n"
-            vram = "24GiB"
-            [[models]]
-            name = "m"
-            backend = "echo"
-            vram = "9GiB"
+            ONE_MODEL
+            + """
             [[requests]]
             model = "m"
             at = "1s"
@@ -291,14 +294,8 @@ def test_what_holds_at_the_beginning_holds_for_the_first_decision(tmp_path: Path
 def test_a_model_that_is_declared_again_later_keeps_what_the_policy_says_of_it(tmp_path: Path) -> None:
     result = run(
         Scenario.parse(
-            """
-            [[nodes]]
-            name = "n"
-            vram = "24GiB"
-            [[models]]
-            name = "m"
-            backend = "echo"
-            vram = "9GiB"
+            ONE_MODEL
+            + """
             [[admin]]
             at = "10s"
             action = "remove-model"
