@@ -21,6 +21,7 @@ from .errors import Conflict, InterlockError, InvariantBroken, NotFound, Refused
 from .ledger import Ledger, asked_for
 from .loads import pending_effect, stop_stray
 from .recording import Recorded
+from .standing import standing
 from .state import State
 
 DECISIONS_IN_A_BREATH = 100_000
@@ -70,12 +71,14 @@ class Engine:
     def handle(self, envelope: Envelope, now: int) -> Outcome:
         """Decide a command and its follow-ups, and apply their events. ``now`` is clamped to the last event's time.
 
-        A command that was decided before gets its recorded reply. One that is wrong changes nothing and is rejected.
+        A command that was decided before gets its recorded reply, or how its request stands now where it is still in
+        the cluster (whether it has ended since, only the log knows). One that is wrong changes nothing and is rejected.
         Raises InvariantBroken for a defect of ours, and nothing else.
         """
         recalled = self.ledger.recall(envelope)
         if recalled is not None:
-            return Outcome((), (), recalled, (), {}, repeated=True)
+            now_it_is = standing(self.state, asked_for(envelope.command))
+            return Outcome((), (), now_it_is or recalled, (), {}, repeated=True)
         breath = _Breath(self, envelope, max(now, self.ledger.time))
         try:
             breath.settle()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from interlock.domain import events as ev
+from interlock.domain.codec import decode_event
 from interlock.domain.engine import Engine
 from interlock.domain.errors import Fenced
 from interlock.domain.recording import Recorded
@@ -90,9 +92,10 @@ class Log:
             return f"replaying the log up to {shadow.ledger.position} gives another state than the live one"
         return ""
 
-    def last_of(self, request: str) -> Recorded | None:
-        """The last event that names the request."""
-        return next((row for row in reversed(self.rows) if row.request_id == request), None)
+    def events_of(self, request: str) -> list[ev.Event]:
+        """The events that are about the request, in their order."""
+        decoded = (decode_event(row.topic, row.state) for row in self.rows if row.request_id == request)
+        return [event for event in decoded if getattr(event, "request", "") == request]
 
 
 def state_hash(engine: Engine) -> str:

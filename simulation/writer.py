@@ -12,14 +12,13 @@ from typing import Protocol
 
 import msgspec
 
-from interlock.domain import events as ev
-from interlock.domain.codec import decode_event
-from interlock.domain.commands import AnyReply, Envelope, Locked, Rejected, ReportCapacity, StartEpoch, Tick, Waiting
+from interlock.domain.commands import AnyReply, Envelope, Locked, ReportCapacity, StartEpoch, Tick, Waiting
 from interlock.domain.effects import Effect
 from interlock.domain.engine import Engine, Outcome
-from interlock.domain.entities import RequestStatus
 from interlock.domain.errors import Fenced, InvariantBroken
+from interlock.domain.ledger import asked_for
 from interlock.domain.loads import pending_effects
+from interlock.domain.standing import last_word, standing
 
 from .clock import Clock, Streams
 from .log import Log
@@ -129,39 +128,20 @@ class Writer:
         self.around.broken(error.message, stuck="did not settle" in error.message)
 
     def _with_news(self, sent: Sent) -> OnReply:
-        """Answer a repeated command with how its request stands now: what it was told first may be out of date."""
+        """Answer a repeated command with how its request stands when the answer leaves."""
         on_reply = sent.on_reply
         assert on_reply is not None
-        request = getattr(sent.envelope.command, "request", "")
+        request = asked_for(sent.envelope.command)
 
         def tell(reply: AnyReply) -> None:
             on_reply(self.standing(request) or reply if isinstance(reply, Waiting | Locked) else reply)
 
         return tell
 
-    def standing(self, request_id: str) -> AnyReply | None:
+    def standing(self, request: str) -> AnyReply | None:
         """How a request stands now, from the state, or from the log when it has ended."""
-        request = self.engine.state.requests.get(request_id)
-        if request is not None and request.status is RequestStatus.QUEUED:
-            wait = request.wait
-            return Waiting(request=request_id, kind=wait.kind if wait else "", on=wait.on if wait else "")
-        if request is not None and request.status is RequestStatus.LOCKED:
-            replica = self.engine.state.replicas[request.replica]
-            return Locked(
-                request=request_id, replica=replica.id, node=replica.node, model=replica.model, address=replica.address
-            )
-        last = self.log.last_of(request_id)
-        event = decode_event(last.topic, last.state) if last is not None else None
-        if request is not None and isinstance(event, ev.ReplicaLocked):
-            # Adrift: the lock was for a replica that is lost. The sender finds nobody there, and reports it.
-            return Locked(request=request_id, replica=event.replica, node=event.node, model=event.model, address="")
-        if isinstance(event, ev.RequestRefused):
-            return Rejected(code=event.code, message=event.message, retry_after=event.retry_after)
-        if isinstance(event, ev.RequestCancelled):
-            return Rejected(code="cancelled", message=event.reason)
-        if isinstance(event, ev.ReplicaReleased):
-            return Rejected(code="cancelled", message=event.outcome)
-        return None
+        state = self.engine.state
+        return standing(state, request) or last_word(self.log.events_of(request), state)
 
     # --- commit, reply, effect --------------------------------------------------------------------------------------
 

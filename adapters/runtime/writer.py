@@ -18,7 +18,6 @@ from interlock.domain.codec import decode_event
 from interlock.domain.commands import AnyReply, Done, Envelope, Locked, Rejected, StartEpoch, Tick, Waiting
 from interlock.domain.effects import Effect
 from interlock.domain.engine import Engine, Outcome
-from interlock.domain.entities import RequestStatus
 from interlock.domain.errors import (
     CommitUnknown,
     EventConflict,
@@ -34,6 +33,7 @@ from interlock.domain.ledger import KEPT_REPLIES, asked_for, reply_of
 from interlock.domain.loads import pending_effects
 from interlock.domain.recording import Head, Recorded
 from interlock.domain.snapshots import take_snapshot
+from interlock.domain.standing import last_word, standing
 from interlock.domain.units import SECOND
 
 from .clock import Clock
@@ -176,16 +176,20 @@ class Writer:
         return recalled if recalled is not None else await self._submit(envelope)
 
     async def acquire(self, envelope: Envelope) -> AnyReply:
-        """The same, and where the reply is that the request waits, its end: a lock or a refusal."""
+        """The same, and where the reply is that the request waits, its end: a lock or a refusal.
+
+        A repeat does not get a lock that has ended since: it is told so, as ``cancelled``.
+        """
         request = asked_for(envelope.command)
         end: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
         self._ends.setdefault(request, []).append(end)
+        again = envelope.command_id in self._ahead.ledger.replies
         try:
             reply = await self.send(envelope)
-            if not isinstance(reply, Waiting):
-                return reply
-            past = None if end.done() else await self._past_end(request)
-            return past if past is not None else await end
+            if isinstance(reply, Waiting):
+                past = None if end.done() else await self._past_end(request)
+                reply = past if past is not None else await end
+            return await self._if_it_stands(reply, request) if again else reply
         finally:
             self._forget(request, end)
 
@@ -220,23 +224,30 @@ class Writer:
         if not (self._repeats.may_know(command_id) or self._clock.monotonic() < self._doubt_until):
             return None
         recorded = await self._store.find_command(command_id)
-        return self._reply_from(recorded, asked_for(envelope.command)) if recorded else None
+        return await self._reply_from(recorded, asked_for(envelope.command)) if recorded else None
 
-    def _reply_from(self, recorded: Sequence[Recorded], request: str) -> AnyReply:
-        reply: AnyReply = Done()
-        for one in recorded:
-            event = decode_event(one.topic, one.state)
-            given = reply_of(event, self.committed.state)
-            if given is not None and getattr(event, "request", "") == request:
-                reply = given
+    async def _reply_from(self, recorded: Sequence[Recorded], request: str) -> AnyReply:
+        now_it_is = standing(self.committed.state, request)
+        return now_it_is or await self._if_it_stands(self._last_word(recorded, request) or Done(), request)
+
+    async def _if_it_stands(self, reply: AnyReply, request: str) -> AnyReply:
+        """The reply that was given at first, unless it is a lock that has ended since."""
+        if isinstance(reply, Locked) and request not in self.committed.state.requests:
+            return await self._past_end(request) or reply
         return reply
+
+    def _last_word(self, recorded: Sequence[Recorded], request: str) -> AnyReply | None:
+        events = (decode_event(one.topic, one.state) for one in recorded)
+        about = (event for event in events if getattr(event, "request", "") == request)
+        return last_word(about, self.committed.state)
 
     async def _past_end(self, request: str) -> AnyReply | None:
         """The end of a request whose wait is recalled rather than begun now; None while it still waits."""
-        known = self.committed.state.requests.get(request)
-        if known is not None and known.status is RequestStatus.QUEUED:
-            return None
-        reply = self._reply_from(await self._store.events_of_request(request), request)
+        now_it_is = standing(self.committed.state, request)
+        if now_it_is is None:
+            reply = self._last_word(await self._store.events_of_request(request), request)
+        else:
+            reply = now_it_is
         return reply if isinstance(reply, Locked | Rejected) else None
 
     # --- The term -----------------------------------------------------------------------------------------------------
@@ -441,7 +452,7 @@ class Writer:
             known = job.envelope.command_id in self.committed.ledger.replies
             recorded = [] if known else await self._store.find_command(job.envelope.command_id)
             if recorded:
-                job.answer(self._reply_from(recorded, asked_for(job.envelope.command)))
+                job.answer(await self._reply_from(recorded, asked_for(job.envelope.command)))
             else:
                 fresh.append(job)
         return fresh

@@ -189,7 +189,8 @@ async def test_a_repeat_that_memory_has_lost_is_looked_up_in_the_store(
     for number in range(20):
         await rig.acquire(f"q{number}")
     events = len(rig.log.rows)
-    assert await rig.seat.acquire(old) == locked
+    assert isinstance(locked, c.Locked)
+    assert isinstance(await rig.seat.acquire(old), c.Rejected), "its lock has been released"
     assert await rig.seat.send(release) == c.Done()
     assert len(rig.log.rows) == events
     expect_sound(rig)
@@ -207,8 +208,9 @@ async def test_a_repeat_that_nothing_here_remembers_is_told_by_the_store_s_own_k
     for number in range(20):
         await rig.acquire(f"q{number}")
     replies = await asyncio.gather(rig.seat.acquire(old), *await many(rig, 10, first=100))
-    assert replies[0] == locked
-    assert {type(reply) for reply in replies} == {c.Locked}
+    assert isinstance(locked, c.Locked)
+    assert isinstance(replies[0], c.Rejected), "its lock has been released"
+    assert {type(reply) for reply in replies[1:]} == {c.Locked}
     assert [event.request for event in rig.events("ReplicaLocked")].count("old") == 1
     expect_sound(rig)
 
@@ -217,8 +219,32 @@ async def test_a_repeated_wait_ends_as_the_first_one_did(rig: Rig) -> None:
     envelope = rig.envelope(c.AcquireLock(request="q1", model="m", holder="gw"))
     first = await rig.seat.acquire(envelope)
     assert isinstance(first, c.Locked)
-    await rig.send(c.ReleaseLock(request="q1"))
-    assert await rig.seat.acquire(envelope) == first, "the wait was recalled, its end is in the log"
+    assert await rig.seat.acquire(envelope) == first, "the wait was recalled, its end is in the state"
+
+
+@pytest.mark.parametrize("warm", [True, False], ids=["told of a lock at once", "told to wait at first"])
+async def test_a_repeat_does_not_get_a_lock_that_has_ended(rig: Rig, warm: bool) -> None:
+    if warm:
+        await rig.acquire("warm-up")
+    envelope = rig.envelope(c.AcquireLock(request="q1", model="m", holder="gw"))
+    assert isinstance(await rig.seat.acquire(envelope), c.Locked)
+    await rig.send(c.LoseHolder(holder="gw"))
+    told = await rig.seat.acquire(envelope)
+    assert isinstance(told, c.Rejected), "another request may hold that replica now"
+    assert (told.code, told.message) == ("cancelled", "Its lock has ended: holder lost.")
+    assert len([event for event in rig.events("ReplicaLocked") if event.request == "q1"]) == 1
+    expect_sound(rig)
+
+
+async def test_a_repeat_gets_the_lock_that_its_request_has_now(rig: Rig) -> None:
+    envelope = rig.envelope(c.AcquireLock(request="q1", model="m", holder="gw"))
+    first = await rig.seat.acquire(envelope)
+    assert isinstance(first, c.Locked)
+    gone = c.ReportBackendGone(request="q1", replica=first.replica, detail="refused")
+    second = await rig.seat.acquire(rig.envelope(gone))
+    assert isinstance(second, c.Locked)
+    assert second.replica != first.replica
+    assert await rig.seat.acquire(envelope) == second
 
 
 async def test_a_caller_that_gives_up_leaves_its_command_decided(rig: Rig) -> None:
