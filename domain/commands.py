@@ -19,7 +19,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
 
 
 class AcquireLock(Command, frozen=True, kw_only=True):
-    """A request wants a replica of ``model``. ``deadline`` is an instant; 0 means the setting's length from now.
+    """A request wants a replica of ``model``.
+
+    It waits until ``deadline``, an instant; where that is 0, for ``patience`` from when this is decided, which needs no
+    clock that agrees with the writer's; and where both are 0, for as long as the setting says.
 
     ``prefix`` are the marks of its prompt (see :mod:`interlock.domain.prefixes`): it prefers a replica that holds them.
 
@@ -32,6 +35,7 @@ class AcquireLock(Command, frozen=True, kw_only=True):
     tenant: str = ""
     priority: int = 0
     deadline: int = 0
+    patience: int = 0
     prefix: tuple[int, ...] = ()
 
 

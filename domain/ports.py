@@ -73,8 +73,12 @@ class CommandPort(Protocol):
         """Send an AcquireLock and wait for its end: a lock, or a refusal. Cancelling the wait cancels nothing there."""
         ...
 
-    async def renew_lease(self, holder: str) -> None:
-        """Keep every lock of this holder for another ``holder_lease``; makes no event."""
+    async def renew_lease(self, holder: str) -> int:
+        """Keep every lock of this holder for another ``holder_lease``; makes no event.
+
+        Returns how long that is now in microseconds, since an operator may have changed it: 0 when the writer is an
+        older one, which does not say.
+        """
         ...
 
 

@@ -60,7 +60,8 @@ def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
         raise Conflict(f"request {command.request} is in the cluster already.", cure="Give each request its own id.")
     if len(command.prefix) > len(DEPTHS):
         raise InvalidField("prefix", f"has {len(command.prefix)} marks", cure=f"Give {len(DEPTHS)} at most.")
-    priority, deadline = command.priority, command.deadline or now + state.settings.request_deadline
+    priority = command.priority
+    deadline = command.deadline or now + (command.patience or state.settings.request_deadline)
     if priority and not -HIGHEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
         cure = f"Give one from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}."
         raise InvalidField("priority", f"{priority} is out of bounds", cure=cure)

@@ -140,11 +140,13 @@ class Claims:
         )
 
     async def renew_forever(self) -> None:
-        """Keep the holder's lease; runs as long as the gateway."""
+        """Keep the holder's lease; runs as long as the gateway. Its length is what the writer last said it is."""
+        lease = self.config.holder_lease
         while True:
-            pause = self.config.holder_lease / SECOND / 3
+            pause = lease / SECOND / 3
             try:
-                await self.commands.renew_lease(self.holder)
+                lease = await self.commands.renew_lease(self.holder) or lease
+                pause = lease / SECOND / 3
             except Exception as error:
                 log.warning("the lease of holder %s was not renewed: %s", self.holder, error)
                 pause = min(pause, _LONGEST_PAUSE_SECONDS)
@@ -200,12 +202,11 @@ class Claim:
             self._claims.metrics.repeated.add(self._tenant)
             self._refused(known.code)
             raise known
-        wall = time.time_ns() // 1000
-        deadline = wall + self._wait if self._wait is not None else 0
+        patience = max(1, self._wait) if self._wait is not None else 0
         holder = self._claims.holder
         for _ in range(_MOST_NAMES):
             acquire = AcquireLock(
-                request=self.ids.request, model=self._model, holder=holder, deadline=deadline, tenant=self._tenant,
+                request=self.ids.request, model=self._model, holder=holder, patience=patience, tenant=self._tenant,
                 priority=self._priority, prefix=self._prefix,
             )  # fmt: skip
             try:

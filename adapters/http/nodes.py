@@ -30,7 +30,7 @@ from interlock.domain.commands import (
 )
 from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import SECOND, format_instant, parse_duration
+from interlock.domain.units import SECOND, format_duration, format_instant, parse_duration
 
 from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import LivenessPort, View
@@ -86,6 +86,13 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     disk: int | None = None
     running: tuple[Running, ...] | None = None
     leaving: bool = False
+
+
+class Beaten(msgspec.Struct, frozen=True):
+    """The answer to a heartbeat; ``heartbeat_interval`` is in how long the next one is due, as in ``"10s"``."""
+
+    message: str
+    heartbeat_interval: str
 
 
 class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,7 +151,7 @@ class Nodes:
         slots = (f"{node}/max-replicas", f"{node}/max-replicas-per-model")
         return [
             Route("POST", "/api/node/register", self.register, worker, "Join", Registration, status=201),
-            Route("POST", f"{mine}/heartbeat", self.heartbeat, worker, "Show a sign of life", Heartbeat, Message),
+            Route("POST", f"{mine}/heartbeat", self.heartbeat, worker, "Show a sign of life", Heartbeat, Beaten),
             Route("POST", f"{mine}/drain", self.drain, worker, "Take no more work", None, Message),
             Route("GET", f"{mine}/models", self.node_models, worker, "What is loaded here"),
             Route("POST", f"{mine}/deregister", self.leave, worker, "Say goodbye", None, Message),
@@ -208,10 +215,13 @@ class Nodes:
             replaces=asked.replaces,
         )
         await self._gateway.send(request, command, f"worker:{asked.name}")
-        await self._liveness.heard(asked.name, command.boot)
+        due = await self._liveness.heard(asked.name, command.boot)
         shown = _shown(await self._node(asked.name))
         keep = ("id", "name", "node_type", "status", "created_at")
-        return json_response({key: shown[key] for key in keep if key in shown}, 201)
+        answer = {key: shown[key] for key in keep if key in shown}
+        if due is not None:
+            answer["heartbeat_interval"] = format_duration(due)
+        return json_response(answer, 201)
 
     async def heartbeat(self, request: web.Request) -> web.StreamResponse:
         """A sign of life, with the node's figures when it sends them; 404 tells the worker to register."""
@@ -219,7 +229,8 @@ class Nodes:
         arrived = time.time_ns() // 1000
         beat = await read(request, self._heartbeat, empty=b"{}")
         boot = beat.boot or beat.worker_incarnation
-        if not await self._liveness.heard(name, boot):
+        due = await self._liveness.heard(name, boot)
+        if due is None:
             raise NotFound("node", name, cure="Register it first.")
         actor = f"worker:{name}"
         if beat.leaving:
@@ -236,7 +247,7 @@ class Nodes:
         if beat.running is not None:
             running = ReportRunning(node=name, boot=boot, asked_at=sent_at, running=beat.running)
             await self._gateway.send(request, running, actor)
-        return json_response(Message("heartbeat received"))
+        return json_response(Beaten("heartbeat received", format_duration(due)))
 
     async def leave(self, request: web.Request) -> web.StreamResponse:
         """The worker stops; what it ran is gone, and its approval stays."""

@@ -106,8 +106,11 @@ class QueryPort(Protocol):
 class LivenessPort(Protocol):
     """Where heartbeats are heard; silence and recovery become commands there."""
 
-    async def heard(self, node: str, boot: str) -> bool:
-        """Note a sign of life; False when no such node is registered, so that the worker registers again."""
+    async def heard(self, node: str, boot: str) -> int | None:
+        """Note a sign of life; returns in how many microseconds the next is due (``heartbeat_interval``).
+
+        None when no such node is registered, so that the worker registers again.
+        """
         ...
 
 

@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Union, cast
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Union, cast
 
 import msgspec
 import nats.errors
@@ -82,12 +82,14 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What came of one call: ``accepted`` (the end follows), a reply, a problem, or, for ``renew``, nothing more."""
+    """What came of one call: ``accepted`` (the end follows), a reply, a problem, or, for ``renew``, how long the lease
+    is (microseconds)."""
 
     id: int
     accepted: bool = False
     reply: AnyReply | None = None
     problem: Problem | None = None
+    lease: int = 0
 
 
 class Results(msgspec.Struct, kw_only=True):
@@ -168,9 +170,9 @@ class NatsCommands:
         result = await self._call("acquire", envelope=_to_wire(envelope))
         return cast("Locked | Rejected", result.reply)
 
-    async def renew_lease(self, holder: str) -> None:
-        """Keep every lock of this holder. Raises NoWriter."""
-        await self._call("renew", holder=holder)
+    async def renew_lease(self, holder: str) -> int:
+        """Keep every lock of this holder; see the port. Raises NoWriter."""
+        return (await self._call("renew", holder=holder)).lease
 
     async def _call(self, kind: str, *, envelope: SentEnvelope | None = None, holder: str = "") -> Result:
         self._ids += 1
@@ -298,7 +300,7 @@ class CommandServer:
             _ACCEPT_AFTER_S, self._answer, served, Result(id=call.id, accepted=True)
         )
         try:
-            result = Result(id=call.id, reply=await self._handle(call))
+            result = await self._handle(call)
         except errors.InterlockError as error:
             result = Result(
                 id=call.id, problem=Problem(kind=type(error).__name__, message=error.message, cure=error.cure)
@@ -314,15 +316,15 @@ class CommandServer:
             del self._running[key]
         self._answer(served, result)
 
-    def _handle(self, call: Call) -> Awaitable[Any]:
+    async def _handle(self, call: Call) -> Result:
         if call.kind == "renew":
-            return self._handler.renew_lease(call.holder)
+            return Result(id=call.id, lease=await self._handler.renew_lease(call.holder))
         if call.envelope is None:
             raise errors.InvalidField("envelope", f"is missing in a call of kind {call.kind!r}")
         if call.kind == "send":
-            return self._handler.send(_from_wire(call.envelope))
+            return Result(id=call.id, reply=await self._handler.send(_from_wire(call.envelope)))
         if call.kind == "acquire":
-            return self._handler.acquire(_from_wire(call.envelope))
+            return Result(id=call.id, reply=await self._handler.acquire(_from_wire(call.envelope)))
         raise errors.InvalidField("kind", f"{call.kind!r} is none of send, acquire, renew")
 
     def _answer(self, served: _Served, result: Result) -> None:

@@ -57,9 +57,9 @@ class _LocalDoor:
         """See ``CommandPort``."""
         return await self._check().acquire(envelope)
 
-    async def renew_lease(self, holder: str) -> None:
+    async def renew_lease(self, holder: str) -> int:
         """See ``CommandPort``."""
-        await self._check().renew_lease(holder)
+        return await self._check().renew_lease(holder)
 
 
 class ControlPlane:

@@ -19,7 +19,6 @@ from interlock.domain.commands import Command, DeclareModel
 from interlock.domain.engine import Engine
 from interlock.domain.entities import LoadSpec, Scheduling
 from interlock.domain.errors import InvalidSetting, NoWriter
-from interlock.domain.settings import format_setting
 from interlock.domain.units import MIB
 
 from .assembly import ControlPlane
@@ -117,7 +116,6 @@ async def _up(config: Configuration) -> int:
             url=_reachable(plane.server.url),
             nats=nats,
             token=gateway.registration_token,
-            heartbeat=format_setting("heartbeat_interval", config.settings().heartbeat_interval),
         )
         endpoint = Endpoint(_reachable(plane.server.url), os.getpid(), gateway.admin_token)
         await _live(plane, fleet, folder, endpoint, stop, guarded=bool(gateway.client_token or gateway.tenants))

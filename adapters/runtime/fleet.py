@@ -108,10 +108,9 @@ class Fleet:
         url: str,
         nats: NatsConfig,
         token: str = "",
-        heartbeat: str = "10s",
     ) -> None:
         self._specs, self._data = specs, data
-        self._url, self._nats, self._token, self._heartbeat = url, nats, token, heartbeat
+        self._url, self._nats, self._token = url, nats, token
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watching: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -173,7 +172,6 @@ class Fleet:
             ("--nats", self._nats.url),
             ("--data", str(folder)),
             ("--slots", str(spec.slots)),
-            ("--heartbeat-interval", self._heartbeat),
             *(("--label", f"{key}={value}") for key, value in sorted(spec.labels.items())),
             ("--vram", spec.vram),
             ("--ram", spec.ram),

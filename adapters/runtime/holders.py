@@ -19,9 +19,11 @@ class Holders:
         for holder in known:
             self.renew(holder)
 
-    def renew(self, holder: str) -> None:
-        """Another whole lease from now."""
-        self._until[holder] = self._clock.monotonic() + self._lease_us() / SECOND
+    def renew(self, holder: str) -> int:
+        """Another whole lease from now; returns its length in microseconds."""
+        lease_us = self._lease_us()
+        self._until[holder] = self._clock.monotonic() + lease_us / SECOND
+        return lease_us
 
     def meet(self, holder: str) -> None:
         """A holder whose requests arrive has a lease, from the first of them on."""

@@ -90,15 +90,18 @@ class Liveness:
             self._answered.discard(command.node)
             self.registered.discard(command.node)
 
-    def heard(self, name: str, boot: str) -> bool:
-        """A heartbeat; False when the node must register: it is not known, or was known under another boot."""
+    def heard(self, name: str, boot: str) -> int | None:
+        """A heartbeat; returns in how many microseconds the next one is due.
+
+        None when the node must register: it is not known, or was known under another boot.
+        """
         node = self._state().nodes.get(name)
         if node is None or (boot and boot != node.boot):
-            return False
+            return None
         self.note(name)
         if node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
             self._report(ReportHeard(node=name, boot=node.boot), name)
-        return True
+        return self._state().settings.heartbeat_interval
 
     def on_committed(self, recorded: Sequence[Recorded], events: Sequence[ev.Event]) -> None:
         """A node that joins or recovers is asked what it runs."""

@@ -174,18 +174,17 @@ class Seat:
             return Rejected(code="backend_failed", message="The request was ended while its backend was gone.")
         return reply
 
-    async def renew_lease(self, holder: str) -> None:
+    async def renew_lease(self, holder: str) -> int:
         """See the port."""
         if self._term is None and self._forward is None:
             # A gateway asks for this as soon as it listens: a takeover that is about to be is worth the wait.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.began.wait(), self._lease.length_s)
         if self._term is None:
-            await self._forwarded().renew_lease(holder)
-        else:
-            self._term.holders.renew(holder)
+            return await self._forwarded().renew_lease(holder)
+        return self._term.holders.renew(holder)
 
-    async def heard(self, node: str, boot: str) -> bool:
+    async def heard(self, node: str, boot: str) -> int | None:
         """See the gateway's ``LivenessPort``. A standby passes on what the writer must know."""
         if self._term is not None:
             return self._term.liveness.heard(node, boot)
@@ -194,11 +193,11 @@ class Seat:
             await self._catch_up()
             known = self._engine.state.nodes.get(node)
         if known is None or (boot and boot != known.boot):
-            return False
+            return None
         if known.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
             command_id = f"heard-{node}-{known.boot}-{self._engine.ledger.position}"
             await self.send(Envelope(command_id=command_id, command=ReportHeard(node=node, boot=known.boot)))
-        return True
+        return self._engine.state.settings.heartbeat_interval
 
     async def report(self, command: Command) -> None:
         """What workers tell unasked; raises NoWriter when this process does not lead, and another hears it."""

@@ -39,7 +39,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     disk: int | None = None
     max_replicas_per_model: int = 1
     vram_budget: str = ""
-    heartbeat_s: float = 10.0
+    heartbeat_s: float | None = None
+    """At least so often, whatever the control plane says; None: as it says."""
     port_hold_s: float = 60.0
     start_timeout_s: float = 60.0
     stop_grace_s: float = 5.0
@@ -78,7 +79,7 @@ def parse(arguments: list[str] | None = None) -> WorkerConfig:
         disk=parse_size(given.disk, "--disk") if given.disk else None,
         max_replicas_per_model=max(1, given.slots),
         vram_budget=given.vram_budget,
-        heartbeat_s=_seconds(given.heartbeat_interval, "--heartbeat-interval"),
+        heartbeat_s=_seconds(given.heartbeat_interval, "--heartbeat-interval") if given.heartbeat_interval else None,
         port_hold_s=_seconds(given.port_hold, "--port-hold"),
         start_timeout_s=_seconds(given.start_timeout, "--start-timeout"),
         stop_grace_s=_seconds(given.stop_grace, "--stop-grace"),
@@ -116,7 +117,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--slots", type=int, default=int(setting("MAX_REPLICAS_PER_MODEL", "1")), help="replicas of one model"
     )
-    made.add_argument("--heartbeat-interval", default=setting("HEARTBEAT_INTERVAL", "10s"))
+    made.add_argument(
+        "--heartbeat-interval", default=setting("HEARTBEAT_INTERVAL"),
+        help="at least so often, as in 2s (default: as the control plane says)",
+    )  # fmt: skip
     made.add_argument("--port-hold", default=setting("PORT_HOLD", "60s"), help="how long a used port is not used again")
     made.add_argument("--start-timeout", default=setting("START_TIMEOUT", "60s"), help="for a backend to listen")
     made.add_argument("--stop-grace", default=setting("STOP_GRACE", "5s"), help="from asking a process to killing it")

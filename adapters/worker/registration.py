@@ -16,7 +16,8 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from interlock.domain.errors import Unavailable
+from interlock.domain.errors import InvalidField, Unavailable
+from interlock.domain.units import SECOND, parse_duration
 
 from .config import WorkerConfig
 from .figures import Figures, Meter
@@ -24,6 +25,7 @@ from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
+_HEARTBEAT_S = 10.0
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 _CALL_TIMEOUT_S = 10.0
@@ -58,6 +60,7 @@ class Registration:
         self._meter = meter
         self._session: aiohttp.ClientSession | None = None
         self._nudged = asyncio.Event()
+        self._interval_s = config.heartbeat_s or _HEARTBEAT_S
         self.node_id = ""
 
     async def register(self) -> str:
@@ -78,6 +81,7 @@ class Registration:
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 continue
             self.node_id = str(answer.get("id") or self._config.name)
+            self._heed(answer)
             log.info("registered as %s (%s)", self.node_id, answer.get("status", ""))
             if self._on_registered is not None:
                 await self._on_registered(self.node_id)
@@ -86,7 +90,7 @@ class Registration:
     async def beat(self) -> None:
         """Send one heartbeat; registers again when the control plane does not know us. A failure is only logged."""
         try:
-            await self._post(self._heartbeat_path, await self._heartbeat())
+            self._heed(await self._post(self._heartbeat_path, await self._heartbeat()))
         except _Unregistered:
             log.warning("the control plane does not know this node any more: registering again")
             await self.register()
@@ -98,10 +102,16 @@ class Registration:
         while True:
             # Not wait_for: before Python 3.12 it forgets a cancellation that comes with a nudge.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.heartbeat_s):
+                async with asyncio.timeout(self._interval_s):
                     await self._nudged.wait()
             self._nudged.clear()
             await self.beat()
+
+    def _heed(self, answer: dict[str, Any]) -> None:
+        """Beat as often as the cluster's setting asks, which an operator may change, and never less than our own."""
+        with contextlib.suppress(KeyError, InvalidField):  # another control plane than ours does not say
+            told_s = parse_duration(answer["heartbeat_interval"]) / SECOND
+            self._interval_s = min(told_s, self._config.heartbeat_s or told_s)
 
     def nudge(self) -> None:
         """Something changed that the control plane should hear of now."""

@@ -327,6 +327,16 @@ def test_what_concerns_others_tells_nobody_when_to_come_again() -> None:
     assert cluster.answers["r"].retry_after == UNTIMED_RETRY
 
 
+def test_patience_counts_from_the_decision_whatever_the_clock_of_the_sender_says() -> None:
+    cluster = one_slot("resident", "m")
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 40 * SECOND}))
+    cluster.loaded("resident")
+    cluster.request("r", "m", patience=10 * SECOND)
+    assert cluster.state.requests["r"].deadline == cluster.now + 10 * SECOND
+    cluster.request("s", "m", patience=10 * SECOND, deadline=cluster.now + 5 * SECOND)
+    assert cluster.state.requests["s"].deadline == cluster.now + 5 * SECOND, "an instant that is named stands"
+
+
 # --- the reason at the deadline -------------------------------------------------------------------------------------
 
 

@@ -84,12 +84,13 @@ class CoreScheduler:
         assert isinstance(reply, c.Locked | c.Rejected)
         return reply
 
-    async def renew_lease(self, holder: str) -> None:
+    async def renew_lease(self, holder: str) -> int:
         """See CommandPort."""
+        return self.engine.state.settings.holder_lease
 
-    async def heard(self, node: str, boot: str) -> bool:
+    async def heard(self, node: str, boot: str) -> int | None:
         """See LivenessPort."""
-        return node in self.engine.state.nodes
+        return self.engine.state.settings.heartbeat_interval if node in self.engine.state.nodes else None
 
     async def nodes(self) -> Sequence[View]:
         """See QueryPort."""

@@ -104,11 +104,12 @@ class FakeScheduler:
             return await asyncio.shield(self.waiting[reply.request][1])
         return reply  # type: ignore[return-value]  # Done to a report that comes too late, as the core answers
 
-    async def renew_lease(self, holder: str) -> None:
+    async def renew_lease(self, holder: str) -> int:
         self.renewals.append(holder)
         self.changed.set()
         if self.away > 0:
             raise NoWriter("nobody leads.")
+        return self.lease
 
     def _decide(self, command: c.Command) -> c.AnyReply:
         if isinstance(command, c.AcquireLock):
@@ -250,8 +251,8 @@ class FakeScheduler:
     async def metrics(self) -> Sequence[Sample]:
         return [Sample("interlock_nodes", len(self.node_table), {"status": 'he"althy'}, help="Nodes.")]
 
-    async def heard(self, node: str, boot: str) -> bool:
-        return node in self.node_table
+    async def heard(self, node: str, boot: str) -> int | None:
+        return 10_000_000 if node in self.node_table else None
 
 
 def _model_view(model: c.DeclareModel) -> dict[str, Any]:

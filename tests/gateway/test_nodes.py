@@ -100,7 +100,7 @@ async def test_localais_heartbeat_with_free_memory_only_is_counted_from_the_node
 async def test_a_bare_heartbeat_is_a_sign_of_life_and_no_command(cluster: Cluster) -> None:
     await register(cluster, LOCALAI)
     status, answer, _ = await cluster.ask("POST", "/api/node/orin/heartbeat")
-    assert (status, answer) == (200, {"message": "heartbeat received"})
+    assert (status, answer) == (200, {"message": "heartbeat received", "heartbeat_interval": "10s"})
     assert cluster.scheduler.kinds() == ["RegisterNode"]
 
 

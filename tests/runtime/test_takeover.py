@@ -150,6 +150,17 @@ async def test_a_silent_holder_loses_its_locks_and_a_renewing_one_keeps_them(mak
     expect_sound(rig)
 
 
+async def test_a_shorter_lease_is_told_to_who_renews_and_counts_from_then_on(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, holder_lease=1_500_000)
+    await rig.acquire("q1", holder="gw")
+    assert await rig.seat.renew_lease("gw") == 1_500_000
+    await rig.send(c.ChangeSettings(values={"holder_lease": 200_000}))
+    began = asyncio.get_running_loop().time()
+    await rig.until(lambda: not rig.seat.state().requests)
+    assert asyncio.get_running_loop().time() - began > 1.0, "it was promised the longer one"
+    assert await rig.seat.renew_lease("gw") == 200_000
+
+
 async def test_a_takeover_gives_every_holder_one_fresh_lease(make_rig: MakeRig) -> None:
     first = await leading(make_rig, holder_lease=400_000)
     await first.acquire("q1", holder="gone")

@@ -16,6 +16,7 @@ class ControlPlane:
     def __init__(self) -> None:
         self.registrations: list[dict[str, Any]] = []
         self.heartbeats: list[dict[str, Any]] = []
+        self.asks: dict[str, str] = {}
         self.tokens: list[str] = []
         self.known: set[str] = set()
         self.refused: set[str] = set()
@@ -52,13 +53,15 @@ class ControlPlane:
         if body["machine"] in self.refused:
             return web.json_response({"error": {"message": "another machine is at work as that"}}, status=409)
         self.known.add(body["name"])
-        return web.json_response({"id": body["name"], "name": body["name"], "status": "healthy"}, status=201)
+        return web.json_response(
+            {"id": body["name"], "name": body["name"], "status": "healthy", **self.asks}, status=201
+        )
 
     async def _heartbeat(self, request: web.Request) -> web.Response:
         await self._take(request, self.heartbeats)
         if request.match_info["id"] not in self.known:
             return web.json_response({"error": "node not found"}, status=404)
-        return web.json_response({"message": "heartbeat received"})
+        return web.json_response({"message": "heartbeat received", **self.asks})
 
     async def _take(self, request: web.Request, into: list[dict[str, Any]]) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(await request.read())

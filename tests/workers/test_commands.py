@@ -55,8 +55,9 @@ class Writer:
         request = envelope.command.request
         return Locked(request=request, replica="r-1", node="orin", model="m", address="127.0.0.1:1")
 
-    async def renew_lease(self, holder: str) -> None:
+    async def renew_lease(self, holder: str) -> int:
         self.renewed.append(holder)
+        return 12_000_000
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ async def test_a_caller_that_leaves_cancels_nothing_at_the_writer(
 
 
 async def test_a_lease_is_renewed(server: CommandServer, gateway: NatsCommands, writer: Writer) -> None:
-    await gateway.renew_lease("gateway-1")
+    assert await gateway.renew_lease("gateway-1") == 12_000_000, "how long it is now"
     assert writer.renewed == ["gateway-1"]
 
 

@@ -241,6 +241,19 @@ async def test_what_is_in_use_is_told_at_once_when_a_replica_has_left(
         assert control_plane.heartbeats[0]["running"] == []
 
 
+async def test_a_worker_beats_as_often_as_the_control_plane_asks(
+    worker_config: WorkerConfig, control_plane: ControlPlane
+) -> None:
+    control_plane.asks = {"heartbeat_interval": "100ms"}
+    async with a_worker(msgspec.structs.replace(worker_config, heartbeat_s=None), control_plane):
+        await control_plane.until(lambda: len(control_plane.heartbeats) >= 2, within_s=5)
+        control_plane.asks = {"heartbeat_interval": "1h"}
+        seen = len(control_plane.heartbeats)
+        await control_plane.until(lambda: len(control_plane.heartbeats) > seen, within_s=5)
+        with pytest.raises(TimeoutError):
+            await control_plane.until(lambda: len(control_plane.heartbeats) > seen + 2, within_s=0.5)
+
+
 async def test_a_worker_waits_for_a_control_plane_that_is_down(
     worker_config: WorkerConfig, control_plane: ControlPlane
 ) -> None:
