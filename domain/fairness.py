@@ -41,6 +41,8 @@ def fairly_placed(state: State, names: Sequence[str]) -> Sequence[str]:
     if len(names) < 2 or not state.queues:
         return names
     places = [place for place, name in enumerate(names) if name in state.queues and not has_floor(state, name)]
+    if len(places) < 2:
+        return names
     placed = list(names)
     for place, name in zip(places, fair_order(state, [names[place] for place in places]), strict=True):
         placed[place] = name

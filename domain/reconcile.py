@@ -38,8 +38,8 @@ def review(state: State, command: Review, now: int) -> tuple[list[ev.Event], tup
     first for room is asked anew: more may have left a queue in the decision that the review follows.
     """
     for name in command.models:
-        model = state.models.get(name)
-        if model is not None and state.waiting(name):
+        model = state.models.get(name) if name in state.queues else None
+        if model is not None:
             granted = _grant(state, model, command.cause, now)
             if granted:
                 return granted, command.models

@@ -39,7 +39,7 @@ class CandidateSet:
 
     def fork(self) -> CandidateSet:
         """An independent copy."""
-        copy = CandidateSet()
+        copy = CandidateSet.__new__(CandidateSet)
         copy.nodes, copy.open, copy.keys = self.nodes.copy(), self.open.copy(), self.keys.copy()
         return copy
 
@@ -69,8 +69,8 @@ class WarmSet:
 
     def fork(self) -> WarmSet:
         """An independent copy."""
-        copy = WarmSet(self.size)
-        copy.order, copy.where = self.order.copy(), self.where.copy()
+        copy = WarmSet.__new__(WarmSet)
+        copy.size, copy.order, copy.where = self.size, self.order.copy(), self.where.copy()
         return copy
 
     def idle(self) -> list[WarmKey]:

@@ -273,16 +273,18 @@ def _of_idleness(situation: Situation, picture: Picture) -> Iterator[Action]:
 
 def bring(state: State, instant: int, now: int) -> None:
     """Make an instant that is to come be now, wherever the state holds it; equal ones come together."""
-    for replica in [r for r in state.replicas.values() if instant in (r.silent_at, r.evictable_at)]:
+    for replica in [r for r in state.replicas.values() if r.silent_at == instant or r.evictable_at == instant]:
         silent = now if replica.silent_at == instant else replica.silent_at
         evictable = now if replica.evictable_at == instant else replica.evictable_at
         state.replicas[replica.id] = replace(replica, silent_at=silent, evictable_at=evictable)
-    for request in list(state.requests.values()):
-        wait = request.wait
+    for request in [
+        r for r in state.requests.values()
+        if r.deadline == instant or (r.wait is not None and r.wait.until == instant)
+    ]:  # fmt: skip
+        wait, deadline = request.wait, now if request.deadline == instant else request.deadline
         if wait is not None and wait.until == instant:
-            request = state.requests[request.id] = replace(request, wait=replace(wait, until=now))
-        if request.deadline == instant:
-            state.requests[request.id] = replace(request, deadline=now)
+            wait = replace(wait, until=now)
+        state.requests[request.id] = replace(request, wait=wait, deadline=deadline)
     for name, model in list(state.models.items()):
         if model.parked is not None and model.parked.until == instant:
             model = state.models[name] = replace(model, parked=replace(model.parked, until=now))
@@ -303,7 +305,7 @@ def bring(state: State, instant: int, now: int) -> None:
             state.nodes[name] = replace(node, drain_by=now)
     if state.mass_loss_until == instant:
         state.mass_loss_until = now
-    state.timers = [(now if timer[0] == instant else timer[0], timer[1], timer[2]) for timer in state.timers]
+    state.timers = [timer if timer[0] != instant else (now, timer[1], timer[2]) for timer in state.timers]
     heapify(state.timers)
     prune(state)
 
@@ -515,6 +517,15 @@ _CARRIED_OUT: dict[str, Callable[[Situation, Any], None]] = {
     "rival": _rival, "again": _again,
     "timer": _time, "pass": _time, "admin": _admin, "takeover": _takeover,
 }  # fmt: skip
+
+
+UNHEARD = frozenset({"crash", "cut", "kill", "delay"})
+"""Kinds of action of which the core hears nothing yet: only the world has changed."""
+
+
+def room_for(before: Situation, action: Action) -> Situation:
+    """A situation like this one, in which the action can be carried out without changing this one."""
+    return before.beside() if action.key[0] in UNHEARD else before.fork()
 
 
 def perform(after: Situation, action: Action) -> None:

@@ -22,7 +22,7 @@ from interlock.domain.errors import InvariantBroken
 from interlock.domain.explanation import Explanation
 
 from . import image, properties, silences
-from .actions import Action, Key, perform, possible
+from .actions import Action, Key, perform, possible, room_for
 from .image import Picture, Vocabulary
 from .scope import RESOURCES, Scope
 from .situation import Finding, Packed, Situation, pack, unpack
@@ -86,7 +86,7 @@ class Core:
             self._packed, self._situation = pack(self._situation), None
 
 
-_FORGOTTEN = Picture(b"", [], [])
+_FORGOTTEN = Picture(b"", [], [], [])
 
 
 class Budget:
@@ -158,8 +158,9 @@ def _unexplained(*args: object, **kwargs: object) -> Explanation:
 class Exploration:
     """The graph of one scope. ``parents`` maps each state to the one it was first reached from; -1 at the root."""
 
-    def __init__(self, scope: Scope, start: Situation) -> None:
+    def __init__(self, scope: Scope, start: Situation, *, mirrored: bool = True) -> None:
         self.scope = scope
+        self._mirrored = mirrored
         self.budget = Budget(scope)
         self.words = Vocabulary()
         self.cores: list[Core] = []
@@ -206,8 +207,7 @@ class Exploration:
                 if offsets is None:
                     offsets = self._expand(core, names, state)
                 self.edge_count += len(offsets)
-                for offset in offsets:
-                    target = offset + left
+                for target in [offset + left for offset in offsets]:
                     if target not in parents:
                         parents[target] = state
                         following.append(target)
@@ -255,16 +255,50 @@ class Exploration:
             untaken = frozenset(actions).difference(resources, here.edges)
             here.untaken = self._names.setdefault(untaken, untaken)
         for name in resources:
-            steps = (self._step(before, here.picture, core, action) for action in actions.get(name, ()))
+            steps = self._steps(before, here.picture, core, actions[name]) if name in actions else ()
             here.edges[name] = tuple([edge for edge in steps if edge is not None])
         if not here.untaken:
             here.pack()
         elif actions:
             self._opened[core] = None
 
+    def _steps(self, before: Situation, picture: Picture, core: int, actions: list[Action]) -> Iterator[Edge | None]:
+        """What comes of each action. The end of a wait is not computed again for requests that wait alike."""
+        ends: dict[int, Edge | None] = {}
+        alike: dict[int, int] | None = None
+        for action in actions:
+            if action.key[:2] != ("timer", "deadline"):
+                yield self._step(before, picture, core, action)
+                continue
+            place = int(action.key[2])
+            if ends and alike is None:
+                alike = image.alike_before(before, picture, self.words) if self._mirrored else {}
+            twin = alike.get(place, -1) if alike else -1
+            if twin in ends:
+                ends[place] = self._mirror(ends[twin], action, twin, place)
+            else:
+                ends[place] = self._step(before, picture, core, action)
+            yield ends[place]
+
+    def _mirror(self, edge: Edge | None, action: Action, one: int, other: int) -> Edge | None:
+        """The same step with two requests exchanged."""
+        if edge is None:
+            return None
+        label = edge.label
+        if label.decided:
+            exchanged = {one: other, other: one}
+            label = msgspec.structs.replace(label, decided=tuple([exchanged.get(at, at) for at in label.decided]))
+            label = self._labels.setdefault(label, label)
+        return Edge(edge.target, self._bare(action.key), label)
+
+    def _bare(self, key: Key) -> Action:
+        """The action by its key alone: what it is about differs from situation to situation."""
+        known = self._keys.get(key)
+        return known if known is not None else self._keys.setdefault(key, Action(key, None))
+
     def _step(self, before: Situation, picture: Picture, core: int, action: Action) -> Edge | None:
         """One step of the core, judged; None when it changes nothing."""
-        after = before.fork()
+        after = room_for(before, action)
         try:
             perform(after, action)
         except InvariantBroken as broken:
@@ -280,7 +314,7 @@ class Exploration:
             return None
         label = self._label(before, after, picture, action)
         witness.seen.clear()  # what came of it is in the label, and the situation may be kept
-        return Edge(target, self._keys.setdefault(action.key, Action(action.key, None)), label)
+        return Edge(target, self._bare(action.key), label)
 
     def _label(self, before: Situation, after: Situation, picture: Picture, action: Action) -> Label:
         witness, seen = after.witness, after.witness.seen
@@ -324,11 +358,7 @@ class Exploration:
         found = self.index.get(picture.key)
         if found is None:
             found = self.index[picture.key] = len(self.cores)
-            try:
-                findings = tuple(properties.judge_state(situation))
-            except Exception as error:  # the state is so broken that it cannot be judged: that is the finding
-                findings = (Finding("invariant", f"the state is broken: {type(error).__name__}: {error}"),)
-            core = Core(situation, picture, findings)
+            core = Core(situation, picture, _judged(situation))
             self.cores.append(core)
             if found > UNPACKED_MAX:
                 core.pack()
@@ -362,6 +392,13 @@ class Exploration:
                     if edge.target == target_core:
                         return edge
         raise InvariantBroken(f"No step leads from state {state} to {target}.")
+
+
+def _judged(situation: Situation) -> tuple[Finding, ...]:
+    try:
+        return tuple(properties.judge_state(situation))
+    except Exception as error:  # the state is so broken that it cannot be judged: that is the finding
+        return (Finding("invariant", f"the state is broken: {type(error).__name__}: {error}"),)
 
 
 _PLAIN = Label()

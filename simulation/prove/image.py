@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from interlock.domain.churn import OTHERS_KEPT, live_churn
 from interlock.domain.commands import Command
-from interlock.domain.entities import Churn, Model, Node, Phase, Replica, Request, RequestStatus
+from interlock.domain.entities import Churn, Model, Node, Phase, Replica, Request, RequestStatus, Wait
 from interlock.domain.loads import operation
 from interlock.domain.recent_use import past_uses, recent_uses
 from interlock.domain.settings import Settings
@@ -72,11 +72,19 @@ MODEL_LEFT_OUT = {
 
 
 class Picture(msgspec.Struct, frozen=True, gc=False):
-    """The canonical bytes, and the ids by which this situation calls what the picture numbers."""
+    """The canonical bytes, the ids by which this situation calls what the picture numbers, and shared instants.
+
+    Those are the instants to come that several things have, and those whose order counts.
+    """
 
     key: bytes
     replicas: list[str]
     requests: list[str]
+    shared: list[int]
+
+
+_Asked = tuple[Request, int, str, str, int, int, Wait | None]
+"""A request; its number; its holder, replica and passes; the deadline that may end its wait; what it waits for."""
 
 
 class Vocabulary:
@@ -89,7 +97,7 @@ class Vocabulary:
         self._nodes: dict[int, tuple[Node, int]] = {}
         self._models: dict[int, tuple[Model, int]] = {}
         self._replicas: dict[int, tuple[Replica, tuple[str, str, int], int]] = {}
-        self._requests: dict[int, tuple[Request, int]] = {}
+        self._requests: dict[int, _Asked] = {}
         self._workers: dict[int, tuple[Worker, int, str]] = {}
 
     def number(self, thing: object) -> int:
@@ -147,8 +155,8 @@ class Vocabulary:
             known = self._replicas[id(replica)] = (replica, slot, self.number(fixed))
         return known
 
-    def of_request(self, request: Request) -> int:
-        """A number for all of a request that is no instant and no relation."""
+    def of_request(self, request: Request) -> _Asked:
+        """The request, a number for all of it that is no instant and no relation, and what else a picture reads."""
         known = self._requests.get(id(request))
         if known is None:
             if len(self._requests) > _ENTITIES_CACHED:
@@ -158,8 +166,11 @@ class Vocabulary:
                 request.model, request.priority, request.prefix, request.tenant, request.status,
                 None if wait is None else wait.kind,
             )  # fmt: skip
-            known = self._requests[id(request)] = (request, self.number(fixed))
-        return known[1]
+            deadline = PAST if request.status is RequestStatus.LOCKED else request.deadline
+            known = self._requests[id(request)] = (
+                request, self.number(fixed), request.holder, request.replica, request.passes, deadline, wait,
+            )  # fmt: skip
+        return known
 
     def of_worker(self, worker: Worker) -> tuple[Worker, int, str]:
         """The worker, a number for what it is by itself, and its boot as it names it."""
@@ -175,11 +186,12 @@ class Vocabulary:
 class _Instants:
     """Instants by class: past, never, or a number that equal ones share."""
 
-    __slots__ = ("classes", "now")
+    __slots__ = ("classes", "now", "shared")
 
     def __init__(self, now: int, ordered: list[int]) -> None:
         self.now = now
         self.classes = {instant: number for number, instant in enumerate(ordered, start=1)}
+        self.shared: list[int] = []
 
     def of(self, instant: int) -> int:
         if instant <= self.now:
@@ -189,6 +201,8 @@ class _Instants:
         found = self.classes.get(instant)
         if found is None:
             found = self.classes[instant] = len(self.classes) + 1
+        else:
+            self.shared.append(instant)
         return found
 
 
@@ -222,7 +236,31 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
         _add_worker(row, worker, state, places, words)
     if situation.mail:
         _add_mail(row, situation.mail, state, places, words)
-    return Picture(_encode(row), [entry[0].id for entry in ordered], list(state.requests))
+    return Picture(_encode(row), [entry[0].id for entry in ordered], list(state.requests), instants.shared)
+
+
+def alike_before(situation: Situation, picture: Picture, words: Vocabulary) -> dict[int, int]:
+    """Requests that wait just like the one that arrived right before them: place to place.
+
+    Nothing in the picture tells such two apart but their deadlines, which nothing else shares, and their order, in
+    which nobody is between them: exchanging them gives the same picture. So whatever happens to one may happen to the
+    other, and leads to the same.
+    """
+    state, now = situation.engine.state, situation.now
+    if situation.priorities:
+        return {}
+    asked = [words.of_request(request) for request in state.requests.values()]
+    found: dict[int, int] = {}
+    for place in range(1, len(asked)):
+        (_, *one, deadline, wait), (_, *other, other_deadline, other_wait) = asked[place - 1], asked[place]
+        waits_alike = wait is not None and wait == other_wait and one == other
+        if waits_alike and deadline > now < other_deadline:
+            found[place] = place - 1
+    shared = picture.shared
+    return {
+        place: before for place, before in found.items()
+        if asked[place][5] not in shared and asked[before][5] not in shared
+    }  # fmt: skip
 
 
 def _add_models(row: list[int], state: State, instants: _Instants, words: Vocabulary) -> None:
@@ -283,10 +321,10 @@ def _add_replicas(
     words: Vocabulary,
 ) -> None:
     now, settings, models = instants.now, state.settings, state.models
-    loaded = [entry[0] for entry in ordered if entry[0].phase is Phase.LOADED]
-    uses = sorted({replica.used_at for replica in loaded})
-    idle = sorted({idle_since(replica) for replica in loaded})
     row.append(len(ordered))
+    loaded = [entry[0] for entry in ordered if entry[0].phase is Phase.LOADED]
+    uses = sorted({replica.used_at for replica in loaded}) if loaded else []
+    idle = sorted({idle_since(replica) for replica in loaded}) if loaded else []
     for replica, _, number in ordered:
         model = models.get(replica.model)
         row.append(number)
@@ -321,26 +359,29 @@ def _add_ages(row: list[int], state: State, places: dict[str, int]) -> None:
 def _add_requests(row: list[int], state: State, places: dict[str, int], instants: _Instants, words: Vocabulary) -> None:
     holders: dict[str, int] = {}
     most = passes_allowed(state.settings.load_attempts) + 1
+    of_request, of_instant, place_of = words.of_request, instants.of, places.get
     row.append(len(state.requests))
     for request in state.requests.values():  # in order of arrival
-        holder = holders.setdefault(request.holder, len(holders))
-        passes = request.passes
+        _, number, holder, replica, passes, deadline, wait = of_request(request)
         row += (
-            words.of_request(request), holder, places.get(request.replica, -1), passes if passes < most else most,
-            0 if request.status is RequestStatus.LOCKED else instants.of(request.deadline),
+            number, holders.setdefault(holder, len(holders)), place_of(replica, -1), passes if passes < most else most,
+            of_instant(deadline),
         )  # fmt: skip
-        wait = request.wait
-        if wait is not None and request.status is RequestStatus.QUEUED:
-            row += (places.get(wait.on, -1), instants.of(wait.until))
+        if wait is not None:
+            row += (place_of(wait.on, -1), of_instant(wait.until))
 
 
 def _add_order(row: list[int], situation: Situation, instants: _Instants) -> None:
     """In which order those who wait go first, of whatever model; and up to when a newcomer would go before each."""
     state = situation.state
-    waiting = sorted([entry for queue in state.queues.values() for entry in queue])
+    waiting = [entry for queue in state.queues.values() for entry in queue]
     if len(waiting) > 1:
-        numbers = {request: number for number, request in enumerate(state.requests)}
-        row += [numbers[entry[2]] for entry in waiting]
+        waiting.sort()
+        serials = [entry[1] for entry in waiting]
+        if serials != sorted(serials):  # somebody has overtaken another
+            numbers = {request: number for number, request in enumerate(state.requests)}
+            row.append(-9)
+            row += [numbers[entry[2]] for entry in waiting]
     if situation.priorities:
         for _, _, request_id in waiting:
             row += [instants.of(instant) for instant in aged_at(situation, state.requests[request_id])]

@@ -7,7 +7,7 @@ decide now has been decided.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,7 +17,7 @@ from interlock.domain.claims import RAM
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
 from interlock.domain.routing import BEGINS_LOAD, Lock
 from interlock.domain.selector import matches
-from interlock.domain.state import State
+from interlock.domain.state import State, Timer
 from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
@@ -51,7 +51,7 @@ def is_usable(state: State, replica: Replica, model: Model) -> bool:
 
 def locks_on(state: State, replica: str) -> int:
     """Live locks, counted from the requests."""
-    return sum(1 for request in state.requests.values() if request.replica == replica)
+    return [request.replica for request in state.requests.values()].count(replica)
 
 
 def usable_with_room(state: State, model: Model) -> Replica | None:
@@ -64,14 +64,15 @@ def usable_with_room(state: State, model: Model) -> Replica | None:
     return None
 
 
-def used_in_pools(state: State, node: Node) -> Counter[int]:
+def used_in_pools(state: State, node: Node) -> defaultdict[int, int]:
     """Bytes by pool that live replicas use, have reserved, or have held for them."""
-    used: Counter[int] = Counter()
+    used: defaultdict[int, int] = defaultdict(int)
     for replica in state.replicas.values():
         if replica.node == node.name:
-            # What victims still hold counts with them, and not twice.
-            used.update(dict(replica.claim))
-            used.subtract(dict(replica.owed_in))
+            for pool, size in replica.claim:
+                used[pool] += size
+            for pool, size in replica.owed_in:  # what victims still hold counts with them, and not twice
+                used[pool] -= size
     return used
 
 
@@ -402,7 +403,7 @@ def _above_budget(state: State) -> Iterator[Finding]:
     """W: what is above its node's budget is busy, or on its way out, or not loaded yet."""
     for node in state.nodes.values():
         here = [replica for replica in state.replicas.values() if replica.node == node.name]
-        for pool, budget in node.limits.items():
+        for pool, budget in node.limits.items() if here else ():
             mine = [replica for replica in here if pool in dict(replica.claim)]
             staying = sum(dict(r.claim)[pool] for r in mine if r.phase is not Phase.UNLOADING)
             if staying > budget and any(r.phase is Phase.LOADED and not locks_on(state, r.id) for r in mine):
@@ -413,7 +414,8 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
     """Everything that must hold whenever a command has been decided."""
     state = situation.state
     yield from _invariants(state)
-    if state.mass_loss_until and (state.mass_loss_until, "mass-loss", "") not in state.timers:
+    timers = set(state.timers)
+    if state.mass_loss_until and (state.mass_loss_until, "mass-loss", "") not in timers:
         yield Finding("W", "contact with many nodes counts as lost, and no timer ends that")
     for request in state.requests.values():
         if request.tenant and request.arrival == situation.now and limits_of(state, request.tenant).rate:
@@ -421,14 +423,15 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
             if known is None or known.due <= situation.now:
                 yield Finding("S", f"a request of {request.tenant} is let in, and its rate takes no note of it")
         if request.status is RequestStatus.QUEUED:
-            yield from _waits_for_something(state, request, situation.now)
+            yield from _waits_for_something(state, request, timers, situation.now)
     for name, queue in state.queues.items():
         model = state.models[name]
         if usable_with_room(state, model) is not None:
             yield Finding("U", f"a request for {name} waits while a warm replica has room")
         yield from _nobody_woke(state, model, state.requests[queue[0][2]], situation.now)
     for replica in state.replicas.values():
-        yield from _moves_on(situation, replica)
+        if replica.phase is not Phase.LOADED:
+            yield from _moves_on(state, replica, timers, situation.now)
     if "reconciler" not in state.frozen:
         yield from _above_budget(state)
         for model in state.models.values():
@@ -437,6 +440,7 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
 
 def _invariants(state: State) -> Iterator[Finding]:
     slots: dict[tuple[str, str, int], str] = {}
+    locked = [request.replica for request in state.requests.values()]
     if state.prefixes.held.keys() - state.replicas.keys():
         yield Finding("S", "a replica that is gone counts as holding prompts")
     for replica in state.replicas.values():
@@ -452,16 +456,16 @@ def _invariants(state: State) -> Iterator[Finding]:
             if any(size > at_victims.get(pool, 0) for pool, size in replica.owed_in):
                 yield Finding("S", f"what was freed on {replica.node} for {replica.model} is not held for it")
         held = len(state.locks.get(replica.id, ()))
-        if held != locks_on(state, replica.id):
+        if held != locked.count(replica.id):
             yield Finding("invariant", f"{replica.model} on {replica.node}: in flight is not the number of live locks")
         if replica.id in state.prefixes.held and replica.phase is not Phase.LOADED:
             yield Finding("S", f"{replica.model} on {replica.node} is {replica.phase.value}, and holds prompts")
         if held and replica.phase is not Phase.LOADED:
             yield Finding("invariant", f"{replica.model} on {replica.node} is locked and {replica.phase.value}")
     for node in state.nodes.values():
-        if Counter(state.committed[node.name]) != used_in_pools(state, node):
+        if _without_zeros(state.committed[node.name]) != _without_zeros(used_in_pools(state, node)):
             yield Finding("invariant", f"the memory counted on {node.name} is not what its replicas claim")
-    for tenant in {*state.live_of_tenant, *(request.tenant for request in state.requests.values())} - {""}:
+    for tenant in {*state.live_of_tenant, *[request.tenant for request in state.requests.values()]} - {""}:
         if state.live_of_tenant.get(tenant, 0) != _live_of(state, tenant):
             yield Finding("invariant", f"what is counted of tenant {tenant} is not what it has")
     for request in state.requests.values():
@@ -469,14 +473,18 @@ def _invariants(state: State) -> Iterator[Finding]:
             yield Finding("invariant", f"a request for {request.model} holds a lock on a replica that is gone")
 
 
-def _waits_for_something(state: State, request: Request, now: int) -> Iterator[Finding]:
+def _without_zeros(sizes: dict[int, int]) -> dict[int, int]:
+    return {pool: size for pool, size in sizes.items() if size}
+
+
+def _waits_for_something(state: State, request: Request, timers: set[Timer], now: int) -> Iterator[Finding]:
     """W: a wait has a timer that ends it, and a change or a timer that may fulfil it."""
     wait = request.wait
-    if (request.deadline, "deadline", request.id) not in state.timers or request.deadline <= now:
+    if (request.deadline, "deadline", request.id) not in timers or request.deadline <= now:
         yield Finding("W", f"a request for {request.model} waits without a timer for its deadline")
     if wait is None:
         yield Finding("W", f"a request for {request.model} waits for nothing")
-    elif wait.until < FOREVER and (wait.until, "wake", request.id) not in state.timers:
+    elif wait.until < FOREVER and (wait.until, "wake", request.id) not in timers:
         yield Finding("W", f"a request for {request.model} waits for an instant that no timer keeps")
     elif wait.kind == "load":
         replica = state.replicas.get(wait.on)
@@ -507,14 +515,11 @@ def _nobody_woke(state: State, model: Model, request: Request, now: int) -> Iter
         yield Finding("W", f"a request for {model.name} waits for {kind} though it could {word} now: nobody woke it")
 
 
-def _moves_on(situation: Situation, replica: Replica) -> Iterator[Finding]:
+def _moves_on(state: State, replica: Replica, timers: set[Timer], now: int) -> Iterator[Finding]:
     """W: a job in progress has a timer, an effect that will be answered, or victims that it waits for."""
-    state = situation.state
     what = f"the {replica.phase.value} replica of {replica.model} on {replica.node}"
-    if replica.phase is Phase.LOADED:
-        return
     if replica.silent_at < FOREVER:
-        if (replica.silent_at, "silent", replica.id) not in state.timers or replica.silent_at <= situation.now:
+        if (replica.silent_at, "silent", replica.id) not in timers or replica.silent_at <= now:
             yield Finding("W", f"{what} has no timer for its silence")
     elif replica.phase is not Phase.UNLOADING:
         yield Finding("W", f"{what} has no limit to its silence")

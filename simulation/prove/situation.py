@@ -98,6 +98,10 @@ class Situation:
             Engine(state, ledger), self.workers.copy(), self.mail, self.now + 1, self.judge, self.priorities
         )
 
+    def beside(self) -> Situation:
+        """The same, of the same engine: for a step of which the core hears nothing."""
+        return Situation(self.engine, self.workers.copy(), self.mail, self.now + 1, self.judge, self.priorities)
+
     def handle(self, command: Command) -> Outcome:
         """Have the engine decide a command now."""
         return self.engine.handle(Envelope(command_id="c", command=command), self.now)

@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 from msgspec.structs import fields, replace
 
 from interlock.domain import routing
+from interlock.domain.commands import AcquireLock
 from interlock.domain.entities import Model, Node, Replica, Request
 from interlock.domain.explanation import Explanation
 from interlock.domain.state import State
+from interlock.domain.units import SECOND
 from interlock.simulation.prove import explore as explore_module
 from interlock.simulation.prove import image
 from interlock.simulation.prove.actions import perform, possible
+from interlock.simulation.prove.explore import Exploration
 from interlock.simulation.prove.image import Vocabulary
 from interlock.simulation.prove.scope import Scope
 from interlock.simulation.prove.scopes import load_scope
@@ -182,3 +185,43 @@ def test_explanations_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         len(slow.cores),
         slow.edge_count,
     )
+
+
+# --- requests that wait alike ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["orin-thor", "two-models-one-slot", "two-priorities-one-slot", "two-tenants-one-slot"]
+)
+def test_exchanging_requests_that_wait_alike_spares_steps_and_changes_nothing(name: str) -> None:
+    scope = load_scope(name)
+    scope = replace(scope, resources=scope.resources | {"requests": 4})
+    short, whole = (Exploration(scope, begin(scope), mirrored=mirrored).run(3_000) for mirrored in (True, False))
+    assert list(short.index) == list(whole.index)
+    assert short.parents == whole.parents
+    assert (short.edge_count, short.bound, short.violations) == (whole.edge_count, whole.bound, whole.violations)
+    for one, other in zip(short.cores, whole.cores, strict=True):
+        assert one.edges == other.edges
+
+
+def waiting_alike(*deadlines: int) -> tuple[Situation, dict[int, int]]:
+    """Requests that wait for one load, their deadlines that far away; and which of them are found to wait alike."""
+    situation, words = begin(one_node(model("alpha"), requests=len(deadlines))), Vocabulary()
+    for number, deadline in enumerate(deadlines):
+        situation.now += 1
+        until = situation.now + deadline
+        situation.handle(AcquireLock(request=f"r{number}", model="alpha", holder="g", deadline=until))
+    return situation, image.alike_before(situation, image.take(situation, words), words)
+
+
+def test_requests_that_differ_in_their_deadlines_alone_wait_alike() -> None:
+    _, alike = waiting_alike(10 * SECOND, 11 * SECOND, 12 * SECOND)
+    assert alike == {2: 1}, "for the first of them the load was begun: it has made a step of its own"
+
+
+def test_a_deadline_that_something_else_shares_tells_a_request_from_others() -> None:
+    """What comes with it comes for that request alone."""
+    situation, alike = waiting_alike(10 * SECOND, 11 * SECOND, 12 * SECOND, 11 * SECOND - 2)
+    deadlines = [request.deadline for request in situation.state.requests.values()]
+    assert deadlines[1] == deadlines[3]
+    assert alike == {}
