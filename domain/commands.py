@@ -154,9 +154,10 @@ class ReportHeard(Command, frozen=True, kw_only=True):
 
 
 class WorkerLeft(Command, frozen=True, kw_only=True):
-    """The worker says goodbye: it has stopped all that it ran."""
+    """The worker says goodbye: it has stopped all that it ran. Of another boot than the node's it means nothing."""
 
     node: str
+    boot: str = ""
 
 
 class ReportInstalled(Command, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from .state import State
 from .units import FOREVER, GIB, LARGEST_SIZE
 
 DRAINED = "its node was drained: the deadline has passed"
+WORKER_LEFT = "its worker left"
 """Why a replica was taken away with requests in flight."""
 MOST_SLOTS = 1_000_000
 """So many replicas of one model a node may hold at most."""
@@ -248,12 +249,12 @@ def went_offline(state: State, node: Node, now: int) -> list[ev.Event]:
 
 
 def worker_left(state: State, command: WorkerLeft, now: int) -> list[ev.Event]:
-    """The worker says goodbye, having stopped all that it ran."""
+    """The worker says goodbye, having stopped all that it ran; a former boot's, which comes late, says nothing."""
     node = state.nodes.get(command.node)
-    if node is None or node.status is NodeStatus.OFFLINE:
+    if node is None or node.status is NodeStatus.OFFLINE or (command.boot and command.boot != node.boot):
         return []
-    lost = _lose_all(state, node.name, "its worker left", now)
-    return [ev.NodeWentOffline(at=now, node=node.name, reason="its worker left"), *lost]
+    lost = _lose_all(state, node.name, WORKER_LEFT, now)
+    return [ev.NodeWentOffline(at=now, node=node.name, reason=WORKER_LEFT), *lost]
 
 
 def _lose_all(state: State, node: str, reason: str, now: int, but: Iterable[str] = ()) -> list[ev.Event]:

@@ -142,8 +142,11 @@ class VirtualCluster:
 
     # --- links ------------------------------------------------------------------------------------------------------
 
-    def pass_on(self, node: VirtualNode, deliver: Callable[[], None]) -> None:
-        """Let a message pass between the node and the control plane, either way, as its link is now."""
+    def pass_on(self, node: VirtualNode, deliver: Callable[[], None], *, last: bool = False) -> None:
+        """Let a message pass between the node and the control plane, either way, as its link is now.
+
+        The ``last`` one arrives though the worker that has sent it is gone.
+        """
         if node.worker.cut or not node.worker.up:
             return
         trouble, delay, copies = node.trouble, 0, 1
@@ -161,13 +164,15 @@ class VirtualCluster:
                 copies = 2
 
         def arrive() -> None:
-            if not node.worker.cut and node.worker.up:
+            if not node.worker.cut and (last or node.worker.up):
                 deliver()
 
         for copy in range(copies):
             self.clock.after(delay + copy, arrive)
 
-    def report(self, node: VirtualNode, command: Command, then: Callable[[Reply], None] | None = None) -> None:
+    def report(
+        self, node: VirtualNode, command: Command, then: Callable[[Reply], None] | None = None, *, last: bool = False
+    ) -> None:
         """Let the node's worker say something to the writer; what a duplicate says, it says once."""
         envelope = Envelope(
             command_id=f"{node.spec.name}-{next(self._messages)}", command=command, actor=f"worker:{node.spec.name}"
@@ -185,7 +190,7 @@ class VirtualCluster:
                 # The sender tries again by itself, with a message of its own, so a dead writer just loses it.
                 self.writer.submit(envelope, then if self.writer.leading else None)
 
-        self.pass_on(node, deliver)
+        self.pass_on(node, deliver, last=last)
 
     def _is_known(self, node: VirtualNode) -> bool:
         """Whether its words are the node's: another machine that wants the name is no sign of life of the first."""
@@ -492,6 +497,18 @@ class VirtualCluster:
         if not node.worker.up:
             return False
         node.worker = world.crash(node.worker)
+        node.registered = False
+        self.watch(node)
+        return True
+
+    def leave(self, node: VirtualNode) -> bool:
+        """The worker stops all that it runs and says goodbye, and nothing more; False when it was down already."""
+        if not node.worker.up:
+            return False
+        gone, words = world.leave(node.worker)
+        for word in words:
+            self.report(node, word, last=True)
+        node.worker = gone
         node.registered = False
         self.watch(node)
         return True

@@ -14,7 +14,7 @@ from . import world
 from .clock import START, Clock, Streams, draw
 from .cluster import Trouble, VirtualCluster, VirtualNode
 from .gateways import GATEWAYS, Gateways
-from .reading.scenario import INSTANT_FAULTS, NODE_FAULTS, REPLICA_FAULTS, FaultSpec, RandomFaults
+from .reading.scenario import CLIENT_FAULTS, INSTANT_FAULTS, NODE_FAULTS, REPLICA_FAULTS, FaultSpec, RandomFaults
 from .writer import STAGES, Writer
 
 End = Callable[[], object]
@@ -110,6 +110,8 @@ class Faults:
         if kind == "process-kill":
             self._kill(spec)
             return None
+        if kind in CLIENT_FAULTS:
+            return self.gateways.lose_clients(spec.model, spec.p, spec.delay)
         if kind in REPLICA_FAULTS:
             nodes = [self.cluster.nodes[spec.target]] if spec.target else list(self.cluster.nodes.values())
             ends = [self._trouble(number, spec, node) for node in nodes]
@@ -120,6 +122,11 @@ class Faults:
         cluster, kind = self.cluster, spec.kind
         if kind == "node-crash":
             if not cluster.crash(node):
+                return None
+            self.took_effect(kind)
+            return lambda: cluster.start(node)
+        if kind == "worker-leaves":
+            if not cluster.leave(node):
                 return None
             self.took_effect(kind)
             return lambda: cluster.start(node)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 
 from interlock.domain.commands import (
     AcquireLock,
     AnyReply,
+    CancelRequest,
     Done,
     Envelope,
     Locked,
@@ -100,7 +102,7 @@ class Gateways:
         self.clock = clock
         self.writer = writer
         self.cluster = cluster
-        self.services = streams["service"]
+        self.services, self.clients = streams["service"], streams["clients"]
         self.tally = Tally()
         self.live: dict[str, Call] = {}
         self.arrived: list[tuple[int, str, int, int]] = []
@@ -111,6 +113,9 @@ class Gateways:
         self.wrong_answers: list[str] = []
         self.caches: dict[str, PrefixCache] = {}
         """What each process keeps of prompts."""
+        self.leaving: dict[int, tuple[str, float, Distribution]] = {}
+        """Clients that give up: of which model (empty: any), how probably, and how long after they came."""
+        self._departures = count(1)
         self.prefill_of: Callable[[str], tuple[int, int]] = lambda model: (0, 0)
         """What one block of a prompt takes with a model, and how many blocks its replicas keep."""
 
@@ -142,6 +147,30 @@ class Gateways:
             Envelope(command_id=f"{call.id}.acquire", command=command, actor=command.holder, request_id=call.id),
             lambda reply: self._reply(call, reply),
         )
+        for of, p, delay in self.leaving.values():
+            if of in ("", model) and self.clients.random() < p:
+                self.clock.after(draw(delay, self.clients), self._leave, call)
+                break
+
+    def lose_clients(self, model: str, p: float, delay: Distribution) -> Callable[[], object]:
+        """Have clients that come from now on give up, each with this probability; returns what ends that."""
+        number = next(self._departures)
+        self.leaving[number] = (model, p, delay)
+        return lambda: self.leaving.pop(number)
+
+    def _leave(self, call: Call) -> None:
+        """The client hangs up, whether its request waits or runs. Its gateway ends the request, and hears no more."""
+        if self.live.pop(call.id, None) is None:
+            return
+        call.dead = True
+        self.tally.failed["client left"] += 1
+        self.cluster.watcher.fault_took_effect("clients-leave")
+        if call.waits:
+            self.tally.lost_waits.append(self.clock.now - call.arrival)
+            self.writer.forget(frozenset({call.id}))
+            self._end(call, CancelRequest(request=call.id))
+        else:
+            self._end(call, ReleaseLock(request=call.id, outcome="cancelled", detail="client left"))
 
     def answered(self, request: str, reply: AnyReply) -> None:
         """The end of a request's wait."""
@@ -238,12 +267,12 @@ class Gateways:
         if worker.hears and worker.boot == call.boot and worker.process_of(call.replica) is not None:
             self.tally.served += 1
             self.tally.served_on[call.node] += 1
-            self._release(call, ReleaseLock(request=call.id))
+            self._end(call, ReleaseLock(request=call.id))
         else:
             self.tally.failed["stream broke"] += 1
-            self._release(call, ReleaseLock(request=call.id, outcome="failed", detail="the stream broke"))
+            self._end(call, ReleaseLock(request=call.id, outcome="failed", detail="the stream broke"))
 
-    def _release(self, call: Call, command: ReleaseLock) -> None:
+    def _end(self, call: Call, command: ReleaseLock | CancelRequest) -> None:
         envelope = Envelope(
             command_id=f"{call.id}.release", command=command, actor=self.holder(call.gateway), request_id=call.id
         )

@@ -366,11 +366,14 @@ class Harness:
             self.invariants.breach("Q", text, most[0])
 
     def _judge_holders(self) -> None:
-        """W: a gateway that is no more may hold nothing. S: another model or machine may answer nothing."""
+        """W: who is gone holds nothing, be it a gateway or a client. S: another model or machine answers nothing."""
         alive = {self.gateways.holder(number) for number in range(GATEWAYS)} | {BACKGROUND}
         for holder, held in self.engine.state.by_holder.items():
             if holder not in alive:
                 self.invariants.breach("W", f"{holder} is gone and still holds {', '.join(held)}: a leak", holder)
+            elif holder != BACKGROUND:
+                for request in held.keys() - self.gateways.live.keys():
+                    self.invariants.breach("W", f"{request} is over for its client, and not ended: a leak", request)
         for wrong in self.gateways.wrong_answers:
             self.invariants.breach("S", wrong, "port")
         self.invariants.order_rules.judge(self.cluster.carried_out)

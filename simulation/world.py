@@ -419,7 +419,7 @@ def heal(worker: Worker) -> Worker:
 
 def leave(worker: Worker) -> Step:
     """The worker stops all that it runs and says goodbye."""
-    return crash(worker), (WorkerLeft(node=worker.name),)
+    return crash(worker), (WorkerLeft(node=worker.name, boot=boot_of(worker)),)
 
 
 # --- What it says ---------------------------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ class Nodes:
             raise NotFound("node", name, cure="Register it first.")
         actor = f"worker:{name}"
         if beat.leaving:
-            await self._gateway.send(request, WorkerLeft(node=name), actor)
+            await self._gateway.send(request, WorkerLeft(node=name, boot=boot), actor)
             return json_response(Message("goodbye"))
         sent_at = arrived - _LONGEST_TRANSIT
         if beat.pools is not None or beat.available_vram is not None:

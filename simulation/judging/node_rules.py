@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interlock.domain import events as ev
 from interlock.domain.claims import in_pools
-from interlock.domain.commands import Command, RegisterNode, ReportCapacity
+from interlock.domain.commands import Command, RegisterNode, ReportCapacity, WorkerLeft
 from interlock.domain.nodes import QUANTUM
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, SECOND, format_size
@@ -52,6 +52,8 @@ class NodeRules:
         self.turns: dict[int, str] = {}
         """When which node counts as gone after contact with many was lost."""
         self._registration: RegisterNode | None = None
+        self._goodbye = ""
+        """Which boot says goodbye, while that is decided on."""
         self.foreign: dict[str, list[int]] = {}
         """By node, what others use at least, as it was last reported."""
         self.in_doubt: dict[str, int] = {}
@@ -80,6 +82,7 @@ class NodeRules:
     def before(self, command: Command) -> None:
         """A command's events come next. The figures of a registration count from the event on that it leads to."""
         self._registration = command if isinstance(command, RegisterNode) else None
+        self._goodbye = command.boot if isinstance(command, WorkerLeft) else ""
         if isinstance(command, ReportCapacity):
             self.figures(command)
 
@@ -118,6 +121,10 @@ class NodeRules:
         self.at_work[event.node] = False
         if event.at < self.disbelieved_until and event.reason != "its worker left":
             text = f"{event.node} counts as gone while contact with many nodes is lost: all of it moves at once"
+            self.court.breach("S", text, event.node)
+        boots = self.boots.get(event.node)
+        if self._goodbye and boots and self._goodbye != next(reversed(boots)):
+            text = f"{event.node} counts as gone for the goodbye of a former boot, and runs on"
             self.court.breach("S", text, event.node)
 
     def on_NodeRecovered(self, event: ev.NodeRecovered) -> None:

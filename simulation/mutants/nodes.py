@@ -128,6 +128,17 @@ def back_with_the_first(patches: Patches) -> None:
     patches.swap(contact_is_back, and_no_more_doubt)
 
 
+def late_goodbye_believed(patches: Patches) -> None:
+    """A goodbye is believed whatever boot says it, also when its successor has been at work for long."""
+    worker_left = nodes.worker_left
+    patches.swap(worker_left, lambda at, command, now: worker_left(at, replace(command, boot=""), now))
+
+
+def place_in_line_kept(patches: Patches) -> None:
+    """A client that leaves while it waits keeps its place in line, and gets a lock that nobody releases."""
+    patches.swap(requests.cancel, lambda at, command, now: [])
+
+
 ROWS: tuple[Row, ...] = (
     (drain_deadline_ignored, "S", "drain-with-deadline", True),
     (name_stolen, "S", "two-machines-one-name", True),
@@ -144,5 +155,7 @@ ROWS: tuple[Row, ...] = (
     (trickle_unbounded, "W", "trickling-load", True),
     (foreign_memory_ignored, "S", "foreign-memory", True),
     (late_success_kept, "S", "late-success", True),
+    (late_goodbye_believed, "S", "goodbye-comes-late", True),
+    (place_in_line_kept, "W", "clients-hang-up", True),
 )
 """As in :data:`interlock.simulation.mutants.core.ALL`."""

@@ -21,6 +21,7 @@ from interlock.simulation.prompts import LONGEST_PROMPT, Talk, chain_of_parts
 
 from .fields import Distribution, Source, Table, parse_budget, parse_byte_rate, parse_rate, real, whole, written_size
 from .scenario import (
+    CLIENT_FAULTS,
     FAULT_KINDS,
     INSTANT_FAULTS,
     NODE_FAULTS,
@@ -317,6 +318,8 @@ class _Reader:
             model = self._known(table, "model", self.models, optional=True)
             if not target and not model:
                 raise table.error("target", "is missing", "Name a node as target, a model, or both.")
+        elif kind in CLIENT_FAULTS:
+            model = self._known(table, "model", self.models, optional=True)
         extra: dict[str, Any] = {}
         if kind not in INSTANT_FAULTS:
             extra["length"] = table.duration("for", 30 * SECOND)
@@ -324,11 +327,11 @@ class _Reader:
             extra["factor"] = table.number("factor", 10.0)
             if not extra["factor"]:
                 raise table.error("factor", "is 0, and no load takes no time", "Give how many times as long: 10.")
-        if kind in ("drop-messages", "duplicate-messages", "delay-messages"):
+        if kind in ("drop-messages", "duplicate-messages", "delay-messages", *CLIENT_FAULTS):
             extra["p"] = table.number("p", 0.3)
             if extra["p"] > 1:
                 raise table.error("p", "is above 1", "Give a probability from 0 to 1.")
-        if kind == "delay-messages":
+        if kind in ("delay-messages", *CLIENT_FAULTS):
             extra["delay"] = table.distribution("delay", Distribution("exp", 2 * SECOND))
         if kind == "clock-jump":
             extra["by"] = table.take("by", 3600 * SECOND, lambda value: _signed_duration(value, "by"))

@@ -22,11 +22,12 @@ BUNDLED = Path(__file__).parent.parent / "scenarios"
 PROPERTIES = ("T", "U", "S", "Q", "W")
 NODE_FAULTS = (
     "node-crash", "node-recover", "partition", "heal", "probe-timeout", "drop-messages", "duplicate-messages",
-    "delay-messages", "clock-jump", "name-clash", "machine-swap", "memory-pressure",
+    "delay-messages", "clock-jump", "name-clash", "machine-swap", "memory-pressure", "worker-leaves",
 )  # fmt: skip
 REPLICA_FAULTS = ("process-kill", "load-fails", "load-hangs", "slow-load")
 WRITER_FAULTS = ("writer-crash", "store-stall", "store-error", "holder-crash")
-FAULT_KINDS = NODE_FAULTS + REPLICA_FAULTS + WRITER_FAULTS
+CLIENT_FAULTS = ("clients-leave",)
+FAULT_KINDS = NODE_FAULTS + REPLICA_FAULTS + WRITER_FAULTS + CLIENT_FAULTS
 INSTANT_FAULTS = frozenset({"node-recover", "heal", "process-kill", "writer-crash", "holder-crash", "machine-swap"})
 """Faults that happen at a moment and have no length."""
 

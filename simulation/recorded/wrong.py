@@ -6,6 +6,7 @@ import msgspec
 
 from interlock.domain import events as ev
 from interlock.domain.entities import NodeStatus
+from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.state import State
 from interlock.domain.units import format_duration
 from interlock.simulation.judging.node_rules import WITH_ITS_NODE
@@ -21,6 +22,8 @@ class _Silence(msgspec.Struct):
 
     since: int
     crashed: bool = False
+    left: bool = False
+    """Its worker has said goodbye."""
 
 
 class _Failing(msgspec.Struct):
@@ -58,7 +61,8 @@ class Faults:
             last = max(self.start, event.at - self._patience, self._heard_at.get(event.node, 0) + 1)
             self._silent.setdefault(event.node, _Silence(event.at if event.call else last))
         elif isinstance(event, ev.NodeWentOffline):
-            self._silent.setdefault(event.node, _Silence(event.at, crashed=True))
+            left = event.reason == WORKER_LEFT
+            self._silent.setdefault(event.node, _Silence(event.at, crashed=True, left=left))
         elif isinstance(event, ev.NodeRecovered):
             self._heard(event.node, event.at)
         elif isinstance(event, ev.NodeRegistered):
@@ -114,7 +118,7 @@ class Faults:
             if not for_ever:
                 self._add("node-recover", at, node)  # it is not up when the stretch begins
             return
-        kind = "node-crash" if silence.crashed else "partition"
+        kind = "worker-leaves" if silence.left else "node-crash" if silence.crashed else "partition"
         # What is heard in that very instant gets through.
         self._add(kind, silence.since, node, length=None if for_ever else max(1, at - silence.since - 1))
 

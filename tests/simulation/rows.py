@@ -383,6 +383,15 @@ FAULTS = [
     Row("faults.kind:store-error", fault("store-error", for_="10s")),
     Row("faults.store-error.for", {"faults.0.for": "20s"}, setup=fault("store-error", for_="5s")),
     Row("faults.kind:holder-crash", fault("holder-crash", "16s"), setup=LONG),
+    Row("faults.kind:worker-leaves", fault("worker-leaves", target="a")),
+    Row("faults.worker-leaves.for", {"faults.0.for": "2m"}, setup={**ONE_NODE, **fault("worker-leaves", target="a")}),
+    Row("faults.kind:clients-leave", fault("clients-leave", "1s", p=1.0, delay="1s", for_="60s"), setup=LONG),
+    Row("faults.clients-leave.for", {"faults.0.for": "2s"},
+        setup={**LONG, **fault("clients-leave", "1s", p=1.0, delay="1s", for_="60s")}),
+    Row("faults.clients-leave.p", {"faults.0.p": 0.1},
+        setup={**LONG, **fault("clients-leave", "1s", p=1.0, delay="1s", for_="60s")}),
+    Row("faults.clients-leave.delay", {"faults.0.delay": "5s"},
+        setup={**LONG, **fault("clients-leave", "1s", p=1.0, delay="1s", for_="60s")}),
 ]  # fmt: skip
 
 RANDOM_WORLD: Change = {
