@@ -10,7 +10,7 @@ from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, SECOND, format_size
 
 from .court import Court
-from .picture import ModelView
+from .picture import ModelView, NodeView
 
 FEWEST_NODES = 3
 """In a smaller cluster half of the nodes are one, and that one may well be down."""
@@ -111,7 +111,7 @@ class NodeRules:
     def on_NodeBecameUnreachable(self, event: ev.NodeBecameUnreachable) -> None:
         self.at_work[event.node] = False
         self.in_doubt.pop(event.node, None)
-        if event.call:
+        if event.call and len(self._known()) >= FEWEST_NODES:
             self.in_doubt[event.node] = event.at
         if not self.disbelieved_until and self._many_are_silent(event.at):
             settings = self.court.settings
@@ -144,9 +144,13 @@ class NodeRules:
         if self.disbelieved_until and not self._many_are_silent(at):
             self.disbelieved_until = 0
 
+    def _known(self) -> list[NodeView]:
+        """The approved nodes that are not known to be gone."""
+        return [node for node in self.court.picture.nodes.values() if node.approved and node.status != "offline"]
+
     def _many_are_silent(self, at: int) -> bool:
         """Whether so many nodes have fallen silent so lately that it is rather the network between us and them."""
-        nodes = [node for node in self.court.picture.nodes.values() if node.approved and node.status != "offline"]
+        nodes = self._known()
         lately = self.court.settings.offline_after
         silent = sum(1 for node in nodes if node.status == "silent" and node.silent_since + lately > at)
         share = self.court.settings.mass_loss_share
@@ -188,8 +192,7 @@ class NodeRules:
         It is known once a node that fell silent in the same moment would have been missed, or has not come back either.
         """
         settings = self.court.settings
-        known = [node for node in self.court.picture.nodes.values() if node.approved and node.status != "offline"]
-        if not (event.victims and settings.mass_loss_share and len(known) >= FEWEST_NODES):
+        if not (event.victims and settings.mass_loss_share and len(self._known()) >= FEWEST_NODES):
             return
         for replica in model.replicas.values():
             found_at = self.in_doubt.get(replica.node) if self._is_silent(replica.node) else None
