@@ -42,11 +42,15 @@ def with_trace(scenario: Scenario, trace: str) -> Scenario:
 
 
 class Arrive(Protocol):
-    """Takes a request: its model, how long it is served, how long it waits, its priority, its prompt and its tenant."""
+    """Takes a request: its model, how long it is served, how long it waits, its priority, its prompt and its tenant.
+
+    And how long its client stays, if not to the end.
+    """
 
     def __call__(
-        self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = (), tenant: str = ""
-    ) -> None:
+        self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = (), tenant: str = "",
+        leaves_after: int = 0,
+    ) -> None:  # fmt: skip
         """A request arrives now."""
 
 
@@ -99,7 +103,10 @@ class Arrivals:
 
     def _one_of(self, request: RequestSpec, left: int, duration: int) -> None:
         service = request.service_time or self.service_of(request.model)
-        self.arrive(request.model, service, request.deadline, request.priority, request.prompt, tenant=request.tenant)
+        self.arrive(
+            request.model, service, request.deadline, request.priority, request.prompt, request.tenant,
+            request.leaves_after,
+        )  # fmt: skip
         due = self.clock.elapsed + request.every
         if left > 1 and due <= duration:
             self.clock.after(request.every, self._one_of, request, left - 1, duration)

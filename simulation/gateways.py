@@ -126,9 +126,13 @@ class Gateways:
     # --- requests ---------------------------------------------------------------------------------------------------
 
     def arrive(
-        self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = (), tenant: str = ""
-    ) -> None:
-        """A client's request comes in. ``deadline`` is a length, 0 for the setting's."""
+        self, model: str, service: Distribution, deadline: int, priority: int, prompt: Chain = (), tenant: str = "",
+        leaves_after: int = 0,
+    ) -> None:  # fmt: skip
+        """A client's request comes in. ``deadline`` is a length, 0 for the setting's.
+
+        The client leaves after so long, unless that is 0.
+        """
         tally = self.tally
         tally.submitted += 1
         now = self.clock.now
@@ -147,9 +151,11 @@ class Gateways:
             Envelope(command_id=f"{call.id}.acquire", command=command, actor=command.holder, request_id=call.id),
             lambda reply: self._reply(call, reply),
         )
+        if leaves_after:
+            self.clock.after(leaves_after, self._leave, call)
         for of, p, delay in self.leaving.values():
             if of in ("", model) and self.clients.random() < p:
-                self.clock.after(draw(delay, self.clients), self._leave, call)
+                self.clock.after(draw(delay, self.clients), self._driven_away, call)
                 break
 
     def lose_clients(self, model: str, p: float, delay: Distribution) -> Callable[[], object]:
@@ -158,13 +164,17 @@ class Gateways:
         self.leaving[number] = (model, p, delay)
         return lambda: self.leaving.pop(number)
 
+    def _driven_away(self, call: Call) -> None:
+        if call.id in self.live:
+            self.cluster.watcher.fault_took_effect("clients-leave")
+            self._leave(call)
+
     def _leave(self, call: Call) -> None:
         """The client hangs up, whether its request waits or runs. Its gateway ends the request, and hears no more."""
         if self.live.pop(call.id, None) is None:
             return
         call.dead = True
         self.tally.failed["client left"] += 1
-        self.cluster.watcher.fault_took_effect("clients-leave")
         if call.waits:
             self.tally.lost_waits.append(self.clock.now - call.arrival)
             self.writer.forget(frozenset({call.id}))

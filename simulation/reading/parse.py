@@ -237,6 +237,7 @@ class _Reader:
             priority=_priority(table),
             prompt=chain_of_parts(table.mapping("prompt", {}, _blocks).items()),
             tenant=table.text("tenant", ""),
+            leaves_after=table.duration("leaves_after", 0),
         )
         table.done()
         return spec

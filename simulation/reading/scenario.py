@@ -93,7 +93,10 @@ class TenantSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests at fixed moments. ``deadline`` bounds the wait for a lock; 0 means the setting."""
+    """Requests at fixed moments. ``deadline`` bounds the wait for a lock; 0 means the setting.
+
+    The client hangs up ``leaves_after`` it came, whether its request waits or runs; 0: it stays to the end.
+    """
 
     model: str
     at: int = 0
@@ -104,6 +107,7 @@ class RequestSpec(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     prompt: Chain = ()
     tenant: str = ""
+    leaves_after: int = 0
 
 
 class Bursts(msgspec.Struct, frozen=True, kw_only=True):

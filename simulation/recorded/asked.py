@@ -87,12 +87,13 @@ class Requests:
         at = max(asked.arrival, self.start)
         row: Row = {"model": asked.model, "at": format_duration(at - self.start)}
         served = (asked.ended_at or end) - asked.locked_at if asked.locked_at else usual.get(asked.model)
+        if asked.outcome == "cancelled" and served is not None:
+            served = max(served + 1, usual.get(asked.model, 0))  # its client left before it was done
         row["service_time"] = format_duration(max(1, ASSUMED_SERVICE if served is None else served))
-        patience = asked.deadline
-        if asked.outcome == "cancelled" and not asked.locked_at:
-            patience = asked.ended_at  # the client left: it would not have waited longer
-        if patience > at:
-            row["deadline"] = "forever" if patience >= FOREVER else format_duration(patience - at)
+        if asked.deadline > at:
+            row["deadline"] = "forever" if asked.deadline >= FOREVER else format_duration(asked.deadline - at)
+        if asked.outcome == "cancelled" and asked.ended_at > at:
+            row["leaves_after"] = format_duration(asked.ended_at - at)
         if asked.priority:
             row["priority"] = asked.priority
         if asked.tenant:
@@ -103,6 +104,6 @@ class Requests:
         """By model, the median of how long its requests were served."""
         served: dict[str, list[int]] = {}
         for one in self.known.values():
-            if one.locked_at and one.ended_at:
+            if one.locked_at and one.ended_at and one.outcome != "cancelled":
                 served.setdefault(one.model, []).append(one.ended_at - one.locked_at)
         return {model: median_low(lengths) for model, lengths in served.items()}

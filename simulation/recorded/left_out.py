@@ -49,10 +49,8 @@ def kind_of(event: ev.Event) -> str:
         return "unloads by hand"
     if isinstance(event, ev.ReplicaReserved) and event.cause == "an operator asked for it":
         return "loads by hand"
-    if isinstance(event, ev.RequestCancelled) or (
-        isinstance(event, ev.ReplicaReleased) and event.outcome in ("cancelled", "declined")
-    ):
-        return "clients that left or were declined"
+    if isinstance(event, ev.ReplicaReleased) and event.outcome == "declined":
+        return "requests that their backends declined"
     if isinstance(event, ev.RequestRefused) and event.whole_tenant:
         return "refusals of a tenant that its gateway repeated, at least"
     return ""

@@ -33,7 +33,7 @@ TAKES_LONG = {
     "hot-prefix-spreads", "fashion-changes", "daily-sweep", "evictions-bounded", "many-share-a-card",
 }  # fmt: skip
 MADE_EXACTLY = (
-    "all-follows-the-nodes", "anti-affinity", "budget-lowered", "busy-is-not-dead",
+    "all-follows-the-nodes", "anti-affinity", "budget-lowered", "busy-is-not-dead", "clients-hang-up",
     "cut-off-under-traffic", "dead-worker-mid-load", "evict-reload-cycle", "floor-elsewhere",
     "foreign-memory", "idle-models-leave", "late-success", "load-given-up", "one-memory-board", "orin-thor",
     "priorities", "ram-runs-out", "stale-revision", "staged-files-give-way",

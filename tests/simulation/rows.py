@@ -273,6 +273,7 @@ REQUESTS = [
     Row("requests.every", {"requests.0.every": "7s"}),
     Row("requests.service_time", {"requests.0.service_time": "3s"}),
     Row("requests.deadline", {"requests.1.deadline": "5s"}, setup=PAIR),
+    Row("requests.leaves_after", {"requests.1.leaves_after": "5s"}, setup=PAIR),
     Row("requests.prompt", {"requests.0.prompt": {"sail": 16}}, setup=CHATS),
     Row("requests.priority", {"requests.2.priority": 9}, setup=PAIR),
     Row("requests.tenant", {"requests.0.tenant": "u"}, setup={**TENANTS, "tenants.0.at_once": 2}),
