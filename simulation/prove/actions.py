@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from interlock.domain.churn import live_churn
 from interlock.domain.commands import (
     AcquireLock,
+    CancelRequest,
     Command,
     LoseHolder,
     ReleaseLock,
@@ -92,6 +93,8 @@ def _of_requests(situation: Situation, picture: Picture, scope: Scope) -> Iterat
             yield from _of_locked(situation, request, place)
         elif request.status is RequestStatus.ADRIFT:
             yield Action(("report", place), (request_id, ""))
+        if scope.amount("departures"):
+            yield Action(("hang-up", place), request_id, "departures")
     if scope.amount("holder_losses"):
         for place, name in enumerate(holders):
             yield Action(("lose-holder", place), name, "holder_losses")
@@ -150,6 +153,8 @@ def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Act
     if worker.hears:
         if scope.may_hit("crashes", name):
             yield Action(("crash", name), name, "crashes")
+        if scope.may_hit("goodbyes", name) and scope.amount("goodbyes"):
+            yield Action(("goodbye", name), name, "goodbyes")
         if scope.may_hit("partitions", name):
             yield Action(("cut", name), name, "partitions")
         for process in worker.processes:
@@ -400,6 +405,10 @@ def _in_vain(after: Situation, about: Any) -> None:
     _gone(after, about)
 
 
+def _hang_up(after: Situation, about: Any) -> None:
+    after.handle(CancelRequest(request=about, reason="client left"))
+
+
 def _lose_holder(after: Situation, about: Any) -> None:
     """What it had sent before arrives later: the release of its first request."""
     held = [after.state.requests[request] for request in after.state.by_holder.get(about, ())]
@@ -439,6 +448,12 @@ def _mail(after: Situation, about: Any) -> None:
 
 def _crash(after: Situation, about: Any) -> None:
     after.workers[about] = world.crash(after.workers[about])
+
+
+def _goodbye(after: Situation, about: Any) -> None:
+    """Its word is on its way, and may be overtaken by that of its successor."""
+    after.workers[about], words = world.leave(after.workers[about])
+    after.mail += words
 
 
 def _start(after: Situation, about: Any) -> None:
@@ -514,12 +529,12 @@ _CARRIED_OUT: dict[str, Callable[[Situation, Any], None]] = {
     "arrive": _arrive, "release": _release, "gone": _gone, "in-vain": _in_vain, "report": _gone,
     "lose-holder": _lose_holder, "answer": _answer, "fail": _answer, "delay": _delay, "repeat": _repeat, "mail": _mail,
     "crash": _crash, "start": _start, "cut": _cut, "heal": _heal, "silence": _silence, "tell": _tell, "kill": _kill,
-    "rival": _rival, "again": _again,
+    "rival": _rival, "again": _again, "hang-up": _hang_up, "goodbye": _goodbye,
     "timer": _time, "pass": _time, "admin": _admin, "takeover": _takeover,
 }  # fmt: skip
 
 
-UNHEARD = frozenset({"crash", "cut", "kill", "delay"})
+UNHEARD = frozenset({"crash", "cut", "kill", "delay", "goodbye"})
 """Kinds of action of which the core hears nothing yet: only the world has changed."""
 
 

@@ -310,7 +310,7 @@ class Exploration:
             return Edge(-1, action, Label(findings=(finding,)))
         target = self._core(after)
         witness = after.witness
-        if target == core and not witness.seen and action.key[0] not in ("tell", "lose-holder"):
+        if target == core and not witness.seen and action.key[0] not in _TELLS_ANYWAY:
             return None
         label = self._label(before, after, picture, action)
         witness.seen.clear()  # what came of it is in the label, and the situation may be kept
@@ -319,7 +319,7 @@ class Exploration:
     def _label(self, before: Situation, after: Situation, picture: Picture, action: Action) -> Label:
         witness, seen = after.witness, after.witness.seen
         kind = str(action.key[0])
-        if not seen and kind not in ("tell", "lose-holder"):
+        if not seen and kind not in _TELLS_ANYWAY:
             return _PLAIN
         routed_again = action.about[0] if action.key[0] == "report" else ""
         steps = properties.own_steps(seen, routed_again)
@@ -338,13 +338,15 @@ class Exploration:
             findings += properties.judge_steps(before.state, after.state, steps)
         if kind in _WORLDLY and (kind in properties.TELLING or any(type(event) in properties.FATES for event in seen)):
             findings += properties.judge_world(after, seen, kind)
-            findings += properties.judge_silence(before.state, seen)
+            findings += properties.judge_silence(before.state, after, seen)
             findings += silences.judge_contact(before.state, seen)
             findings += properties.judge_drain(after.state, seen)
-        elif kind in ("release", "lose-holder"):
+        elif kind in ("release", "lose-holder", "hang-up"):
             findings += properties.judge_releases(before.state, seen, kind, action.about)
             if kind == "lose-holder":
                 findings += properties.judge_loss(after.state, action.about)
+            elif kind == "hang-up":
+                findings += properties.judge_departure(after.state, action.about)
         if "model.unload" in effects:
             findings += properties.judge_breath(seen)
         if not (effects or decided or findings):
@@ -402,6 +404,8 @@ def _judged(situation: Situation) -> tuple[Finding, ...]:
 
 
 _PLAIN = Label()
+_TELLS_ANYWAY = frozenset({"tell", "lose-holder", "hang-up"})
+"""Kinds of action that are judged though nothing came of them: that may be what is wrong."""
 _DECIDES = (ev.RequestQueued, ev.ReplicaLocked)
 _WORLDLY = frozenset({"tell", "heal", "start", "silence", "in-vain", "mail", "timer", "fail", "answer", "repeat"})
 """Kinds of action after which the log is held against what runs."""

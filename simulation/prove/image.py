@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from interlock.domain.churn import OTHERS_KEPT, live_churn
-from interlock.domain.commands import Command
+from interlock.domain.commands import Command, WorkerLeft
 from interlock.domain.entities import Churn, Model, Node, Phase, Replica, Request, RequestStatus, Wait
 from interlock.domain.loads import operation
 from interlock.domain.recent_use import past_uses, recent_uses
@@ -476,3 +476,6 @@ def _add_mail(
             replica is not None and operation(replica) == op,
             list(state.requests).index(request) if request in state.requests else -1,
         )
+        if isinstance(command, WorkerLeft):
+            node = state.nodes.get(command.node)
+            row += (words.number(("goodbye", command.node)), node is not None and node.boot == command.boot)

@@ -15,6 +15,7 @@ from interlock.domain import events as ev
 from interlock.domain import loads, reconcile, routing
 from interlock.domain.claims import RAM
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
+from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.routing import BEGINS_LOAD, Lock
 from interlock.domain.selector import matches
 from interlock.domain.state import State, Timer
@@ -22,6 +23,7 @@ from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
 from interlock.simulation.judging.pools import could_lie_in, there, would_hold, wrong_claim
+from interlock.simulation.world import boot_of
 
 from . import silences
 from .situation import Finding, Situation
@@ -618,9 +620,15 @@ def judge_releases(before: State, events: Iterable[ev.Event], key: str, about: s
         if not isinstance(event, ev.ReplicaReleased):
             continue
         request = before.requests.get(event.request)
-        own = event.request == about if key == "release" else request is not None and request.holder == about
-        if key in ("release", "lose-holder") and not own:
+        own = event.request == about if key != "lose-holder" else request is not None and request.holder == about
+        if not own:
             yield Finding("S", f"a lock on {event.model} is released by somebody else's word")
+
+
+def judge_departure(after: State, request: str) -> Iterator[Finding]:
+    """W: a client that has left keeps no place in line, and no lock: nobody would ever give it back."""
+    if request in after.requests:
+        yield Finding("W", "a client has left, and its request stays: nothing will ever end it")
 
 
 def judge_loss(after: State, holder: str) -> Iterator[Finding]:
@@ -629,10 +637,19 @@ def judge_loss(after: State, holder: str) -> Iterator[Finding]:
         yield Finding("W", "a gateway that is lost keeps its requests, and nothing will ever end them")
 
 
-def judge_silence(before: State, events: Iterable[ev.Event]) -> Iterator[Finding]:
-    """S: a brief loss of contact moves nothing: a node is unreachable for a while before it counts as offline."""
+def judge_silence(before: State, situation: Situation, events: Iterable[ev.Event]) -> Iterator[Finding]:
+    """S: a brief loss of contact moves nothing: a node is unreachable for a while before it counts as offline.
+
+    Or its worker has said goodbye: the one that is the node now, and no former one.
+    """
     for event in events:
-        if isinstance(event, ev.NodeWentOffline) and before.nodes[event.node].status is not NodeStatus.UNREACHABLE:
+        if not isinstance(event, ev.NodeWentOffline):
+            continue
+        node, worker = before.nodes[event.node], situation.workers.get(event.node)
+        if event.reason == WORKER_LEFT:
+            if worker is not None and worker.up and boot_of(worker) == node.boot:
+                yield Finding("S", f"{event.node} counts as gone for a goodbye that its worker has not said")
+        elif node.status is not NodeStatus.UNREACHABLE:
             yield Finding("S", f"{event.node} counts as offline without having been unreachable for a while")
 
 

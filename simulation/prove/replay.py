@@ -20,6 +20,7 @@ from interlock.domain.codec import decode_event
 from interlock.domain.commands import (
     AcquireLock,
     AnyReply,
+    CancelRequest,
     Command,
     DeclareModel,
     Envelope,
@@ -174,8 +175,8 @@ def _cues(run: Run, schedule: list[int]) -> list[Cue]:
             arrived[f"q{before.now + 1}"] = f"q-{len(arrived) + 1:06d}"
             name = holder_named(before.state, about[1], before.now + 1)
             about = (about[0], holders.setdefault(name, len(holders) % GATEWAYS))
-        elif kind in ("release", "gone", "in-vain", "report"):
-            about = _request(about if kind == "release" else about[0], arrived)
+        elif kind in ("release", "hang-up", "gone", "in-vain", "report"):
+            about = _request(about if kind in ("release", "hang-up") else about[0], arrived)
         elif kind == "lose-holder":
             about = holders.get(about, 0)
         elif kind in ("answer", "fail", "delay", "repeat"):
@@ -430,6 +431,13 @@ def _release(run: Replay, cue: Cue) -> bool:
     return run.say(ReleaseLock(request=cue.about))
 
 
+def _hang_up(run: Replay, cue: Cue) -> bool:
+    run.gateways.live.pop(cue.about, None)
+    if cue.about not in run.engine.state.requests:
+        return False
+    return run.say(CancelRequest(request=cue.about, reason="client left"))
+
+
 def _gone(run: Replay, cue: Cue) -> bool:
     request = run.engine.state.requests[cue.about]
     return run.gateways.find_gone(cue.about, "" if cue.key[0] == "report" else request.replica)
@@ -470,6 +478,12 @@ def _mail(run: Replay, cue: Cue) -> bool:
 
 def _crash(run: Replay, cue: Cue) -> bool:
     return run.cluster.crash(run.cluster.nodes[str(cue.key[1])])
+
+
+def _goodbye(run: Replay, cue: Cue) -> bool:
+    node = run.cluster.nodes[str(cue.key[1])]
+    run.mail += world.leave(node.worker)[1]
+    return run.cluster.crash(node)
 
 
 def _start(run: Replay, cue: Cue) -> bool:
@@ -531,5 +545,5 @@ _PLAYED: dict[str, Callable[[Replay, Cue], bool]] = {
     "lose-holder": _lose_holder,
     "answer": _answer, "fail": _answer, "delay": _answer, "repeat": _answer, "mail": _mail, "crash": _crash,
     "start": _start, "cut": _cut, "heal": _heal, "silence": _silence, "tell": _tell, "kill": _kill, "admin": _admin,
-    "takeover": _takeover, "rival": _rival, "again": _again,
+    "takeover": _takeover, "rival": _rival, "again": _again, "hang-up": _hang_up, "goodbye": _goodbye,
 }  # fmt: skip

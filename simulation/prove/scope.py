@@ -14,11 +14,11 @@ from interlock.simulation.world import NodeFacts
 
 RESOURCES = (
     "requests", "admin", "crashes", "partitions", "kills", "failures", "hangs", "delays", "repeats", "takeovers",
-    "holder_losses",
+    "holder_losses", "departures", "goodbyes",
 )  # fmt: skip
 """What a scope bounds: requests that arrive, administrative steps; crashed and cut-off nodes; replicas whose process
 dies; loads that fail, and operations that hang until their silence is noticed; answers that come late, or twice;
-writers that take over; gateways that fall silent."""
+writers that take over; gateways that fall silent; clients that hang up; workers that say goodbye."""
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ PROTOCOL = "writer-protocol"
 _RESOURCE_OF_FAULT = {
     "node-crash": "crashes", "partition": "partitions", "process-kill": "kills", "load-fails": "failures",
     "load-hangs": "hangs", "delay-messages": "delays", "duplicate-messages": "repeats", "writer-crash": "takeovers",
-    "holder-crash": "holder_losses",
+    "holder-crash": "holder_losses", "clients-leave": "departures", "worker-leaves": "goodbyes",
 }  # fmt: skip
 
 

@@ -35,9 +35,10 @@ def tell_action(action: Action, before: Situation, scope: Scope, names: Names) -
     kind, rest = str(key[0]), [str(part) for part in key[1:]]
     if kind == "arrive":
         return f"a request for {action.about[0].model} arrives"
-    if kind in ("release", "gone", "in-vain", "report"):
-        request = action.about if kind == "release" else action.about[0]
+    if kind in ("release", "hang-up", "gone", "in-vain", "report"):
+        request = action.about if kind in ("release", "hang-up") else action.about[0]
         done = {
+            "hang-up": "is given up by its client",
             "release": "is over", "gone": "finds its backend gone", "report": "asks again",
             "in-vain": "calls in vain, and its node's worker is asked in vain, too",
         }  # fmt: skip
@@ -55,7 +56,7 @@ def tell_action(action: Action, before: Situation, scope: Scope, names: Names) -
         "silence": "{} has been silent for too long", "tell": "{} says what it runs",
         "kill": "the process of {} on {} dies", "takeover": "another writer takes over",
         "lose-holder": "a gateway falls silent for good", "rival": "another machine registers as {}",
-        "again": "the first {} registers again",
+        "again": "the first {} registers again", "goodbye": "{} stops what it runs and says goodbye",
     }  # fmt: skip
     return plain[kind].format(*rest)
 

@@ -129,6 +129,8 @@ def test_the_empty_backend_name_is_found_as_a_cycle_that_carries_an_effect() -> 
         ("tenant-never-released", "two-tenants-one-slot", "U", "within its limits"),
         ("tenant-counted-twice", "two-tenants-one-slot", "U", "within its limits"),
         ("rate-forgotten", "two-tenants-one-slot", "S", "takes no note of it"),
+        ("place-in-line-kept", "clients-and-goodbyes", "W", "nothing will ever end it"),
+        ("late-goodbye-believed", "clients-and-goodbyes", "S", "a goodbye that its worker has not said"),
     ],
 )
 def test_mutants_die_by_the_property_that_must_kill_them(mutant: str, scope: str, broken: str, words: str) -> None:
