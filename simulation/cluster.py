@@ -25,11 +25,11 @@ from interlock.domain.commands import (
     ReportStaged,
 )
 from interlock.domain.contact import ANSWER_PATIENCE
-from interlock.domain.effects import Effect, InstallBackend, LoadModel, ReplicaEffect, StageModel, UnloadModel
+from interlock.domain.effects import Effect, InstallBackend, LoadModel, StageModel, UnloadModel
 from interlock.domain.entities import LOADING_PHASES, NodeStatus, Phase
 from interlock.domain.loads import UNLOAD_TRIES, pending_effects
 from interlock.domain.nodes import QUANTUM
-from interlock.domain.units import GIB, SECOND
+from interlock.domain.units import SECOND
 
 from . import world
 from .clock import Clock, Streams, draw
@@ -224,15 +224,13 @@ class VirtualCluster:
         length = self._length(node, effect)
         silence = self.writer.engine.state.settings.load_silence
         step = max(SECOND, silence // PROGRESS_PER_SILENCE)
-        if length > step and node.spec.progress and isinstance(effect, ReplicaEffect):
+        if length > step and node.spec.progress and isinstance(effect, StageModel | LoadModel):
             self.clock.after(step, self._progress, node, effect, boot, step, length)
         self.clock.after(length, self._finish, node, effect, boot, "", length)
 
-    def _bytes(self, effect: ReplicaEffect) -> int:
+    def _bytes(self, effect: StageModel | LoadModel) -> int:
         """What the operation moves, as its progress counts it."""
-        if isinstance(effect, StageModel):
-            return effect.spec.disk
-        return effect.spec.vram if isinstance(effect, LoadModel) else GIB
+        return effect.spec.disk if isinstance(effect, StageModel) else effect.spec.vram
 
     def _strikes(self, model: str, faults: dict[int, str], kind: str) -> bool:
         hit = any(of in ("", model) for of in faults.values())
@@ -258,7 +256,7 @@ class VirtualCluster:
                 length = round(length * factor)
         return length
 
-    def _progress(self, node: VirtualNode, effect: ReplicaEffect, boot: int, done: int, total: int) -> None:
+    def _progress(self, node: VirtualNode, effect: StageModel | LoadModel, boot: int, done: int, total: int) -> None:
         if node.worker.boot != boot or effect.op not in node.worker.jobs:
             return
         size = self._bytes(effect)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
-from interlock.domain.entities import Budget
+from interlock.domain.entities import Budget, NodeStatus
 from interlock.domain.loads import pending_effects
 from interlock.domain.units import GIB
 from tests.domain.cluster import Cluster, check_invariants, check_replay
@@ -94,6 +94,15 @@ def test_a_late_word_of_an_earlier_boot_changes_nothing() -> None:
     cluster.send(said_by("m1", "b2"))
     assert cluster.send(said_by("m1", "b1")).reply.code == "conflict"
     assert cluster.state.nodes["thor"].boot == "b2"
+
+
+def test_a_goodbye_of_an_earlier_boot_ends_nothing_of_the_one_at_work() -> None:
+    cluster = serving_cluster()
+    cluster.send(said_by("m1", "b2"))
+    assert not cluster.send(cmd.WorkerLeft(node="thor", boot="b1")).events
+    assert cluster.state.nodes["thor"].status is NodeStatus.HEALTHY
+    cluster.send(cmd.WorkerLeft(node="thor", boot="b2"))
+    assert cluster.state.nodes["thor"].status is NodeStatus.OFFLINE
 
 
 def test_memory_of_replicas_that_died_with_the_last_boot_is_nobody_s() -> None:
