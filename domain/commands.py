@@ -22,7 +22,7 @@ class AcquireLock(Command, frozen=True, kw_only=True):
     """A request wants a replica of ``model``.
 
     It waits until ``deadline``, an instant; where that is 0, for ``patience`` from when this is decided, which needs no
-    clock that agrees with the writer's; and where both are 0, for as long as the setting says.
+    clock that agrees with the writer's (below 0: not at all); and where both are 0, for as long as the setting says.
 
     ``prefix`` are the marks of its prompt (see :mod:`interlock.domain.prefixes`): it prefers a replica that holds them.
 

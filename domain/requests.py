@@ -61,7 +61,7 @@ def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
     if len(command.prefix) > len(DEPTHS):
         raise InvalidField("prefix", f"has {len(command.prefix)} marks", cure=f"Give {len(DEPTHS)} at most.")
     priority = command.priority
-    deadline = command.deadline or now + (command.patience or state.settings.request_deadline)
+    deadline = command.deadline or now + max(0, command.patience or state.settings.request_deadline)
     if priority and not -HIGHEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
         cure = f"Give one from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}."
         raise InvalidField("priority", f"{priority} is out of bounds", cure=cure)

@@ -202,7 +202,7 @@ class Claim:
             self._claims.metrics.repeated.add(self._tenant)
             self._refused(known.code)
             raise known
-        patience = max(1, self._wait) if self._wait is not None else 0
+        patience = 0 if self._wait is None else self._wait or -1
         holder = self._claims.holder
         for _ in range(_MOST_NAMES):
             acquire = AcquireLock(

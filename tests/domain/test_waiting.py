@@ -335,6 +335,8 @@ def test_patience_counts_from_the_decision_whatever_the_clock_of_the_sender_says
     assert cluster.state.requests["r"].deadline == cluster.now + 10 * SECOND
     cluster.request("s", "m", patience=10 * SECOND, deadline=cluster.now + 5 * SECOND)
     assert cluster.state.requests["s"].deadline == cluster.now + 5 * SECOND, "an instant that is named stands"
+    refused = cluster.request("t", "m", patience=-1)
+    assert isinstance(refused, cmd.Rejected), "who does not wait at all is told at once"
 
 
 # --- the reason at the deadline -------------------------------------------------------------------------------------

@@ -295,8 +295,10 @@ async def test_a_wait_beyond_the_last_resort_is_given_up(bare: Cluster) -> None:
 async def test_a_deadline_of_the_clients_own_reaches_the_core(cluster: Cluster) -> None:
     await cluster.chat(headers={"X-Interlock-Deadline": "30s"})
     await cluster.chat()
-    given, default = cluster.scheduler.of(c.AcquireLock)
+    await cluster.chat(headers={"X-Interlock-Deadline": "0s"})
+    given, default, none = cluster.scheduler.of(c.AcquireLock)
     assert given.patience == 30_000_000, "a length, since the writer's clock may be another"
+    assert none.patience < 0, "it does not wait"
     assert (given.deadline, default.deadline, default.patience) == (0, 0, 0)
     status, answer, _ = await cluster.chat(headers={"X-Interlock-Deadline": "soon"})
     assert (status, answer["error"]["param"]) == (400, "X-Interlock-Deadline")
