@@ -1,7 +1,7 @@
 """Every command that the core decides, and the replies to them.
 
 Clients, workers and operators send commands through the writer; the driver adds its own (``Tick``, ``Review``). Each is
-sent in an :class:`Envelope` with an id: a repeat of the same id gets the recorded reply.
+sent in an :class:`Envelope` with an id: a repeat of the same id decides nothing, and hears how it stands.
 """
 
 from __future__ import annotations
@@ -61,12 +61,14 @@ class ReportBackendGone(Command, frozen=True, kw_only=True):
     """The locked replica was UNAVAILABLE or FAILED_PRECONDITION before its first byte: routes the request again.
 
     ``answered``: somebody there said that the model is not loaded, so that contact with its node is not what lacks.
+    ``holder``: whose request it is, should the id be used again before this is repeated.
     """
 
     request: str
     replica: str
     detail: str = ""
     answered: bool = False
+    holder: str = ""
 
 
 class LoseHolder(Command, frozen=True, kw_only=True):

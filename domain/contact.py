@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 
 from . import events as ev
 from .entities import Model, Node, NodeStatus
+from .settings import Settings
 from .state import State
 from .units import FOREVER, SECOND
 
@@ -22,6 +23,11 @@ FEWEST_NODES = 3
 """In a smaller cluster half of the nodes are one, and that one may well be down."""
 ANSWER_PATIENCE = 2 * SECOND
 """How long a worker may take to say what it runs once a call has failed on its node; after that it counts as silent."""
+
+
+def heartbeats_every(settings: Settings) -> int:
+    """How often a worker is to be heard: never so rarely that its node would count as silent between two heartbeats."""
+    return min(settings.heartbeat_interval, settings.unreachable_after // 3)
 
 
 def suspected(state: State) -> bool:

@@ -21,7 +21,7 @@ from .errors import Conflict, InterlockError, InvariantBroken, NotFound, Refused
 from .ledger import Ledger, asked_for
 from .loads import pending_effect, stop_stray
 from .recording import Recorded
-from .standing import standing
+from .standing import asked_again
 from .state import State
 
 DECISIONS_IN_A_BREATH = 100_000
@@ -77,8 +77,7 @@ class Engine:
         """
         recalled = self.ledger.recall(envelope)
         if recalled is not None:
-            now_it_is = standing(self.state, asked_for(envelope.command))
-            return Outcome((), (), now_it_is or recalled, (), {}, repeated=True)
+            return Outcome((), (), asked_again(self.state, envelope.command, recalled), (), {}, repeated=True)
         breath = _Breath(self, envelope, max(now, self.ledger.time))
         try:
             breath.settle()

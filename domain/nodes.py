@@ -31,8 +31,8 @@ from .state import State
 from .units import FOREVER, GIB, LARGEST_SIZE
 
 DRAINED = "its node was drained: the deadline has passed"
-WORKER_LEFT = "its worker left"
 """Why a replica was taken away with requests in flight."""
+WORKER_LEFT = "its worker left"
 MOST_SLOTS = 1_000_000
 """So many replicas of one model a node may hold at most."""
 QUANTUM = GIB // 4

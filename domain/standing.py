@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import events as ev
-from .commands import AnyReply, Locked, Rejected, Waiting
+from .commands import AnyReply, Command, Locked, Rejected, Waiting
 from .entities import RequestStatus
 from .ledger import reply_of
 from .state import State
@@ -28,16 +28,37 @@ def standing(state: State, request_id: str) -> Locked | Waiting | None:
     )
 
 
-def last_word(history: Iterable[ev.Event], state: State) -> AnyReply | None:
+def asked_again(state: State, command: Command, told: AnyReply) -> AnyReply:
+    """What a command hears that was decided before, and told ``told`` then: how its request stands now.
+
+    An id may have been used again: a lock or a wait of another holder's request is nothing to this one. Of a request
+    that is not in the cluster any more only the log knows the end, and ``told`` is returned as it was.
+    """
+    request = state.requests.get(told.request) if isinstance(told, Locked | Waiting) else None
+    if request is None:
+        return told
+    holder = getattr(command, "holder", "")
+    if holder and holder != request.holder:
+        return _ended("a request of another gateway has its id now")
+    return standing(state, request.id) or told
+
+
+def last_word(history: Iterable[ev.Event], state: State, holder: str = "") -> AnyReply | None:
     """The last that one request's events, in their order, answer to it; None when they answer nothing.
 
-    A lock whose replica was lost under it is still given: its holder finds nobody there, reports it, and is routed.
+    With ``holder`` only those of that holder's request count, where an id was used again. A lock whose replica was lost
+    under it is still given: its holder finds nobody there, reports it, and is routed.
     """
     word: AnyReply | None = None
+    its = True
     for event in history:
-        if isinstance(event, ev.ReplicaReleased):
-            ended = f"Its lock has ended: {event.outcome}."
-            word = Rejected(code="cancelled", message=ended, cure="Send the request again, under another id.")
-        else:
-            word = reply_of(event, state) or word
+        if isinstance(event, ev.RequestQueued | ev.ReplicaLocked):
+            its = holder in ("", event.holder)
+        if its:
+            word = _ended(event.outcome) if isinstance(event, ev.ReplicaReleased) else reply_of(event, state) or word
     return word
+
+
+def _ended(how: str) -> Rejected:
+    cure = "Send the request again, under another id."
+    return Rejected(code="cancelled", message=f"Its lock has ended: {how}.", cure=cure)

@@ -226,7 +226,9 @@ class Gateways:
         """Nobody serves the call there. When nobody said so, the node's worker is asked before the call is believed."""
         call.tries += 1
         tries, answered = call.tries, world.answered(problem)
-        command = ReportBackendGone(request=call.id, replica=lock.replica, detail=problem, answered=answered)
+        command = ReportBackendGone(
+            request=call.id, replica=lock.replica, detail=problem, answered=answered, holder=self.holder(call.gateway)
+        )
         envelope = Envelope(command_id=f"{call.id}.gone{tries}", command=command, request_id=call.id)
 
         def report() -> None:

@@ -54,6 +54,8 @@ _MOST_ROUTES = 64
 """The core's attempt budget ends a request long before; this bounds a core that does not."""
 _MOST_NAMES = 3
 _GRACE = 5 * SECOND
+_LONGEST_BETWEEN_RENEWALS = 10 * SECOND
+"""However long the lease is: an operator may shorten it, and a new writer then gives but the shorter one."""
 """How much later than the core the gateway gives up a wait, so that the core's own refusal comes first."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
 _COMPLAINT_SECONDS = 10.0
@@ -143,13 +145,12 @@ class Claims:
         """Keep the holder's lease; runs as long as the gateway. Its length is what the writer last said it is."""
         lease = self.config.holder_lease
         while True:
-            pause = lease / SECOND / 3
             try:
                 lease = await self.commands.renew_lease(self.holder) or lease
-                pause = lease / SECOND / 3
+                pause = min(lease / 3, _LONGEST_BETWEEN_RENEWALS) / SECOND
             except Exception as error:
                 log.warning("the lease of holder %s was not renewed: %s", self.holder, error)
-                pause = min(pause, _LONGEST_PAUSE_SECONDS)
+                pause = min(lease / SECOND / 3, _LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
 
     async def drain(self) -> None:
@@ -221,7 +222,9 @@ class Claim:
         lost = self.lock
         self._claims.metrics.reroutes.add()
         request, replica = self.ids.request, lost.replica
-        report = ReportBackendGone(request=request, replica=replica, detail=gone.detail, answered=gone.answered)
+        report = ReportBackendGone(
+            request=request, replica=replica, detail=gone.detail, answered=gone.answered, holder=self._claims.holder
+        )
         await self._obtain(report)
 
     async def run(self, call: Callable[[Locked], Awaitable[_T]]) -> _T:
@@ -236,7 +239,9 @@ class Claim:
     async def _obtain(self, command: AcquireLock | ReportBackendGone) -> None:
         self._lock, self._open = None, True
         claims = self._claims
-        limit = min(claims.config.wait_limit, self._wait + _GRACE if self._wait is not None else 2**62)
+        # The core counts from when it decides, for which a writer may have to be waited for.
+        own = 2**62 if self._wait is None else self._wait + claims.config.writer_patience + _GRACE
+        limit = min(claims.config.wait_limit, own)
         envelope = claims.envelope(command, self.ids)
         asked_at = claims.refrain.clock()
         try:

@@ -2,7 +2,7 @@
 
 A gateway puts what its requests ask in one turn of its loop into one message. The writer answers each call by itself,
 as soon as it is decided and durable, to the message's reply subject; what takes longer it acknowledges first. A call
-that hears nothing is sent again: the writer, or its successor, knows the command's id and gives the recorded reply.
+that hears nothing is sent again: the writer, or its successor, knows the command's id and says how its request stands.
 """
 
 from __future__ import annotations

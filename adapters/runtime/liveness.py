@@ -18,7 +18,7 @@ from interlock.domain.commands import (
     ReportSilence,
     WorkerLeft,
 )
-from interlock.domain.contact import ANSWER_PATIENCE
+from interlock.domain.contact import ANSWER_PATIENCE, heartbeats_every
 from interlock.domain.entities import Node, NodeStatus
 from interlock.domain.errors import InterlockError, Unavailable
 from interlock.domain.ports import WorkerPort
@@ -79,16 +79,18 @@ class Liveness:
         """Commands that workers send are signs of life, whichever gateway they came through."""
         command = envelope.command
         if isinstance(command, _SPEAKING):
-            node = self._state().nodes.get(command.node)
-            boot = getattr(command, "boot", "")
-            if node is not None and boot and boot != node.boot:
+            if self._is_of_another_boot(command.node, getattr(command, "boot", "")):
                 return  # another worker of that name: what it says is no sign of life of this one
             self.note(command.node)
             if isinstance(command, RegisterNode):
                 self.registered.add(command.node)
-        elif isinstance(command, WorkerLeft):
+        elif isinstance(command, WorkerLeft) and not self._is_of_another_boot(command.node, command.boot):
             self._answered.discard(command.node)
             self.registered.discard(command.node)
+
+    def _is_of_another_boot(self, name: str, boot: str) -> bool:
+        node = self._state().nodes.get(name)
+        return node is not None and bool(boot) and boot != node.boot
 
     def heard(self, name: str, boot: str) -> int | None:
         """A heartbeat; returns in how many microseconds the next one is due.
@@ -101,7 +103,7 @@ class Liveness:
         self.note(name)
         if node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
             self._report(ReportHeard(node=name, boot=node.boot), name)
-        return self._state().settings.heartbeat_interval
+        return heartbeats_every(self._state().settings)
 
     def on_committed(self, recorded: Sequence[Recorded], events: Sequence[ev.Event]) -> None:
         """A node that joins or recovers is asked what it runs."""

@@ -22,6 +22,7 @@ from interlock.domain.commands import (
     ReportHeard,
     Waiting,
 )
+from interlock.domain.contact import heartbeats_every
 from interlock.domain.engine import Engine
 from interlock.domain.entities import NodeStatus
 from interlock.domain.errors import Fenced, InvariantBroken, LeaseHeld, NoWriter, Unavailable, UnknownEvent
@@ -197,7 +198,7 @@ class Seat:
         if known.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
             command_id = f"heard-{node}-{known.boot}-{self._engine.ledger.position}"
             await self.send(Envelope(command_id=command_id, command=ReportHeard(node=node, boot=known.boot)))
-        return self._engine.state.settings.heartbeat_interval
+        return heartbeats_every(self._engine.state.settings)
 
     async def report(self, command: Command) -> None:
         """What workers tell unasked; raises NoWriter when this process does not lead, and another hears it."""

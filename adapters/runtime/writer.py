@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future as ThreadFuture
 
 from interlock.domain.codec import decode_event
-from interlock.domain.commands import AnyReply, Done, Envelope, Locked, Rejected, StartEpoch, Tick, Waiting
+from interlock.domain.commands import AnyReply, Command, Done, Envelope, Locked, Rejected, StartEpoch, Tick, Waiting
 from interlock.domain.effects import Effect
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.errors import (
@@ -33,7 +33,7 @@ from interlock.domain.ledger import KEPT_REPLIES, asked_for, reply_of
 from interlock.domain.loads import pending_effects
 from interlock.domain.recording import Head, Recorded
 from interlock.domain.snapshots import take_snapshot
-from interlock.domain.standing import last_word, standing
+from interlock.domain.standing import asked_again, last_word
 from interlock.domain.units import SECOND
 
 from .clock import Clock
@@ -187,9 +187,9 @@ class Writer:
         try:
             reply = await self.send(envelope)
             if isinstance(reply, Waiting):
-                past = None if end.done() else await self._past_end(request)
+                past = None if end.done() else await self._past_end(envelope.command)
                 reply = past if past is not None else await end
-            return await self._if_it_stands(reply, request) if again else reply
+            return await self._if_it_stands(reply, envelope.command) if again else reply
         finally:
             self._forget(request, end)
 
@@ -224,30 +224,30 @@ class Writer:
         if not (self._repeats.may_know(command_id) or self._clock.monotonic() < self._doubt_until):
             return None
         recorded = await self._store.find_command(command_id)
-        return await self._reply_from(recorded, asked_for(envelope.command)) if recorded else None
+        return await self._reply_from(recorded, envelope.command) if recorded else None
 
-    async def _reply_from(self, recorded: Sequence[Recorded], request: str) -> AnyReply:
-        now_it_is = standing(self.committed.state, request)
-        return now_it_is or await self._if_it_stands(self._last_word(recorded, request) or Done(), request)
+    async def _reply_from(self, recorded: Sequence[Recorded], command: Command) -> AnyReply:
+        told = self._last_word(recorded, command) or Done()
+        return await self._if_it_stands(asked_again(self.committed.state, command, told), command)
 
-    async def _if_it_stands(self, reply: AnyReply, request: str) -> AnyReply:
-        """The reply that was given at first, unless it is a lock that has ended since."""
-        if isinstance(reply, Locked) and request not in self.committed.state.requests:
-            return await self._past_end(request) or reply
+    async def _if_it_stands(self, reply: AnyReply, command: Command) -> AnyReply:
+        """The reply, unless it is a lock of a request that has ended since."""
+        if isinstance(reply, Locked) and reply.request not in self.committed.state.requests:
+            return await self._past_end(command) or reply
         return reply
 
-    def _last_word(self, recorded: Sequence[Recorded], request: str) -> AnyReply | None:
+    def _last_word(self, recorded: Sequence[Recorded], command: Command) -> AnyReply | None:
         events = (decode_event(one.topic, one.state) for one in recorded)
-        about = (event for event in events if getattr(event, "request", "") == request)
-        return last_word(about, self.committed.state)
+        about = (event for event in events if getattr(event, "request", "") == asked_for(command))
+        return last_word(about, self.committed.state, getattr(command, "holder", ""))
 
-    async def _past_end(self, request: str) -> AnyReply | None:
+    async def _past_end(self, command: Command) -> AnyReply | None:
         """The end of a request whose wait is recalled rather than begun now; None while it still waits."""
-        now_it_is = standing(self.committed.state, request)
-        if now_it_is is None:
-            reply = self._last_word(await self._store.events_of_request(request), request)
-        else:
-            reply = now_it_is
+        request = asked_for(command)
+        wait = Waiting(request=request, kind="")
+        reply = asked_again(self.committed.state, command, wait)
+        if reply is wait:
+            reply = self._last_word(await self._store.events_of_request(request), command) or wait
         return reply if isinstance(reply, Locked | Rejected) else None
 
     # --- The term -----------------------------------------------------------------------------------------------------
@@ -452,7 +452,7 @@ class Writer:
             known = job.envelope.command_id in self.committed.ledger.replies
             recorded = [] if known else await self._store.find_command(job.envelope.command_id)
             if recorded:
-                job.answer(await self._reply_from(recorded, asked_for(job.envelope.command)))
+                job.answer(await self._reply_from(recorded, job.envelope.command))
             else:
                 fresh.append(job)
         return fresh

@@ -26,6 +26,7 @@ from .supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 10.0
+_SHORTEST_S = 0.05
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 _CALL_TIMEOUT_S = 10.0
@@ -111,7 +112,7 @@ class Registration:
         """Beat as often as the cluster's setting asks, which an operator may change, and never less than our own."""
         with contextlib.suppress(KeyError, InvalidField):  # another control plane than ours does not say
             told_s = parse_duration(answer["heartbeat_interval"]) / SECOND
-            self._interval_s = min(told_s, self._config.heartbeat_s or told_s)
+            self._interval_s = max(_SHORTEST_S, min(told_s, self._config.heartbeat_s or told_s))
 
     def nudge(self) -> None:
         """Something changed that the control plane should hear of now."""

@@ -16,6 +16,7 @@ from interlock.domain import events as ev
 from interlock.domain.commands import Command, ReportBackendGone
 from interlock.domain.engine import Outcome
 from interlock.domain.explanation import Explanation
+from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.settings import Settings
 from interlock.domain.units import format_duration, format_size
 from interlock.domain.variant import passes_allowed
@@ -232,7 +233,7 @@ class Invariants:
     def on_NodeWentOffline(self, event: ev.NodeWentOffline) -> None:
         node = self._node(event.node)
         waited = event.at - node.silent_since if node.status == "silent" else 0
-        if event.reason != "its worker left" and waited < self.settings.offline_after:
+        if event.reason != WORKER_LEFT and waited < self.settings.offline_after:
             self.breach("S", f"{event.node} counts as gone after a short silence, with all that it runs", event.node)
         node.status = "offline"
 

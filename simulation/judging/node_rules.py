@@ -5,7 +5,7 @@ from __future__ import annotations
 from interlock.domain import events as ev
 from interlock.domain.claims import in_pools
 from interlock.domain.commands import Command, RegisterNode, ReportCapacity, WorkerLeft
-from interlock.domain.nodes import QUANTUM
+from interlock.domain.nodes import QUANTUM, WORKER_LEFT
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, SECOND, format_size
 
@@ -119,7 +119,7 @@ class NodeRules:
 
     def on_NodeWentOffline(self, event: ev.NodeWentOffline) -> None:
         self.at_work[event.node] = False
-        if event.at < self.disbelieved_until and event.reason != "its worker left":
+        if event.at < self.disbelieved_until and event.reason != WORKER_LEFT:
             text = f"{event.node} counts as gone while contact with many nodes is lost: all of it moves at once"
             self.court.breach("S", text, event.node)
         boots = self.boots.get(event.node)

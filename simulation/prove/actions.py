@@ -93,7 +93,7 @@ def _of_requests(situation: Situation, picture: Picture, scope: Scope) -> Iterat
             yield from _of_locked(situation, request, place)
         elif request.status is RequestStatus.ADRIFT:
             yield Action(("report", place), (request_id, ""))
-        if scope.amount("departures"):
+        if scope.amount("departures") and scope.may_hit("departures", "", request.model):
             yield Action(("hang-up", place), request_id, "departures")
     if scope.amount("holder_losses"):
         for place, name in enumerate(holders):

@@ -244,7 +244,8 @@ def alike_before(situation: Situation, picture: Picture, words: Vocabulary) -> d
 
     Nothing in the picture tells such two apart but their deadlines, which nothing else shares, and their order, in
     which nobody is between them: exchanging them gives the same picture. So whatever happens to one may happen to the
-    other, and leads to the same.
+    other, and leads to the same: unless the core itself is wrong about what a picture leaves out, such as its timers,
+    which is judged in each state.
     """
     state, now = situation.engine.state, situation.now
     if situation.priorities:

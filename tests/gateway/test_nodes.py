@@ -124,6 +124,12 @@ async def test_a_worker_says_goodbye(cluster: Cluster, method: str, path: str, b
     assert cluster.scheduler.of(c.WorkerLeft) == [c.WorkerLeft(node="orin")]
 
 
+async def test_a_goodbye_says_of_which_boot_it_is(cluster: Cluster) -> None:
+    await register(cluster, OURS)
+    await cluster.ask("POST", f"/api/node/{OURS['name']}/heartbeat", json={"leaving": True, "boot": "b7"})
+    assert cluster.scheduler.of(c.WorkerLeft) == [c.WorkerLeft(node=OURS["name"], boot="b7")]
+
+
 async def test_nodes_are_shown_with_localais_fields_beside_ours(cluster: Cluster) -> None:
     await register(cluster, OURS)
     cluster.scheduler.node_table["node-of-r1"] = {"name": "node-of-r1", "status": "healthy"}

@@ -180,6 +180,8 @@ async def test_a_silent_node_becomes_unreachable_and_recovers_when_it_is_heard(m
     assert await rig.seat.heard("thor", boot)
     await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.HEALTHY)
     assert not await rig.seat.heard("thor", "another boot"), "then it has to register"
+    await rig.send(c.ChangeSettings(values={"heartbeat_interval": 3_600_000_000, "unreachable_after": 30_000_000}))
+    assert await rig.seat.heard("thor", boot) == 10_000_000, "or it would count as silent between two heartbeats"
     assert not await rig.seat.heard("nobody", "")
 
 

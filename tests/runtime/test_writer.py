@@ -236,6 +236,20 @@ async def test_a_repeat_does_not_get_a_lock_that_has_ended(rig: Rig, warm: bool)
     expect_sound(rig)
 
 
+@pytest.mark.parametrize("over", [False, True], ids=["while the other runs", "when the other is over"])
+async def test_a_repeat_does_not_get_the_lock_of_another_gateway_that_used_its_id(rig: Rig, over: bool) -> None:
+    envelope = rig.envelope(c.AcquireLock(request="abc", model="m", holder="gw1"))
+    assert isinstance(await rig.seat.acquire(envelope), c.Locked)
+    await rig.send(c.LoseHolder(holder="gw1"))
+    assert isinstance(await rig.acquire("abc", holder="gw2"), c.Locked)
+    if over:
+        await rig.send(c.ReleaseLock(request="abc"))
+    told = await rig.seat.acquire(envelope)
+    assert isinstance(told, c.Rejected)
+    assert told.code == "cancelled"
+    expect_sound(rig)
+
+
 async def test_a_repeat_gets_the_lock_that_its_request_has_now(rig: Rig) -> None:
     envelope = rig.envelope(c.AcquireLock(request="q1", model="m", holder="gw"))
     first = await rig.seat.acquire(envelope)
