@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -105,7 +106,7 @@ class Cluster:
             await self.http.close()
         self.remember()
         for process in self.seen.values():
-            if process.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself in this very moment
                 process.kill()
         self.process.wait()
         if self.process.stdout is not None:
