@@ -33,6 +33,7 @@ from .units import FOREVER, GIB, LARGEST_SIZE
 DRAINED = "its node was drained: the deadline has passed"
 """Why a replica was taken away with requests in flight."""
 WORKER_LEFT = "its worker left"
+"""Why a node is offline whose worker has said goodbye, and all that it ran is gone."""
 MOST_SLOTS = 1_000_000
 """So many replicas of one model a node may hold at most."""
 QUANTUM = GIB // 4

@@ -503,13 +503,9 @@ class VirtualCluster:
         """The worker stops all that it runs and says goodbye, and nothing more; False when it was down already."""
         if not node.worker.up:
             return False
-        gone, words = world.leave(node.worker)
-        for word in words:
+        for word in world.leave(node.worker)[1]:
             self.report(node, word, last=True)
-        node.worker = gone
-        node.registered = False
-        self.watch(node)
-        return True
+        return self.crash(node)
 
     def start(self, node: VirtualNode) -> bool:
         """The machine comes up, and its worker registers; False when it was up."""

@@ -120,13 +120,8 @@ class Faults:
 
     def _strike_node(self, number: int, spec: FaultSpec, node: VirtualNode) -> End | None:
         cluster, kind = self.cluster, spec.kind
-        if kind == "node-crash":
-            if not cluster.crash(node):
-                return None
-            self.took_effect(kind)
-            return lambda: cluster.start(node)
-        if kind == "worker-leaves":
-            if not cluster.leave(node):
+        if kind in ("node-crash", "worker-leaves"):
+            if not (cluster.crash(node) if kind == "node-crash" else cluster.leave(node)):
                 return None
             self.took_effect(kind)
             return lambda: cluster.start(node)

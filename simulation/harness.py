@@ -372,7 +372,7 @@ class Harness:
             if holder not in alive:
                 self.invariants.breach("W", f"{holder} is gone and still holds {', '.join(held)}: a leak", holder)
             elif holder != BACKGROUND:
-                for request in held.keys() - self.gateways.live.keys():
+                for request in [request for request in held if request not in self.gateways.live]:
                     self.invariants.breach("W", f"{request} is over for its client, and not ended: a leak", request)
         for wrong in self.gateways.wrong_answers:
             self.invariants.breach("S", wrong, "port")

@@ -35,7 +35,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     body_limit: int = 8 * MIB
     """The largest request body that is read."""
     holder_lease: int = 30 * SECOND
-    """The cluster's setting of that name, until the writer says another; the gateway renews three times in it."""
+    """The cluster's setting of that name, until the writer says another; the gateway renews at least thrice in it."""
     wait_limit: int = HOUR
     """The longest that a client may wait for a lock, whatever deadline it names: a last resort beyond the core's."""
     writer_patience: int = 10 * SECOND

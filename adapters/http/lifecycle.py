@@ -54,9 +54,9 @@ _MOST_ROUTES = 64
 """The core's attempt budget ends a request long before; this bounds a core that does not."""
 _MOST_NAMES = 3
 _GRACE = 5 * SECOND
+"""How much later than the core the gateway gives up a wait, so that the core's own refusal comes first."""
 _LONGEST_BETWEEN_RENEWALS = 10 * SECOND
 """However long the lease is: an operator may shorten it, and a new writer then gives but the shorter one."""
-"""How much later than the core the gateway gives up a wait, so that the core's own refusal comes first."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
 _COMPLAINT_SECONDS = 10.0
 _LOADING_CODES = frozenset({"loading", "capacity_exhausted"})

@@ -245,9 +245,9 @@ class Writer:
         """The end of a request whose wait is recalled rather than begun now; None while it still waits."""
         request = asked_for(command)
         wait = Waiting(request=request, kind="")
-        reply = asked_again(self.committed.state, command, wait)
+        reply: AnyReply | None = asked_again(self.committed.state, command, wait)
         if reply is wait:
-            reply = self._last_word(await self._store.events_of_request(request), command) or wait
+            reply = self._last_word(await self._store.events_of_request(request), command)
         return reply if isinstance(reply, Locked | Rejected) else None
 
     # --- The term -----------------------------------------------------------------------------------------------------

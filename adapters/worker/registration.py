@@ -26,7 +26,9 @@ from .supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_S = 10.0
+"""From one heartbeat to the next until the control plane has said."""
 _SHORTEST_S = 0.05
+"""However often it asks."""
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 _CALL_TIMEOUT_S = 10.0

@@ -153,7 +153,7 @@ def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Act
     if worker.hears:
         if scope.may_hit("crashes", name):
             yield Action(("crash", name), name, "crashes")
-        if scope.may_hit("goodbyes", name) and scope.amount("goodbyes"):
+        if scope.amount("goodbyes") and scope.may_hit("goodbyes", name):
             yield Action(("goodbye", name), name, "goodbyes")
         if scope.may_hit("partitions", name):
             yield Action(("cut", name), name, "partitions")
