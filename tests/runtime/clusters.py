@@ -100,14 +100,18 @@ class Cluster:
             os.killpg(self.process.pid, signal.SIGINT)
         return await self.ended()
 
+    def kill_all(self) -> None:
+        """Kill -9 for every process that it ever had, as far as it lives."""
+        self.remember()
+        for process in self.seen.values():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end with its parent in this very moment
+                process.kill()
+
     async def close(self) -> None:
         """Let nothing of it live on."""
         if hasattr(self, "http"):
             await self.http.close()
-        self.remember()
-        for process in self.seen.values():
-            with contextlib.suppress(psutil.NoSuchProcess):  # it may end by itself in this very moment
-                process.kill()
+        self.kill_all()
         self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()

@@ -63,8 +63,7 @@ async def test_a_broker_that_dies_is_started_again_and_cold_models_load(make_clu
 async def test_after_kill_9_of_everything_up_works_again(make_cluster: Make) -> None:
     cluster = await make_cluster().start()
     await embed(cluster, "before")
-    for process in cluster.remember():
-        process.kill()
+    cluster.kill_all()
     await cluster.ended()
     again = await make_cluster().start()
     assert len(await embed(again, "after")) == 256
