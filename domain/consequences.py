@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import events as ev
-from .commands import Review
+from .commands import Command, Review
 from .fairness import fair_order, fairly_placed
 from .leaving import is_emptied
 from .placement import ever_fits
@@ -20,8 +20,14 @@ from .state import State
 _Rule = Callable[[State, Any], Review | None]
 
 
-def review_after(state: State, event: ev.Event) -> Review | None:
-    """The review that an event calls for, judged on the state after it; None when it can help nobody."""
+def review_after(state: State, event: ev.Event, command: Command) -> Review | None:
+    """The review that an event of this command calls for, judged on the state after it; None when it can help nobody.
+
+    A review that refuses a request goes on by itself, with the next of that model and with all others in fair order.
+    One of that model alone would come before it, and give the room to one that others have waited longer than.
+    """
+    if type(event) is ev.RequestRefused and type(command) is Review:
+        return None
     rule = _RULES.get(type(event))
     return rule(state, event) if rule is not None else None
 

@@ -141,7 +141,7 @@ class _Breath:
             decision = decide(state, command, self.now)
             for event in decision.events:
                 event_id = self._take(event, cause)
-                review = review_after(state, event)
+                review = review_after(state, event, command)
                 if review is not None:
                     todo.append((review, event_id))
             for follow_up in decision.follow_ups:

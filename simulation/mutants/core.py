@@ -171,6 +171,16 @@ def ageing_forgotten(patches: Patches) -> None:
     patches.swap(fairness.rank, lambda settings, arrival, priority: -priority)
 
 
+def refused_hands_on_its_turn(patches: Patches) -> None:
+    """Who comes next for a model takes the turn of one that was refused, however long those for others have waited."""
+    review = consequences.review_after
+
+    def the_next_at_once(at: Any, event: Any, command: Any) -> Any:
+        return review(at, event, None if isinstance(event, ev.RequestRefused) else command)
+
+    patches.swap(review, the_next_at_once)
+
+
 def tenant_never_released(patches: Patches) -> None:
     """A request that is over goes on counting for its tenant, which is shut out for good after a while."""
     patches.swap(tenants.let_out, lambda at, tenant: None)
@@ -614,8 +624,8 @@ def all_forgets_the_newcomer(patches: Patches) -> None:
     """A model that is to run on every candidate is not looked at when a node joins."""
     review = consequences.review_after
 
-    def but_those(at: Any, event: Any) -> Any:
-        found = review(at, event)
+    def but_those(at: Any, event: Any, command: Any) -> Any:
+        found = review(at, event, command)
         if found is None or not isinstance(event, ev.NodeRegistered | ev.NodeApproved):
             return found
         models = tuple(name for name in found.models if name not in at.everywhere)
@@ -752,6 +762,7 @@ ALL: tuple[Row, ...] = (
     (give_up_leaves_running, "Q", "load-given-up", True),
     (deadline_forgotten, "W", "deadline-wakes", True),
     (ageing_forgotten, "W", "patient-request-served", True),
+    (refused_hands_on_its_turn, "W", "turn-not-handed-on", True),
     (cold_before_warm, "U", "warm-before-cold", True),
     (budget_ignored_on_shrink, "Q", "budget-lowered", True),
     (margin_ignored, "S", "disk-margin", True),

@@ -375,6 +375,11 @@ def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None
         if _live_of(state, event.tenant) < limits.at_once and in_time:
             return Finding("U", f"a request of {event.tenant} is refused, which is within its limits")
         return None
+    request = state.requests.get(event.request)
+    if event.code == "backend_failed" and request is not None:
+        # Whose backends were gone until its own steps were used up is refused whatever there is: T asks for that.
+        if passes_left(state.settings.load_attempts, request.passes) == 0:
+            return None
     replica = usable_with_room(state, model)
     ahead = [entry for entry in state.waiting(model.name) if entry[2] != event.request]
     if replica is not None and not ahead:

@@ -76,3 +76,24 @@ def test_a_model_whose_replica_died_has_no_better_claim_to_its_room_than_one_tha
     cluster.settle()
     assert list(cluster.state.by_model) == ["kept"]
     assert cluster.state.requests["k1"].replica
+
+
+def test_the_room_of_a_request_that_has_used_up_its_tries_goes_to_who_has_waited_longest() -> None:
+    """The next of its own model got it, because the refusal's review came before the rest of the one for the room."""
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 2}))
+    cluster.node("a")
+    cluster.model("m", vram=20)
+    cluster.model("other", vram=20)
+    for request, model in (("q1", "m"), ("q2", "other"), ("q3", "m")):
+        cluster.request(request, model)
+        cluster.wait(1)
+    for boot in range(2, 7):
+        cluster.node("a", vram=24, boot=f"boot-{boot}")
+    cluster.answer(cluster.effects[-1])  # its backend is installed
+    cluster.fail(cluster.effects[-1])
+    cluster.wait(5)
+    cluster.forget()
+    cluster.answer(cluster.effects[-1])  # what the failed load left behind is gone
+    assert [event.request for event in cluster.events if isinstance(event, ev.RequestRefused)] == ["q1"]
+    assert [event.cause for event in cluster.events if isinstance(event, ev.ReplicaReserved)] == ["request q2"]
