@@ -30,6 +30,7 @@ from interlock.domain import (
 )
 from interlock.domain import events as ev
 from interlock.domain.applying import handlers, tenants
+from interlock.domain.commands import Tick
 from interlock.domain.entities import NodeStatus, Phase, Wait
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
@@ -176,7 +177,7 @@ def refused_hands_on_its_turn(patches: Patches) -> None:
     review = consequences.review_after
 
     def the_next_at_once(at: Any, event: Any, command: Any) -> Any:
-        return review(at, event, None if isinstance(event, ev.RequestRefused) else command)
+        return review(at, event, Tick() if isinstance(event, ev.RequestRefused) else command)
 
     patches.swap(review, the_next_at_once)
 

@@ -376,10 +376,10 @@ def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None
             return Finding("U", f"a request of {event.tenant} is refused, which is within its limits")
         return None
     request = state.requests.get(event.request)
-    if event.code == "backend_failed" and request is not None:
-        # Whose backends were gone until its own steps were used up is refused whatever there is: T asks for that.
-        if passes_left(state.settings.load_attempts, request.passes) == 0:
-            return None
+    # Whose backends were gone until its own steps were used up is refused whatever there is: T asks for that.
+    spent = request is not None and passes_left(state.settings.load_attempts, request.passes) == 0
+    if event.code == "backend_failed" and spent:
+        return None
     replica = usable_with_room(state, model)
     ahead = [entry for entry in state.waiting(model.name) if entry[2] != event.request]
     if replica is not None and not ahead:
