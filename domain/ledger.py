@@ -41,8 +41,13 @@ class Ledger:
         copy = Ledger()
         copy.position, copy.epoch, copy.time = self.position, self.epoch, self.time
         copy.versions = self.versions.copy()
-        copy.replies = {command: dict(fates) if fates else None for command, fates in self.replies.items()}
+        copy.replies = self.replies.copy()
         copy.decided = self.decided.copy()
+        newest = copy.decided[-1] if copy.decided else ""
+        fates = copy.replies.get(newest)
+        if fates is not None:
+            # A command's events follow each other in the log: only the newest can have more to come.
+            copy.replies[newest] = fates.copy()
         return copy
 
     def record(self, event: ev.Event, envelope: Envelope, ordinal: int, cause: str) -> Recorded:

@@ -25,6 +25,8 @@ class Log:
         self._hash = hashlib.sha256()
         self._versions: dict[str, int] = {}
         self._ids: set[str] = set()
+        self._of_request: dict[str, list[Recorded]] = {}
+        self._indexed = 0
         self.shadow = Engine()
 
     def take_epoch(self) -> int:
@@ -94,7 +96,11 @@ class Log:
 
     def events_of(self, request: str) -> list[ev.Event]:
         """The events that are about the request, in their order."""
-        decoded = (decode_event(row.topic, row.state) for row in self.rows if row.request_id == request)
+        for row in self.rows[self._indexed :]:
+            if row.request_id:
+                self._of_request.setdefault(row.request_id, []).append(row)
+        self._indexed = len(self.rows)
+        decoded = (decode_event(row.topic, row.state) for row in self._of_request.get(request, ()))
         return [event for event in decoded if getattr(event, "request", "") == request]
 
 
