@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 FULL_SURVEY_LIMIT = 16
@@ -39,3 +41,21 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     chosen: str = ""
     cure: str = ""
     note: str = ""
+
+
+Explain = Callable[[], Explanation]
+"""Makes the explanation when somebody asks for it, of the state as it was decided on."""
+
+
+class Unexplained(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is decided anew at every look, and told only when it has changed: it is explained when it is told.
+
+    ``explain`` holds for as long as the state is not changed.
+    """
+
+    explain: Explain
+
+    @property
+    def explanation(self) -> Explanation:
+        """Why, made anew each time."""
+        return self.explain()

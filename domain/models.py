@@ -169,10 +169,11 @@ def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
     if isinstance(plan, Place | Evict):
         unparked = [ev.ModelUnparked(at=now, model=model.name, cause="an operator loads it")] if model.parked else []
         return [*unparked, *loads.begin(state, model, plan, now, "an operator asked for it")]
+    why = plan.explanation
     if isinstance(plan, Refuse):
-        raise Refused(plan.code.value, plan.message, cure=plan.explanation.cure)
-    rows = "; ".join(f"{row.node}: {row.filter} ({row.detail})" for row in plan.explanation.considered if row.filter)
-    raise Refused(RefusalCode.CAPACITY_EXHAUSTED, f"No room for {model.name} now. {rows}", cure=plan.explanation.cure)
+        raise Refused(plan.code.value, plan.message, cure=why.cure)
+    rows = "; ".join(f"{row.node}: {row.filter} ({row.detail})" for row in why.considered if row.filter)
+    raise Refused(RefusalCode.CAPACITY_EXHAUSTED, f"No room for {model.name} now. {rows}", cure=why.cure)
 
 
 def unload(state: State, command: RequestUnload, now: int) -> list[ev.Event]:

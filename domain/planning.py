@@ -467,7 +467,8 @@ def _unmet(made: Rehearsal, without: Rehearsal, asked: set[str]) -> tuple[tuple[
             continue
         model = state.models[name]
         wish = reconcile.floor_plan(state, model, made.now)
-        why, cure = wish.explanation, wish.explanation.cure
+        why = wish.explanation
+        cure = why.cure
         if isinstance(wish, Place | Evict):
             # It could be kept, and is not: the reconciler is frozen, or the rehearsal was cut short.
             reason, lacks = ("frozen", "thaw") if "reconciler" in state.frozen else ("unfinished", "time")

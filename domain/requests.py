@@ -88,7 +88,8 @@ def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
     """Route, but behind those of the same model that wait already: first in, first out."""
     plan = routing.route(state, model, now, request.prefix)
     if isinstance(plan, Lock):
-        return Hold(Wait("busy"), plan.explanation) if state.waiting(model.name) else plan
+        why = plan.explanation
+        return Hold(Wait("busy"), explain=lambda: why) if state.waiting(model.name) else plan
     if isinstance(plan, Refuse):
         return plan
     if request.deadline <= now:
@@ -102,7 +103,8 @@ def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
 
 def _queue_full(plan: Plan, where: str, limit: int, setting: str) -> Refuse:
     why = msgspec.structs.replace(plan.explanation, cure=f"Fewer requests at once, or a higher {setting}.")
-    return Refuse(RefusalCode.QUEUE_FULL, f"{limit} requests wait{where} already.", why, UNTIMED_RETRY)
+    message = f"{limit} requests wait{where} already."
+    return Refuse(RefusalCode.QUEUE_FULL, message, UNTIMED_RETRY, explain=lambda: why)
 
 
 def plan_wait(plan: Join | Place | Evict | Hold) -> Wait:
@@ -140,7 +142,7 @@ def budget_spent(model: Model, request: Asking, plan: Plan, now: int) -> Refuse:
     cure = "Look at what failed before: `interlock audit why` on this request; `load_attempts` sets the bound."
     message = f"Request {request.id} has used up its {request.passes} own steps (from load_attempts)."
     why = msgspec.structs.replace(plan.explanation, cure=cure)
-    return Refuse(RefusalCode.CAPACITY_EXHAUSTED, message, why, retry_after(model, plan, now))
+    return Refuse(RefusalCode.CAPACITY_EXHAUSTED, message, retry_after(model, plan, now), explain=lambda: why)
 
 
 def _locked(state: State, model: Model, request: Asking, plan: Lock, now: int, cause: str) -> ev.ReplicaLocked:
@@ -302,7 +304,7 @@ def reroute(state: State, request: Request, detail: str, now: int) -> list[ev.Ev
         cure = "See what the backend reports: its own words are in this refusal."
         why = Explanation("backend gone", cure=cure)
         message = f"Every backend tried was gone; the last said: {detail}"
-        return [_refused(again, Refuse(RefusalCode.BACKEND_FAILED, message, why), now)]
+        return [_refused(again, Refuse(RefusalCode.BACKEND_FAILED, message, explain=lambda: why), now)]
     again = msgspec.structs.replace(again, passes=again.passes + 1)
     return settle(state, model, again, _plan(state, model, again, now), now, "its backend was gone")
 
@@ -338,11 +340,11 @@ def deadline_passed(state: State, model: Model, wait: Wait, plan: Plan, now: int
     if code is RefusalCode.LOADING and not state.loading.get(model.name):
         code = RefusalCode.CAPACITY_EXHAUSTED
     what = {"load": "its load", "busy": "a free replica", "nodes_down": "a node to come back"}.get(wait.kind, wait.kind)
-    cure = plan.explanation.cure or "A longer deadline, or another copy: raise max_replicas."
-    why = msgspec.structs.replace(plan.explanation, cure=cure)
-    return Refuse(
-        code, f"{model.name}: the deadline passed while waiting for {what}.", why, retry_after(model, plan, now)
-    )
+    why = plan.explanation
+    if not why.cure:
+        why = msgspec.structs.replace(why, cure="A longer deadline, or another copy: raise max_replicas.")
+    message = f"{model.name}: the deadline passed while waiting for {what}."
+    return Refuse(code, message, retry_after(model, plan, now), explain=lambda: why)
 
 
 def retry_after(model: Model, plan: Plan, now: int) -> int:

@@ -6,6 +6,8 @@ The functions here only look: they return a plan, which :mod:`interlock.domain.r
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 
 from . import affinity, contact, eviction, placement, scoring
@@ -14,7 +16,7 @@ from .churn import explain_bound
 from .claims import format_claim
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction, Search
-from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation
+from .explanation import FULL_SURVEY_LIMIT, Considered, Explain, Explanation, Unexplained
 from .memory import lacks_ram, spec_on
 from .placement import Choice, Room
 from .recent_use import recent_uses
@@ -38,11 +40,10 @@ class Lock(msgspec.Struct, frozen=True, gc=False):
     explanation: Explanation
 
 
-class Join(msgspec.Struct, frozen=True, gc=False):
+class Join(Unexplained, frozen=True, gc=False):
     """Wait for a load that is in progress."""
 
     replica: str
-    explanation: Explanation
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -59,14 +60,13 @@ class Evict(msgspec.Struct, frozen=True, gc=False):
     explanation: Explanation
 
 
-class Hold(msgspec.Struct, frozen=True, gc=False):
+class Hold(Unexplained, frozen=True, gc=False):
     """Wait."""
 
     wait: Wait
-    explanation: Explanation
 
 
-class Refuse(msgspec.Struct, frozen=True, gc=False):
+class Refuse(Unexplained, frozen=True, gc=False):
     """Say no. ``retry_after`` in microseconds; 0 when trying again is pointless.
 
     With ``whole_tenant``, all that the tenant sends until then gets this answer, unless its limits change.
@@ -74,7 +74,6 @@ class Refuse(msgspec.Struct, frozen=True, gc=False):
 
     code: RefusalCode
     message: str
-    explanation: Explanation
     retry_after: int = 0
     whole_tenant: bool = False
 
@@ -138,7 +137,7 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
     warm = state.warm.get(model.name)
     if warm is None:
         if loading is not None:
-            return Join(loading.id, explain_room(state, model, "join", loading.node, chosen=loading.id))
+            return Join(loading.id, explain=lambda: explain_room(state, model, "join", loading.node, chosen=loading.id))
         return first_copy(state, model, now)
     until = FOREVER
     if may_grow(state, model):
@@ -148,8 +147,7 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
         if choice is not None:
             until = model.retry_at  # its last growth load failed: nothing else may come to try again
     cure = "A release, or a higher `parallel` or `max_replicas`."
-    explanation = survey_warm(state, model, "queue", cure=cure)
-    return Hold(Wait("busy", until=until), explanation)
+    return Hold(Wait("busy", until=until), explain=lambda: survey_warm(state, model, "queue", cure=cure))
 
 
 def joinable_load(state: State, model: Model) -> Replica | None:
@@ -188,26 +186,30 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
     search = eviction.find_victims(state, model, now, strictly=strictly)
     if search.best is not None:
         if "evictions" in state.frozen:
-            why = explain_room(state, model, "evict", "", cure="`interlock thaw evictions`.")
-            return Hold(Wait("frozen"), why)
+            thaw = "`interlock thaw evictions`."
+            return Hold(Wait("frozen"), explain=lambda: explain_room(state, model, "evict", "", cure=thaw))
         if until := contact.held_back_until(state, model, now):
             cure = "Contact with its node, or the end of mass_loss_grace; `interlock nodes remove` for what is gone."
-            return Hold(Wait("contact", until=until), explain_room(state, model, "evict", "", cure=cure))
+            return Hold(
+                Wait("contact", until=until), explain=lambda: explain_room(state, model, "evict", "", cure=cure)
+            )
         return Evict(search.best, explain_eviction(state, model, search, search.best, now, strictly=strictly))
     if not placement.ever_fits(state, model):
         return never_fits(state, model)
     return Hold(
-        _what_to_wait_for(state, model, search.safe_until), _explain_no_room(state, model, now, strictly, search)
+        _what_to_wait_for(state, model, search.safe_until),
+        explain=lambda: _explain_no_room(state, model, now, strictly, search),
     )
 
 
 def _failed_lately(state: State, model: Model, now: int) -> Plan:
     """The model's last load failed: wait for the next try, or refuse when its tries are spent."""
-    explanation = explain_room(state, model, "backoff", "", cure="Mend what the backend reports, or edit the model.")
+    cure = "Mend what the backend reports, or edit the model."
+    explain = partial(explain_room, state, model, "backoff", "", cure=cure)
     if model.failures >= state.settings.load_attempts:
         message = f"Loading {model.name} failed {model.failures} times; the backend said: {model.failure}"
-        return Refuse(RefusalCode.LOAD_FAILED, message, explanation, model.retry_at - now)
-    return Hold(Wait("backoff", until=model.retry_at), explanation)
+        return Refuse(RefusalCode.LOAD_FAILED, message, model.retry_at - now, explain=explain)
+    return Hold(Wait("backoff", until=model.retry_at), explain=explain)
 
 
 def _what_to_wait_for(state: State, model: Model, safe_until: int) -> Wait:
@@ -341,30 +343,37 @@ def _worth(state: State, replica: Replica) -> str:
 # --- refusals that no waiting cures ---------------------------------------------------------------------------------
 
 
+def _no_room_anywhere(state: State, model: Model, step: str, cure: str) -> Explain:
+    return lambda: survey(state, model, step, room_verdict(state, model, ""), cure=cure)
+
+
 def no_node_matches(state: State, model: Model) -> Refuse:
     """Step 1: the candidate set is empty."""
     cure = "Approve or label a node, or change the model's node_selector."
-    explanation = survey(state, model, "candidates", room_verdict(state, model, ""), cure=cure)
-    return Refuse(RefusalCode.NO_NODE_MATCHES, f"No approved node matches the selector of {model.name}.", explanation)
+    message = f"No approved node matches the selector of {model.name}."
+    return Refuse(RefusalCode.NO_NODE_MATCHES, message, explain=_no_room_anywhere(state, model, "candidates", cure))
 
 
 def load_info_missing(state: State, model: Model) -> Refuse:
     """Nothing is known about how to load it."""
     cure = f"Declare the backend of {model.name}: `interlock models apply FILE`."
-    explanation = survey(state, model, "load info", room_verdict(state, model, ""), cure=cure)
-    return Refuse(RefusalCode.LOAD_INFO_MISSING, f"Nothing is known about how to load {model.name}.", explanation)
+    message = f"Nothing is known about how to load {model.name}."
+    return Refuse(RefusalCode.LOAD_INFO_MISSING, message, explain=_no_room_anywhere(state, model, "load info", cure))
 
 
 def never_fits(state: State, model: Model) -> Refuse:
     """Step 7: too large for every candidate, even alone there."""
     needs = "vram, ram or disk" if model.declared_spec.ram else "vram or disk"
     cure = f"Add a larger node, raise a budget, or lower the model's {needs}."
-    explanation = survey(state, model, "never fits", room_verdict(state, model, ""), cure=cure)
     message = f"Model {model.name} does not fit on any of its candidates, even alone."
-    return Refuse(RefusalCode.NEVER_FITS, message, explanation)
+    return Refuse(RefusalCode.NEVER_FITS, message, explain=_no_room_anywhere(state, model, "never fits", cure))
 
 
 def no_such_model(name: str) -> Refuse:
     """Step 1: the name is neither a model's nor an alias."""
-    explanation = Explanation("model", cure=f"Declare it: `interlock models apply FILE` with a model named {name!r}.")
-    return Refuse(RefusalCode.UNKNOWN_MODEL, f"No model or alias is named {name!r}.", explanation)
+    cure = f"Declare it: `interlock models apply FILE` with a model named {name!r}."
+    return Refuse(
+        RefusalCode.UNKNOWN_MODEL,
+        f"No model or alias is named {name!r}.",
+        explain=partial(Explanation, "model", cure=cure),
+    )

@@ -8,6 +8,7 @@ burst before it. So nothing ticks, nothing is refilled, and whoever is refused c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 
@@ -54,7 +55,9 @@ def over_limit(state: State, tenant: str, limits: Limits, now: int) -> Refuse | 
     if live >= limits.at_once:
         cure = f"Send fewer at once; `interlock tenants limit {tenant} --at-once N` raises the limit."
         message = f"Tenant {tenant} has {live} requests waiting or running; its limit is {limits.at_once}."
-        return Refuse(RefusalCode.RATE_LIMITED, message, Explanation("tenant", cure=cure), _COMES_AGAIN)
+        return Refuse(
+            RefusalCode.RATE_LIMITED, message, _COMES_AGAIN, explain=partial(Explanation, "tenant", cure=cure)
+        )
     if not limits.rate:
         return None
     known = state.tenants.get(tenant)
@@ -63,8 +66,8 @@ def over_limit(state: State, tenant: str, limits: Limits, now: int) -> Refuse | 
         return None
     cure = f"Send them more slowly; `interlock tenants limit {tenant} --rate N/s --burst N` raises the limit."
     message = f"Tenant {tenant} sends faster than {format_rate(limits.rate)}, after a burst of {limits.burst}."
-    why = Explanation("tenant", cure=cure)
-    return Refuse(RefusalCode.RATE_LIMITED, message, why, comes_at - now, whole_tenant=True)
+    explain = partial(Explanation, "tenant", cure=cure)
+    return Refuse(RefusalCode.RATE_LIMITED, message, comes_at - now, whole_tenant=True, explain=explain)
 
 
 def earliest(tenant: Tenant, limits: Limits) -> int:

@@ -72,7 +72,7 @@ def selector_ignored_in_lookup(patches: Patches) -> None:
         for name in candidates.nodes:
             rows.append(Considered(name, "rejected", "slots", "no free replica slot, evicting LRU"))
             rows.append(Considered(name, "rejected", "busy", "all models have in-flight requests"))
-        return Hold(Wait("capacity", until=now + SECOND), Explanation("route", tuple(rows)))
+        return Hold(Wait("capacity", until=now + SECOND), explain=lambda: Explanation("route", tuple(rows)))
 
     patches.swap(route, looked_up_anywhere)
 
@@ -517,10 +517,10 @@ def empty_backend_scaleup(patches: Patches) -> None:
         if model.load_info_known or not strictly:
             return first_copy(at, model, now, strictly=strictly)
         if model.retry_at > now:
-            return Hold(Wait("backoff", until=model.retry_at), Explanation("backoff"))
+            return Hold(Wait("backoff", until=model.retry_at), explain=lambda: Explanation("backoff"))
         room = placement.find_room(at, model)
         if room is None:
-            return Hold(Wait("capacity"), Explanation("queue"))
+            return Hold(Wait("capacity"), explain=lambda: Explanation("queue"))
         return Place(room, Explanation("place"))
 
     patches.swap(first_copy, doomed)

@@ -54,7 +54,11 @@ def test_a_request_that_looks_again_for_ever_breaks_t_though_its_deadline_would_
 
     def restless(state, model_, now, prefix=()):
         plan = route(state, model_, now, prefix)
-        return Hold(Wait("busy", until=now + SECOND), Explanation("again")) if isinstance(plan, Hold) else plan
+        return (
+            Hold(Wait("busy", until=now + SECOND), explain=lambda: Explanation("again"))
+            if isinstance(plan, Hold)
+            else plan
+        )
 
     monkeypatch.setattr(routing, "route", restless)
     exploration = explore(one_node(model("alpha"), requests=2))
