@@ -16,6 +16,9 @@ from interlock.domain.units import FOREVER
 from .picture import ModelView, NodeView, Picture
 from .pools import there, would_hold
 
+CURED_BY_ROOM = ("capacity", "nodes_down", "draining")
+"""Waits that end when there is room, whether others had taken it or its node was away."""
+
 
 class Asked(msgspec.Struct, frozen=True):
     """What a request asked for, and the order in which it came."""
@@ -86,7 +89,7 @@ class Queues:
     ) -> bool:
         """Whether the request waits for nothing but room, and this very room, with its victims, would have done."""
         wait, spec = self.waits.get(request), other.specs[other.declared]
-        if wait is None or wait.kind != "capacity" or wait.until <= event.at:
+        if wait is None or wait.kind not in CURED_BY_ROOM or wait.until <= event.at:
             return False  # of what is due in this very instant, either may be looked at first
         if event.victims and (other.scheduling.priority < model.scheduling.priority or wait.until < FOREVER):
             return False

@@ -29,6 +29,7 @@ from . import silences
 from .situation import Finding, Situation
 
 PROPERTIES = ("T", "U", "S", "Q", "W")
+_CURED_BY_ROOM = ("capacity", "nodes_down", "draining")
 
 
 # --- what several judgements ask ------------------------------------------------------------------------------------
@@ -171,7 +172,9 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
     mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
     for other in _first_in_line(state):
         its, wait = state.models[other.model], other.wait
-        if its is model or wait is None or wait.kind != "capacity" or wait.until <= now or _rank(state, other) >= mine:
+        if its is model or wait is None or wait.kind not in _CURED_BY_ROOM or wait.until <= now:
+            continue
+        if _rank(state, other) >= mine:
             continue
         may_evict = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
         has_copy = any(r.model == its.name and r.node == node.name for r in state.replicas.values())
