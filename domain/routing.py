@@ -16,7 +16,7 @@ from .churn import explain_bound
 from .claims import format_claim
 from .entities import Model, NodeStatus, Replica, Wait
 from .eviction import Eviction, Search
-from .explanation import FULL_SURVEY_LIMIT, Considered, Explain, Explanation, Unexplained
+from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation, Unexplained
 from .memory import lacks_ram, spec_on
 from .placement import Choice, Room
 from .recent_use import recent_uses
@@ -343,22 +343,22 @@ def _worth(state: State, replica: Replica) -> str:
 # --- refusals that no waiting cures ---------------------------------------------------------------------------------
 
 
-def _no_room_anywhere(state: State, model: Model, step: str, cure: str) -> Explain:
-    return lambda: survey(state, model, step, room_verdict(state, model, ""), cure=cure)
-
-
 def no_node_matches(state: State, model: Model) -> Refuse:
     """Step 1: the candidate set is empty."""
     cure = "Approve or label a node, or change the model's node_selector."
     message = f"No approved node matches the selector of {model.name}."
-    return Refuse(RefusalCode.NO_NODE_MATCHES, message, explain=_no_room_anywhere(state, model, "candidates", cure))
+    return Refuse(
+        RefusalCode.NO_NODE_MATCHES, message, explain=partial(explain_room, state, model, "candidates", "", cure=cure)
+    )
 
 
 def load_info_missing(state: State, model: Model) -> Refuse:
     """Nothing is known about how to load it."""
     cure = f"Declare the backend of {model.name}: `interlock models apply FILE`."
     message = f"Nothing is known about how to load {model.name}."
-    return Refuse(RefusalCode.LOAD_INFO_MISSING, message, explain=_no_room_anywhere(state, model, "load info", cure))
+    return Refuse(
+        RefusalCode.LOAD_INFO_MISSING, message, explain=partial(explain_room, state, model, "load info", "", cure=cure)
+    )
 
 
 def never_fits(state: State, model: Model) -> Refuse:
@@ -366,7 +366,9 @@ def never_fits(state: State, model: Model) -> Refuse:
     needs = "vram, ram or disk" if model.declared_spec.ram else "vram or disk"
     cure = f"Add a larger node, raise a budget, or lower the model's {needs}."
     message = f"Model {model.name} does not fit on any of its candidates, even alone."
-    return Refuse(RefusalCode.NEVER_FITS, message, explain=_no_room_anywhere(state, model, "never fits", cure))
+    return Refuse(
+        RefusalCode.NEVER_FITS, message, explain=partial(explain_room, state, model, "never fits", "", cure=cure)
+    )
 
 
 def no_such_model(name: str) -> Refuse:

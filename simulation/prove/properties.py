@@ -23,13 +23,13 @@ from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
 from interlock.simulation.judging.pools import could_lie_in, there, would_hold, wrong_claim
+from interlock.simulation.judging.queueing import CURED_BY_ROOM
 from interlock.simulation.world import boot_of
 
 from . import silences
 from .situation import Finding, Situation
 
 PROPERTIES = ("T", "U", "S", "Q", "W")
-_CURED_BY_ROOM = ("capacity", "nodes_down", "draining")
 
 
 # --- what several judgements ask ------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
     mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
     for other in _first_in_line(state):
         its, wait = state.models[other.model], other.wait
-        if its is model or wait is None or wait.kind not in _CURED_BY_ROOM or wait.until <= now:
+        if its is model or wait is None or wait.kind not in CURED_BY_ROOM or wait.until <= now:
             continue
         if _rank(state, other) >= mine:
             continue
