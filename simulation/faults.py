@@ -93,6 +93,11 @@ class Faults:
             self._end(number)
         self.last_end = now
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a fault that has a length has not ended."""
+        return bool(self._ends)
+
     def took_effect(self, kind: str, times: int = 1) -> None:
         """Something went otherwise because of a fault of this kind."""
         self.effective[kind] += times

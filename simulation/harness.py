@@ -34,6 +34,7 @@ from .operators import Operators
 from .prologue import BACKGROUND, Prologue
 from .reading.fields import Distribution
 from .reading.scenario import Scenario
+from .settling import PATIENCE, Settling
 from .world import boot_of
 from .writer import Writer
 
@@ -43,7 +44,6 @@ EFFECTS_KEPT = 50_000
 """So many effects are remembered for the page that shows the run."""
 SMALL = 64
 """Up to so many nodes and models every decision is followed by a full look for forgotten wake-ups."""
-SETTLING_MAX = 6 * HOUR
 BACKGROUND_ACTOR = "scenario"
 
 
@@ -115,6 +115,8 @@ class Harness:
         self._sizes: dict[str, int] = {}
         self._counting = False
         self._structural = False
+        self._deeds = 0
+        self._last_deed = (0, "")
 
     # --- what the writer tells --------------------------------------------------------------------------------------
 
@@ -184,6 +186,9 @@ class Harness:
                     numbers.event_types[kind.__name__] += 1
                 continue
             self._structural = True
+            if kind is not ev.LoadProgressed:
+                self._deeds += 1
+                self._last_deed = (self.clock.elapsed, kind.__name__)
             if self._counting:
                 numbers.event_types[kind.__name__] += 1
             if kind is ev.ReplicaReserved:
@@ -318,15 +323,17 @@ class Harness:
         began = self.clock.elapsed
         if self.scenario.random_faults is not None:
             self.faults.heal_all()
-        settings = self.writer.engine.state.settings
-        step = max(SECOND, min(settings.reconcile_interval, HOUR // 60))
-        most = began + SETTLING_MAX
-        while not self.writer.halted and self.clock.elapsed < most and not self._is_quiet():
+        patience = Settling(self.gateways.counts()[0], self._deeds)
+        while not self.writer.halted and not patience.over and not self._is_quiet():
+            step = patience.step(self.writer.engine.state.settings.reconcile_interval)
             self.clock.run(self.clock.elapsed + step)
+            waiting, running = self.gateways.counts()
+            due = self.writer.engine.next_wakeup()
+            promised = running > 0 or self._faults_go_on() or (due is not None and due > self.clock.now)
+            patience.passed(step, waiting=waiting, deeds=self._deeds, promised=promised)
         self.settled_for = self.clock.elapsed - began
-        if self.writer.halted:
-            return
-        self._judge_the_end()
+        if not self.writer.halted:
+            self._judge_the_end(patience)
 
     def _is_quiet(self) -> bool:
         """Whether everything that is under way has ended."""
@@ -347,7 +354,7 @@ class Harness:
     def _faults_go_on(self) -> bool:
         return self.clock.elapsed < self.faults.last_end
 
-    def _judge_the_end(self) -> None:
+    def _judge_the_end(self, patience: Settling) -> None:
         engine, now = self.writer.engine, self.clock.now
         self.checkpoint()
         self._find(judge.unquiet(engine, self.cluster, now))
@@ -355,15 +362,24 @@ class Harness:
         length = format_duration(self.settled_for)
         for call in self.gateways.live.values():
             request = engine.state.requests.get(call.id)
-            if call.waits and (request is None or request.deadline < FOREVER):
+            if call.waits and (request is None or request.deadline <= now):
                 self.invariants.breach("W", f"{call.id} for {call.model} still waits after {length} of quiet", call.id)
         self._judge_holders()
         self._judge_files()
-        late = [name for at, name in self.unasked_effects if at > self.clock.elapsed - HOUR]
-        if self.settled_for >= SETTLING_MAX and late:
+        if patience.spent >= PATIENCE:
+            self._judge_restlessness(length)
+
+    def _judge_restlessness(self, length: str) -> None:
+        """Q: patience is at its end; what goes on is named."""
+        lately = self.clock.elapsed - HOUR
+        late = [name for at, name in self.unasked_effects if at > lately]
+        at, deed = self._last_deed
+        if late:
             most = Counter(late).most_common(1)[0]
             text = f"{most[0]} was sent {most[1]} times in the last hour of {length} without input: effects go on"
             self.invariants.breach("Q", text, most[0])
+        elif at > lately and not self.faults.at_work:  # a fault without an end is input
+            self.invariants.breach("Q", f"{deed} is recorded in the last hour of {length} without input", deed)
 
     def _judge_holders(self) -> None:
         """W: who is gone holds nothing, be it a gateway or a client. S: another model or machine answers nothing."""

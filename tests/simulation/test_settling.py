@@ -1,0 +1,107 @@
+"""After its duration a run settles: it is given as long as what was promised takes, and no longer."""
+
+from __future__ import annotations
+
+import pytest
+
+from interlock.simulation import Scenario
+from interlock.simulation.api import run
+from interlock.simulation.settling import LONGEST, PATIENCE, Settling
+
+WORLD = """
+schema = 1
+name = "patient"
+duration = "10m"
+[[nodes]]
+name = "n1"
+vram = "24GiB"
+load_rate = "{rate}"
+[[models]]
+name = "keeper"
+backend = "echo"
+vram = "20GiB"
+{keeper}
+[[models]]
+name = "late"
+backend = "echo"
+vram = "20GiB"
+service_time = "1s"
+[[replicas]]
+model = "keeper"
+node = "n1"
+[[requests]]
+model = "late"
+at = "1m"
+{request}
+"""
+
+
+def settled(more: str = "", *, keeper: str = "", request: str = "", rate: str = "1GiB/s") -> dict[str, object]:
+    result = run(Scenario.parse(WORLD.format(keeper=keeper, request=request, rate=rate) + more))
+    assert result.passed, result.harness.invariants.violations
+    assert not result.harness.gateways.counts()[0]
+    return result.report
+
+
+@pytest.mark.parametrize(
+    ("more", "world"),
+    [
+        ("", {"keeper": "pinned = true", "request": 'deadline = "7h"'}),
+        ("", {"keeper": "pinned = true", "request": 'deadline = "400d"'}),
+        (
+            '[[requests]]\nmodel = "keeper"\nat = "1s"\nservice_time = "9h"',
+            {"request": 'deadline = "12h"'},
+        ),
+        ('[scheduler]\nmin_residency = "8h"\nrequest_deadline = "10h"', {}),
+        ('[scheduler]\nrequest_deadline = "8h"', {"keeper": "pinned = true"}),
+        ('[scheduler]\nidle_unload = "3d"', {}),
+        ("", {"rate": "512KiB/s", "request": 'deadline = "2d"'}),
+        (
+            '[scheduler]\nload_silence = "8h"\n[[faults]]\nkind = "load-hangs"\nat = "1s"\n'
+            'target = "n1"\nmodel = "late"\nfor = "forever"',
+            {"request": 'deadline = "7d"'},
+        ),
+    ],
+    ids=["pinned", "more-than-a-year", "long-service", "residency", "setting", "idle", "slow-load", "silence"],
+)
+def test_what_is_promised_for_a_later_hour_may_come(more: str, world: dict[str, str]) -> None:
+    settled(more, **world)
+
+
+def test_many_long_services_one_after_another_are_waited_for() -> None:
+    queue = '[[requests]]\nmodel = "late"\nat = "2m"\ncount = 20\nevery = "1s"\nservice_time = "3h"\ndeadline = "9d"'
+    settled(queue, request='deadline = "9d"')
+
+
+def test_patience_ends_where_things_are_done_for_ever() -> None:
+    patience, deeds, rounds = Settling(waiting=1, deeds=0), 0, 0
+    while not patience.over:
+        deeds, rounds = deeds + 1, rounds + 1
+        patience.passed(patience.step(30_000_000), waiting=1, deeds=deeds, promised=True)
+    assert patience.length == PATIENCE
+    assert rounds == PATIENCE // 30_000_000
+
+
+def test_patience_ends_where_nothing_is_promised() -> None:
+    patience = Settling(waiting=1, deeds=0)
+    while not patience.over:
+        patience.passed(patience.step(30_000_000), waiting=1, deeds=0, promised=False)
+    assert patience.length == PATIENCE
+
+
+def test_a_request_that_ends_its_wait_makes_patience_whole_again() -> None:
+    patience = Settling(waiting=2, deeds=0)
+    patience.passed(PATIENCE - 1, waiting=2, deeds=1, promised=True)
+    patience.passed(1, waiting=1, deeds=2, promised=True)
+    assert not patience.over
+    patience.passed(PATIENCE, waiting=2, deeds=3, promised=True)
+    assert patience.over
+
+
+def test_no_run_is_followed_for_ever_though_each_step_promises_another() -> None:
+    patience, rounds = Settling(waiting=1, deeds=0), 0
+    while not patience.over:
+        rounds += 1
+        patience.passed(patience.step(30_000_000), waiting=1, deeds=0, promised=True)
+    assert patience.length >= LONGEST
+    assert rounds < 2_000
