@@ -32,6 +32,12 @@ def copies(state: State, model: Model) -> int:
     return len(dict.fromkeys(counted)) if model.scheduling.everywhere else len(counted)
 
 
+def serving_copies(state: State, model: Model) -> int:
+    """The model's copies that take locks."""
+    warm = state.warm.get(model.name)
+    return len(warm.order) if warm is not None else 0
+
+
 def has_twin(state: State, replica: Replica) -> bool:
     """Whether its node holds another copy of the same model that is not leaving."""
     here = state.by_slot.get((replica.node, replica.model), {}).values()
@@ -68,6 +74,9 @@ def surplus(state: State, model: Model, now: int) -> tuple[Replica, str] | None:
     on every candidate only one of two on a node. The last copy: after the model's ``idle_unload``, unless a floor
     or a pin keeps it. Never while requests wait or a copy is on its way, up or down: what goes up does not come down in
     the same tick, and copies leave one at a time.
+
+    Only copies that take locks count: one on a silent node, or of an older revision, does not stand in for the one that
+    serves. Else the usable copy would leave after each request, and be loaded again for the next.
     """
     if "reconciler" in state.frozen or state.waiting(model.name) or state.loading.get(model.name):
         return None
@@ -87,7 +96,7 @@ def surplus(state: State, model: Model, now: int) -> tuple[Replica, str] | None:
     if replica is None:
         return None
     since, delay = idle_since(replica), state.settings.scale_down_delay
-    count, ceiling = copies(state, model), model.scheduling.max_replicas
+    count, ceiling = serving_copies(state, model), model.scheduling.max_replicas
     if ceiling and count > ceiling and not everywhere:
         return replica, "ceiling"
     if everywhere or count > max(floor, 1):

@@ -31,6 +31,7 @@ from .placements import Placements
 from .pools import could_lie_in, name_of, there, wrong_claim
 from .prefix_rules import PrefixRules
 from .queueing import Queues
+from .shrink_rules import ShrinkRules
 from .tenancy import Tenants
 from .use_rules import UseRules
 
@@ -100,6 +101,7 @@ class Invariants:
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
         for rules in (
             self.node_rules, self.order_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules,
+            ShrinkRules(self),
         ):  # fmt: skip
             for name in dir(rules):
                 if name.startswith("on_"):
@@ -715,21 +717,11 @@ class Invariants:
             self.breach("S", f"{replica.id} is unloaded with {len(replica.locks)} requests in flight", replica.id)
         if replica.phase == "loaded" and event.reason not in LEAVES_ANYWAY:
             self._leave_above_floor(replica, self.picture.models.get(replica.model), "unloaded")
-        if event.reason == "scale-down" and event.at < replica.used_at + self.settings.scale_down_delay:
-            self.breach("S", f"{replica.id} is removed as idle before it was idle for long enough", replica.id)
         node = self.picture.nodes.get(replica.node)
         first = replica.phase == "loaded"
         if event.reason == "budget" and first and node is not None and not node.above_budget(replica.claim):
             self.breach("S", f"{replica.id} leaves for the budget of {node.name}, which allows it", replica.id)
-        if event.reason == "idle":
-            self._judge_idle_unload(event, replica)
         self.picture.leave(replica)
-
-    def _judge_idle_unload(self, event: ev.UnloadRequested, replica: ReplicaView) -> None:
-        """A last copy leaves only when it was idle for the model's own time, or the cluster's."""
-        model = self.picture.models.get(replica.model)
-        if model is None or event.at < replica.used_at + self.picture.idle_unload(model, self.settings):
-            self.breach("S", f"{replica.id} is unloaded as idle before its idle_unload is over", replica.id)
 
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
         self.placements.see(event)

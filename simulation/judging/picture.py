@@ -206,6 +206,10 @@ class Picture:
         nodes = [self.nodes.get(name) for name in staying]
         return sum(node is not None and node.keeps_replicas and self.candidate(model, node) for node in nodes)
 
+    def usable_copies(self, model: ModelView) -> int:
+        """Replicas to which requests may be sent, their load aside."""
+        return sum(self.eligible(replica) for replica in model.replicas.values())
+
     def members(self, model: ModelView, node: NodeView, *, insisting: bool = False) -> int:
         """Replicas of the model's anti-affinity group on the node; ``insisting``: those that bar it from there."""
         group = model.scheduling.anti_affinity

@@ -37,6 +37,7 @@ from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
 from interlock.simulation import log, world, writer
 
+from . import floors as floor_mutations
 from . import holds as hold_mutations
 from . import nodes as node_mutations
 from . import placement as placement_mutations
@@ -778,6 +779,7 @@ ALL: tuple[Row, ...] = (
     (node_bound_ignored, "S", "evictions-bounded", True),
     (thrash_unnoticed, "S", "evict-reload-cycle", True),
     (many_taken_for_a_cycle, "S", "many-share-a-card", True),
+    *floor_mutations.ROWS,
     *hold_mutations.ROWS,
     *node_mutations.ROWS,
     *placement_mutations.ROWS,

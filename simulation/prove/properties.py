@@ -224,7 +224,8 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
             return Finding("S", f"{where} exceeds its memory budget")
     copies = [r for r in state.replicas.values() if r.model == model.name and _is_copy(state, model, r)]
     ceiling = model.scheduling.max_replicas
-    if ceiling and model.declared == model.serving and len(copies) >= ceiling and event.cause.startswith("request"):
+    lives = any(is_usable(state, one, model) for one in copies)  # what serves nobody any more keeps no first copy away
+    if ceiling and lives and len(copies) >= ceiling and event.cause.startswith("request"):
         return Finding("S", f"{where} exceeds the model's ceiling of {ceiling}")
     return None
 
@@ -354,12 +355,24 @@ def _unload_requested(state: State, event: ev.UnloadRequested, now: int) -> Find
     if event.reason == "scale-down" and idle_until > now:
         return Finding("S", f"{replica.model} on {replica.node} is scaled down before it has been idle for its time")
     model = state.models.get(replica.model)
+    if model is not None and event.tries == 1 and _none_too_many(state, event, model):
+        return Finding("S", f"{replica.model} on {replica.node} leaves as one too many ({event.reason}), and is not")
     if event.reason == "idle" and model is not None:
         own = model.scheduling.idle_unload
         ttl = state.settings.idle_unload if own is None else own
         if max(replica.used_at, replica.loaded_at) + ttl > now:
             return Finding("S", f"{replica.model} on {replica.node} is unloaded before its idle_unload is over")
     return None
+
+
+def _none_too_many(state: State, event: ev.UnloadRequested, model: Model) -> bool:
+    """Whether a copy goes as surplus though no more of them can serve than must stay."""
+    scheduling = model.scheduling
+    if event.reason not in ("ceiling", "scale-down") or scheduling.everywhere:
+        return False
+    usable = sum(1 for one in state.replicas.values() if one.model == model.name and is_usable(state, one, model))
+    most = scheduling.max_replicas if event.reason == "ceiling" else max(scheduling.min_replicas, 1)
+    return usable <= most
 
 
 def _revision_declared(state: State, event: ev.RevisionDeclared, now: int) -> Finding | None:
