@@ -1,7 +1,8 @@
 """Consequences: which models a change could help, so that they are reviewed at once, and no others.
 
-A change is one of ``model`` (the model itself was changed), ``node`` (a node joined, healed or was changed),
-``capacity`` (room came free, or may be made), ``unpark`` (its instant has come) and ``epoch`` (a writer took over).
+A change is one of ``model`` (the model itself was changed), ``queue`` (who waits for it has changed), ``node`` (a node
+joined, healed or was changed), ``limits`` (what nodes may hold), ``capacity`` (room came free, or may be made),
+``unpark`` (its instant has come) and ``epoch`` (a writer took over).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from . import events as ev
 from .commands import Command, Review
-from .fairness import fair_order, fairly_placed
+from .fairness import fair_order, fairly_placed, lacks_copies
 from .leaving import is_emptied
 from .placement import ever_fits
 from .shrinking import has_floor
@@ -45,7 +46,7 @@ def _if_waiting(words: str) -> _Rule:
     def rule(state: State, event: ev.ModelEvent) -> Review | None:
         if not state.waiting(event.model):
             return None
-        return Review(change="model", cause=words.format(event=event), models=(event.model,))
+        return Review(change="queue", cause=words.format(event=event), models=(event.model,))
 
     return rule
 
@@ -75,7 +76,7 @@ def _room_on_node(words: str, *, own: bool) -> _Rule:
     def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
         models = (event.model,) if own else ()
         waiting = _who_waits_for(state, event.node)
-        concerned = (*models, *waiting) if has_floor(state, event.model) else (*waiting, *models)
+        concerned = (*models, *waiting) if lacks_copies(state, event.model) else (*waiting, *models)
         return _review(state, "capacity", words.format(event=event), concerned, _emptied(state, event.node))
 
     return rule

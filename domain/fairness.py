@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from .entities import Request
 from .settings import Settings
-from .shrinking import has_floor
+from .shrinking import below_floor
 from .state import QueueKey, State
 from .units import FOREVER
 
@@ -36,17 +36,24 @@ def fair_order(state: State, names: Iterable[str]) -> list[str]:
 def fairly_placed(state: State, names: Sequence[str]) -> Sequence[str]:
     """The same models, of which those that compete for room by waiting requests stand in fair order in their places.
 
-    A model that has a floor keeps its place: what an operator wants kept goes before a passing request.
+    A model that is below its floor keeps its place: what an operator wants kept goes before a passing request. While
+    its floor is kept, its requests have no better claim than those of others.
     """
     if len(names) < 2 or not state.queues:
         return names
-    places = [place for place, name in enumerate(names) if name in state.queues and not has_floor(state, name)]
+    places = [place for place, name in enumerate(names) if name in state.queues and not lacks_copies(state, name)]
     if len(places) < 2:
         return names
     placed = list(names)
     for place, name in zip(places, fair_order(state, [names[place] for place in places]), strict=True):
         placed[place] = name
     return placed
+
+
+def lacks_copies(state: State, name: str) -> bool:
+    """Whether there is a model of that name, and it is below its floor."""
+    model = state.models.get(name)
+    return model is not None and below_floor(state, model)
 
 
 def order_queues_anew(state: State) -> None:

@@ -13,6 +13,7 @@ from .profiles import check_profile
 from .refusals import RefusalCode
 from .requests import LONGEST_NAME
 from .routing import Evict, Place, Refuse
+from .shrinking import copies, is_moving
 from .state import State
 from .units import LARGEST_NUMBER, LARGEST_SIZE
 
@@ -30,7 +31,6 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
     _check(state, command.model, command.spec, command.scheduling, command.aliases)
     model = state.models.get(command.model)
     if model is None:
-        left = (state.replicas[replica].revision for replica in state.by_model.get(command.model, ()))
         events: list[ev.Event] = [
             ev.ModelDeclared(
                 at=now,
@@ -38,7 +38,7 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
                 spec=command.spec,
                 scheduling=command.scheduling,
                 aliases=command.aliases,
-                revision=1 + max(left, default=0),
+                revision=1 + _last_revision(state, command.model),
             )
         ]
         if command.spec.backend:
@@ -52,6 +52,16 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
     if command.spec != model.declared_spec:
         events += edit(state, model, command.spec, now, "declared")
     return events
+
+
+def _last_revision(state: State, name: str) -> int:
+    """The highest revision of which anything is left of a model that was removed: replicas, or files on a disk.
+
+    A model that is declared again is another, and must not be taken for what was left of the first.
+    """
+    replicas = [state.replicas[replica].revision for replica in state.by_model.get(name, ())]
+    files = [revision for model, revision in state.staged_at if model == name]
+    return max((*replicas, *files), default=0)
 
 
 def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, aliases: tuple[str, ...]) -> None:
@@ -94,6 +104,8 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
 def edit(state: State, model: Model, spec: LoadSpec, now: int, source: str) -> list[ev.Event]:
     """A new revision. It serves when its first replica has loaded, or at once when no replica of the old one lives.
 
+    And at once when both do not fit, unless a copy comes or goes: then the reconciler looks again once it has.
+
     The first load info that is known for a model is no edit: it mends the revision that nothing could load.
     """
     if not model.load_info_known and not state.by_model.get(model.name):
@@ -107,7 +119,7 @@ def edit(state: State, model: Model, spec: LoadSpec, now: int, source: str) -> l
         if replica.phase in LOADING_PHASES:
             events += loads.give_up(state, replica, "its revision was superseded while it loaded", now)
     serves = [replica for replica in live if replica.phase is Phase.LOADED and replica.revision == model.serving]
-    if not serves or not _both_fit(state, model, spec):
+    if not serves or not (is_moving(state, model) or _both_fit(state, model, spec)):
         events.append(ev.RevisionServing(at=now, model=model.name, revision=revision))
     return events
 
@@ -160,8 +172,15 @@ def remove(state: State, command: RemoveModel, now: int) -> list[ev.Event]:
 
 
 def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
-    """One more replica now, if there is room or somebody may make room; raises Refused with the reason otherwise."""
+    """One more replica now, if there is room or somebody may make room; raises Refused with the reason otherwise.
+
+    Raises Conflict at the model's ceiling.
+    """
     model = find(state, command.model)
+    ceiling = model.scheduling.max_replicas
+    if ceiling and copies(state, model) >= ceiling:
+        cure = "Raise `max_replicas`, or set it to 0 for no ceiling; else the copy would leave again as one too many."
+        raise Conflict(f"{model.name} has {copies(state, model)} replicas; its max_replicas is {ceiling}.", cure=cure)
     if not state.candidates(model).nodes:
         plan: routing.Plan = routing.no_node_matches(state, model)
     else:

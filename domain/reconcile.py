@@ -10,11 +10,14 @@ from __future__ import annotations
 from . import events as ev
 from . import loads, placement, requests, routing
 from .commands import Review
-from .entities import Model, Replica, Wait
+from .entities import Model, Parked, Phase, Replica, Wait
+from .explanation import Explanation
 from .fairness import fairly_placed
 from .leaving import leaving_now, why_leaving
+from .placement import Choice
+from .refusals import RefusalCode
 from .routing import BEGINS_LOAD, Hold, Place, Plan, Refuse
-from .shrinking import copies, floor_of, surplus
+from .shrinking import below_floor, is_moving, surplus
 from .state import State
 from .units import FOREVER
 
@@ -83,19 +86,45 @@ def shrink(state: State, model: Model, now: int) -> list[ev.Event]:
 def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     """Bring up the declared revision beside the serving one; when both no longer fit, cut over at once.
 
-    A roll-out whose load failed is parked, and the old revision goes on serving, until the model is edited again.
+    What the model's own copies that come or go will leave may be enough: until then both may fit yet. A load that
+    failed is tried again as often as any other, and the old revision goes on serving: one that is known to fail does
+    not take over. Below the floor it is the floor that brings up the next copy.
     """
     if model.declared == model.serving or routing.joinable_load(state, model) is not None:
         return []
-    if model.failures:
-        if model.parked is not None:
-            return []
-        return [ev.ModelParked(at=now, model=model.name, reason="load_failed", lacks="edit")]
+    if model.failures and below_floor(state, model):
+        return []
     choice = placement.choose(state, model)
+    if model.failures and (lacking := _lacking_for_roll_out(state, model, choice, now)):
+        return [] if model.parked == lacking else [_park(model, lacking, now)]
     if choice is None:
-        return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+        moving = is_moving(state, model)
+        return [] if moving else [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+    cause = f"revision {model.declared} of {model.name}"
     plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
-    return loads.begin(state, model, plan, now, f"revision {model.declared} of {model.name}")
+    unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
+    return [*unparked, *loads.begin(state, model, plan, now, cause)]
+
+
+def _lacking_for_roll_out(state: State, model: Model, choice: Choice | None, now: int) -> Parked | None:
+    """What the next try of a roll-out lacks whose load failed; None when it may be tried now."""
+    if is_spent(state, model):
+        return Parked(RefusalCode.LOAD_FAILED, "edit")
+    if model.retry_at > now:
+        return Parked(RefusalCode.LOAD_FAILED, "time", model.retry_at)
+    return Parked(RefusalCode.CAPACITY_EXHAUSTED, "capacity") if choice is None else None
+
+
+def is_spent(state: State, model: Model) -> bool:
+    """Whether its loads have failed as often as they may, so that a person has to look.
+
+    As long as they failed on fewer nodes than that it may be the nodes, and room where none has failed says otherwise.
+    """
+    attempts = state.settings.load_attempts
+    if model.failures < attempts:
+        return False
+    choice = placement.choose(state, model) if len(model.failed_nodes) < attempts else None
+    return choice is None or choice.room.node in model.failed_nodes
 
 
 def idle_reached(state: State, replica: Replica, now: int) -> list[ev.Event]:
@@ -122,8 +151,7 @@ def _grant(state: State, model: Model, cause: str, now: int) -> list[ev.Event]:
 
 def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev.Event]:
     """Below the floor: begin one load, or park the wish with what it lacks."""
-    floor = floor_of(state, model)
-    below = floor > 0 and copies(state, model) < floor
+    below = below_floor(state, model)
     if model.parked is not None:
         return _unpark(state, model, command, now, below=below)
     if not below:
@@ -131,7 +159,7 @@ def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev
     plan = floor_plan(state, model, now)
     if isinstance(plan, BEGINS_LOAD):
         return loads.begin(state, model, plan, now, f"floor of {model.name}")
-    return [_parked(model, plan, now)]
+    return [_parked(state, model, plan, now)]
 
 
 def floor_plan(state: State, model: Model, now: int) -> Plan:
@@ -144,40 +172,50 @@ def floor_plan(state: State, model: Model, now: int) -> Plan:
 def _unpark(state: State, model: Model, command: Review, now: int, *, below: bool) -> list[ev.Event]:
     parked = model.parked
     assert parked is not None
-    if model.declared != model.serving and model.failures:
-        return []
+    if not below and model.declared != model.serving and model.failures:
+        return []  # it is the roll-out that is parked
     if not below and command.change == "epoch":
         return []  # a load may be on its way to keep it: that it has loaded says so, and not a new writer
     if not below and command.change != "unpark":
         return [ev.ModelUnparked(at=now, model=model.name, cause="its floor is kept")]
-    # A copy that has loaded since, or a higher load_attempts, says as much as an edit: it may be tried again.
-    may_try = parked.lacks == "edit" and model.failures < state.settings.load_attempts
+    # A copy that has loaded since, a higher load_attempts, or room where no load has failed says as much as an edit.
+    may_try = parked.lacks == "edit" and not is_spent(state, model)
     # What waits for the instant at which it may evict is helped by room that comes free before.
     cures = CURES["capacity"] if parked.reason == "capacity_exhausted" else CURES[parked.lacks]
-    if command.change not in cures and command.change != "unpark" and not may_try:
+    cured = command.change in cures or command.change == "unpark"
+    if not cured and not may_try:
         return []
     plan = floor_plan(state, model, now)
     if not isinstance(plan, BEGINS_LOAD):
         # What it lacks may be another thing by now: without this, a load that failed would wait for room for ever.
-        anew = _parked(model, plan, now)
+        anew = _parked(state, model, plan, now, cured=cured)
         return [] if (anew.lacks, anew.until) == (parked.lacks, parked.until) else [anew]
     unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
     return [unparked, *loads.begin(state, model, plan, now, f"floor of {model.name}: {command.cause}")]
 
 
-def _parked(model: Model, plan: Plan, now: int) -> ev.ModelParked:
-    """Why the wish cannot be met, and the very thing that it lacks."""
-    reason, lacks, until = "capacity_exhausted", "capacity", FOREVER
+def _parked(state: State, model: Model, plan: Plan, now: int, *, cured: bool = False) -> ev.ModelParked:
+    """Why the wish cannot be met, and the very thing that it lacks.
+
+    ``cured``: what it lacked has just come. A model whose tries are spent then lacks no more than the end of its pause.
+    """
+    reason, lacks, until = RefusalCode.CAPACITY_EXHAUSTED.value, "capacity", FOREVER
     if isinstance(plan, Refuse):
         reason = plan.code.value
         lacks = {"load_info_missing": "load info", "load_failed": "edit"}.get(reason, "node")
+        if lacks == "edit" and (cured or not is_spent(state, model)):
+            lacks, until = "time", model.retry_at
     elif isinstance(plan, Hold):
         wait: Wait = plan.wait
         until = wait.until
         reason = {"backoff": "load_failed", "frozen": "frozen"}.get(wait.kind, reason)
         lacks = "time" if until < FOREVER else lacks
+    return _park(model, Parked(reason, lacks, until), now, plan.explanation)
+
+
+def _park(model: Model, wish: Parked, now: int, explanation: Explanation | None = None) -> ev.ModelParked:
     return ev.ModelParked(
-        at=now, model=model.name, reason=reason, lacks=lacks, until=until, explanation=plan.explanation
+        at=now, model=model.name, reason=wish.reason, lacks=wish.lacks, until=wish.until, explanation=explanation
     )
 
 

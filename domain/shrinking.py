@@ -21,6 +21,12 @@ def has_floor(state: State, name: str) -> bool:
     return model is not None and (model.scheduling.min_replicas > 0 or model.scheduling.everywhere)
 
 
+def below_floor(state: State, model: Model) -> bool:
+    """Whether the model has fewer copies than it is to have without anybody's asking."""
+    floor = floor_of(state, model)
+    return floor > 0 and copies(state, model) < floor
+
+
 def copies(state: State, model: Model) -> int:
     """The model's copies that count against its ceiling and for its floor: loaded or to be, on its candidates.
 
@@ -36,6 +42,12 @@ def serving_copies(state: State, model: Model) -> int:
     """The model's copies that take locks."""
     warm = state.warm.get(model.name)
     return len(warm.order) if warm is not None else 0
+
+
+def is_moving(state: State, model: Model) -> bool:
+    """Whether a copy of the model is on its way, up or down: what it takes may be free before long."""
+    mine = (state.replicas[replica].phase for replica in state.by_model.get(model.name, ()))
+    return any(phase is not Phase.LOADED for phase in mine)
 
 
 def has_twin(state: State, replica: Replica) -> bool:

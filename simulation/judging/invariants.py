@@ -252,7 +252,11 @@ class Invariants:
         return self.picture.models[name]
 
     def on_ModelDeclared(self, event: ev.ModelDeclared) -> None:
-        model = self.picture.models[event.model] = ModelView(event.model, event.scheduling, event.spec)
+        if event.revision <= (left := self.picture.left_of(event.model)):
+            text = f"{event.model} begins at revision {event.revision}, and revision {left} of a former one is there"
+            self.breach("S", text, event.model)
+        model = ModelView(event.model, event.scheduling, event.spec, event.revision)
+        self.picture.models[event.model] = model
         model.replicas = {r.id: r for r in self.picture.replicas.values() if r.model == event.model}
         self._changed(event.model)
 
@@ -270,6 +274,9 @@ class Invariants:
         model = self._model(event.model)
         if event.revision < model.serving:
             self.breach("S", f"{event.model} serves revision {event.revision} after {model.serving}", event.model)
+        if moving := self.picture.takes_over_early(model, event.revision):
+            text = f"revision {event.revision} of {event.model} takes over from one that serves, while {moving} moves"
+            self.breach("S", text, event.model)
         model.serving = event.revision
 
     def on_LoadInfoStored(self, event: ev.LoadInfoStored) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from interlock.domain import reconcile, routing
+from interlock.domain import placement, reconcile, routing
 from interlock.domain.engine import Engine
 from interlock.domain.entities import Model, Phase, RequestStatus
 from interlock.domain.loads import UNLOAD_TRIES
@@ -134,6 +134,21 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
         if (replica.silent_at, replica_id) not in due:
             yield "W", f"{replica_id} holds memory on {replica.node} for a load, and nothing ends the hold", replica_id
     yield from _floors(state, now)
+    yield from _roll_outs(state, now)
+
+
+def _roll_outs(state: State, now: int) -> Iterator[Finding]:
+    """New revisions that could come up now, and that nobody brings up."""
+    if "reconciler" in state.frozen:
+        return
+    due = {(instant, owner) for instant, _, owner in state.timers}
+    for name, model in state.models.items():
+        if model.declared == model.serving:
+            continue
+        parked = model.parked
+        waits = parked is not None and parked.until < FOREVER and (parked.until, name) in due
+        if not waits and reconcile.roll_out(state, model, now):
+            yield "W", f"revision {model.declared} of {name} could come up now, and nothing is under way", name
 
 
 def _wait(wait: object) -> str:
@@ -147,8 +162,6 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
     for name, model in state.models.items():
         if copies(state, model) >= floor_of(state, model):
             continue
-        if model.declared != model.serving and model.failures:
-            continue
         plan = reconcile.floor_plan(state, model, now)
         if model.parked is None:
             yield "W", f"{name} is below its floor, not parked, and nothing is under way", name
@@ -156,9 +169,20 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
             if (model.parked.until, name) not in {(instant, owner) for instant, _, owner in state.timers}:
                 yield "W", f"{name} is parked until an instant that has no timer", name
         elif model.parked.lacks == "edit" and model.failures >= state.settings.load_attempts:
-            continue  # what has failed too often waits for a person, by design
+            # What has failed too often waits for a person, by design, unless it may have been the nodes' fault.
+            elsewhere = _room_elsewhere(state, model)
+            if elsewhere:
+                yield "W", f"{name} is parked for its failed loads, and {elsewhere}, where none failed, has room", name
         elif isinstance(plan, Place | Evict):
             yield "W", f"{name} is parked for {model.parked.reason}, and there is room now", name
+
+
+def _room_elsewhere(state: State, model: Model) -> str:
+    """A node with room on which no load of it has failed, when it has failed on fewer nodes than it may be tried."""
+    if len(model.failed_nodes) >= state.settings.load_attempts:
+        return ""
+    choice = placement.choose(state, model)
+    return choice.room.node if choice is not None and choice.room.node not in model.failed_nodes else ""
 
 
 def _above_budget(state: State) -> Iterator[Finding]:

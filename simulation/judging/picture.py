@@ -119,11 +119,11 @@ class ModelView:
         "declared", "load_known", "name", "parked", "replicas", "scheduling", "serving", "specs", "waiting",
     )  # fmt: skip
 
-    def __init__(self, name: str, scheduling: Scheduling, spec: LoadSpec) -> None:
+    def __init__(self, name: str, scheduling: Scheduling, spec: LoadSpec, revision: int = 1) -> None:
         self.name = name
         self.scheduling = scheduling
-        self.declared = self.serving = 1
-        self.specs = {1: spec}
+        self.declared = self.serving = revision
+        self.specs = {revision: spec}
         self.load_known = bool(spec.backend)
         self.parked = ""
         self.replicas: dict[str, ReplicaView] = {}
@@ -209,6 +209,30 @@ class Picture:
     def usable_copies(self, model: ModelView) -> int:
         """Replicas to which requests may be sent, their load aside."""
         return sum(self.eligible(replica) for replica in model.replicas.values())
+
+    def below_floor(self, model: ModelView) -> bool:
+        """Whether the model has fewer copies than it is to have without anybody's asking."""
+        if not model.scheduling.everywhere:
+            return self.copies(model) < model.scheduling.min_replicas
+        wanted = {node.name for node in self.nodes.values() if node.keeps_replicas and self.candidate(model, node)}
+        return bool(wanted - {r.node for r in model.replicas.values() if r.phase != "unloading"})
+
+    def takes_over_early(self, model: ModelView, revision: int) -> str:
+        """A copy on its way, if a revision is to serve of which none is loaded, and the one that serves lives.
+
+        Only where both do not fit may it; and whether they do shows once that copy is there or gone.
+        """
+        mine = model.replicas.values()
+        here = any(replica.phase == "loaded" and replica.revision == revision for replica in mine)
+        if here or not self.has_live_copy(model):
+            return ""
+        return next((replica.id for replica in mine if replica.phase != "loaded"), "")
+
+    def left_of(self, model: str) -> int:
+        """The highest revision of which replicas or files of that name are anywhere; 0 when nothing is."""
+        replicas = [replica.revision for replica in self.replicas.values() if replica.model == model]
+        files = [revision for node in self.nodes.values() for name, revision in node.staged if name == model]
+        return max((*replicas, *files), default=0)
 
     def members(self, model: ModelView, node: NodeView, *, insisting: bool = False) -> int:
         """Replicas of the model's anti-affinity group on the node; ``insisting``: those that bar it from there."""

@@ -75,7 +75,7 @@ class Queues:
         """Whose request of another model should have had this room; the picture is that before the reservation."""
         request = event.cause.removeprefix("request ")
         known = event.cause.startswith("request ") and request in self.asked
-        if not known or model.scheduling.min_replicas or model.scheduling.everywhere:
+        if not known or self.picture.below_floor(model):
             return ""  # a floor goes before any request
         mine = self.place(request, settings)
         for other in self.picture.models.values():

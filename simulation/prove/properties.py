@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from interlock.domain import events as ev
-from interlock.domain import loads, reconcile, routing
+from interlock.domain import loads, placement, reconcile, routing
 from interlock.domain.claims import RAM
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
 from interlock.domain.nodes import WORKER_LEFT
@@ -167,7 +167,7 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
     with, and when the first waits for its model's next try, they do so too.
     """
     request = state.requests.get(event.cause.removeprefix("request "))
-    if not event.cause.startswith("request ") or model.scheduling.min_replicas or model.scheduling.everywhere:
+    if not event.cause.startswith("request ") or _below_floor(state, model):
         return ""
     mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
     for other in _first_in_line(state):
@@ -403,6 +403,25 @@ def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None
     return None
 
 
+def _declared(state: State, event: ev.ModelDeclared, now: int) -> Finding | None:
+    replicas = [replica.revision for replica in state.replicas.values() if replica.model == event.model]
+    files = [revision for staged in state.staged.values() for name, revision in staged if name == event.model]
+    if event.revision <= max((*replicas, *files), default=0):
+        return Finding("S", f"{event.model} is declared anew in a revision of which something is left")
+    return None
+
+
+def _takes_over(state: State, event: ev.RevisionServing, now: int) -> Finding | None:
+    model = state.models[event.model]
+    mine = [replica for replica in state.replicas.values() if replica.model == model.name]
+    here = any(replica.phase is Phase.LOADED and replica.revision == event.revision for replica in mine)
+    if here or not any(is_usable(state, replica, model) for replica in mine):
+        return None
+    if any(replica.phase is not Phase.LOADED for replica in mine):
+        return Finding("S", f"a revision of {model.name} takes over from one that serves while a copy comes or goes")
+    return None
+
+
 _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.ReplicaLocked: _locked,
     ev.RequestQueued: _over_limit,
@@ -411,7 +430,9 @@ _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.ReplicaLoaded: _loaded,
     ev.UnloadRequested: _unload_requested,
     ev.RequestRefused: _refused,
+    ev.ModelDeclared: _declared,
     ev.RevisionDeclared: _revision_declared,
+    ev.RevisionServing: _takes_over,
     ev.NodeWentOffline: silences.gone,
     ev.NodeOfflinePostponed: silences.postponed,
     ev.MassLossOver: silences.over,
@@ -459,6 +480,7 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
         yield from _above_budget(state)
         for model in state.models.values():
             yield from _satisfied_or_parked(state, model, situation.now)
+            yield from _rolled_out(state, model, timers, situation.now)
 
 
 def _invariants(state: State) -> Iterator[Finding]:
@@ -552,6 +574,15 @@ def _moves_on(state: State, replica: Replica, timers: set[Timer], now: int) -> I
         yield Finding("W", f"{what} asks nothing of its worker")
 
 
+def _below_floor(state: State, model: Model) -> bool:
+    copies = [r for r in state.replicas.values() if r.model == model.name and _is_or_may_be_copy(state, model, r)]
+    if not model.scheduling.everywhere:
+        return len(copies) < model.scheduling.min_replicas
+    alive = (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
+    wanted = {node.name for node in state.nodes.values() if node.status in alive and is_candidate(model, node)}
+    return bool(wanted - {replica.node for replica in copies})
+
+
 def _satisfied_or_parked(state: State, model: Model, now: int) -> Iterator[Finding]:
     """Q: once nothing moves, a floor is kept or parked; W: what is parked without an instant lacks something still."""
     if any(r.phase is not Phase.LOADED for r in state.replicas.values()):
@@ -571,9 +602,24 @@ def _satisfied_or_parked(state: State, model: Model, now: int) -> Iterator[Findi
 
 
 def _waits_for_a_person(state: State, model: Model) -> bool:
-    """Whether its loads have failed as often as they may: then somebody has to look, whatever room there is."""
-    failing_edit = model.declared != model.serving and model.failures > 0
-    return model.failures >= state.settings.load_attempts or failing_edit
+    """Whether its loads have failed as often as they may: then somebody has to look.
+
+    Unless they failed on fewer nodes than that, and another has room.
+    """
+    attempts = state.settings.load_attempts
+    if model.failures < attempts:
+        return False
+    choice = placement.choose(state, model) if len(model.failed_nodes) < attempts else None
+    return choice is None or choice.room.node in model.failed_nodes
+
+
+def _rolled_out(state: State, model: Model, timers: set[Timer], now: int) -> Iterator[Finding]:
+    """W: a new revision comes up, takes over, or waits for an instant or for what it lacks."""
+    parked = model.parked
+    if parked is not None and (parked.until, "unpark", model.name) in timers:
+        return
+    if model.declared != model.serving and reconcile.roll_out(state, model, now):
+        yield Finding("W", f"the new revision of {model.name} could come up now, and nothing is under way")
 
 
 def _is_or_may_be_copy(state: State, model: Model, replica: Replica) -> bool:
