@@ -12,10 +12,12 @@ from typing import Any
 
 from . import events as ev
 from .commands import Command, Review
+from .entities import Phase
+from .eviction import loaded_on_candidates
 from .fairness import fair_order, fairly_placed, lacks_copies
 from .leaving import is_emptied
 from .placement import ever_fits
-from .shrinking import has_floor
+from .shrinking import floor_of, has_floor
 from .state import State
 
 _Rule = Callable[[State, Any], Review | None]
@@ -82,15 +84,46 @@ def _room_on_node(words: str, *, own: bool) -> _Rule:
     return rule
 
 
+def _loaded(state: State, event: ev.ReplicaLoaded) -> Review | None:
+    """It serves its own model, may make room where it is, and makes its model's other copies spare."""
+    review = _room_on_node("{event.replica} of {event.model} loaded", own=True)(state, event)
+    spare = who_may_evict_elsewhere(state, event.node, (event.model,))
+    if not spare:
+        return review
+    before = review.models if review is not None else ()
+    cause = f"{event.replica} of {event.model} loaded"
+    return _review(state, "capacity", cause, (*before, *spare), _emptied(state, event.node))
+
+
+def who_may_evict_elsewhere(state: State, node: str, models: Iterable[str]) -> tuple[str, ...]:
+    """Who waits for room where copies of these models are spare now, because those on this node count for the floor."""
+    if not (state.queues or state.parked):
+        return ()
+    nodes: dict[str, None] = {}
+    for name in models:
+        model = state.models.get(name)
+        floor = floor_of(state, model) if model is not None and not model.scheduling.everywhere else 0
+        if model is None or not floor:
+            continue
+        loaded = loaded_on_candidates(state, model)
+        slots = state.by_slot.get((node, name), {}).values()
+        here = sum(1 for replica in slots if state.replicas[replica].phase is Phase.LOADED)
+        if loaded - here <= floor < loaded:
+            nodes |= dict.fromkeys(state.replicas[replica].node for replica in state.by_model[name])
+    return _who_waits_for(state, *nodes) if nodes else ()
+
+
 def _node_changed(words: str, change: str = "node") -> _Rule:
     """The node's models, whoever waits for room there, and the models that are to run on every candidate.
 
+    Copies there may count for their model's floor now, so that those on other nodes may be evicted.
     A floor that is not kept is parked or on its way, so that other floors need no look.
     """
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
-        here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
-        models = (*sorted(here), *_who_waits_for(state, event.node), *sorted(state.everywhere), *_left_without(state))
+        here = sorted({state.replicas[replica].model for replica in state.by_node.get(event.node, ())})
+        waiting = (*_who_waits_for(state, event.node), *who_may_evict_elsewhere(state, event.node, here))
+        models = (*here, *waiting, *sorted(state.everywhere), *_left_without(state))
         return _review(state, change, words.format(event=event), models, _emptied(state, event.node))
 
     return rule
@@ -168,18 +201,18 @@ def _unreachable(state: State, event: ev.NodeBecameUnreachable) -> Review | None
 
 def _scheduling_changed(state: State, event: ev.ModelSchedulingChanged) -> Review | None:
     """Its own replicas and requests, and those who wait for room where it lives: it may be evictable now."""
-    return _where_it_lives(state, event, f"the scheduling of {event.model} changed")
+    return _where_it_lives(state, event, "model", f"the scheduling of {event.model} changed")
 
 
 def _removed(state: State, event: ev.ModelRemoved) -> Review | None:
     """Its replicas, and those who wait for room where they live: they keep nobody away any more."""
-    return _where_it_lives(state, event, f"{event.model} was removed")
+    return _where_it_lives(state, event, "capacity", f"{event.model} was removed")
 
 
-def _where_it_lives(state: State, event: ev.ModelEvent, cause: str) -> Review | None:
+def _where_it_lives(state: State, event: ev.ModelEvent, change: str, cause: str) -> Review | None:
     nodes = {state.replicas[replica].node for replica in state.by_model.get(event.model, ())}
     others = [model for node in sorted(nodes) for model in _who_waits_for(state, node)]
-    return _review(state, "model", cause, (event.model, *others))
+    return _review(state, change, cause, (event.model, *others))
 
 
 def _everything(words: str, change: str) -> _Rule:
@@ -203,15 +236,18 @@ def _review(state: State, change: str, cause: str, models: Iterable[str], nodes:
     return Review(change=change, cause=cause, models=tuple(fairly_placed(state, unique)), nodes=nodes)
 
 
-def _who_waits_for(state: State, node: str) -> tuple[str, ...]:
-    """Models with waiting requests, then parked models, that have this node among their candidates."""
-    waiting = fair_order(state, (name for name in state.queues if _has_candidate(state, name, node)))
-    return (*waiting, *(name for name in sorted(state.parked) if _has_candidate(state, name, node)))
+def _who_waits_for(state: State, *nodes: str) -> tuple[str, ...]:
+    """Models with waiting requests, then parked models, that have one of these nodes among their candidates."""
+    waiting = fair_order(state, (name for name in state.queues if _has_candidate(state, name, nodes)))
+    return (*waiting, *(name for name in sorted(state.parked) if _has_candidate(state, name, nodes)))
 
 
-def _has_candidate(state: State, name: str, node: str) -> bool:
+def _has_candidate(state: State, name: str, nodes: tuple[str, ...]) -> bool:
     model = state.models.get(name)
-    return model is not None and node in state.candidates(model).nodes
+    if model is None:
+        return False
+    candidates = state.candidates(model).nodes
+    return any(node in candidates for node in nodes)
 
 
 _RULES: dict[type[ev.Event], _Rule] = {
@@ -241,7 +277,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.UnloadRequested: _leaves,
     ev.StagingStarted: _files_gave_way,
     ev.LoadStarted: _staged,
-    ev.ReplicaLoaded: _room_on_node("{event.replica} of {event.model} loaded", own=True),
+    ev.ReplicaLoaded: _loaded,
     ev.ReplicaLoadFailed: _room_on_node("the load of {event.model} as {event.replica} failed", own=True),
     ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),
     ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded", own=True),

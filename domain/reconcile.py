@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import events as ev
 from . import loads, placement, requests, routing
 from .commands import Review
-from .entities import Model, Parked, Phase, Replica, Wait
+from .entities import Model, Parked, Replica, Wait
 from .explanation import Explanation
 from .fairness import fairly_placed
 from .leaving import leaving_now, why_leaving

@@ -13,7 +13,7 @@ from interlock.domain.engine import Engine
 from interlock.domain.entities import Model, Phase, RequestStatus
 from interlock.domain.loads import UNLOAD_TRIES
 from interlock.domain.routing import Evict, Hold, Join, Place
-from interlock.domain.shrinking import copies, floor_of, surplus
+from interlock.domain.shrinking import copies, floor_of, is_moving, surplus
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
@@ -135,6 +135,7 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
             yield "W", f"{replica_id} holds memory on {replica.node} for a load, and nothing ends the hold", replica_id
     yield from _floors(state, now)
     yield from _roll_outs(state, now)
+    yield from _given_up_early(state)
 
 
 def _roll_outs(state: State, now: int) -> Iterator[Finding]:
@@ -143,12 +144,24 @@ def _roll_outs(state: State, now: int) -> Iterator[Finding]:
         return
     due = {(instant, owner) for instant, _, owner in state.timers}
     for name, model in state.models.items():
-        if model.declared == model.serving:
-            continue
+        if model.declared == model.serving or is_moving(state, model):
+            continue  # what moves will have it looked at
         parked = model.parked
         waits = parked is not None and parked.until < FOREVER and (parked.until, name) in due
         if not waits and reconcile.roll_out(state, model, now):
             yield "W", f"revision {model.declared} of {name} could come up now, and nothing is under way", name
+
+
+def _given_up_early(state: State) -> Iterator[Finding]:
+    """Models that wait for a person to edit them although their loads may be tried again."""
+    if "reconciler" in state.frozen:
+        return
+    attempts = state.settings.load_attempts
+    for name in state.parked:
+        model = state.models[name]
+        if model.parked is not None and model.parked.lacks == "edit" and model.failures < attempts:
+            tries = f"{model.failures} of {attempts} loads have failed"
+            yield "W", f"{name} is parked until somebody edits it, and {tries}", name
 
 
 def _wait(wait: object) -> str:

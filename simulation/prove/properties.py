@@ -616,9 +616,12 @@ def _waits_for_a_person(state: State, model: Model) -> bool:
 def _rolled_out(state: State, model: Model, timers: set[Timer], now: int) -> Iterator[Finding]:
     """W: a new revision comes up, takes over, or waits for an instant or for what it lacks."""
     parked = model.parked
+    if parked is not None and parked.lacks == "edit" and model.failures < state.settings.load_attempts:
+        yield Finding("W", f"{model.name} is parked until somebody edits it, and may be tried again")
     if parked is not None and (parked.until, "unpark", model.name) in timers:
         return
-    if model.declared != model.serving and reconcile.roll_out(state, model, now):
+    moving = any(r.model == model.name and r.phase is not Phase.LOADED for r in state.replicas.values())
+    if model.declared != model.serving and not moving and reconcile.roll_out(state, model, now):
         yield Finding("W", f"the new revision of {model.name} could come up now, and nothing is under way")
 
 
