@@ -26,7 +26,7 @@ _LACKS = {
     "load info": "somebody says how to load it",
     "node": "a node joins or changes that could hold it",
     "capacity": "room comes free",
-    "edit": "the model is edited",
+    "edit": "the model is edited, a node joins or changes, or one on which no load of it failed has room",
     "time": "the time for it has come",
 }
 
