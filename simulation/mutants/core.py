@@ -530,8 +530,8 @@ def empty_backend_scaleup(patches: Patches) -> None:
 
 
 def _always_parked_until(parked: Callable[..., Any]) -> Callable[..., Any]:
-    def until(model: Any, plan: Any, now: int) -> Any:
-        event = parked(model, plan, now)
+    def until(at: Any, model: Any, plan: Any, now: int, *, cured: bool = False) -> Any:
+        event = parked(at, model, plan, now, cured=cured)
         if isinstance(plan, Hold) and plan.wait.until < FOREVER:
             return replace(event, lacks="time", until=plan.wait.until)
         return event
