@@ -75,6 +75,13 @@ def test_applying_a_file_twice_changes_the_log_once(interlock: Shell, story_data
     interlock("audit", "verify", "--data", story_data)
 
 
+def test_a_file_that_names_a_model_twice_is_refused_and_changes_nothing(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "models.toml").write_text(MODELS + MODELS)
+    refused = interlock("models", "apply", "models.toml", "--data", story_data, status=2)
+    assert "'new-one' stands there twice" in refused.err
+    assert "new-one" not in interlock("models", "--data", story_data).out
+
+
 def test_a_change_is_in_the_log_with_who_made_it(interlock: Shell, story_data: Path) -> None:
     interlock("nodes", "drain", "thor", "--data", story_data)
     row = interlock("audit", "log", "--event", "NodeDrainStarted", "--data", story_data, "--json").document["rows"][-1]
