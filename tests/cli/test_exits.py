@@ -250,6 +250,51 @@ def test_a_reader_that_has_seen_enough_is_no_error(interlock: Shell, story_data:
     assert err == ""
 
 
+def _ended(interlock: Shell, output: int, *words: object) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "interlock.adapters.cli", *map(str, words)], cwd=interlock.folder,
+        env=interlock.environment, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+FIGURES = [
+    ("audit", "state", "--json"),
+    ("audit", "verify", "--json"),
+    ("audit", "diff", "12", "40"),
+    ("audit", "sql", "SELECT 1"),
+    ("nodes", "-h"),
+]
+
+
+@pytest.mark.parametrize("words", FIGURES, ids=" ".join)
+def test_a_full_disk_behind_standard_output_is_one_line_and_exits_3(
+    interlock: Shell, story_data: Path, words: tuple[str, ...]
+) -> None:
+    with open("/dev/full", "w") as full:
+        status, err = _ended(interlock, full.fileno(), *words, *(() if "-h" in words else ("--data", story_data)))
+    # What is longer than a buffer fails as it is written, where nobody knows any more what it was written to.
+    assert err.replace("Standard output: ", "") == "Error: No space left on device. Free space on that disk.\n"
+    assert status == 3
+
+
+def test_an_error_that_cannot_be_written_as_json_keeps_its_status_and_its_line(interlock: Shell) -> None:
+    with open("/dev/full", "w") as full:
+        status, err = _ended(interlock, full.fileno(), "nodes", "--json", "--data", "nowhere")
+    assert (status, err.count("\n"), "nowhere" in err) == (3, 1, True)
+
+
+@pytest.mark.parametrize("words", [*FIGURES, ("--help",)], ids=" ".join)
+def test_a_pipe_that_nobody_reads_is_no_error(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        place = () if words[-1] in ("-h", "--help") else ("--data", story_data)
+        assert _ended(interlock, writer, *words, *place) == (0, "")
+    finally:
+        os.close(writer)
+
+
 def test_ctrl_c_ends_following_in_order(interlock: Shell, story_data: Path) -> None:
     with subprocess.Popen(
         [
