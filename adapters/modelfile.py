@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from interlock.domain.commands import DeclareModel
+from interlock.domain.documents import parse_toml
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
 from interlock.domain.errors import InvalidField, UnreadableFile
 from interlock.domain.memory import parse_pools
 from interlock.domain.profiles import parse_placement
 from interlock.domain.selector import parse_selector
 from interlock.domain.settings import parse_affinity, parse_idle_unload
-from interlock.domain.units import MIB, parse_size
+from interlock.domain.units import MIB, parse_size, whole_number
 
 SPEC_KEYS = ("backend", "options", "vram", "ram", "pools", "disk")
 SCHEDULING_KEYS = (
@@ -114,10 +114,10 @@ def parse_budget(value: object, field: str) -> Budget:
     if value == "":
         return Budget()
     if isinstance(value, str) and value.strip().endswith("%"):
-        digits = value.strip()[:-1].strip()
-        if not digits.isascii() or not digits.isdigit() or not 1 <= int(digits) <= 100:
+        percent = whole_number(value.strip()[:-1].strip(), 1, 100)
+        if percent is None:
             raise InvalidField(field, f"{value!r} is not a share", cure='Use "1%" to "100%".')
-        return Budget(percent=int(digits))
+        return Budget(percent=percent)
     size = _size(value, field)
     if size == 0:
         raise InvalidField(field, "no memory at all", cure='Use a share, "80%", or a size, "100GiB".')
@@ -179,7 +179,7 @@ def read_document(path: Path, cure: str) -> tuple[str, object]:
     """A file's text, and what it says as TOML, or as JSON if its name ends so; raises UnreadableFile with that cure."""
     try:
         text = path.read_text(encoding="utf-8")
-        return text, json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return text, json.loads(text) if path.suffix == ".json" else parse_toml(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UnreadableFile(f"{path}: {error}.", cure=cure) from None
 

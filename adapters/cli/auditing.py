@@ -261,12 +261,11 @@ def _settings_of(given: tuple[str, ...]) -> dict[str, str]:
 def _policy_of(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    import tomllib
-
+    from interlock.domain.documents import parse_toml
     from interlock.domain.errors import UnreadableFile
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_toml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: {error}.", cure="Give a TOML file that can be read.") from None
 

@@ -52,7 +52,7 @@ def _from_file(*keys: str) -> dict[str, str]:
         return {}
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{path}: {error}. Mend it, or name another with INTERLOCK_CONFIG.") from None
     return {key: found[key] for key in keys if isinstance(found.get(key), str) and found[key]}
 

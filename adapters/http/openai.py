@@ -21,7 +21,7 @@ from interlock.adapters.grpc.calls import ChatMessage, Generation, Piece, Vector
 from interlock.domain.commands import Locked
 from interlock.domain.errors import BackendDeclined, InterlockError, InvalidField, InvariantBroken, NotFound
 from interlock.domain.settings import HIGHEST_PRIORITY
-from interlock.domain.units import parse_duration
+from interlock.domain.units import parse_duration, whole_number
 
 from .kit import IDS, Gateway, Route, fields, json_response, query, read
 from .lifecycle import Claim
@@ -112,10 +112,11 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def _priority(request: web.Request) -> int:
     given = request.headers.get("X-Interlock-Priority", "0").strip()
-    if not given.removeprefix("-").isdecimal() or not -HIGHEST_PRIORITY <= int(given) <= HIGHEST_PRIORITY:
+    priority = whole_number(given, -HIGHEST_PRIORITY, HIGHEST_PRIORITY)
+    if priority is None:
         cure = f"Send a whole number from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}."
         raise InvalidField("X-Interlock-Priority", f"{given[:40]!r} is no priority", cure=cure)
-    return int(given)
+    return priority
 
 
 class _StreamBroken(Exception):

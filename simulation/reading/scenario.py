@@ -5,12 +5,12 @@ Lengths and instants are microseconds from the start of the run, sizes bytes.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from interlock.domain.documents import parse_toml
 from interlock.domain.entities import Budget, LoadSpec, Scheduling, TenantLimits
 from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND
@@ -246,8 +246,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         from .parse import parse_scenario  # here, because that module needs this one's classes
 
         try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            data = parse_toml(text)
+        except ValueError as error:
             cure = "See https://toml.io for how TOML is written."
             raise UnreadableFile(f"{name}: {error}.", cure=cure) from None
         return parse_scenario(data, text, name, folder or Path())

@@ -60,13 +60,28 @@ def test_help_imports_nothing_heavy() -> None:
         ("audit", "sql", "DROP TABLE stored_events"),
         ("audit", "verify", "--anchor", "missing.json"),
         ("nodes", "--url", "ftp://somewhere"),
+        ("audit", "log", "--after", "9" * 5000),
+        ("audit", "log", "--limit", "²"),
+        ("audit", "state", "--at", "9" * 5000),
+        ("audit", "why", "position:" + "9" * 5000),
+        ("audit", "diff", "9" * 25, "²"),
+        ("audit", "whatif", "--from", "9" * 5000, "--set", "queue_limit=5"),
+        ("tenants", "limit", "batch", "--at-once", "9" * 5000),
+        ("tenants", "limit", "batch", "--rate", "9" * 5000 + "/s"),
+        ("up", "--workers", "9" * 5000),
+        ("up", "--workers", "²"),
+        ("up", "--http", "127.0.0.1:²"),
+        ("simulate", "orin-thor", "--seed", "9" * 5000),
+        ("simulate", "orin-thor", "--seeds", "9" * 30),
+        ("worker", "--nats", "nats://127.0.0.1:9", "--slots", "²"),
+        ("worker", "--nats", "nats://127.0.0.1:9", "--ports", "²-" + "9" * 5000),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(words)[:60],
 )
 def test_wrong_usage_exits_2(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
     ran = interlock(*words, status=2, INTERLOCK_DATA=str(story_data))
     assert ran.out == ""
-    assert "Error" in ran.err
+    assert "Error" in ran.err or words[0] == "worker"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +173,10 @@ def test_options_before_a_subcommand_count_for_it(interlock: Shell, story_data: 
         ('[[models]]\nname = "a"\nparallel = "two"\n', ":3"),
         ('[[model]]\nname = "a"\n', "models.toml"),
         ("", "models.toml"),
+        ('[[models]]\nname = "a"\nvram = 0x' + "f" * 9000, "models.toml: vram: its number is too long"),
+        ('[[models]]\nname = "a"\nparallel = ' + "9" * 5000, "models.toml"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_a_model_file_that_does_not_parse_exits_2_and_names_the_place(
     interlock: Shell, story_data: Path, text: str, named: str
@@ -169,6 +187,21 @@ def test_a_model_file_that_does_not_parse_exits_2_and_names_the_place(
 
 def test_a_missing_model_file_exits_2(interlock: Shell, story_data: Path) -> None:
     assert "missing.toml" in interlock("models", "apply", "missing.toml", "--data", story_data, status=2).err
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 9000, "9" * 5000], ids=["hex", "decimal"])
+def test_a_number_of_thousands_of_digits_in_any_file_exits_2(interlock: Shell, story_data: Path, number: str) -> None:
+    (interlock.folder / "file.toml").write_text(f"ram = {number}\n")
+    (interlock.folder / "workers.toml").write_text(f'[[workers]]\nname = "a"\nslots = {number}\n')
+    for words in (
+        ("simulate", "file.toml"),
+        ("prove", "--scope", "file.toml"),
+        ("plan", "file.toml", "--data", story_data),
+        ("config", "show", "--config", "file.toml"),
+        ("up", "--workers", "workers.toml"),
+        ("audit", "whatif", "--from", "1", "--policy", "file.toml", "--data", story_data),
+    ):
+        assert ".toml" in interlock(*words, status=2).err
 
 
 @pytest.mark.parametrize("words", [("nodes",), ("config", "show"), ("audit", "verify")], ids=" ".join)
