@@ -99,7 +99,7 @@ def read_page(log: Log, given: Mapping[str, str], *, newest: bool = False) -> Pa
     unknown = next((name for name in given if name not in (*FILTERS, "since", "until", "after", "limit")), None)
     if unknown is not None:
         raise InvalidField(unknown, "no such filter", cure=f"The filters are: {', '.join(FILTERS)}, since, until.")
-    after = _number(given.get("after") or "0", "after", 0, 2**62)
+    after = cursor_of(given)
     limit = _number(given.get("limit") or str(DEFAULT_LIMIT), "limit", 1, MOST_ROWS)
     # One more than asked for tells whether there is a next page.
     found = matching(
@@ -173,6 +173,11 @@ def position_of(log: Log, text: str, field: str) -> int:
             raise InvalidField(field, f"position {text[:40]} is beyond the end of the log, {head}")
         return position
     return log.position_at(instant_of(text, field))
+
+
+def cursor_of(given: Mapping[str, str]) -> int:
+    """The position after which one begins; raises InvalidField."""
+    return _number(given.get("after") or "0", "after", 0, 2**62)
 
 
 def _number(text: str, field: str, least: int, most: int) -> int:

@@ -234,6 +234,22 @@ def test_an_output_that_cannot_be_written_exits_2(interlock: Shell, story_data: 
     assert "folder.jsonl" in ran.err
 
 
+def test_an_export_that_is_refused_leaves_the_file_that_is_there(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "log.jsonl").write_text("kept")
+    for wrong in (("--redact", "hodler"), ("--event", "NodePraised"), ("--after", "9" * 30), ("--since", "soon")):
+        refused = interlock("audit", "export", *wrong, "-o", "log.jsonl", "--data", story_data, status=2)
+        assert wrong[1] in refused.err
+    assert (interlock.folder / "log.jsonl").read_text() == "kept"
+
+
+def test_two_columns_of_one_name_are_shown_as_a_table_and_refused_as_json(interlock: Shell, story_data: Path) -> None:
+    twins = "SELECT 1 AS a, 2 AS b, 3 AS a"
+    assert interlock("audit", "sql", twins, "--data", story_data).out.split() == ["a", "b", "a", "1", "2", "3"]
+    refused = interlock("audit", "sql", twins, "--data", story_data, "--json", status=2)
+    assert "Two columns of the answer are named 'a'" in refused.document["error"]["message"]
+    assert " AS " in refused.err
+
+
 def test_a_file_that_is_no_database_exits_3(interlock: Shell) -> None:
     (interlock.folder / "events.db").write_text("this is no database, though it is long enough to look like one" * 20)
     for words in (("audit", "log"), ("audit", "verify")):
