@@ -91,15 +91,15 @@ def simulate(
         return _sweep(loaded, chosen, mutant=mutant, until=end, ray=ray, as_json=as_json)
     if trace is not None:
         loaded = with_trace(loaded, trace)
-    if events is not None and Path(events).is_file():
-        raise UsageError(
-            f"The file {events} exists already.", cure="Name a new file for --events, or move that one away."
-        )
+    if events is not None:
+        from .store import events_file
+
+        events_file(events)  # now, and not after a run of an hour
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
     if events is not None:
         from .store import write_events
 
-        click.echo(f"Events: {write_events(result.harness.rows, Path(events))}", err=True)
+        click.echo(f"Events: {write_events(result.harness.rows, events)}", err=True)
     if html is not None:
         from .html import page
 
