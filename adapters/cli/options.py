@@ -24,10 +24,10 @@ class Place:
     """
 
     def __init__(self, store: str | None, data: str | None, url: str | None = None) -> None:
-        file = _from_file("store", "data") if store is None and data is None else {}
+        file = _from_file("store", "data", "url") if store is None and data is None else {}
         self.store = store or file.get("store")
         self.data = Path(data or file.get("data") or DEFAULT_DATA)
-        self.url = url.rstrip("/") if url else None
+        self.url = (url or file.get("url", "")).rstrip("/") or None
         self.names_store = store is not None
         """A store that was named is read itself, though a cluster may run in the data folder."""
 

@@ -31,10 +31,12 @@ _PLACES = {
     "store": "",
     "nats": "",
     "http": "127.0.0.1:8700",
+    "url": "",
     "workers": "2",
     "snapshot_events": "10000",
 }
-"""What else can be set, with defaults. An empty ``store`` is SQLite in ``data``, an empty ``nats`` our own broker."""
+"""What else can be set, with defaults. An empty ``store`` is SQLite in ``data``, an empty ``nats`` our own broker, and
+an empty ``url``, the cluster that commands talk to, whichever runs in ``data``."""
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ class Configuration:
         self._given = given
 
     def text(self, name: str) -> str:
-        """One of the places: ``data``, ``store``, ``nats``, ``http``, ``workers``, ``snapshot_events``."""
+        """One of the places: ``data``, ``store``, ``nats``, ``http``, ``url``, ``workers``, ``snapshot_events``."""
         return str(self._given[name].value) if name in self._given else _PLACES[name]
 
     @property

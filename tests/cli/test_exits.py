@@ -189,6 +189,12 @@ def test_a_missing_model_file_exits_2(interlock: Shell, story_data: Path) -> Non
     assert "missing.toml" in interlock("models", "apply", "missing.toml", "--data", story_data, status=2).err
 
 
+def test_a_command_talks_to_the_cluster_that_the_file_names(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "interlock.toml").write_text('url = "http://127.0.0.1:9"\n')
+    assert "127.0.0.1:9" in interlock("nodes", status=3).err
+    assert interlock("nodes", "--data", story_data).out
+
+
 @pytest.mark.parametrize("number", ["0x" + "f" * 9000, "9" * 5000], ids=["hex", "decimal"])
 def test_a_number_of_thousands_of_digits_in_any_file_exits_2(interlock: Shell, story_data: Path, number: str) -> None:
     (interlock.folder / "file.toml").write_text(f"ram = {number}\n")
