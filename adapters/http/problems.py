@@ -33,7 +33,7 @@ from interlock.domain.errors import (
     UnreadableFile,
     UsageError,
 )
-from interlock.domain.refusals import HTTP_STATUS
+from interlock.domain.refusals import HTTP_STATUS, RefusalCode
 from interlock.domain.units import SECOND
 
 from .ports import View
@@ -168,6 +168,8 @@ def describe(error: InterlockError) -> tuple[int, dict[str, object], dict[str, s
     headers: dict[str, str] = {}
     if isinstance(error, Refused):
         return _describe_refusal(error)
+    if isinstance(error, NotFound) and error.kind == "model":
+        return _describe_refusal(Refused(RefusalCode.UNKNOWN_MODEL.value, error.message, cure=error.cure))
     told = (row[1:] for row in _TABLE if isinstance(error, row[0]))
     status, type_name, code = next(told, (500, "internal_error", "internal"))
     body: dict[str, object] = {"message": str(error), "type": type_name, "code": code}

@@ -69,7 +69,6 @@ def test_pages_follow_one_another_without_gap_or_repeat(audit: AuditService) -> 
 
 def test_what_never_comes_is_not_told_as_a_time() -> None:
     never: dict[str, Any] = {"at": 0, "node": "thor"}
-    asked: dict[str, Any] = {"at": 0, "request": "q-1", "model": "m", "holder": "h", "arrival": 0}
     told = [
         sentences.sentence(event)
         for event in (

@@ -298,6 +298,8 @@ def test_a_file_is_applied_over_http_as_the_tables_it_has(
     ("status", "kind", "code", "exits"),
     [
         (404, "not_found_error", "not_found", 1),
+        (404, "misconfigured", "unknown_model", 1),
+        (413, "invalid_request_error", "too_large", 1),
         (409, "conflict_error", "conflict", 1),
         (422, "misconfigured", "never_fits", 1),
         (503, "waiting", "capacity_exhausted", 1),
@@ -313,3 +315,4 @@ def test_the_clusters_answers_become_exit_statuses(
     asked.answer = (status, {"error": {"message": "its own words.", "type": kind, "code": code}})
     ran = interlock("models", "load", "qwen", "--url", url, "--json", status=exits)
     assert "Its own words." in ran.document["error"]["message"]
+    assert ran.document["error"]["code"] == code

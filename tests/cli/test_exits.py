@@ -122,7 +122,7 @@ def test_what_cannot_be_reached_exits_3_and_says_what_helps(interlock: Shell, wo
 def test_a_no_exits_1(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
     before = _rows(story_data)
     ran = interlock(*words, "--data", story_data, "--json", status=1)
-    assert ran.document["error"]["code"]
+    assert ran.document["error"]["code"] == ("unknown_model" if words[0] == "models" else "not_found")
     assert _rows(story_data) == before
 
 
