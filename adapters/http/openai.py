@@ -189,7 +189,8 @@ class OpenAI:
                 async def call(lock: Locked, prompt: Generation = prompt) -> Piece:
                     return await predict(lock.address, lock.model, prompt, replica=lock.replica)
 
-                done.append(await claim.run(call))
+                with claim.told_of_stop():
+                    done.append(await claim.run(call))
             return await self._finish(request, claim, shape.whole(claim, done, asked.limit))
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
@@ -209,7 +210,8 @@ class OpenAI:
                 async def call(lock: Locked, text: str = text) -> Vector:
                     return await embedding(lock.address, lock.model, text, replica=lock.replica)
 
-                vector, told = msgspec.structs.astuple(await claim.run(call))
+                with claim.told_of_stop():
+                    vector, told = msgspec.structs.astuple(await claim.run(call))
                 tokens += told
                 if asked.dimensions not in (None, len(vector)):
                     raise InvalidField("dimensions", f"this model's embeddings have {len(vector)}")
@@ -270,7 +272,8 @@ class OpenAI:
         try:
             async with claim:
                 try:
-                    await self._send_pieces(request, claim, prompts, shape, usage, response)
+                    with claim.told_of_stop():
+                        await self._send_pieces(request, claim, prompts, shape, usage, response)
                 except ConnectionError:
                     raise  # the client is gone; nobody is left to be told
                 except Exception as error:

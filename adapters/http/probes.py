@@ -51,6 +51,8 @@ class Probes:
     async def ready(self, request: web.Request) -> web.StreamResponse:
         """200 when the cluster can serve, else 503 with what is missing."""
         readiness = await self._gateway.queries.ready()
+        if self._gateway.claims.stopping:
+            readiness = Readiness(False, ("This gateway is being stopped.", *readiness.reasons))
         return json_response(readiness, 200 if readiness.ready else 503)
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:

@@ -61,6 +61,15 @@ class Unauthorized(InterlockError):
     """No token, or one that opens nothing here."""
 
 
+class GatewayStops(Unavailable):
+    """This gateway stops: it takes nothing more, and has no time left for what it has taken."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this gateway is being stopped.", cure="Try again: another one answers, or this one's next run."
+        )
+
+
 class Forbidden(InterlockError):
     """A token of another audience, or a page of another site asking through a browser."""
 
@@ -158,6 +167,7 @@ _TABLE: tuple[tuple[type[InterlockError], int, str, str], ...] = (
     (BackendDeclined, 400, "invalid_request_error", "invalid_input"),
     (BackendFailed, 502, "failed", "backend_failed"),
     (NoWriter, 503, "unavailable", "no_writer"),
+    (GatewayStops, 503, "unavailable", "gateway_stops"),
     (Unavailable, 503, "unavailable", "unavailable"),
     (StoreError, 503, "unavailable", "store_error"),
 )
