@@ -375,6 +375,6 @@ class FakeEvents:
                 if row.position > (after or 0):
                     yield row
             if self.endless:
-                await self.goes_on.wait()
+                await asyncio.Event().wait()
         finally:
             self.closed.set()
