@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from interlock.domain.commands import DeclareModel
+from interlock.domain.documents import parse_toml
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
 from interlock.domain.errors import InvalidField, UnreadableFile
 from interlock.domain.memory import parse_pools
 from interlock.domain.profiles import parse_placement
 from interlock.domain.selector import parse_selector
 from interlock.domain.settings import parse_affinity, parse_idle_unload
-from interlock.domain.units import MIB, parse_size
+from interlock.domain.units import MIB, parse_size, whole_number
 
 SPEC_KEYS = ("backend", "options", "vram", "ram", "pools", "disk")
 SCHEDULING_KEYS = (
@@ -114,10 +114,10 @@ def parse_budget(value: object, field: str) -> Budget:
     if value == "":
         return Budget()
     if isinstance(value, str) and value.strip().endswith("%"):
-        digits = value.strip()[:-1].strip()
-        if not digits.isascii() or not digits.isdigit() or not 1 <= int(digits) <= 100:
+        percent = whole_number(value.strip()[:-1].strip(), 1, 100)
+        if percent is None:
             raise InvalidField(field, f"{value!r} is not a share", cure='Use "1%" to "100%".')
-        return Budget(percent=int(digits))
+        return Budget(percent=percent)
     size = _size(value, field)
     if size == 0:
         raise InvalidField(field, "no memory at all", cure='Use a share, "80%", or a size, "100GiB".')
@@ -140,6 +140,16 @@ def refuse_unknown(table: Mapping[str, object], known: Sequence[str], field: str
             raise InvalidField(f"{at}{key}", "no such key", cure=f"The keys are: {', '.join(known)}.")
 
 
+def refuse_twice(key: str, tables: Sequence[Mapping[str, object]]) -> None:
+    """Raise InvalidField for the first name that a table before has: which of the two counts, nobody has said."""
+    seen = set()
+    for place, table in enumerate(tables):
+        name = table.get("name")
+        if name in seen:
+            raise InvalidField(f"{key}[{place}].name", f"{name!r} stands there twice", cure="Keep one of them.")
+        seen.add(name)
+
+
 def read_models(path: Path) -> list[DeclareModel]:
     """The models that a file declares: TOML with ``[[models]]``, or JSON with a ``models`` list.
 
@@ -157,14 +167,11 @@ def read_models(path: Path) -> list[DeclareModel]:
         if key != "models":
             line = line_of(text, rf"(\[+\s*)?\"?{re.escape(key)}\"?\s*[=\].]")
             raise UnreadableFile(f"{path}{line}: {key}: no such key.", cure="It holds [[models]] tables only.")
-    models = []
-    for place, table in enumerate(tables):
-        try:
-            models.append(parse_model(table, f"models[{place}]"))
-        except InvalidField as error:
-            key = error.field.split(".")[1].split("[")[0] if "." in error.field else ""
-            line = line_of(text, rf"\"?{re.escape(key)}\"?\s*[=.:]", place) if key in table else ""
-            raise UnreadableFile(f"{path}{line}: {error.message}.", cure=error.cure) from None
+    try:
+        models = [parse_model(table, f"models[{place}]") for place, table in enumerate(tables)]
+        refuse_twice("models", tables)
+    except InvalidField as error:
+        raise UnreadableFile(f"{path}{line_of_field(text, error.field)}: {error.message}.", cure=error.cure) from None
     return models
 
 
@@ -172,13 +179,24 @@ def read_document(path: Path, cure: str) -> tuple[str, object]:
     """A file's text, and what it says as TOML, or as JSON if its name ends so; raises UnreadableFile with that cure."""
     try:
         text = path.read_text(encoding="utf-8")
-        return text, json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return text, json.loads(text) if path.suffix == ".json" else parse_toml(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UnreadableFile(f"{path}: {error}.", cure=cure) from None
 
 
+def line_of_field(text: str, field: str) -> str:
+    """``:LINE`` of the key that an error names, or of its table; empty if neither can be found."""
+    named = re.match(r"(\w+)(?:\[(\d+)\])?(?:\.([^.\[]+))?", field)
+    if named is None:
+        return ""
+    header, key = named[1], named[3]
+    place = int(named[2]) if named[2] else 0 if key else -1
+    table = line_of(text, rf"(\[+\s*)?\"?{re.escape(header)}\"?\s*[=\].]", place, header)
+    return (line_of(text, rf"\"?{re.escape(key)}\"?\s*[=.:]", place, header) if key else "") or table
+
+
 def line_of(text: str, pattern: str, place: int = -1, header: str = "models") -> str:
-    """``:LINE`` of the first line that begins with ``pattern``, within the ``place``-th table of that header.
+    """``:LINE`` of the first line that begins with ``pattern``, in the ``place``-th table of that header, or anywhere.
 
     Empty if there is none.
     """
@@ -186,7 +204,7 @@ def line_of(text: str, pattern: str, place: int = -1, header: str = "models") ->
     for number, line in enumerate(text.splitlines(), 1):
         if re.match(rf"\s*\[+\s*{header}\s*\]", line):
             table += 1
-        if table >= place and re.match(rf"\s*{pattern}", line):
+        if place in (-1, table) and re.match(rf"\s*{pattern}", line):
             return f":{number}"
     return ""
 

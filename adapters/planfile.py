@@ -6,7 +6,6 @@ settings; ``[[nodes]]`` with a new node, or what is to change of a known one. An
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,15 @@ from interlock.domain.planning import Change, NodeChange
 from interlock.domain.settings import parse_setting
 from interlock.domain.units import parse_duration, parse_size
 
-from .modelfile import line_of, parse_budget, parse_model, parse_name, read_document, refuse_unknown
+from .modelfile import (
+    line_of_field,
+    parse_budget,
+    parse_model,
+    parse_name,
+    read_document,
+    refuse_twice,
+    refuse_unknown,
+)
 
 PLAN_KEYS = ("scheduler", "nodes", "models")
 NODE_KEYS = (
@@ -34,15 +41,16 @@ def parse_change(document: Mapping[str, object]) -> Change:
         raise InvalidField("body", "names no change", cure=_CURE)
     models: list[DeclareModel] = []
     removed: list[str] = []
-    for place, table in enumerate(_tables(document, "models")):
+    tables = _tables(document, "models")
+    for place, table in enumerate(tables):
         field = f"models[{place}]"
         if "remove" in table:
             removed += _removed(table, field)
         else:
             models.append(parse_model(table, field))
     nodes = [_node(table, f"nodes[{place}]") for place, table in enumerate(_tables(document, "nodes"))]
-    _refuse_twice("models", [*(model.model for model in models), *removed])
-    _refuse_twice("nodes", [node.node for node in nodes])
+    refuse_twice("models", tables)
+    refuse_twice("nodes", _tables(document, "nodes"))
     return Change(
         settings=_settings(document.get("scheduler", {})), nodes=tuple(nodes), models=tuple(models),
         removed=tuple(removed),
@@ -57,18 +65,7 @@ def read_change(path: Path) -> tuple[dict[str, Any], Change]:
     try:
         return document, parse_change(document)
     except InvalidField as error:
-        raise UnreadableFile(f"{path}{_line(text, error.field)}: {error.message}.", cure=error.cure) from None
-
-
-def _line(text: str, field: str) -> str:
-    """``:LINE`` of the key that an error names, or of its table; empty if neither can be found."""
-    named = re.match(r"(\w+)(?:\[(\d+)\])?(?:\.([^.\[]+))?", field)
-    if named is None:
-        return ""
-    header, key = named[1], named[3]
-    place = int(named[2]) if named[2] else 0 if key else -1
-    table = line_of(text, rf"(\[+\s*)?\"?{re.escape(header)}\"?\s*[=\].]", place, header)
-    return (line_of(text, rf"\"?{re.escape(key)}\"?\s*[=.:]", place, header) if key else "") or table
+        raise UnreadableFile(f"{path}{line_of_field(text, error.field)}: {error.message}.", cure=error.cure) from None
 
 
 def _settings(table: object) -> dict[str, int | str]:
@@ -152,9 +149,3 @@ def _tables(document: Mapping[str, object], key: str) -> list[Mapping[str, objec
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
         raise InvalidField(key, "is not a list of tables", cure=f"Write one [[{key}]] table for each.")
     return tables
-
-
-def _refuse_twice(key: str, names: list[str]) -> None:
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise InvalidField(key, f"{name!r} stands there twice", cure="Keep one of them.")

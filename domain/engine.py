@@ -21,6 +21,7 @@ from .errors import Conflict, InterlockError, InvariantBroken, NotFound, Refused
 from .ledger import Ledger, asked_for
 from .loads import pending_effect, stop_stray
 from .recording import Recorded
+from .refusals import RefusalCode
 from .standing import asked_again
 from .state import State
 
@@ -185,7 +186,7 @@ def rejection(error: InterlockError) -> Rejected:
     if isinstance(error, Refused):
         code = error.code
     elif isinstance(error, NotFound):
-        code = "not_found"
+        code = RefusalCode.UNKNOWN_MODEL.value if error.kind == "model" else "not_found"
     elif isinstance(error, Conflict):
         code = "conflict"
     else:

@@ -43,6 +43,8 @@ class InterlockError(Exception):
     """Root of the tree. ``cure`` is the action or setting that helps, as one plain sentence."""
 
     exit_code = 1
+    code = ""
+    """What programs know it by, where somebody else has said it; else its class says it."""
 
     def __init__(self, message: str, *, cure: str = "") -> None:
         super().__init__(message)

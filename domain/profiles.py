@@ -14,6 +14,7 @@ from functools import lru_cache
 import msgspec
 
 from .errors import InvalidField
+from .units import whole_number
 
 SCORES = ("pack", "spread", "balance", "locality", "load_time")
 HEAVIEST_WEIGHT = 1000
@@ -75,12 +76,12 @@ def _profile(name: str, terms: Iterable[list[str]]) -> Profile:
             raise _wrong(f"{name}: {' '.join(term)!r} is no score with its weight")
         if term[0] == "only":
             filters.append(term[1])
-        elif not term[1].isascii() or not term[1].isdigit() or not 1 <= int(term[1]) <= HEAVIEST_WEIGHT:
+        elif (weight := whole_number(term[1], 1, HEAVIEST_WEIGHT)) is None:
             raise _wrong(f"{name}: {term[1]!r} is no weight from 1 to {HEAVIEST_WEIGHT}")
         elif term[0] in weights:
             raise _wrong(f"{name}: {term[0]} is there twice")
         else:
-            weights[term[0]] = int(term[1])
+            weights[term[0]] = weight
     return Profile(name, tuple(sorted(weights.items())), tuple(sorted(set(filters))))
 
 

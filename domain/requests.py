@@ -330,6 +330,19 @@ def _waits_for_now(state: State, request: Request, plan: Plan) -> Wait:
     return Wait("busy") if isinstance(plan, Lock) else own
 
 
+_WAITED_FOR = {
+    "load": "its load",
+    "busy": "a free replica",
+    "capacity": "room",
+    "nodes_down": "a node to come back",
+    "draining": "a node that is not being drained",
+    "frozen": "frozen evictions to be thawed",
+    "contact": "contact with nodes that are silent",
+    "backoff": "the next try of its load",
+}
+"""What each kind of wait is for, as the end of a sentence; whoever was woken, or stood behind others, had no turn."""
+
+
 def deadline_passed(state: State, model: Model, wait: Wait, plan: Plan, now: int) -> Refuse:
     """The refusal for a wait that was too long, by what it waited for."""
     code = {
@@ -339,7 +352,7 @@ def deadline_passed(state: State, model: Model, wait: Wait, plan: Plan, now: int
     }.get(wait.kind, RefusalCode.CAPACITY_EXHAUSTED)
     if code is RefusalCode.LOADING and not state.loading.get(model.name):
         code = RefusalCode.CAPACITY_EXHAUSTED
-    what = {"load": "its load", "busy": "a free replica", "nodes_down": "a node to come back"}.get(wait.kind, wait.kind)
+    what = _WAITED_FOR.get(wait.kind, "its turn")
     why = plan.explanation
     if not why.cure:
         why = msgspec.structs.replace(why, cure="A longer deadline, or another copy: raise max_replicas.")

@@ -24,6 +24,7 @@ from .units import (
     parse_duration,
     parse_rate,
     parse_size,
+    whole_number,
 )
 
 HIGHEST_PRIORITY = 1000
@@ -165,8 +166,8 @@ def parse_setting(name: str, value: object) -> SettingValue:
 def parse_count(value: object, name: str, least: int = 0) -> int:
     """A whole number that is not below ``least``, as a number or as text; raises InvalidSetting."""
     number = value if isinstance(value, int) and not isinstance(value, bool) else None
-    if isinstance(value, str) and value.removeprefix("-").isdecimal():
-        number = int(value)
+    if isinstance(value, str):
+        number = whole_number(value, least)
     if number is None or not least <= number < FOREVER:
         cure = f"Give {least} or more."
         raise InvalidSetting(f"{name}: {value!r} is not a whole number that it can have.", cure=cure)

@@ -32,7 +32,18 @@ _SIZE_UNITS = {
     "K": KIB, "M": MIB, "G": GIB, "T": TIB, "KIB": KIB, "MIB": MIB, "GIB": GIB, "TIB": TIB,
 }  # fmt: skip
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def whole_number(text: str, least: int = 0, most: int = LARGEST_NUMBER) -> int | None:
+    """The whole number that somebody wrote; None where it is none, or beyond these bounds.
+
+    ``int`` alone takes digits of every script and refuses thousands of them, and ``isdigit`` takes "²", which ``int``
+    refuses.
+    """
+    number = int(text) if _WHOLE.fullmatch(text) else None
+    return number if number is not None and least <= number <= most else None
 
 
 def parse_duration(text: str, field: str = "duration") -> int:
@@ -94,10 +105,11 @@ def parse_rate(text: str, field: str = "rate") -> int:
     if text == "off":
         return 0
     count, _, unit = (part.strip() for part in str(text).partition("/"))
-    if count.isdecimal() and unit:
+    many = whole_number(count, 1)
+    if many is not None and unit:
         within = parse_duration(unit if unit[0].isdigit() else f"1{unit}", field)
-        if int(count) and int(count) <= within < FOREVER:
-            return within // int(count)
+        if many <= within < FOREVER:
+            return within // many
     raise InvalidField(field, f"{text!r} is not a rate", cure='Write how many in how long: "5/s", "100/m", or "off".')
 
 

@@ -15,6 +15,7 @@ import click
 from interlock.adapters import own_rules
 from interlock.domain.errors import UsageError
 from interlock.domain.units import parse_duration
+from interlock.simulation.reading.fields import LARGEST
 
 HOLDS, BROKEN = 0, 1
 LOCAL = "local"
@@ -25,6 +26,7 @@ def _print_json(data: Any) -> None:
     click.echo(json.dumps(data, ensure_ascii=False))
 
 
+_SEED, _SEEDS = click.IntRange(min=0, max=LARGEST), click.IntRange(min=1, max=1_000_000)
 _ray_option = click.option(
     "--ray", is_flag=False, flag_value=LOCAL, metavar="[ADDRESS]",
     help="Spread the runs over a Ray cluster, as on head:6379; without an address, over this machine.",
@@ -33,8 +35,8 @@ _ray_option = click.option(
 
 @click.command(epilog="Example: interlock simulate orin-thor --html report.html")
 @click.argument("scenario")
-@click.option("--seed", type=click.IntRange(min=0), help="Another seed than the scenario's.")
-@click.option("--seeds", type=click.IntRange(min=1), help="Run so many seeds, from --seed or the scenario's on.")
+@click.option("--seed", type=_SEED, help="Another seed than the scenario's.")
+@click.option("--seeds", type=_SEEDS, help="Run so many seeds, from --seed or the scenario's on.")
 @click.option("--mutant", metavar="NAME", help="Seed a bug; `interlock mutants` lists them.")
 @click.option("--until", metavar="T", help="End the run earlier: 5m.")
 @click.option(
@@ -89,15 +91,15 @@ def simulate(
         return _sweep(loaded, chosen, mutant=mutant, until=end, ray=ray, as_json=as_json)
     if trace is not None:
         loaded = with_trace(loaded, trace)
-    if events is not None and Path(events).is_file():
-        raise UsageError(
-            f"The file {events} exists already.", cure="Name a new file for --events, or move that one away."
-        )
+    if events is not None:
+        from .store import events_file
+
+        events_file(events)  # now, and not after a run of an hour
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
     if events is not None:
         from .store import write_events
 
-        click.echo(f"Events: {write_events(result.harness.rows, Path(events))}", err=True)
+        click.echo(f"Events: {write_events(result.harness.rows, events)}", err=True)
     if html is not None:
         from .html import page
 
@@ -176,8 +178,8 @@ def mutants(only: tuple[str, ...], as_json: bool) -> int:
 @click.command("compare", epilog="Example: interlock compare fifty-models-a-day --policies ours,lru,never --seeds 3")
 @click.argument("scenario", default="fifty-models-a-day")
 @click.option("--policies", metavar="A,B", help="Only these, of: ours, lru, cheapest, largest, random, never.")
-@click.option("--seed", type=click.IntRange(min=0), help="The first seed, instead of the scenario's.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Run so many seeds of each.")
+@click.option("--seed", type=_SEED, help="The first seed, instead of the scenario's.")
+@click.option("--seeds", type=_SEEDS, default=3, show_default=True, help="Run so many seeds of each.")
 @click.option("--until", metavar="T", help="End each run earlier: 1h.")
 @click.option(
     "--requests", "trace", type=click.Path(exists=True, dir_okay=False), help="A trace, instead of its requests."

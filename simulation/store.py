@@ -12,15 +12,31 @@ from interlock.domain.recording import Recorded
 BATCH = 2_000
 
 
-def write_events(rows: list[Recorded], path: Path) -> Path:
-    """Store the events in a new file (in a folder: under the store's usual name); raises UsageError when it exists."""
+def events_file(named: str | Path) -> Path:
+    """The file that will be written (in a folder: under the store's usual name); raises UsageError where none can be.
+
+    It is asked before a run, which may take an hour.
+    """
+    text = str(named).removeprefix("sqlite:///")
+    if "://" in text:
+        scheme = text.partition("://")[0]  # and no more of it: it may hold a password
+        problem = f"--events writes a file, and {scheme}://... is the address of a store."
+        raise UsageError(problem, cure="Name a new file: --events run.db.")
+    path = Path(text)
     if path.is_dir():
         path = path / FILE_NAME
     if path.exists():
         raise UsageError(
             f"The file {path} exists already.", cure="Name a new file for --events, or move that one away."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}.", cure="Make it, or name a file in another.")
+    return path
+
+
+def write_events(rows: list[Recorded], named: str | Path) -> Path:
+    """Store the events in a new file, and return it; raises UsageError as :func:`events_file` does."""
+    path = events_file(named)
     store = SqliteStore(path, durable=False)
     try:
         epoch = 0

@@ -352,8 +352,7 @@ def answered(problem: str) -> bool:
 def listening_at(worker: Worker, address: str) -> Process | None:
     """The process that listens at this address of the worker."""
     _, _, port = address.rpartition(":")
-    number = int(port) if port.isdigit() else -1
-    return next((process for process in worker.processes if process.port == number), None)
+    return next((process for process in worker.processes if str(process.port) == port), None)
 
 
 # --- What happens to it ---------------------------------------------------------------------------------------------

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
-from interlock.domain.errors import UsageError
+from interlock.adapters.cloudevents import cloud_event
+from interlock.domain.errors import InvalidField, UsageError
+from interlock.domain.events import EVENT_TYPES
 from interlock.domain.recording import Recorded
 from interlock.domain.units import format_instant
 
@@ -23,6 +26,44 @@ COLUMNS = (
     "correlation_id", "causation_id", "request_id", "data",
 )  # fmt: skip
 _PARQUET_ROWS = 10_000
+
+
+def check_fields(redact: Sequence[str], log: Iterable[Recorded]) -> None:
+    """Raise InvalidField for a name that neither a column nor any event has, nor a table in one of ``log``'s events.
+
+    What is to be hidden and is misspelt would be written out. The log is read only for names that no class has.
+    """
+    known = {*COLUMNS, *_fields_of_events()}
+    missing = dict.fromkeys(name for name in redact if name not in known)
+    events = iter(log)
+    while missing and (recorded := next(events, None)) is not None:
+        for name in missing.keys() & _keys(payload(recorded)):
+            del missing[name]
+    if missing:
+        problem = f"{next(iter(missing))[:40]!r} is no column and no field of an event"
+        raise InvalidField("redact", problem, cure=f"There are: {', '.join(sorted(known))}.")
+
+
+@lru_cache(maxsize=1)
+def _fields_of_events() -> frozenset[str]:
+    """The names of all fields that events have, and what lies in them has."""
+    names: set[str] = set()
+    left: list[Any] = list(msgspec.inspect.multi_type_info(EVENT_TYPES.values()))
+    while left:
+        kind = left.pop()
+        if isinstance(kind, msgspec.inspect.StructType):
+            names.update(field.encode_name for field in kind.fields)
+            left += [field.type for field in kind.fields]
+        for inner in ("types", "item_types"):
+            left += getattr(kind, inner, ())
+        left += [getattr(kind, inner) for inner in ("item_type", "value_type") if hasattr(kind, inner)]
+    return frozenset(names)
+
+
+def _keys(data: Any) -> set[str]:
+    if isinstance(data, dict):
+        return {*data, *(key for value in data.values() for key in _keys(value))}
+    return {key for item in data for key in _keys(item)} if isinstance(data, list) else set()
 
 
 def records(log: Iterable[Recorded], redact: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
@@ -70,30 +111,13 @@ def _jsonl(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
 
 
 def _cloudevents(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
-    return _jsonl(map(_cloudevent, rows), out)
-
-
-def _cloudevent(row: dict[str, Any]) -> dict[str, Any]:
-    """CloudEvents 1.0, structured JSON; extension attributes have no underscores."""
-    aggregate = str(row["stream"]).partition(":")[0]
-    optional = {
-        "correlationid": row["correlation_id"],
-        "causationid": row["causation_id"],
-        "requestid": row["request_id"],
-        "actor": row["actor"],
-    }
-    return {
-        "specversion": "1.0",
-        "id": row["event_id"],
-        "source": "/interlock",
-        "type": f"interlock.events.{aggregate}.{row['event']}",
-        "subject": row["stream"],
-        "time": row["time"],
-        "datacontenttype": "application/json",
-        "sequence": str(row["position"]).zfill(20) if isinstance(row["position"], int) else row["position"],
-        **{name: value for name, value in optional.items() if value},
-        "data": row["data"],
-    }
+    count = 0
+    for row in rows:
+        place = row["position"]
+        sequence = place if isinstance(place, str) else str(place).zfill(20)
+        out.write(msgspec.json.encode(cloud_event(row, row["data"], sequence=sequence)) + b"\n")
+        count += 1
+    return count
 
 
 def _csv(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:

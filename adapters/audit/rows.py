@@ -13,7 +13,7 @@ from interlock.domain.codec import decode_event
 from interlock.domain.errors import InvalidField, UnknownEvent
 from interlock.domain.events import EVENT_TYPES
 from interlock.domain.recording import Recorded
-from interlock.domain.units import format_instant, parse_duration, parse_instant
+from interlock.domain.units import format_instant, parse_duration, parse_instant, whole_number
 
 from .sentences import sentence
 
@@ -99,7 +99,7 @@ def read_page(log: Log, given: Mapping[str, str], *, newest: bool = False) -> Pa
     unknown = next((name for name in given if name not in (*FILTERS, "since", "until", "after", "limit")), None)
     if unknown is not None:
         raise InvalidField(unknown, "no such filter", cure=f"The filters are: {', '.join(FILTERS)}, since, until.")
-    after = _number(given.get("after") or "0", "after", 0, 2**62)
+    after = cursor_of(given)
     limit = _number(given.get("limit") or str(DEFAULT_LIMIT), "limit", 1, MOST_ROWS)
     # One more than asked for tells whether there is a next page.
     found = matching(
@@ -157,20 +157,31 @@ def instant_of(text: str, field: str) -> int:
     return parse_instant(text, field)
 
 
+def is_position(text: str) -> bool:
+    """Whether a place in the log is named by its number; else it is a time."""
+    return text.isascii() and text.isdigit()
+
+
 def position_of(log: Log, text: str, field: str) -> int:
     """The position that a time or position means; ``head`` and ``now`` mean the end. Raises InvalidField."""
     head = log.head().position
     if text in ("head", "now"):
         return head
-    if text.isascii() and text.isdigit():
-        position = int(text)
-        if position > head:
-            raise InvalidField(field, f"position {position} is beyond the end of the log, {head}")
+    if is_position(text):
+        position = whole_number(text, most=head)
+        if position is None:
+            raise InvalidField(field, f"position {text[:40]} is beyond the end of the log, {head}")
         return position
     return log.position_at(instant_of(text, field))
 
 
+def cursor_of(given: Mapping[str, str]) -> int:
+    """The position after which one begins; raises InvalidField."""
+    return _number(given.get("after") or "0", "after", 0, 2**62)
+
+
 def _number(text: str, field: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise InvalidField(field, f"{text!r} is not a number from {least} to {most}")
-    return int(text)
+    number = whole_number(text, least, most)
+    if number is None:
+        raise InvalidField(field, f"{text[:40]!r} is not a number from {least} to {most}")
+    return number

@@ -69,6 +69,11 @@ def _wait(wait: Wait) -> str:
     return words if wait.until >= FOREVER else f"{words}; it looks again at {clock(wait.until)}"
 
 
+def _by(instant: int, words: str) -> str:
+    """What is said of an instant; nothing of one that never comes."""
+    return words.format(clock(instant)) if 0 <= instant < FOREVER else ""
+
+
 def _pools(sizes: tuple[int, ...]) -> str:
     return " + ".join(map(format_size, sizes)) or "no memory of its own"
 
@@ -107,18 +112,18 @@ def _slots(e: ev.NodeReplicaSlotsSet) -> str:
 
 def _unreachable(e: ev.NodeBecameUnreachable) -> str:
     how = f": a call failed there ({e.call}), and its worker, when it was asked, did not answer" if e.call else ""
-    until = f"what it runs counts as lost at {clock(e.offline_at)} unless it speaks before"
-    return f"Node {e.node} fell silent{how}; {until}."
+    until = _by(e.offline_at, "; what it runs counts as lost at {} unless it speaks before")
+    return f"Node {e.node} fell silent{how}{until}."
 
 
 def _postponed(e: ev.NodeOfflinePostponed) -> str:
-    return f"Node {e.node} is silent with many others: it counts as offline at {clock(e.offline_at)}, not now."
+    return f"Node {e.node} is silent with many others: it counts as offline{_by(e.offline_at, ' at {}')}, not now."
 
 
 def _mass_loss(e: ev.MassLossSuspected) -> str:
     return (
-        f"{e.silent} of {e.of} nodes fell silent at once, which is rather our own network: nothing is moved until "
-        f"{clock(e.until)} unless they speak again."
+        f"{e.silent} of {e.of} nodes fell silent at once, which is rather our own network: nothing is moved"
+        f"{_by(e.until, ' until {}')} unless they speak again."
     )
 
 
@@ -127,7 +132,7 @@ def _offline(e: ev.NodeWentOffline) -> str:
 
 
 def _drain_started(e: ev.NodeDrainStarted) -> str:
-    limit = f", and what is busy at {clock(e.drain_by)} is taken away" if e.drain_by < FOREVER else ""
+    limit = _by(e.drain_by, ", and what is busy at {} is taken away")
     return f"Node {e.node} is being drained: no new work, and what is idle leaves{limit}."
 
 
@@ -171,13 +176,13 @@ def _load_info(e: ev.LoadInfoStored) -> str:
 
 
 def _parked(e: ev.ModelParked) -> str:
-    until = f" at {clock(e.until)}" if e.until < FOREVER else ""
+    until = _by(e.until, " at {}")
     return f"The wish for {e.model} is parked ({e.reason}) until {_LACKS.get(e.lacks, e.lacks)}{until}."
 
 
 def _queued(e: ev.RequestQueued) -> str:
     priority = f" of priority {e.priority}" if e.priority else ""
-    return f"Request {e.request}{priority} waits {_wait(e.wait)}, until {clock(e.deadline)} at the latest."
+    return f"Request {e.request}{priority} waits {_wait(e.wait)}{_by(e.deadline, ', until {} at the latest')}."
 
 
 def _refused(e: ev.RequestRefused) -> str:

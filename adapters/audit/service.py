@@ -17,10 +17,11 @@ from . import export
 from .differences import Change, changes
 from .picture import Picture, comparable, picture
 from .rebuild import engine_at
-from .rows import Page, filters_of, matching, position_of, read_page, topics_of
+from .rows import Page, cursor_of, filters_of, matching, position_of, read_page, topics_of
 from .why import Why, explain
 
 if TYPE_CHECKING:
+    from interlock.adapters.store.queries import Filters
     from interlock.domain.recording import Recorded
 
     from .rows import Log
@@ -103,6 +104,13 @@ class AuditService:
             "problem": found.problem,
         }
 
+    def check_export(
+        self, form: str, *, filters: Mapping[str, str] | None = None, redact: Sequence[str] = (), path: Path | None
+    ) -> None:
+        """Raise what :meth:`export` would raise before it writes anything."""
+        export.check(form, path)
+        export.check_fields(redact, self._all(filters or {}))
+
     def export(
         self,
         form: str,
@@ -113,7 +121,7 @@ class AuditService:
         path: Path | None = None,
     ) -> int:
         """Write every event that matches; returns how many. See :mod:`interlock.adapters.audit.export`."""
-        export.check(form, path)
+        self.check_export(form, filters=filters, redact=redact, path=path)
         return export.write(form, export.records(self._all(filters or {}), redact), out)
 
     def sql(self, statement: str) -> SqlAnswer:
@@ -130,8 +138,9 @@ class AuditService:
         return Past(position=position, time=format_instant(engine.ledger.time), **msgspec.structs.asdict(seen))
 
     def _all(self, given: Mapping[str, str]) -> Iterator[Recorded]:
-        filters, topics = filters_of(given), topics_of(given.get("event", ""))
-        after = int(given.get("after") or 0)
+        return self._pages(filters_of(given), topics_of(given.get("event", "")), cursor_of(given))
+
+    def _pages(self, filters: Filters, topics: tuple[str, ...], after: int) -> Iterator[Recorded]:
         while page := matching(self._log, filters, topics, after=after, limit=_EXPORT_PAGE):
             yield from page
             after = page[-1].position

@@ -26,7 +26,7 @@ from interlock.simulation.recorded import Recorded, record_of
 from interlock.simulation.report import lengths_of
 
 from .rebuild import engine_at
-from .rows import instant_of, position_of
+from .rows import instant_of, is_position, position_of
 from .sentences import sentence
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def stretch(log: Log, begin: str, until: str) -> Stretch:
 
 def _instant(text: str, field: str) -> int | None:
     """The time that a text means; None for a position."""
-    is_position = text in ("head", "now") or (text.isascii() and text.isdigit())
-    return None if is_position else instant_of(text, field)
+    return None if text in ("head", "now") or is_position(text) else instant_of(text, field)
 
 
 def what_if(part: Stretch, settings: Mapping[str, str], policy: Mapping[str, Any]) -> WhatIf:

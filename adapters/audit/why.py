@@ -14,7 +14,7 @@ from interlock.domain.errors import InvalidField, NotFound, UnknownEvent
 from interlock.domain.explanation import NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from interlock.domain.recording import Recorded
 from interlock.domain.survey import NO_REPLICA
-from interlock.domain.units import format_instant, tell_duration
+from interlock.domain.units import format_instant, tell_duration, whole_number
 
 from .full import recompute
 from .rows import event_name
@@ -140,8 +140,8 @@ def find_subject(log: Log, text: str) -> Subject:
     """What an id means; raises NotFound, or InvalidField for a position that is no number."""
     kind, colon, name = text.partition(":")
     if colon and kind in KINDS:
-        if kind == "position" and not (name.isascii() and name.isdigit()):
-            raise InvalidField("position", f"{name!r} is not a position", cure="Use position:17.")
+        if kind == "position" and whole_number(name) is None:
+            raise InvalidField("position", f"{name[:40]!r} is not a position", cure="Use position:17.")
         if not _exists(log, kind, name):
             raise NotFound(kind, name, cure=_LISTS.get(kind, "`interlock audit log` shows what there is."))
         return Subject(kind, name)

@@ -17,6 +17,7 @@ from interlock.adapters.grpc import backend_pb2 as pb
 from interlock.adapters.grpc import calls
 from interlock.adapters.grpc import methods as m
 from interlock.domain.errors import BackendDeclined, BackendFailed
+from interlock.domain.units import whole_number
 
 from .base import Backend, CannotDo
 
@@ -188,9 +189,12 @@ class BackendService:
         sent = dict(context.invocation_metadata() or ()).get(m.EPOCH_KEY)
         if sent is None:
             return
-        if int(sent) < self._epoch:
-            await context.abort(grpc.StatusCode.ABORTED, f"epoch {int(sent)} has passed: {self._epoch} was seen here")
-        self._epoch = int(sent)
+        epoch = whole_number(str(sent))
+        if epoch is None:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{str(sent)[:40]!r} is no epoch")
+        if epoch < self._epoch:
+            await context.abort(grpc.StatusCode.ABORTED, f"epoch {epoch} has passed: {self._epoch} was seen here")
+        self._epoch = epoch
 
 
 async def _abort(context: Context, error: BackendFailed) -> None:

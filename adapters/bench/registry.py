@@ -12,6 +12,7 @@ BENCHES = {
     "rebuild": "interlock.adapters.bench.rebuild",
     "simulate": "interlock.adapters.bench.simulate",
     "prove": "interlock.adapters.bench.prove",
+    "gateway": "interlock.adapters.bench.gateway",
     "affinity": "interlock.adapters.bench.affinity",
 }
 """Each benchmark's module; it has ``measure(scale, tell)``, which returns rows."""

@@ -47,6 +47,15 @@ class Commands(click.Group):
         """The commands that are there, in the order of a user's first day."""
         return list(_COMMANDS)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the command line, and print the help that it asks for; for readers of that, see :meth:`invoke`."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(_seen_enough()) from None  # as click ends what was asked for help
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         place, _ = _COMMANDS.get(cmd_name, ("", ""))
@@ -88,10 +97,19 @@ def interlock() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status. Nothing is raised, and no traceback is shown."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # because it stays open for as long as we run
+    status = _run(arguments)
+    _output_fails()
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
     wants_json = "--json" in arguments
     try:
         status = interlock.main(list(arguments), prog_name="interlock", standalone_mode=False)
-        sys.stdout.flush()
+        sys.stdout.flush()  # here, where a disk that is full can still be told of
         return status if isinstance(status, int) else DONE
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -114,9 +132,24 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _seen_enough() -> int:
-    """Whoever read our output has closed it. Python would complain once more when it flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Whoever read our output has closed it."""
+    _drop_output()
     return DONE
+
+
+def _output_fails() -> bool:
+    """Whether standard output takes no more of what it is given; then the rest of it is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+        return True
+    return False
+
+
+def _drop_output() -> None:
+    """Python would try once more, and complain, when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(wants_json: bool, error: Exception) -> int:
@@ -134,8 +167,8 @@ def _failed(wants_json: bool, error: Exception) -> int:
             return _fail(wants_json, message, cure, code, NO)
         return _fail(wants_json, message, str(getattr(error, "cure", "")), code, status)
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        message = f"{where}{error.strerror or error}."
+        where = error.filename or ("standard output" if _output_fails() else "")
+        message = f"{where}: {error.strerror or error}." if where else f"{error.strerror or error}."
         cure, status = _OS_CURES.get(error.errno or 0, ("Check the path and the machine.", USAGE))
         return _fail(wants_json, message, cure, "os_error", status)
     what = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -179,8 +212,11 @@ def _fail(wants_json: bool, message: str, cure: str, code: str, status: int) -> 
 
 
 def _fail_json(wants_json: bool, message: str, kind: str, code: str, status: int) -> int:
-    """Who asked for JSON gets a document, whatever happened."""
+    """Who asked for JSON gets a document, whatever happened; where none can be written, standard error has said it."""
     if wants_json:
-        sys.stdout.write(json.dumps({"error": {"message": message, "type": kind, "code": code}}) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(json.dumps({"error": {"message": message, "type": kind, "code": code}}) + "\n")
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
     return status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -261,12 +261,11 @@ def _settings_of(given: tuple[str, ...]) -> dict[str, str]:
 def _policy_of(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    import tomllib
-
+    from interlock.domain.documents import parse_toml
     from interlock.domain.errors import UnreadableFile
 
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_toml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: {error}.", cure="Give a TOML file that can be read.") from None
 
@@ -345,9 +344,7 @@ def export(place: Place, form: str, redact: tuple[str, ...], output: Path | None
             count = service.export(form, sys.stdout.buffer, filters=filters, redact=redact)
             sys.stdout.buffer.flush()
         else:
-            from interlock.adapters.audit.export import check
-
-            check(form, output)
+            service.check_export(form, filters=filters, redact=redact, path=output)
             if output.exists() and Path(place.log).exists() and output.samefile(place.log):
                 raise click.UsageError(f"{output} is the log itself: name another file.")
             with output.open("wb") as file:
@@ -364,12 +361,23 @@ def sql(place: Place, statement: str, json_: bool) -> None:
     with _asking(place) as service:
         answer = service.sql(statement)
     if json_:
+        _refuse_twins(answer.columns)
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
         print_json({"columns": answer.columns, "rows": rows, "truncated": answer.truncated})
     else:
         print_table(answer.columns, ([_text(value) for value in row] for row in answer.rows))
     if answer.truncated:
         say(f"Only the first {len(answer.rows)} rows are shown.")
+
+
+def _refuse_twins(columns: Sequence[str]) -> None:
+    """Raise UsageError for a name that two columns have: a row in JSON would lose one of them."""
+    for place, name in enumerate(columns):
+        if name in columns[:place]:
+            from interlock.domain.errors import UsageError
+
+            cure = "Name one of them otherwise: SELECT a.position AS first, b.position AS second."
+            raise UsageError(f"Two columns of the answer are named {name!r}, and JSON has room for one.", cure=cure)
 
 
 def _text(value: object) -> object:

@@ -126,10 +126,16 @@ _UNAVAILABLE = frozenset({"unavailable", "no_writer", "store_unavailable", "brok
 
 
 def _meaning(status: int, body: Any) -> InterlockError:
-    """The error behind an HTTP status and its JSON."""
+    """The error behind an HTTP status and its JSON, with the code that it has there."""
     told: Mapping[str, Any] = body.get("error", {}) if isinstance(body, dict) else {}
     message = str(told.get("message") or f"the cluster answered {status}.")
     code, kind = str(told.get("code") or ""), str(told.get("type") or "")
+    error = _error(status, kind, code, message)
+    error.code = code
+    return error
+
+
+def _error(status: int, kind: str, code: str, message: str) -> InterlockError:
     if status in (401, 403):
         return UsageError(
             message, cure="Set INTERLOCK_ADMIN_TOKEN, or admin_token in interlock.toml, to the cluster's."

@@ -93,12 +93,12 @@ def _request_cells(row: dict[str, Any]) -> list[Any]:
 
 
 def _tenant_cells(row: dict[str, Any]) -> list[Any]:
-    from interlock.domain.units import format_instant
+    from interlock.domain.units import format_instant, whole_number
 
-    following, at_once = row.get("next_at") or 0, str(row.get("at_once"))
+    following, at_once = row.get("next_at") or 0, whole_number(str(row.get("at_once")))
     coming = format_instant(following) if following else "now"
-    if at_once.isdecimal() and row.get("running", 0) + row.get("waiting", 0) >= int(at_once):
-        coming = "when one ends" if int(at_once) else "never"
+    if at_once is not None and row.get("running", 0) + row.get("waiting", 0) >= at_once:
+        coming = "when one ends" if at_once else "never"
     keys = ("name", "running", "waiting", "at_once", "rate", "burst", "priority")
     return [*map(row.get, keys), coming]
 

@@ -95,12 +95,11 @@ def _handle(engine: Engine, command: Command, command_id: str, actor: str, run: 
 
 
 def rejected(reply: AnyReply) -> InterlockError:
-    """The error that a rejection means."""
+    """The error that a rejection means, with its code."""
     assert isinstance(reply, Rejected)
-    if reply.code == "invalid":
-        return UsageError(reply.message, cure=reply.cure)
-    if reply.code == "conflict":
-        return Conflict(reply.message, cure=reply.cure)
-    if reply.code == "not_found":
-        return InterlockError(reply.message, cure=reply.cure)
-    return Refused(reply.code, reply.message, cure=reply.cure)
+    kinds = {"invalid": UsageError, "conflict": Conflict, "not_found": InterlockError}
+    if reply.code not in kinds:
+        return Refused(reply.code, reply.message, cure=reply.cure)
+    error = kinds[reply.code](reply.message, cure=reply.cure)
+    error.code = reply.code
+    return error

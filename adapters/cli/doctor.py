@@ -171,10 +171,13 @@ def _backends() -> Iterator[Check]:
 
 
 def _port(http: str, data: Path) -> Check:
+    from interlock.domain.units import whole_number
+
     from .client import Cluster, read_endpoint
 
-    host, _, port = http.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    host, _, text = http.rpartition(":")
+    port = whole_number(text, most=65535)
+    if port is None:
         return Check("port", False, f"{http!r} is not HOST:PORT.", "Use --http 127.0.0.1:8700.")
     running = read_endpoint(data)
     if running is not None and Cluster(running["url"]).answers():
@@ -185,7 +188,7 @@ def _port(http: str, data: Path) -> Check:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((host, port))
         except OSError as error:
             return Check("port", False, f"{http}: {error.strerror}.", "Choose another port with --http HOST:PORT.")
     return Check("port", True, f"{http} is free")

@@ -24,10 +24,10 @@ class Place:
     """
 
     def __init__(self, store: str | None, data: str | None, url: str | None = None) -> None:
-        file = _from_file("store", "data") if store is None and data is None else {}
+        file = _from_file("store", "data", "url") if store is None and data is None else {}
         self.store = store or file.get("store")
         self.data = Path(data or file.get("data") or DEFAULT_DATA)
-        self.url = url.rstrip("/") if url else None
+        self.url = (url or file.get("url", "")).rstrip("/") or None
         self.names_store = store is not None
         """A store that was named is read itself, though a cluster may run in the data folder."""
 
@@ -52,7 +52,7 @@ def _from_file(*keys: str) -> dict[str, str]:
         return {}
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{path}: {error}. Mend it, or name another with INTERLOCK_CONFIG.") from None
     return {key: found[key] for key in keys if isinstance(found.get(key), str) and found[key]}
 

@@ -7,6 +7,8 @@ from enum import StrEnum
 import msgspec
 
 from interlock.domain.entities import LoadSpec
+from interlock.domain.errors import BackendFailed
+from interlock.domain.units import whole_number
 
 from . import backend_pb2 as pb
 
@@ -161,10 +163,10 @@ def spec_to_wire(model: str, spec: LoadSpec) -> pb.ModelOptions:
     if spec.vram:
         options.setdefault("vram", spec.vram)
     wire = pb.ModelOptions(Model=model)
-    wire.ContextSize = int(options.pop("context_size", 0))
-    wire.Threads = int(options.pop("threads", 0))
-    wire.Seed = int(options.pop("seed", 0))
-    wire.NGPULayers = int(options.pop("gpu_layers", 0))
+    wire.ContextSize = _number(options.pop("context_size", 0), "context_size")
+    wire.Threads = _number(options.pop("threads", 0), "threads")
+    wire.Seed = _number(options.pop("seed", 0), "seed")
+    wire.NGPULayers = _number(options.pop("gpu_layers", 0), "gpu_layers")
     wire.ModelFile = str(options.pop("model_file", ""))
     wire.Embeddings = options.pop("embeddings", False) in (True, "true")
     wire.Options.extend(f"{key}:{_text(value)}" for key, value in sorted(options.items()))
@@ -197,6 +199,15 @@ def status_to_wire(status: BackendStatus) -> pb.StatusResponse:
 def status_from_wire(answer: pb.StatusResponse) -> BackendStatus:
     """The inverse of :func:`status_to_wire`."""
     return BackendStatus(_STATES.get(answer.state, BackendState.ERROR), answer.memory.total)
+
+
+def _number(value: str | int | float | bool, name: str) -> int:
+    """An option with a field of its own, which has 32 bits; raises BackendFailed for what is no such number."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    number = whole_number(_text(whole), -(2**31), 2**31 - 1)
+    if number is None:
+        raise BackendFailed(f"option {name}: {_text(whole)[:40]!r} is not a whole number of 32 bits")
+    return number
 
 
 def _text(value: str | int | float | bool) -> str:

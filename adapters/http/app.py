@@ -13,12 +13,13 @@ from aiohttp.typedefs import Middleware
 
 from interlock.domain.errors import InterlockError, InvariantBroken, Unavailable
 from interlock.domain.ports import CommandPort
-from interlock.domain.units import SECOND, format_size
+from interlock.domain.units import format_size
 
 from . import openapi
 from .audit import Audit
 from .config import GatewayConfig, check_bind
 from .kit import IDS, Gateway, Handler, Route
+from .lifecycle import Claims
 from .nodes import Nodes
 from .openai import OpenAI
 from .operators import Operators
@@ -29,6 +30,7 @@ from .security import Guard
 
 log = logging.getLogger("interlock.gateway")
 
+_SHUTDOWN_S = 1.0
 GATEWAY = web.AppKey("gateway", Gateway)
 
 
@@ -154,8 +156,8 @@ async def _keep_holder(app: web.Application) -> AsyncIterator[None]:
 class Server:
     """A gateway that listens. ``port`` is the one it got, also when 0 was asked for."""
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
-        self._runner = runner
+    def __init__(self, runner: web.AppRunner, claims: Claims, host: str, port: int) -> None:
+        self._runner, self._claims = runner, claims
         self.host = host
         self.port = port
 
@@ -164,8 +166,13 @@ class Server:
         """Where it can be reached."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
+    async def drain(self) -> None:
+        """Refuse new requests and let running ones end within ``drain_limit``; it listens on, to tell them so."""
+        await self._claims.stop()
+
     async def close(self) -> None:
-        """Stop listening, let running requests end within ``drain_limit``, and confirm their releases."""
+        """Drain, stop listening, and confirm releases."""
+        await self.drain()
         await self._runner.cleanup()
 
 
@@ -177,9 +184,8 @@ async def serve_http(app: web.Application, host: str, port: int) -> Server:
     """
     config = app[GATEWAY].config
     check_bind(config, host)
-    runner = web.AppRunner(
-        app, handler_cancellation=True, access_log=None, shutdown_timeout=config.drain_limit / SECOND
-    )
+    # Whoever has a lock had its time to end before: what is left then are questions, and bodies that do not come.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     site = web.TCPSite(runner, host, port)
     try:
@@ -191,4 +197,4 @@ async def serve_http(app: web.Application, host: str, port: int) -> Server:
             raise AddressInUse(f"Another program listens on {host}:{port} already.", cure=cure) from None
         cure = "Choose an address of this machine and a port that you may use, with --http HOST:PORT."
         raise Unavailable(f"Cannot listen on {host}:{port}: {error.strerror}.", cure=cure) from None
-    return Server(runner, host, runner.addresses[0][1])
+    return Server(runner, app[GATEWAY].claims, host, runner.addresses[0][1])

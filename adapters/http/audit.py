@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from interlock.domain.errors import InvalidField
+from interlock.domain.units import whole_number
 
 from .kit import Route, json_response, query
 from .ports import AuditPort
@@ -37,8 +38,8 @@ class Audit:
         """Rows of the log."""
         filters = query(request, *_FILTERS)
         limit = filters.get("limit")
-        if limit is not None and not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= _MOST_ROWS):
-            raise InvalidField("limit", f"{limit!r} is not a number of rows", cure=f"Use 1 to {_MOST_ROWS}.")
+        if limit is not None and whole_number(limit, 1, _MOST_ROWS) is None:
+            raise InvalidField("limit", f"{limit[:40]!r} is not a number of rows", cure=f"Use 1 to {_MOST_ROWS}.")
         return json_response(await self._audit.log(filters))
 
     async def why(self, request: web.Request) -> web.StreamResponse:

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
@@ -44,7 +44,7 @@ from .config import GatewayConfig
 from .ids import Ids, RequestIds
 from .metrics import GatewayMetrics
 from .ports import QueryPort
-from .problems import RequestRefused, rejection
+from .problems import GatewayStops, RequestRefused, rejection
 from .refrain import Refrain
 
 log = logging.getLogger("interlock.gateway")
@@ -59,6 +59,7 @@ _LONGEST_BETWEEN_RENEWALS = 10 * SECOND
 """However long the lease is: an operator may shorten it, and a new writer then gives but the shorter one."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
 _COMPLAINT_SECONDS = 10.0
+_LEFT, _STOPPED = "client left", "the gateway stopped"
 _LOADING_CODES = frozenset({"loading", "capacity_exhausted"})
 
 
@@ -73,6 +74,9 @@ class Claims:
         self.refrain = Refrain()
         self._serial = itertools.count(1)
         self._unsettled: set[asyncio.Task[None]] = set()
+        self.live: set[Claim] = set()
+        """Those that wait or run."""
+        self.stopping = False
         self._complained_at = -_COMPLAINT_SECONDS
 
     @property
@@ -153,6 +157,25 @@ class Claims:
                 pause = min(lease / SECOND / 3, _LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
 
+    async def stop(self) -> None:
+        """Take no more: who waits is told so at once, who runs has ``drain_limit`` to end; again changes nothing."""
+        if self.stopping:
+            return
+        self.stopping = True
+        for claim in [claim for claim in self.live if claim.waits]:
+            claim.stop()
+        await self._until_none(self.config.drain_limit)
+        for claim in list(self.live):
+            claim.stop()
+        await self._until_none(self.config.release_patience)
+
+    async def _until_none(self, limit: int) -> None:
+        """Wait until no claim is left, for so long at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit / SECOND):
+                while self.live:
+                    await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+
     async def drain(self) -> None:
         """Let the releases under way be confirmed, within ``drain_limit``; what is left falls to the lease."""
         if self._unsettled:
@@ -189,6 +212,9 @@ class Claim:
         """Whether the core may know this request as alive."""
         self._lock: Locked | None = None
         self._since = time.perf_counter()
+        self._task: asyncio.Task[object] | None = None
+        self._stopped = False
+        """Whether the gateway ended this, and no client."""
         self.ids = ids
 
     @property
@@ -198,7 +224,42 @@ class Claim:
             raise InvariantBroken("a claim has no lock outside its block")
         return self._lock
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has no lock now."""
+        return self._lock is None
+
+    def stop(self) -> None:
+        """End this because the gateway stops; its client is told."""
+        if self._task is not None and not self._stopped:
+            self._stopped = True
+            self._task.cancel()
+
+    @contextlib.contextmanager
+    def told_of_stop(self) -> Iterator[None]:
+        """Makes of the cancellation by :meth:`stop` an error that the client can be told."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._stopped or self._task is None:
+                raise
+            self._task.uncancel()
+            raise GatewayStops() from None
+
     async def __aenter__(self) -> Claim:
+        if self._claims.stopping:
+            self._refused("gateway_stops")
+            raise GatewayStops()
+        self._task = asyncio.current_task()
+        self._claims.live.add(self)
+        try:
+            with self.told_of_stop():
+                return await self._enter()
+        except BaseException:
+            self._claims.live.discard(self)
+            raise
+
+    async def _enter(self) -> Claim:
         if self._tenant and (known := self._claims.refrain.repeated(self._tenant)) is not None:
             self._claims.metrics.repeated.add(self._tenant)
             self._refused(known.code)
@@ -254,7 +315,7 @@ class Claim:
             ) from None
         except BaseException:
             # Cancelled, or no writer: it may have been decided, so the request must be ended there.
-            self._end(CancelRequest(request=self.ids.request))
+            self._end(CancelRequest(request=self.ids.request, reason=_STOPPED if self._stopped else _LEFT))
             raise
         if self._tenant and isinstance(command, AcquireLock):
             claims.refrain.told(self._tenant, reply, asked_at)
@@ -320,8 +381,10 @@ class Claim:
         request = self.ids.request
         if error is None:
             command = ReleaseLock(request=request)
+        elif self._stopped:
+            command = ReleaseLock(request=request, outcome="cancelled", detail=_STOPPED)
         elif isinstance(error, asyncio.CancelledError | ConnectionError | GeneratorExit):
-            command = ReleaseLock(request=request, outcome="cancelled", detail="client left")
+            command = ReleaseLock(request=request, outcome="cancelled", detail=_LEFT)
         elif isinstance(error, BackendDeclined | UsageError):
             # The caller asked for what the model cannot do: neither the replica nor the cluster has failed.
             command = ReleaseLock(request=request, outcome="declined", detail=str(error)[:1000])
@@ -330,10 +393,13 @@ class Claim:
         now = time.perf_counter()
         metrics = self._claims.metrics
         metrics.backend_seconds.observe(now - self._since)
-        if (ending := self._end(command)) is not None:
-            # wait() leaves the task alone when this is cancelled, or when patience runs out.
-            await asyncio.wait((ending,), timeout=self._claims.config.release_patience / SECOND)
-            metrics.release_seconds.observe(time.perf_counter() - now)
+        try:
+            if (ending := self._end(command)) is not None:
+                # wait() leaves the task alone when this is cancelled, or when patience runs out.
+                await asyncio.wait((ending,), timeout=self._claims.config.release_patience / SECOND)
+                metrics.release_seconds.observe(time.perf_counter() - now)
+        finally:
+            self._claims.live.discard(self)
 
 
 class RequestTaken(Exception):

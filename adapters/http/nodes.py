@@ -30,7 +30,7 @@ from interlock.domain.commands import (
 )
 from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import SECOND, format_duration, format_instant, parse_duration
+from interlock.domain.units import LARGEST_SIZE, SECOND, format_duration, format_instant, parse_duration
 
 from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import LivenessPort, View
@@ -194,6 +194,8 @@ class Nodes:
             raise InvalidField("address", "missing", cure="Say where the node's backends listen.")
         # A node without a GPU serves from its main memory.
         total = asked.total_vram or asked.total_ram
+        if asked.pools is None:
+            _positive(total, "total_vram" if asked.total_vram else "total_ram")
         pools, used = _memory(asked.pools, asked.used, total, asked.available_vram if asked.total_vram else None)
         command = RegisterNode(
             node=asked.name,
@@ -239,6 +241,8 @@ class Nodes:
         sent_at = arrived - _LONGEST_TRANSIT
         if beat.pools is not None or beat.available_vram is not None:
             total = beat.total_vram or _total(await self._node(name))
+            if beat.pools is None:
+                _positive(total, "total_vram")
             pools, used = _memory(beat.pools, beat.used, total, beat.available_vram)
             ram = beat.total_ram if beat.ram is None else beat.ram
             disk = beat.available_disk if beat.disk is None else beat.disk
@@ -451,6 +455,8 @@ def _memory(
 def _positive(value: int, field: str) -> int:
     if value < 0:
         raise InvalidField(field, f"{value} is less than 0")
+    if value > LARGEST_SIZE:
+        raise InvalidField(field, f"{value} is no size in bytes that a machine has")
     return value
 
 

@@ -21,7 +21,7 @@ from interlock.adapters.grpc.calls import ChatMessage, Generation, Piece, Vector
 from interlock.domain.commands import Locked
 from interlock.domain.errors import BackendDeclined, InterlockError, InvalidField, InvariantBroken, NotFound
 from interlock.domain.settings import HIGHEST_PRIORITY
-from interlock.domain.units import parse_duration
+from interlock.domain.units import parse_duration, whole_number
 
 from .kit import IDS, Gateway, Route, fields, json_response, query, read
 from .lifecycle import Claim
@@ -112,10 +112,11 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def _priority(request: web.Request) -> int:
     given = request.headers.get("X-Interlock-Priority", "0").strip()
-    if not given.removeprefix("-").isdecimal() or not -HIGHEST_PRIORITY <= int(given) <= HIGHEST_PRIORITY:
+    priority = whole_number(given, -HIGHEST_PRIORITY, HIGHEST_PRIORITY)
+    if priority is None:
         cure = f"Send a whole number from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}."
         raise InvalidField("X-Interlock-Priority", f"{given[:40]!r} is no priority", cure=cure)
-    return int(given)
+    return priority
 
 
 class _StreamBroken(Exception):
@@ -188,7 +189,8 @@ class OpenAI:
                 async def call(lock: Locked, prompt: Generation = prompt) -> Piece:
                     return await predict(lock.address, lock.model, prompt, replica=lock.replica)
 
-                done.append(await claim.run(call))
+                with claim.told_of_stop():
+                    done.append(await claim.run(call))
             return await self._finish(request, claim, shape.whole(claim, done, asked.limit))
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
@@ -208,7 +210,8 @@ class OpenAI:
                 async def call(lock: Locked, text: str = text) -> Vector:
                     return await embedding(lock.address, lock.model, text, replica=lock.replica)
 
-                vector, told = msgspec.structs.astuple(await claim.run(call))
+                with claim.told_of_stop():
+                    vector, told = msgspec.structs.astuple(await claim.run(call))
                 tokens += told
                 if asked.dimensions not in (None, len(vector)):
                     raise InvalidField("dimensions", f"this model's embeddings have {len(vector)}")
@@ -269,7 +272,8 @@ class OpenAI:
         try:
             async with claim:
                 try:
-                    await self._send_pieces(request, claim, prompts, shape, usage, response)
+                    with claim.told_of_stop():
+                        await self._send_pieces(request, claim, prompts, shape, usage, response)
                 except ConnectionError:
                     raise  # the client is gone; nobody is left to be told
                 except Exception as error:

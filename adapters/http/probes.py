@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from interlock.domain.errors import InvalidField, InvariantBroken
+from interlock.domain.units import whole_number
 
 from .kit import Gateway, Route, json_response, query
 from .ports import EventRow, EventsPort, Readiness
@@ -50,6 +51,8 @@ class Probes:
     async def ready(self, request: web.Request) -> web.StreamResponse:
         """200 when the cluster can serve, else 503 with what is missing."""
         readiness = await self._gateway.queries.ready()
+        if self._gateway.claims.stopping:
+            readiness = Readiness(False, ("This gateway is being stopped.", *readiness.reasons))
         return json_response(readiness, 200 if readiness.ready else 503)
 
     async def metrics(self, request: web.Request) -> web.StreamResponse:
@@ -66,14 +69,15 @@ class Probes:
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Events as they become durable; ``?after=`` or ``Last-Event-ID`` resume after a position."""
         after = query(request, "after").get("after") or request.headers.get("Last-Event-ID")
-        if after is not None and not (after.isascii() and after.isdigit() and len(after) < 19):
-            raise InvalidField("after", f"{after!r} is not a position")
+        position = None if after is None else whole_number(after)
+        if after is not None and position is None:
+            raise InvalidField("after", f"{after[:40]!r} is not a position")
         if self._events is None:
             raise InvariantBroken("the route exists with an events port only")
         if (task := asyncio.current_task()) is not None:
             self._feeds.add(task)
             task.add_done_callback(self._feeds.discard)
-        rows = self._events.follow(None if after is None else int(after))
+        rows = self._events.follow(position)
         first = asyncio.ensure_future(_next(rows))
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"

@@ -33,7 +33,7 @@ from interlock.domain.errors import (
     UnreadableFile,
     UsageError,
 )
-from interlock.domain.refusals import HTTP_STATUS
+from interlock.domain.refusals import HTTP_STATUS, RefusalCode
 from interlock.domain.units import SECOND
 
 from .ports import View
@@ -59,6 +59,15 @@ class RequestRefused(Refused):
 
 class Unauthorized(InterlockError):
     """No token, or one that opens nothing here."""
+
+
+class GatewayStops(Unavailable):
+    """This gateway stops: it takes nothing more, and has no time left for what it has taken."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this gateway is being stopped.", cure="Try again: another one answers, or this one's next run."
+        )
 
 
 class Forbidden(InterlockError):
@@ -158,6 +167,7 @@ _TABLE: tuple[tuple[type[InterlockError], int, str, str], ...] = (
     (BackendDeclined, 400, "invalid_request_error", "invalid_input"),
     (BackendFailed, 502, "failed", "backend_failed"),
     (NoWriter, 503, "unavailable", "no_writer"),
+    (GatewayStops, 503, "unavailable", "gateway_stops"),
     (Unavailable, 503, "unavailable", "unavailable"),
     (StoreError, 503, "unavailable", "store_error"),
 )
@@ -168,6 +178,8 @@ def describe(error: InterlockError) -> tuple[int, dict[str, object], dict[str, s
     headers: dict[str, str] = {}
     if isinstance(error, Refused):
         return _describe_refusal(error)
+    if isinstance(error, NotFound) and error.kind == "model":
+        return _describe_refusal(Refused(RefusalCode.UNKNOWN_MODEL.value, error.message, cure=error.cure))
     told = (row[1:] for row in _TABLE if isinstance(error, row[0]))
     status, type_name, code = next(told, (500, "internal_error", "internal"))
     body: dict[str, object] = {"message": str(error), "type": type_name, "code": code}

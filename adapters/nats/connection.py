@@ -13,7 +13,7 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
-from interlock.domain.errors import BrokerUnavailable
+from interlock.domain.errors import BrokerUnavailable, InvalidSetting
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,17 @@ class NatsConfig(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, url: str) -> NatsConfig:
-        """From ``nats://[user:password@]host:port`` and INTERLOCK_NATS_USER, _PASSWORD and _CREDENTIALS."""
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        """From ``nats://[user:password@]host:port`` and INTERLOCK_NATS_USER, _PASSWORD and _CREDENTIALS.
+
+        Raises InvalidSetting for what is no address.
+        """
+        try:
+            parts = urlsplit(url if "://" in url else f"nats://{url}")
+            named = parts.port is None or parts.port > 0
+        except ValueError:  # a port that is none, or half a pair of brackets
+            named = False
+        if not named:
+            raise InvalidSetting("nats: it names no address.", cure="Give nats://HOST:PORT.")
         place = parts.netloc.rpartition("@")[2]
         return cls(
             url=urlunsplit(parts._replace(netloc=place)),

@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
+from interlock.adapters import cloudevents
 from interlock.domain.errors import BrokerUnavailable
 from interlock.domain.recording import Recorded
-from interlock.domain.units import format_instant
 
 from . import subjects
 
@@ -27,55 +26,10 @@ _KEPT_S = 7 * 86_400.0
 _KEPT_BYTES = 512 * 2**20
 
 
-class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An event in CloudEvents' structured JSON. Extensions, as that wants, have lower-case names without signs."""
-
-    specversion: str
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: str
-    datacontenttype: str
-    data: msgspec.Raw
-    position: int
-    streamversion: int
-    epoch: int
-    actor: str = ""
-    commandid: str = ""
-    correlationid: str = ""
-    causationid: str = ""
-    requestid: str = ""
-
-
-def cloud_event(recorded: Recorded, source: str = "/interlock") -> bytes:
-    """The event as structured JSON."""
-    return msgspec.json.encode(
-        CloudEvent(
-            specversion="1.0",
-            id=recorded.event_id,
-            source=source,
-            type=recorded.topic,
-            subject=recorded.stream,
-            time=format_instant(recorded.time),
-            datacontenttype="application/json",
-            data=msgspec.Raw(recorded.state),
-            position=recorded.position,
-            streamversion=recorded.version,
-            epoch=recorded.epoch,
-            actor=recorded.actor,
-            commandid=recorded.command_id,
-            correlationid=recorded.correlation_id,
-            causationid=recorded.causation_id,
-            requestid=recorded.request_id,
-        )
-    )
-
-
 class EventPublisher:
     """Publishes events in order. A repeat within ten minutes is recognised by its id and not stored twice."""
 
-    def __init__(self, client: Client, *, source: str = "/interlock") -> None:
+    def __init__(self, client: Client, *, source: str = cloudevents.SOURCE) -> None:
         self._client = client
         self._source = source
         self._stream = client.jetstream(timeout=_ACK_TIMEOUT_S)
@@ -109,7 +63,7 @@ class EventPublisher:
                 answers = [
                     await self._stream.publish_async(
                         subjects.event(recorded.stream, recorded.topic),
-                        cloud_event(recorded, self._source),
+                        cloudevents.encoded(recorded, self._source),
                         headers={"Nats-Msg-Id": recorded.event_id, "Content-Type": CONTENT_TYPE},
                     )
                     for recorded in part

@@ -154,8 +154,12 @@ class ControlPlane:
         """Follow and lead until :meth:`stop`; see :meth:`Seat.run`."""
         await self.seat.run()
 
+    async def drain(self) -> None:
+        """Refuse new requests; running ones end within the gateway's ``drain_limit``."""
+        await self.server.drain()
+
     async def stop_serving(self) -> None:
-        """Stop listening; running requests end within the gateway's ``drain_limit``."""
+        """Drain, and stop listening."""
         await self.server.close()
 
     async def close(self) -> None:

@@ -148,8 +148,11 @@ async def _live(
         stopped.cancel()
     finally:
         log.info("stopping")
-        await fleet.stop()
-        await _close(plane, leading)
+        try:
+            await plane.drain()  # while the workers, on which the running requests are, still run
+        finally:
+            await fleet.stop()
+            await _close(plane, leading)
 
 
 async def _close(plane: ControlPlane, leading: asyncio.Task[None]) -> None:

@@ -8,16 +8,16 @@ prints what :meth:`Configuration.shown` lists.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from interlock.adapters.http.config import GatewayConfig
+from interlock.domain.documents import parse_toml
 from interlock.domain.errors import InvalidSetting, UnreadableFile
 from interlock.domain.settings import Settings, SettingValue, format_setting, parse_setting
-from interlock.domain.units import format_duration, format_size, parse_duration, parse_size
+from interlock.domain.units import format_duration, format_size, parse_duration, parse_size, whole_number
 
 FILE_NAME = "interlock.toml"
 _PREFIX = "INTERLOCK_"
@@ -31,10 +31,12 @@ _PLACES = {
     "store": "",
     "nats": "",
     "http": "127.0.0.1:8700",
+    "url": "",
     "workers": "2",
     "snapshot_events": "10000",
 }
-"""What else can be set, with defaults. An empty ``store`` is SQLite in ``data``, an empty ``nats`` our own broker."""
+"""What else can be set, with defaults. An empty ``store`` is SQLite in ``data``, an empty ``nats`` our own broker, and
+an empty ``url``, the cluster that commands talk to, whichever runs in ``data``."""
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -59,7 +61,7 @@ class Configuration:
         self._given = given
 
     def text(self, name: str) -> str:
-        """One of the places: ``data``, ``store``, ``nats``, ``http``, ``workers``, ``snapshot_events``."""
+        """One of the places: ``data``, ``store``, ``nats``, ``http``, ``url``, ``workers``, ``snapshot_events``."""
         return str(self._given[name].value) if name in self._given else _PLACES[name]
 
     @property
@@ -75,10 +77,10 @@ class Configuration:
     @property
     def snapshot_events(self) -> int:
         """A snapshot is taken after so many events."""
-        text = self.text("snapshot_events")
-        if not text.isdigit() or int(text) < 1:
+        events = whole_number(self.text("snapshot_events"), 1)
+        if events is None:
             raise self._wrong("snapshot_events", "is not 1 or more")
-        return int(text)
+        return events
 
     def scheduler(self) -> dict[str, SettingValue]:
         """The scheduler's settings that somebody set, as the core counts them."""
@@ -96,10 +98,11 @@ class Configuration:
 
     def address(self) -> tuple[str, int]:
         """Where to listen: host and port."""
-        host, found, port = self.text("http").rpartition(":")
-        if not found or not port.isdigit() or int(port) > 65535 or not host:
+        host, found, text = self.text("http").rpartition(":")
+        port = whole_number(text, most=65535)
+        if not found or port is None or not host:
             raise self._wrong("http", "is not HOST:PORT")
-        return host.strip("[]"), int(port)
+        return host.strip("[]"), port
 
     def shown(self) -> list[Shown]:
         """Every setting with its value and origin, by name."""
@@ -199,7 +202,7 @@ def load_config(
 
 def _from_file(path: Path) -> dict[str, Given]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = parse_toml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UnreadableFile(f"{path}: {error}.", cure="Mend it, or name another with INTERLOCK_CONFIG.") from None
     given: dict[str, Given] = {}

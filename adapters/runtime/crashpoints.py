@@ -11,6 +11,8 @@ import os
 import threading
 from collections.abc import Callable
 
+from interlock.domain.units import whole_number
+
 POINTS = ("decide", "send", "commit", "reply", "effect")
 """Decided and not sent; in the store's thread before the append; stored and not yet known here; folded before any
 reply; replied before any effect."""
@@ -26,10 +28,10 @@ def from_environment() -> Callable[[str], None]:
     """The function to call at each point."""
     armed = os.environ.get("INTERLOCK_CRASH_POINT", "")
     name, _, count = armed.partition(":")
-    if not count.isdigit():
+    left = whole_number(count)
+    if left is None:
         return _pass
     fifo = os.environ.get("INTERLOCK_CRASH_FIFO", "")
-    left = int(count)
 
     def reach(point: str) -> None:
         nonlocal left

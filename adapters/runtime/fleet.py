@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +18,10 @@ import msgspec
 from interlock.adapters.modelfile import parse_budget
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.adapters.worker import pidfiles
+from interlock.domain.documents import parse_toml
 from interlock.domain.errors import InvalidSetting, UnreadableFile, UsageError
-from interlock.domain.units import parse_size
+from interlock.domain.nodes import MOST_SLOTS
+from interlock.domain.units import parse_size, whole_number
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,8 @@ def _check(worker: WorkerSpec) -> None:
     """What the worker itself would refuse, it must not refuse again and again as a process of its own."""
     if not _NAME.fullmatch(worker.name):
         raise UsageError(f"{worker.name!r} cannot be a worker's name: letters, digits, dots, dashes and underscores.")
-    if worker.slots < 1:
-        raise UsageError(f"{worker.name}: slots: {worker.slots} is less than 1.")
+    if not 1 <= worker.slots <= MOST_SLOTS:
+        raise UsageError(f"{worker.name}: slots: {worker.slots} is not from 1 to {MOST_SLOTS}.")
     for size in (*worker.vram.split(","), worker.ram, worker.disk):
         if size:
             parse_size(size, worker.name)
@@ -74,15 +75,17 @@ def _check(worker: WorkerSpec) -> None:
 
 def local_workers(text: str) -> list[WorkerSpec]:
     """The workers that ``--workers N|FILE`` means: ``orin``, ``thor``, ``worker-3`` and so on, or the file's."""
-    if text.isdigit():
-        if int(text) > _MOST_WORKERS:
-            raise InvalidSetting(f"workers: {text} is more than {_MOST_WORKERS}.", cure="Start workers of their own.")
+    if text.isdecimal():
+        count = whole_number(text, most=_MOST_WORKERS)
+        if count is None:
+            problem = f"workers: {text[:40]} is no number of workers up to {_MOST_WORKERS}."
+            raise InvalidSetting(problem, cure="Start workers of their own.")
         named = [("orin", {"tier": "slow"}), ("thor", {"tier": "fast"})]
-        named += [(f"worker-{number}", {}) for number in range(3, int(text) + 1)]
-        return [WorkerSpec(name=name, labels=labels) for name, labels in named[: int(text)]]
+        named += [(f"worker-{number}", {}) for number in range(3, count + 1)]
+        return [WorkerSpec(name=name, labels=labels) for name, labels in named[:count]]
     path = Path(text)
     try:
-        workers = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _WorkersFile).workers
+        workers = msgspec.convert(parse_toml(path.read_text(encoding="utf-8")), _WorkersFile).workers
         for worker in workers:
             _check(worker)
     except OSError as error:

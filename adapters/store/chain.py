@@ -188,6 +188,6 @@ def read_anchor(path: Path) -> Anchor:
         anchor = Anchor(int(document["position"]), str(document["digest"]))
         if anchor.position < 0 or len(bytes.fromhex(anchor.digest)) != len(GENESIS):
             raise ValueError("its position or digest is out of range")  # this module imports no errors
-    except (KeyError, TypeError, ValueError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError) as problem:
         raise ValueError(f"{path} is not an anchor file of Interlock: {problem}") from problem  # as above
     return anchor

@@ -11,7 +11,8 @@ import msgspec
 
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.domain.errors import InvalidField
-from interlock.domain.units import SECOND, parse_duration, parse_size
+from interlock.domain.nodes import MOST_SLOTS
+from interlock.domain.units import SECOND, parse_duration, parse_size, whole_number
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,7 @@ def parse(arguments: list[str] | None = None) -> WorkerConfig:
         pools=tuple(parse_size(text, "--vram") for text in given.vram.split(",") if text),
         ram=parse_size(given.ram, "--ram") if given.ram else None,
         disk=parse_size(given.disk, "--disk") if given.disk else None,
-        max_replicas_per_model=max(1, given.slots),
+        max_replicas_per_model=_slots(given.slots),
         vram_budget=given.vram_budget,
         heartbeat_s=_seconds(given.heartbeat_interval, "--heartbeat-interval") if given.heartbeat_interval else None,
         port_hold_s=_seconds(given.port_hold, "--port-hold"),
@@ -114,9 +115,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--ram", default=setting("RAM"), help="main memory instead of the measured one: 64GiB")
     made.add_argument("--disk", default=setting("DISK"), help="disk for models instead of the measured one: 900GiB")
     made.add_argument("--vram-budget", default=setting("VRAM_BUDGET"), help="what models may use: 80%% or 100GiB")
-    made.add_argument(
-        "--slots", type=int, default=int(setting("MAX_REPLICAS_PER_MODEL", "1")), help="replicas of one model"
-    )
+    made.add_argument("--slots", default=setting("MAX_REPLICAS_PER_MODEL", "1"), help="replicas of one model")
     made.add_argument(
         "--heartbeat-interval", default=setting("HEARTBEAT_INTERVAL"),
         help="at least so often, as in 2s (default: as the control plane says)",
@@ -142,10 +141,18 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
+def _slots(text: str) -> int:
+    slots = whole_number(text.strip(), 0, MOST_SLOTS)
+    if slots is None:
+        cure = f"Give 1 to {MOST_SLOTS}; the environment's is INTERLOCK_MAX_REPLICAS_PER_MODEL."
+        raise InvalidField("--slots", f"{text[:40]!r} is no number of replicas", cure=cure)
+    return max(1, slots)
+
+
 def _ports(text: str) -> tuple[int, int] | None:
     if not text:
         return None
-    low, _, high = text.partition("-")
-    if not (low.isdigit() and high.isdigit() and 0 < int(low) <= int(high) < 65536):
+    low, high = (whole_number(port, 1, 65535) for port in text.partition("-")[::2])
+    if low is None or high is None or low > high:
         raise InvalidField("--ports", f"{text!r} is not LOW-HIGH")
-    return int(low), int(high)
+    return low, high

@@ -163,7 +163,8 @@ def _on_model(step: AdminSpec, models: dict[str, ModelSpec]) -> cmd.Command:
     if step.action == "load-info":
         return cmd.StoreLoadInfo(model=name, spec=values["spec"])
     if step.action == "set-scheduling":
-        changed = models[name] = replace(models[name], scheduling=values["merge"](models[name].scheduling))
+        known = models.get(name, ModelSpec(name=name))  # one that was removed: the core will say so
+        changed = models[name] = replace(known, scheduling=values["merge"](known.scheduling))
         return cmd.SetScheduling(model=name, scheduling=changed.scheduling)
     edited: ModelSpec = values["edit"](models.get(name))
     models[name] = edited

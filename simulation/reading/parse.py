@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from interlock.domain.effects import EFFECT_TYPES
 from interlock.domain.entities import LoadSpec, Scheduling, TenantLimits
 from interlock.domain.errors import InvalidField
@@ -76,7 +78,7 @@ def parse_scenario(data: dict[str, Any], text: str, name: str, folder: Path) -> 
         tenants=tuple(reader.tenant(table) for table in top.tables("tenants")),
         requests=tuple(reader.request(table) for table in top.tables("requests")),
         workloads=tuple(reader.workload(table) for table in top.tables("workloads")),
-        admin=tuple(reader.admin(table) for table in top.tables("admin")),
+        admin=tuple(reader.admin(table) for table in sorted(top.tables("admin"), key=_when)),
         faults=tuple(reader.fault(table) for table in top.tables("faults")),
         random_faults=reader.random_faults(top.table("random_faults")),
         scope=_scope(top.table("scope")),
@@ -120,7 +122,8 @@ class _Reader:
         self.pools: dict[str, int] = {}
         """How many memory pools each of the nodes has."""
         self.models: list[str] = []
-        self.schedulings: dict[str, Scheduling] = {}
+        self.declared: dict[str, ModelSpec] = {}
+        """What the file has said of each model, up to the step that is being read."""
         self.tenants: list[str] = []
         self.lines: dict[str, int] = {}
 
@@ -168,7 +171,8 @@ class _Reader:
         name = named or table.text("name")
         if base is None and not named and (name in self.models or not name):
             raise table.error("name", f"{name!r} is taken or empty", "Give each model its own name.")
-        self.models.append(name)
+        if name not in self.models:
+            self.models.append(name)
         self.lines.setdefault(f"model {name}", table.line)
         old = base or ModelSpec(name=name)
         spec = LoadSpec(
@@ -192,7 +196,7 @@ class _Reader:
             raise table.error("prefix_cache", "saves nothing", 'Say what a block takes: prefill_time = "20ms".')
         table.done()
         if not named:
-            self.schedulings[name] = model.scheduling
+            self.declared[name] = model
         return model
 
     def replica(self, table: Table) -> ReplicaSpec:
@@ -389,7 +393,7 @@ class _Reader:
         key = "name" if "name" in table else "model"
         name = table.text(key)
         if action != "declare-model" and name not in self.models:
-            cure = f"Declare it; there are: {', '.join(self.models) or 'none'}."
+            cure = f"Declare it before that moment; there are: {', '.join(self.models) or 'none'}."
             raise table.error(key, f"no model is named {name!r}", cure)
         values: dict[str, Any] = {}
         if action in ("declare-model", "edit-model"):
@@ -398,16 +402,15 @@ class _Reader:
             rest = Table(table.source, {k: v for k, v in given.items() if k not in _ADMIN_KEYS}, table.header,
                          table.ordinal, table.label)  # fmt: skip
             values["edit"] = lambda base: self.model(_again(rest), base, named=name)
-            wanted = values["edit"](None)
-            if action == "declare-model":
-                self.schedulings[name] = wanted.scheduling
+            self.declared[name] = values["edit"](self.declared.get(name) if action == "edit-model" else None)
             table.known += list(given)
         elif action == "set-scheduling":
             if not set(table.data) - set(_ADMIN_KEYS):
                 raise table.error("", "changes nothing", f"Give any of: {', '.join(SCHEDULING_KEYS)}.")
             rest = Table(table.source, dict(table.data), table.header, table.ordinal, table.label)
             # Read for its errors over what the file has said of the model so far.
-            self.schedulings[name] = scheduling(table, self.schedulings.get(name, Scheduling()))
+            so_far = self.declared.get(name, ModelSpec(name=name))
+            self.declared[name] = replace(so_far, scheduling=scheduling(table, so_far.scheduling))
             values["merge"] = lambda base: scheduling(_again(rest), base)
         elif action == "load-info":
             values["spec"] = LoadSpec(
@@ -415,6 +418,8 @@ class _Reader:
                 vram=table.size("vram", 0), ram=table.size("ram", 0), disk=table.size("disk", 0),
                 pools=table.take("pools", 1, lambda value: parse_pools(value, "pools")),
             )  # fmt: skip
+        else:
+            self.declared.pop(name, None)
         return AdminSpec(action=action, at=at, model=name, values=values)
 
     def _of_tenant(self, table: Table, action: str, at: int) -> AdminSpec:
@@ -502,6 +507,17 @@ ACTIONS: dict[str, Callable[[_Reader, Table, str, int], AdminSpec]] = {
     "set": _Reader._set,
     "set-tenant-limits": _Reader._of_tenant,
 }
+
+
+def _when(table: Table) -> int:
+    """When a step is taken: steps are read in that order, each over what those before it have made.
+
+    One whose moment cannot be read comes first, and its reading says what is wrong.
+    """
+    try:
+        return parse_duration(table.data.get("at", ""))
+    except InvalidField:
+        return -1
 
 
 def _limits(table: Table) -> TenantLimits:

@@ -5,12 +5,12 @@ Lengths and instants are microseconds from the start of the run, sizes bytes.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from interlock.domain.documents import parse_toml
 from interlock.domain.entities import Budget, LoadSpec, Scheduling, TenantLimits
 from interlock.domain.errors import UnreadableFile
 from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND
@@ -246,8 +246,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         from .parse import parse_scenario  # here, because that module needs this one's classes
 
         try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+            data = parse_toml(text)
+        except ValueError as error:
             cure = "See https://toml.io for how TOML is written."
             raise UnreadableFile(f"{name}: {error}.", cure=cure) from None
         return parse_scenario(data, text, name, folder or Path())
@@ -255,7 +255,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def load(cls, name: str | Path) -> Scenario:
         """The scenario in a file, or the bundled one of that name; raises UnreadableFile."""
-        return cls.parse(read_text(name), str(name), _path_of(name).parent)
+        return cls.parse(read_text(name), str(name), folder_of(name))
 
 
 def read_text(name: str | Path) -> str:
@@ -268,12 +268,13 @@ def read_text(name: str | Path) -> str:
 
 def folder_of(name: str | Path) -> Path:
     """Where its traces are looked for; raises UnreadableFile."""
-    return _path_of(name).parent
+    path = _path_of(name)
+    return path.parent if path.is_file() else Path()  # what comes through a pipe has no folder but the current one
 
 
 def _path_of(name: str | Path) -> Path:
     path = Path(name)
-    if path.suffix or path.is_file():
+    if path.suffix or path.is_file() or path.is_fifo() or path.is_char_device() or path.is_socket():
         return path
     bundled = BUNDLED / f"{name}.toml"
     if not bundled.is_file():

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from interlock.adapters.audit.service import AuditService
-from interlock.domain.errors import UsageError
+from interlock.adapters.cloudevents import encoded
+from interlock.adapters.store import SqliteStore
+from interlock.domain.errors import InvalidField, UsageError
 
 
 def _export(audit: AuditService, form: str, **options: object) -> bytes:
@@ -33,10 +35,12 @@ def test_csv_has_one_row_an_event_and_json_in_its_last_column(audit: AuditServic
     assert json.loads(rows[1]["data"])["node"] == "thor"
 
 
-def test_cloudevents_are_whole_and_named_as_on_the_bus(audit: AuditService) -> None:
+def test_cloudevents_are_whole_and_named_as_on_the_bus(audit: AuditService, story_log: SqliteStore) -> None:
     first = json.loads(_export(audit, "cloudevents", filters={"event": "ReplicaLoaded"}).splitlines()[0])
-    assert first["specversion"] == "1.0"
-    assert first["type"] == "interlock.events.replica.ReplicaLoaded"
+    stored = next(row for row in story_log.read(0) if row.topic == "interlock.ReplicaLoaded.v1")
+    assert {**first, "sequence": ""} == {**json.loads(encoded(stored)), "sequence": ""}
+    assert first["type"] == "interlock.ReplicaLoaded.v1"
+    assert first["sequence"] == str(stored.position).zfill(20)
     assert first["subject"] == "replica:r-000001"
     assert first["data"]["replica"] == "r-000001"
     assert all(name.isalnum() and name.islower() for name in first)
@@ -46,6 +50,23 @@ def test_cloudevents_are_whole_and_named_as_on_the_bus(audit: AuditService) -> N
 def test_a_redacted_field_is_nowhere(audit: AuditService, form: str) -> None:
     assert b"gateway-1" in _export(audit, form)
     assert b"gateway-1" not in _export(audit, form, redact=("holder", "actor", "reason", "detail"))
+
+
+@pytest.mark.parametrize("wrong", ["hodler", "", "data.holder"])
+def test_a_field_that_there_is_not_is_refused_before_anything_is_written(audit: AuditService, wrong: str) -> None:
+    out = io.BytesIO()
+    with pytest.raises(InvalidField, match=r"is no column and no field.*actor.*holder"):
+        audit.export("jsonl", out, redact=("holder", wrong))
+    assert out.getvalue() == b""
+
+
+def test_a_label_may_be_blacked_out_though_no_event_class_has_it(audit: AuditService) -> None:
+    assert b'"tier":"fast"' in _export(audit, "jsonl")
+    assert b'"tier":"fast"' not in _export(audit, "jsonl", redact=("tier",))
+
+
+def test_a_field_of_events_that_did_not_come_is_known(audit: AuditService) -> None:
+    assert _export(audit, "jsonl", filters={"event": "NodeApproved"}, redact=("victims",)) is not None
 
 
 def test_filters_hold_for_exports_too(audit: AuditService) -> None:

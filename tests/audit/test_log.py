@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,12 @@ from interlock.adapters.audit import sentences
 from interlock.adapters.audit.rows import event_name
 from interlock.adapters.audit.service import AuditService
 from interlock.adapters.store import SqliteStore
+from interlock.domain import events as ev
+from interlock.domain.entities import Wait
 from interlock.domain.errors import InvalidField
 from interlock.domain.events import EVENT_TYPES
 from interlock.domain.recording import Recorded
+from interlock.domain.units import FOREVER
 from tests.golden.story import tell, write_store
 
 
@@ -61,6 +65,23 @@ def test_pages_follow_one_another_without_gap_or_repeat(audit: AuditService) -> 
     assert seen == list(range(1, len(seen) + 1))
     assert audit.log({"after": after}).rows == []
     assert audit.log({"after": after}).cursor == seen[-1]
+
+
+def test_what_never_comes_is_not_told_as_a_time() -> None:
+    never: dict[str, Any] = {"at": 0, "node": "thor"}
+    told = [
+        sentences.sentence(event)
+        for event in (
+            ev.RequestQueued(
+                at=0, request="q-1", model="m", wait=Wait("busy"), holder="h", arrival=0, deadline=FOREVER
+            ),
+            ev.NodeBecameUnreachable(**never, offline_at=FOREVER),
+            ev.NodeDrainStarted(**never, drain_by=FOREVER),
+            ev.ModelParked(at=0, model="m", reason="capacity_exhausted", lacks="capacity", until=FOREVER),
+        )
+    ]
+    assert told[0] == "Request q-1 waits because every loaded copy is at its limit of requests."
+    assert not [text for text in told if "never" in text or "until ." in text]
 
 
 @pytest.mark.parametrize(

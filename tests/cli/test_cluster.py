@@ -75,6 +75,13 @@ def test_applying_a_file_twice_changes_the_log_once(interlock: Shell, story_data
     interlock("audit", "verify", "--data", story_data)
 
 
+def test_a_file_that_names_a_model_twice_is_refused_and_changes_nothing(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "models.toml").write_text(MODELS + MODELS)
+    refused = interlock("models", "apply", "models.toml", "--data", story_data, status=2)
+    assert "'new-one' stands there twice" in refused.err
+    assert "new-one" not in interlock("models", "--data", story_data).out
+
+
 def test_a_change_is_in_the_log_with_who_made_it(interlock: Shell, story_data: Path) -> None:
     interlock("nodes", "drain", "thor", "--data", story_data)
     row = interlock("audit", "log", "--event", "NodeDrainStarted", "--data", story_data, "--json").document["rows"][-1]
@@ -291,6 +298,8 @@ def test_a_file_is_applied_over_http_as_the_tables_it_has(
     ("status", "kind", "code", "exits"),
     [
         (404, "not_found_error", "not_found", 1),
+        (404, "misconfigured", "unknown_model", 1),
+        (413, "invalid_request_error", "too_large", 1),
         (409, "conflict_error", "conflict", 1),
         (422, "misconfigured", "never_fits", 1),
         (503, "waiting", "capacity_exhausted", 1),
@@ -306,3 +315,4 @@ def test_the_clusters_answers_become_exit_statuses(
     asked.answer = (status, {"error": {"message": "its own words.", "type": kind, "code": code}})
     ran = interlock("models", "load", "qwen", "--url", url, "--json", status=exits)
     assert "Its own words." in ran.document["error"]["message"]
+    assert ran.document["error"]["code"] == code

@@ -60,13 +60,28 @@ def test_help_imports_nothing_heavy() -> None:
         ("audit", "sql", "DROP TABLE stored_events"),
         ("audit", "verify", "--anchor", "missing.json"),
         ("nodes", "--url", "ftp://somewhere"),
+        ("audit", "log", "--after", "9" * 5000),
+        ("audit", "log", "--limit", "²"),
+        ("audit", "state", "--at", "9" * 5000),
+        ("audit", "why", "position:" + "9" * 5000),
+        ("audit", "diff", "9" * 25, "²"),
+        ("audit", "whatif", "--from", "9" * 5000, "--set", "queue_limit=5"),
+        ("tenants", "limit", "batch", "--at-once", "9" * 5000),
+        ("tenants", "limit", "batch", "--rate", "9" * 5000 + "/s"),
+        ("up", "--workers", "9" * 5000),
+        ("up", "--workers", "²"),
+        ("up", "--http", "127.0.0.1:²"),
+        ("simulate", "orin-thor", "--seed", "9" * 5000),
+        ("simulate", "orin-thor", "--seeds", "9" * 30),
+        ("worker", "--nats", "nats://127.0.0.1:9", "--slots", "²"),
+        ("worker", "--nats", "nats://127.0.0.1:9", "--ports", "²-" + "9" * 5000),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(words)[:60],
 )
 def test_wrong_usage_exits_2(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
     ran = interlock(*words, status=2, INTERLOCK_DATA=str(story_data))
     assert ran.out == ""
-    assert "Error" in ran.err
+    assert "Error" in ran.err or words[0] == "worker"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +122,7 @@ def test_what_cannot_be_reached_exits_3_and_says_what_helps(interlock: Shell, wo
 def test_a_no_exits_1(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
     before = _rows(story_data)
     ran = interlock(*words, "--data", story_data, "--json", status=1)
-    assert ran.document["error"]["code"]
+    assert ran.document["error"]["code"] == ("unknown_model" if words[0] == "models" else "not_found")
     assert _rows(story_data) == before
 
 
@@ -158,7 +173,10 @@ def test_options_before_a_subcommand_count_for_it(interlock: Shell, story_data: 
         ('[[models]]\nname = "a"\nparallel = "two"\n', ":3"),
         ('[[model]]\nname = "a"\n', "models.toml"),
         ("", "models.toml"),
+        ('[[models]]\nname = "a"\nvram = 0x' + "f" * 9000, "models.toml: vram: its number is too long"),
+        ('[[models]]\nname = "a"\nparallel = ' + "9" * 5000, "models.toml"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_a_model_file_that_does_not_parse_exits_2_and_names_the_place(
     interlock: Shell, story_data: Path, text: str, named: str
@@ -169,6 +187,27 @@ def test_a_model_file_that_does_not_parse_exits_2_and_names_the_place(
 
 def test_a_missing_model_file_exits_2(interlock: Shell, story_data: Path) -> None:
     assert "missing.toml" in interlock("models", "apply", "missing.toml", "--data", story_data, status=2).err
+
+
+def test_a_command_talks_to_the_cluster_that_the_file_names(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "interlock.toml").write_text('url = "http://127.0.0.1:9"\n')
+    assert "127.0.0.1:9" in interlock("nodes", status=3).err
+    assert interlock("nodes", "--data", story_data).out
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 9000, "9" * 5000], ids=["hex", "decimal"])
+def test_a_number_of_thousands_of_digits_in_any_file_exits_2(interlock: Shell, story_data: Path, number: str) -> None:
+    (interlock.folder / "file.toml").write_text(f"ram = {number}\n")
+    (interlock.folder / "workers.toml").write_text(f'[[workers]]\nname = "a"\nslots = {number}\n')
+    for words in (
+        ("simulate", "file.toml"),
+        ("prove", "--scope", "file.toml"),
+        ("plan", "file.toml", "--data", story_data),
+        ("config", "show", "--config", "file.toml"),
+        ("up", "--workers", "workers.toml"),
+        ("audit", "whatif", "--from", "1", "--policy", "file.toml", "--data", story_data),
+    ):
+        assert ".toml" in interlock(*words, status=2).err
 
 
 @pytest.mark.parametrize("words", [("nodes",), ("config", "show"), ("audit", "verify")], ids=" ".join)
@@ -199,6 +238,22 @@ def test_a_folder_that_may_only_be_read_is_still_read(interlock: Shell, story_da
 def test_an_output_that_cannot_be_written_exits_2(interlock: Shell, story_data: Path) -> None:
     ran = interlock("audit", "export", "-o", "no/such/folder.jsonl", "--data", story_data, status=2)
     assert "folder.jsonl" in ran.err
+
+
+def test_an_export_that_is_refused_leaves_the_file_that_is_there(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "log.jsonl").write_text("kept")
+    for wrong in (("--redact", "hodler"), ("--event", "NodePraised"), ("--after", "9" * 30), ("--since", "soon")):
+        refused = interlock("audit", "export", *wrong, "-o", "log.jsonl", "--data", story_data, status=2)
+        assert wrong[1] in refused.err
+    assert (interlock.folder / "log.jsonl").read_text() == "kept"
+
+
+def test_two_columns_of_one_name_are_shown_as_a_table_and_refused_as_json(interlock: Shell, story_data: Path) -> None:
+    twins = "SELECT 1 AS a, 2 AS b, 3 AS a"
+    assert interlock("audit", "sql", twins, "--data", story_data).out.split() == ["a", "b", "a", "1", "2", "3"]
+    refused = interlock("audit", "sql", twins, "--data", story_data, "--json", status=2)
+    assert "Two columns of the answer are named 'a'" in refused.document["error"]["message"]
+    assert " AS " in refused.err
 
 
 def test_a_file_that_is_no_database_exits_3(interlock: Shell) -> None:
@@ -248,6 +303,51 @@ def test_a_reader_that_has_seen_enough_is_no_error(interlock: Shell, story_data:
         err = process.stderr.read()
         assert process.wait(30) == 0
     assert err == ""
+
+
+def _ended(interlock: Shell, output: int, *words: object) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "interlock.adapters.cli", *map(str, words)], cwd=interlock.folder,
+        env=interlock.environment, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+FIGURES = [
+    ("audit", "state", "--json"),
+    ("audit", "verify", "--json"),
+    ("audit", "diff", "12", "40"),
+    ("audit", "sql", "SELECT 1"),
+    ("nodes", "-h"),
+]
+
+
+@pytest.mark.parametrize("words", FIGURES, ids=" ".join)
+def test_a_full_disk_behind_standard_output_is_one_line_and_exits_3(
+    interlock: Shell, story_data: Path, words: tuple[str, ...]
+) -> None:
+    with open("/dev/full", "w") as full:
+        status, err = _ended(interlock, full.fileno(), *words, *(() if "-h" in words else ("--data", story_data)))
+    # What is longer than a buffer fails as it is written, where nobody knows any more what it was written to.
+    assert err.replace("Standard output: ", "") == "Error: No space left on device. Free space on that disk.\n"
+    assert status == 3
+
+
+def test_an_error_that_cannot_be_written_as_json_keeps_its_status_and_its_line(interlock: Shell) -> None:
+    with open("/dev/full", "w") as full:
+        status, err = _ended(interlock, full.fileno(), "nodes", "--json", "--data", "nowhere")
+    assert (status, err.count("\n"), "nowhere" in err) == (3, 1, True)
+
+
+@pytest.mark.parametrize("words", [*FIGURES, ("--help",)], ids=" ".join)
+def test_a_pipe_that_nobody_reads_is_no_error(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        place = () if words[-1] in ("-h", "--help") else ("--data", story_data)
+        assert _ended(interlock, writer, *words, *place) == (0, "")
+    finally:
+        os.close(writer)
 
 
 def test_ctrl_c_ends_following_in_order(interlock: Shell, story_data: Path) -> None:

@@ -77,6 +77,11 @@ def test_nothing_to_do_is_said_in_one_line(interlock: Shell, story_data: Path) -
         ("[[nodes]]\nname = 'a'\n[[nodes]]\nname = 'b'\ndrain = 1\n", "change.toml:5: nodes[1].drain"),
         ("[[nodes]]\nname = 'a'\n[scheduler]\n\nmin_residency = 'soon'\n", "change.toml:5: scheduler.min_residency"),
         ("[[nodes]]\nname = 'a'\n\n[replicas]\n", "change.toml:4: replicas: no such key"),
+        (
+            "[[models]]\nname = 'a'\n[[models]]\nname = 'a'\nremove = true\n",
+            "change.toml:4: models[1].name: 'a' stands",
+        ),
+        ("[[nodes]]\nname = 'a'\n[[nodes]]\nname = 'a'\n", "change.toml:4: nodes[1].name: 'a' stands there twice"),
         ("[[nodes]\n", "change.toml: "),
         ("", "names no change"),
     ],

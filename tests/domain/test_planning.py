@@ -158,7 +158,7 @@ def test_removing_a_model_unloads_it_and_refuses_those_who_wait(pair: Cluster) -
     assert (gone.reason, gone.in_flight, gone.step) == ("removed", 1, "requests ended")
     assert report.refused == (("old", "unknown_model", 1),)
     assert report.running == 1
-    assert planned(pair, removed=("nobody",)).rejected[0].code == "not_found"
+    assert planned(pair, removed=("nobody",)).rejected[0].code == "unknown_model"
 
 
 # --- Nodes ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,26 @@ import random
 
 import pytest
 
-from interlock.domain.units import DAY, FOREVER, HOUR, MINUTE, SECOND, format_duration, parse_duration, tell_duration
+from interlock.domain.documents import parse_toml
+from interlock.domain.errors import InvalidField, InvalidSetting
+from interlock.domain.settings import parse_setting
+from interlock.domain.units import (
+    DAY,
+    FOREVER,
+    HOUR,
+    LARGEST_NUMBER,
+    MINUTE,
+    SECOND,
+    format_duration,
+    parse_duration,
+    parse_rate,
+    parse_size,
+    tell_duration,
+    whole_number,
+)
+
+ODD_NUMBERS = ("9" * 5000, "²", "٣", "1_0", "1.0", "0x1", "-", "")
+"""What Python's own reading of numbers takes too kindly, or fails on."""
 
 
 @pytest.mark.parametrize(
@@ -28,3 +47,31 @@ def test_what_is_told_is_near_what_is_and_what_is_written_is_exact() -> None:
         length = int(10 ** rng.uniform(0, 13))
         assert parse_duration(format_duration(length)) == length
         assert abs(parse_duration(tell_duration(length)) - length) <= max(length * 0.05, 1), length
+
+
+@pytest.mark.parametrize("text", ODD_NUMBERS, ids=lambda text: text[:9])
+def test_what_is_no_number_in_plain_digits_is_none(text: str) -> None:
+    assert whole_number(text) is None
+    with pytest.raises(InvalidField):
+        parse_rate(f"{text}/s")
+    with pytest.raises(InvalidSetting):
+        parse_setting("queue_limit", text)
+    for parse in (parse_size, parse_duration):
+        with pytest.raises(InvalidField):
+            parse(f"{text}x")
+
+
+def test_a_number_is_read_within_its_bounds() -> None:
+    assert [whole_number(text, -5, 7) for text in ("-5", "007", "7", "8", "-6")] == [-5, 7, 7, None, None]
+    assert (whole_number(str(LARGEST_NUMBER)), whole_number(str(LARGEST_NUMBER + 1)), whole_number("-1")) == (
+        LARGEST_NUMBER,
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize("value", ["0x" + "f" * 9000, "9" * 5000, "[1, [0o" + "7" * 9000 + "]]", "[" * 9000])
+def test_a_document_with_a_number_that_nobody_could_print_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match=r"too long|too deep|Exceeds the limit"):
+        parse_toml(f"ram = {value}")
+    assert parse_toml(f"ram = {2**64}") == {"ram": 2**64}

@@ -339,6 +339,16 @@ def test_patience_counts_from_the_decision_whatever_the_clock_of_the_sender_says
     assert isinstance(refused, cmd.Rejected), "who does not wait at all is told at once"
 
 
+def test_a_refusal_at_the_deadline_says_in_words_what_was_waited_for() -> None:
+    cluster = one_slot("m")
+    cluster.send(cmd.DrainNode(node="solo"))
+    cluster.request("r", "m", deadline=cluster.now + 30 * SECOND)
+    cluster.wait(31)
+    assert refused(cluster, "r").message == (
+        "m: the deadline passed while waiting for a node that is not being drained."
+    )
+
+
 # --- the reason at the deadline -------------------------------------------------------------------------------------
 
 

@@ -278,7 +278,7 @@ def _model_view(model: c.DeclareModel) -> dict[str, Any]:
 
 class FakeBackends:
     """BackendPort that echoes. Per address: ``gone`` is not there, ``fails`` answers an error, before any byte;
-    ``breaks`` raises after so many pieces; ``stalls`` waits for ever after so many pieces.
+    ``breaks`` raises after so many pieces; ``stalls`` waits for ``goes_on`` after so many pieces.
     ``only``: calls after so many raise."""
 
     def __init__(self) -> None:
@@ -291,6 +291,7 @@ class FakeBackends:
         self.calls: list[str] = []
         self.stalled = asyncio.Event()
         self.left = asyncio.Event()
+        self.goes_on = asyncio.Event()
 
     def _arrive(self, address: str, prompt: Generation) -> None:
         self.calls.append(address)
@@ -305,7 +306,7 @@ class FakeBackends:
     async def _stall(self) -> None:
         self.stalled.set()
         try:
-            await asyncio.Event().wait()
+            await self.goes_on.wait()
         finally:
             self.left.set()
 

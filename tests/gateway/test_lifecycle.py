@@ -14,6 +14,7 @@ import pytest
 from interlock.adapters.http.app import GATEWAY
 from interlock.domain import commands as c
 from interlock.domain.errors import BackendDeclined, BackendFailed, BackendGone
+from interlock.domain.units import SECOND
 from tests.gateway.conftest import Cluster
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "one two three four"}]}
@@ -355,9 +356,44 @@ async def test_a_gateway_that_stops_ends_what_it_holds(bare: Cluster) -> None:
     asking = asyncio.create_task(bare.chat())
     await bare.backends.stalled.wait()
     await bare.server.close()
-    with pytest.raises(aiohttp.ClientError):
-        await asking
-    assert [outcome for _, outcome in bare.scheduler.ended] == ["cancelled"]
+    status, answer, headers = await asking
+    assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "gateway_stops", "1")
+    [released] = bare.scheduler.of(c.ReleaseLock)
+    assert (released.outcome, released.detail) == ("cancelled", "the gateway stopped")
+    check_nothing_is_held(bare)
+
+
+async def test_a_gateway_that_stops_tells_who_waits_at_once_and_lets_who_runs_end(bare: Cluster) -> None:
+    await bare.start(drain_limit=20 * SECOND)
+    bare.backends.stalls["r1:1"] = 0
+    running = asyncio.create_task(bare.chat())
+    await bare.backends.stalled.wait()
+    bare.scheduler.hold = True
+    waiting = asyncio.create_task(bare.chat())
+    await bare.scheduler.until(lambda: len(bare.scheduler.waiting) == 1)
+    stopping = asyncio.create_task(bare.server.drain())
+    status, answer, headers = await waiting
+    assert (status, answer["error"]["type"], headers["Retry-After"]) == (503, "unavailable", "1")
+    [cancelled] = bare.scheduler.of(c.CancelRequest)
+    assert cancelled.reason == "the gateway stopped"
+    assert (await bare.chat())[1]["error"]["code"] == "gateway_stops", "who comes now is told the same"
+    assert (await bare.ask("GET", "/readyz"))[0] == 503
+    assert not stopping.done()
+    bare.backends.goes_on.set()
+    assert (await running)[0] == 200
+    await stopping
+    check_nothing_is_held(bare)
+
+
+async def test_a_stream_that_the_gateway_has_no_time_left_for_ends_with_an_error_event(bare: Cluster) -> None:
+    await bare.start(drain_limit=100_000)
+    bare.backends.stalls["r1:1"] = 1
+    asking = asyncio.create_task(bare.ask_raw({**BODY, "stream": True}))
+    await bare.backends.stalled.wait()
+    await bare.server.close()
+    assert b'"code":"gateway_stops"' in await asking
+    [released] = bare.scheduler.of(c.ReleaseLock)
+    assert released.detail == "the gateway stopped"
     check_nothing_is_held(bare)
 
 

@@ -67,6 +67,8 @@ async def test_workers_are_approved_at_once_where_that_is_configured(bare: Clust
     [
         ({"name": ""}, "name"), ({"name": "models"}, "name"), ({"name": "a b"}, "name"), ({"name": "a>"}, "name"),
         ({"address": ""}, "address"), ({"node_type": "agent"}, "node_type"), ({"vram_budget": "200%"}, "vram_budget"),
+        ({"total_vram": -1}, "total_vram"), ({"total_vram": 2**61}, "total_vram"),
+        ({"total_vram": 0, "total_ram": -1}, "total_ram"),
         ({"pools": [-1]}, "pools[0]"), ({"pools": [1], "used": [1, 2]}, "used"), ({"total_ram": "much"}, "total_ram"),
     ],
 )  # fmt: skip

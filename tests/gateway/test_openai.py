@@ -145,6 +145,13 @@ async def test_a_request_keeps_its_clients_id_and_gets_one_otherwise(cluster: Cl
     assert acquired[0].request_id == "mine-1"
 
 
+@pytest.mark.parametrize("path", ["/v1/models/nope", "/api/models/nope", "/api/nodes/scheduling/nope"])
+async def test_a_model_that_nobody_declared_has_one_code_wherever_it_is_asked_for(cluster: Cluster, path: str) -> None:
+    status, answer, _ = await cluster.ask("GET", path)
+    assert (status, answer["error"]["code"], answer["error"]["type"]) == (404, "unknown_model", "misconfigured")
+    assert (await cluster.chat(model="nope"))[1]["error"]["code"] == "unknown_model"
+
+
 async def test_a_clients_id_that_comes_twice_is_told_apart_in_the_log(cluster: Cluster) -> None:
     await cluster.chat(headers={"X-Request-Id": "twice"})
     _, _, headers = await cluster.chat(headers={"X-Request-Id": "twice"})

@@ -137,6 +137,8 @@ async def test_questions_to_the_log_are_handed_on(cluster: Cluster, path: str, e
     ("path", "status", "param"),
     [
         ("/api/audit/log?modle=m", 400, "modle"), ("/api/audit/log?limit=many", 400, "limit"),
+        ("/api/audit/log?limit=" + "9" * 5000, 400, "limit"), ("/events?after=" + "9" * 5000, 400, "after"),
+        ("/events?after=²", 400, "after"),
         ("/api/audit/log?model=a&model=b", 400, "model"), ("/api/audit/state", 400, "at"),
         ("/api/audit/diff?from=1", 400, "to"), ("/api/audit/why/nobody", 404, None),
         ("/api/audit/verify", 500, None),

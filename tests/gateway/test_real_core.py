@@ -232,7 +232,7 @@ async def test_a_plan_over_http_changes_nothing_and_says_what_would_come(core: C
         ({"model": []}, "model"),
         ({"models": [{"name": "m", "vrm": 1}]}, "models[0].vrm"),
         ({"models": [{"name": "m", "remove": True, "vram": 1}]}, "models[0].vram"),
-        ({"models": [{"name": "m"}, {"name": "m", "remove": True}]}, "models"),
+        ({"models": [{"name": "m"}, {"name": "m", "remove": True}]}, "models[1].name"),
         ({"nodes": [{"name": "thor", "vram": "much"}]}, "nodes[0].vram"),
         ({"nodes": [{"name": "thor", "remove": True, "drain": True}]}, "nodes[0].remove"),
         ({"nodes": [{"name": "thor", "approved": False}]}, "nodes[0].approved"),

@@ -233,7 +233,7 @@ async def test_a_priority_is_asked_for_by_a_header_and_kept_within_what_the_tena
     for given in ("7", "-3"):
         assert (await cluster.chat(headers={**of("sk-web"), "X-Interlock-Priority": given}))[0] == 200
     assert [event.priority for event in taken_in(scheduler)] == [2, -3]
-    for wrong in ("high", "1001", "1.5", ""):
+    for wrong in ("high", "1001", "1.5", "", "9" * 5000, "-" + "9" * 5000, "--1"):
         status, answer, _ = await cluster.chat(headers={**of("sk-web"), "X-Interlock-Priority": wrong})
         assert (status, answer["error"]["param"]) == (400, "X-Interlock-Priority")
 

@@ -43,6 +43,15 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(file: Path) -> 
     assert config.address() == ("127.0.0.1", 9003)
 
 
+def test_the_cluster_that_commands_talk_to_is_shown_too(tmp_path: Path) -> None:
+    file = tmp_path / "interlock.toml"
+    file.write_text('url = "http://gateway:8700"\n')
+    shown = {line.name: (line.value, line.origin) for line in load_config(environment={}, file=file).shown()}
+    assert shown["url"] == ("http://gateway:8700", str(file))
+    [line] = [line for line in load_config(environment={"INTERLOCK_URL": "http://x"}).shown() if line.name == "url"]
+    assert (line.value, line.origin) == ("http://x", "environment")
+
+
 def test_secrets_are_never_shown(file: Path) -> None:
     config = load_config({}, environment={}, file=file)
     assert config.gateway().admin_token == "hidden"

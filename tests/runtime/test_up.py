@@ -12,9 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
+from interlock.adapters.store import SqliteStore
+from interlock.domain.codec import decode_event
+from interlock.domain.events import ReplicaReleased, RequestCancelled
 from tests.runtime.clusters import Cluster
 
 Make = Callable[..., Cluster]
+STOP_LIMIT_S = 12
 
 
 async def embed(cluster: Cluster, text: str) -> list[float]:
@@ -46,6 +52,52 @@ async def test_up_serves_real_vectors_and_ctrl_c_leaves_nothing(make_cluster: Ma
     assert not endpoint.exists()
     assert not list(cluster.data.glob("*.lock")) + list(cluster.data.glob("*.lease"))
     assert "Traceback" not in cluster.log()
+
+
+async def _refused_until_it_is_gone(cluster: Cluster) -> list[tuple[int, Any, str]]:
+    """What those are told who come while the cluster stops."""
+    told: list[tuple[int, Any, str]] = []
+    async with asyncio.timeout(STOP_LIMIT_S):
+        while True:
+            try:
+                body = {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}
+                async with cluster.http.post("/v1/chat/completions", json=body) as answer:
+                    told.append((answer.status, await answer.json(), answer.headers.get("Retry-After", "")))
+            except aiohttp.ClientError:
+                return told
+            await asyncio.sleep(0.1)
+
+
+async def test_ctrl_c_answers_everybody_who_is_there(make_cluster: Make, tmp_path: Path) -> None:
+    (tmp_path / "short.toml").write_text('[gateway]\ndrain_limit = "3s"\n')
+    cluster = await make_cluster(workers="1", config=str(tmp_path / "short.toml")).start()
+    for name, delay_ms in (("slow", 1_500), ("endless", 600_000)):
+        await cluster.declare(name, backend="echo", vram="1MiB", max_replicas=1, options={"delay_ms": delay_ms})
+    assert (await cluster.chat("slow", "warm up"))[0] == 200
+    endless = asyncio.create_task(cluster.chat("endless"))
+    await cluster.until("/api/requests", lambda rows: [row["status"] for row in rows] == ["locked"])
+    slow = asyncio.create_task(cluster.chat("slow", "last words"))
+    await cluster.until("/api/requests", lambda rows: len(rows) == 2 and {row["status"] for row in rows} == {"locked"})
+    waiting = asyncio.create_task(cluster.chat("slow"))
+    await cluster.until("/api/requests", lambda rows: len(rows) == 3)
+    cluster.remember()
+    os.killpg(cluster.process.pid, signal.SIGINT)
+    status, answer = await asyncio.wait_for(waiting, 2)
+    assert (status, answer["error"]["type"], answer["error"]["code"]) == (503, "unavailable", "gateway_stops")
+    told = await _refused_until_it_is_gone(cluster)
+    assert told
+    assert {(status, answer["error"]["code"], after) for status, answer, after in told} == {(503, "gateway_stops", "1")}
+    assert (await slow)[1]["choices"][0]["message"]["content"] == "last words"
+    assert (await endless)[1]["error"]["code"] == "gateway_stops"
+    assert await asyncio.wait_for(asyncio.to_thread(cluster.process.wait), STOP_LIMIT_S) == 0
+    await cluster.expect_gone()
+    assert "Traceback" not in cluster.log()
+    store = SqliteStore(cluster.data / "events.db", read_only=True)
+    ends = [decode_event(row.topic, row.state) for row in store.read(0)]
+    store.close()
+    assert [event.reason for event in ends if isinstance(event, RequestCancelled)] == ["the gateway stopped"]
+    released = [(event.model, event.outcome, event.detail) for event in ends if isinstance(event, ReplicaReleased)]
+    assert released[1:] == [("slow", "served", ""), ("endless", "cancelled", "the gateway stopped")]
 
 
 async def test_a_broker_that_dies_is_started_again_and_cold_models_load(make_cluster: Make) -> None:

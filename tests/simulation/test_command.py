@@ -8,10 +8,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from interlock.adapters.cli import app
+from interlock.simulation.reading.scenario import read_text
 
 KEYS = {
     "scenario", "seed", "mutant", "verdict", "virtual_seconds", "wall_seconds", "events", "requests", "served_on",
@@ -118,6 +120,36 @@ def test_events_are_a_store_that_the_audit_reads(capfd: pytest.CaptureFixture[st
     status, _, err = call(capfd, "simulate", "two-leaders", "--events", str(path))
     assert status == 2
     assert "exists already" in err
+
+
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        ("postgresql://me:secret@db.example/interlock", "postgresql://... is the address of a store"),
+        ("no/such/folder/run.db", "there is no folder no/such/folder"),
+        ("sqlite:///no/such/run.db", "there is no folder no/such"),
+    ],
+)
+def test_events_that_can_be_written_nowhere_are_refused_before_the_run(
+    capfd: pytest.CaptureFixture[str], events: str, words: str
+) -> None:
+    status, out, err = call(capfd, "simulate", "orin-thor", "--events", events)
+    assert (status, out) == (2, "")
+    assert words in err
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize("device", ["/dev/stdin", "/dev/fd/0"])
+@pytest.mark.parametrize("piped", [True, False], ids=["pipe", "file"])
+def test_a_scenario_may_come_through_a_pipe(tmp_path: Path, device: str, piped: bool) -> None:
+    text = read_text("two-gpus-one-model")
+    (tmp_path / "s.toml").write_text(text)
+    program = [sys.executable, "-m", "interlock.adapters.cli", "simulate", device, "--json"]
+    with (tmp_path / "s.toml").open() as file:
+        given: dict[str, Any] = {"input": text} if piped else {"stdin": file}
+        done = subprocess.run(program, capture_output=True, text=True, check=False, **given)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scenario"] == "two-gpus-one-model"
 
 
 def test_the_page_stands_alone_and_tells_the_whole_run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -155,6 +155,34 @@ quiet_after = "5m"
     assert str(read.expect.numbers["served"]) == "min 1 max 3"
 
 
+LATER = '[[admin]]\nat = "2m"\naction = "edit-model"\nname = "x"\nmin_replicas = 1\n'
+EARLIER = '[[admin]]\nat = "1m"\naction = "declare-model"\nname = "x"\nbackend = "echo"\nvram = "1GiB"\n'
+
+
+@pytest.mark.parametrize("steps", [LATER + EARLIER, EARLIER + LATER], ids=["later-first", "in-order"])
+def test_the_steps_of_an_operator_may_be_written_in_any_order(steps: str) -> None:
+    """They are read, and judged, in the order in which they are taken."""
+    asked = '[[requests]]\nmodel = "x"\nat = "3m"\n[[requests]]\nmodel = "x"\nat = "150s"\n'
+    fault = '[[faults]]\nat = "5m"\nkind = "process-kill"\nmodel = "x"\n'
+    result = run(scenario(fault + steps + asked + TWO_NODES + "[expect]\nreplicas_at_end = { x = 1 }\n"))
+    assert result.passed
+    assert result.harness.operators.rejected == []
+    assert [step.action for step in result.harness.scenario.admin] == ["declare-model", "edit-model"]
+
+
+def test_a_step_is_judged_over_those_before_it_in_time_and_blamed_at_its_own_line() -> None:
+    low = '[[admin]]\nat = "2m"\naction = "edit-model"\nname = "x"\nmax_replicas = 2\n'
+    high = '[[admin]]\nat = "3m"\naction = "edit-model"\nname = "x"\nmin_replicas = 3\n'
+    with pytest.raises(UnreadableFile, match=r"test:5: admin\[0\]\.min_replicas: 3 is above max_replicas"):
+        scenario(high + low + EARLIER + TWO_NODES)
+
+
+def test_a_step_before_its_model_is_declared_is_refused_wherever_it_stands() -> None:
+    too_early = EARLIER.replace("1m", "3m") + LATER
+    with pytest.raises(UnreadableFile, match=r"test:10: admin\[1\]\.name: no model is named 'x'"):
+        scenario(too_early + TWO_NODES)
+
+
 @pytest.mark.parametrize("name", bundled_names())
 def test_what_is_written_again_reads_the_same(name: str) -> None:
     text = read_text(name)

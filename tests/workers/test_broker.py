@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from interlock.adapters.nats import connection
 from interlock.adapters.nats.broker import Broker
 from interlock.adapters.nats.connection import NatsConfig
-from interlock.domain.errors import BrokerUnavailable
+from interlock.domain.errors import BrokerUnavailable, InvalidSetting
 
 STARTER = """
 import asyncio, pathlib, sys
@@ -101,6 +101,14 @@ async def test_a_leftover_broker_is_stopped_by_the_next(tmp_path: Path) -> None:
 async def test_no_broker_is_an_error_that_names_the_setting() -> None:
     with pytest.raises(BrokerUnavailable, match="--nats"):
         await connection.connect(NatsConfig("nats://127.0.0.1:1"), "test", timeout_s=1)
+
+
+@pytest.mark.parametrize("port", ["²", "9" * 5000, "99999", "0", "x"])
+def test_an_address_whose_port_is_none_is_refused_without_its_password(port: str) -> None:
+    for url in (f"nats://ann:secret@10.0.0.1:{port}", f"10.0.0.1:{port}", "nats://[::1"):
+        with pytest.raises(InvalidSetting, match="names no address") as refused:
+            NatsConfig.parse(url)
+        assert "secret" not in str(refused.value)
 
 
 def test_credentials_come_from_the_url_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from interlock.adapters.grpc import backend_pb2 as pb
 from interlock.adapters.grpc import calls, generate
 from interlock.adapters.grpc.methods import file_name
 from interlock.domain.entities import LoadSpec
+from interlock.domain.errors import BackendFailed
 
 
 def test_the_generated_modules_are_current(tmp_path: Path) -> None:
@@ -66,6 +67,13 @@ def test_options_survive_the_wire_as_text() -> None:
         "url": "a:b",
         "vram": "9",
     }
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "²", "many", 2**31, 1.5, True])
+def test_an_option_that_is_no_number_of_the_wire_fails_the_load(value: str | float) -> None:
+    with pytest.raises(BackendFailed, match=r"option threads: .* is not a whole number of 32 bits"):
+        calls.spec_to_wire("m", LoadSpec(backend="echo", options={"threads": value}))
+    assert calls.spec_to_wire("m", LoadSpec(backend="echo", options={"threads": 4.0, "seed": "-1"})).Seed == -1
 
 
 @pytest.mark.parametrize("name", ["../../etc", "..", ".", "a/b", "", "\0", "CON:x"])
