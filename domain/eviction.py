@@ -12,7 +12,7 @@ from .anti_affinity import kept_away, members_there
 from .churn import counted_evictions, evictable_from, live_churn
 from .claims import RAM, Claim
 from .entities import LoadSpec, Model, Node, Phase, Replica
-from .many_victims import Helper, Lack, few_of_many, helpers_among, lack_of
+from .many_victims import few_of_many, helpers_among, lack_of
 from .memory import fit_after, least_share, spec_on
 from .placement import avoided, may_host, staging_need
 from .recent_use import reload_cost
@@ -189,15 +189,11 @@ def _weigh_sets(
     """
     possible.sort(key=lambda replica: (reload_cost(state, replica), replica.used_at, replica.serial))
     ground = ground_of(state, model, node, disk)
-    lack = lack_of(state, model, node, ground.balance, ground.slots, ground.spec)
-    helpers = helpers_among(state, model, lack, possible)
-    if not helpers:
-        return
     counted = counted_evictions(state, node, now)
-    largest = len(helpers)
+    largest = len(possible)
     if search.best is not None and search.cost[0] <= ground.failed_there:
         largest = min(largest, len(search.best.victims))
-    for size, sets in _sets_by_size(state, lack, helpers):
+    for size, sets in _sets_by_size(state, model, ground, possible):
         if size > largest:
             return
         until = evictable_from(state, counted, size)
@@ -211,27 +207,32 @@ def _weigh_sets(
 
 
 def _sets_by_size(
-    state: State, lack: Lack, helpers: list[Helper]
+    state: State, model: Model, ground: Ground, possible: list[Replica]
 ) -> Iterator[tuple[int, Iterable[tuple[Replica, ...]]]]:
     """The sets of victims to weigh on one node, those of few first: all of them, or of many replicas one that will do.
 
-    Who would give nothing that is lacking is in none: somebody else would have to leave all the same.
+    Who would give nothing that is lacking is in none of several: somebody else would have to leave all the same.
     """
+    few = len(possible) <= EXACT_REPLICAS
+    if few:
+        yield 1, ((replica,) for replica in possible)
+    lack = lack_of(state, model, ground.node, ground.balance, ground.slots, ground.spec)
+    helpers = helpers_among(state, model, lack, possible)
     if len(helpers) <= EXACT_REPLICAS:
         replicas = [helper.replica for helper in helpers]
-        for size in range(1, len(replicas) + 1):
+        for size in range(1 + few, len(replicas) + 1):
             yield size, combinations(replicas, size)
         return
     most: dict[str, int] = {}
     for helper in helpers:
-        model = state.models.get(helper.replica.model)
-        if model is not None and model.name not in most:
-            bound = _most_leaving(state, helper.replica, model)
+        its = state.models.get(helper.replica.model)
+        if its is not None and its.name not in most:
+            bound = _most_leaving(state, helper.replica, its)
             if bound is not None:
-                most[model.name] = bound
-    few = few_of_many(lack, helpers, most)
-    if few:
-        yield len(few), (few,)
+                most[its.name] = bound
+    found = few_of_many(state, lack, helpers, most)
+    if found:
+        yield len(found), (found,)
 
 
 def _note_bound(search: Search, node: Node, counted: int, until: int) -> None:

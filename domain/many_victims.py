@@ -24,6 +24,8 @@ from .state import State
 
 SLOT, GROUP = -1, -2
 """Kinds beside the pools: a slot of the model on the node, and members of its group that keep it away."""
+COMPARED_TARGETS = 4
+"""So many choices of pools are compared that take about as few victims each."""
 WHOLE = 1 << 40
 """What parts of different kinds are measured in, so that bytes and slots can be added up."""
 
@@ -45,9 +47,8 @@ class Helper(msgspec.Struct, frozen=True, gc=False):
     """A replica whose leaving would give something that is lacking; ``place`` is its rank by what a reload costs."""
 
     replica: Replica
-    gift: Gift
+    gift: dict[int, int]
     place: int
-    cost: int
 
 
 def lack_of(
@@ -76,9 +77,9 @@ def helpers_among(state: State, model: Model, lack: Lack, possible: Sequence[Rep
     short = _may_be_short(lack, room)
     helpers: list[Helper] = []
     for replica, gift in zip(possible, gifts, strict=True):
-        useful = tuple([entry for entry in gift if entry[0] in short])
+        useful = {kind: size for kind, size in gift if kind in short}
         if useful:
-            helpers.append(Helper(replica, useful, len(helpers), reload_cost(state, replica)))
+            helpers.append(Helper(replica, useful, len(helpers)))
     return helpers
 
 
@@ -117,35 +118,68 @@ def has_room(lack: Lack, room: Mapping[int, int]) -> bool:
     return any(not count or len(_able(room, share)) >= count for count, share in lack.splits)
 
 
-def _with(balance: Mapping[int, int], gifts: Iterable[Gift], sign: int = 1) -> dict[int, int]:
+def _with(balance: Mapping[int, int], gifts: Iterable[Gift]) -> dict[int, int]:
     room = dict(balance)
     for gift in gifts:
         for kind, size in gift:
-            room[kind] += sign * size
+            room[kind] += size
     return room
 
 
-def few_of_many(lack: Lack, helpers: Sequence[Helper], most: Mapping[str, int]) -> tuple[Replica, ...]:
+def _room_of(lack: Lack, victims: Iterable[Helper]) -> dict[int, int]:
+    """How much there is of each kind once these have left."""
+    return _with(lack.balance, [tuple(victim.gift.items()) for victim in victims])
+
+
+def few_of_many(state: State, lack: Lack, helpers: Sequence[Helper], most: Mapping[str, int]) -> tuple[Replica, ...]:
     """A small set that makes room and of which nobody can be left out, in order of cost; empty when there is none.
 
     ``helpers`` come cheapest to reload first; ``most`` says of how many models' replicas only so many may leave.
-    Where several kinds are short, who gives of all of them may be the best, or who gives the most of each: both are
-    tried.
     """
+    targets = _targets(lack, helpers)
+    alone = [one for least, short in targets if least == 1 and (one := _first(helpers, short)) is not None]
+    if alone:
+        return (min(alone, key=lambda one: one.place).replica,)
     best: list[Helper] = []
-    for least, short in _targets(lack, helpers):
-        if best and least > len(best):
+    aim: dict[int, int] = {}
+    compared = 0
+    for least, short in targets:
+        if best and (least > len(best) or compared == COMPARED_TARGETS):
             break
-        for one_by_one in (False, True) if len(short) > 1 else (False,):
-            found = without_spare(lack, _cover(short, helpers, most, one_by_one=one_by_one))
-            if found and (not best or _cost(found) < _cost(best)):
-                best = found
-    best = without_spare(lack, _with_cheaper(lack, best, helpers, most))
+        found = _set_for(state, lack, least, short, helpers, most)
+        compared += bool(found)
+        if found and (not best or _cost(state, found) < _cost(state, best)):
+            best, aim = found, short
+    best = without_spare(lack, _with_cheaper(aim, best, helpers, most))
     return tuple([helper.replica for helper in best])
 
 
-def _cost(victims: Sequence[Helper]) -> tuple[int, int, int]:
-    return len(victims), sum(one.cost for one in victims), max(one.replica.used_at for one in victims)
+def _set_for(
+    state: State,
+    lack: Lack,
+    least: int,
+    short: Mapping[int, int],
+    helpers: Sequence[Helper],
+    most: Mapping[str, int],
+) -> list[Helper]:
+    """The better of the sets that give what is short; empty when there is none.
+
+    Where several kinds are, who gives of all of them may be the best, or who gives the most of each: the second is
+    tried where the first takes more than ``least``.
+    """
+    best: list[Helper] = []
+    for one_by_one in (False, True) if len(short) > 1 else (False,):
+        found = without_spare(lack, _cover(short, helpers, most, one_by_one=one_by_one))
+        if found and (not best or _cost(state, found) < _cost(state, best)):
+            best = found
+        if len(best) == least:
+            break
+    return best
+
+
+def _cost(state: State, victims: Sequence[Helper]) -> tuple[int, int, int]:
+    replicas = [victim.replica for victim in victims]
+    return len(victims), sum(reload_cost(state, one) for one in replicas), max(one.used_at for one in replicas)
 
 
 def _targets(lack: Lack, helpers: Sequence[Helper]) -> list[tuple[int, dict[int, int]]]:
@@ -154,11 +188,12 @@ def _targets(lack: Lack, helpers: Sequence[Helper]) -> list[tuple[int, dict[int,
     Each pool for a load that lies in one; for one that is split, those that take the fewest victims each.
     """
     balance = lack.balance
-    room = _with(balance, [helper.gift for helper in helpers])
-    sums: dict[int, list[int]] = {}
-    for kind in balance:
-        sizes = [size for helper in helpers for its, size in helper.gift if its == kind]
-        sums[kind] = list(accumulate(sorted(sizes, reverse=True)))
+    room = _room_of(lack, helpers)
+    sizes: dict[int, list[int]] = {}
+    for helper in helpers:
+        for kind, size in helper.gift.items():
+            sizes.setdefault(kind, []).append(size)
+    sums = {kind: list(accumulate(sorted(given, reverse=True))) for kind, given in sizes.items()}
 
     def fewest(kind: int, need: int) -> int:
         return bisect_left(sums[kind], need - balance[kind]) + 1 if balance[kind] < need else 0
@@ -173,7 +208,7 @@ def _targets(lack: Lack, helpers: Sequence[Helper]) -> list[tuple[int, dict[int,
             pools = {pool: lacking for _, lacking, pool in choice if lacking > 0} if count else {}
             bound = max([least, *(number for number, _, _ in choice)]) if count else least
             targets.append((bound, {**needed, **pools}))
-    targets.sort(key=lambda target: target[0])
+    targets.sort(key=lambda target: (target[0], sum(target[1].values())))
     return targets
 
 
@@ -215,12 +250,12 @@ def _take(
             heappush(heap, now)
             continue
         if _gives(helper, lacking):
-            can = (one for one in helpers if one.place not in victims and left.get(one.replica.model, 1))
-            helper = next(one for one in can if _gives(one, lacking))
+            can = [one for one in helpers if one.place not in victims and left.get(one.replica.model, 1)]
+            helper = _first(can, lacking) or helper
         victims[helper.place] = helper
         if helper.replica.model in left:
             left[helper.replica.model] -= 1
-        for kind, size in helper.gift:
+        for kind, size in helper.gift.items():
             if kind in rest:
                 rest[kind] -= size
                 if rest[kind] <= 0:
@@ -231,24 +266,31 @@ def _take(
 def _part(helper: Helper, rest: Mapping[int, int], aim: Mapping[int, int]) -> int:
     """What the replica gives of the aim that is still lacking, as a part of all that was."""
     part = 0
-    for kind, size in helper.gift:
+    for kind, size in helper.gift.items():
         if kind in rest and kind in aim:
             part += min(size, rest[kind]) * WHOLE // aim[kind]
     return part
 
 
-def _gives(helper: Helper, rest: Mapping[int, int]) -> bool:
+def _gives(helper: Helper, lacking: Mapping[int, int]) -> bool:
     """Whether the replica gives all that is still lacking."""
-    gift = dict(helper.gift)
-    return all(gift.get(kind, 0) >= size for kind, size in rest.items())
+    gift = helper.gift
+    return all([gift.get(kind, 0) >= size for kind, size in lacking.items()])  # noqa: C419  # because it is faster
+
+
+def _first(helpers: Iterable[Helper], lacking: Mapping[int, int]) -> Helper | None:
+    """The cheapest of these that gives all that is lacking."""
+    return next((helper for helper in helpers if _gives(helper, lacking)), None)
 
 
 def without_spare(lack: Lack, victims: list[Helper]) -> list[Helper]:
     """The victims, in order of cost, without those that can stay; the most expensive to reload is asked first."""
-    room = _with(lack.balance, [victim.gift for victim in victims])
+    room = _room_of(lack, victims)
     kept = victims.copy()
     for victim in reversed(victims):
-        less = _with(room, [victim.gift], -1)
+        less = room.copy()
+        for kind, size in victim.gift.items():
+            less[kind] -= size
         if has_room(lack, less):
             kept.remove(victim)
             room = less
@@ -256,29 +298,30 @@ def without_spare(lack: Lack, victims: list[Helper]) -> list[Helper]:
 
 
 def _with_cheaper(
-    lack: Lack, victims: list[Helper], helpers: Sequence[Helper], most: Mapping[str, int]
+    short: Mapping[int, int], victims: list[Helper], helpers: Sequence[Helper], most: Mapping[str, int]
 ) -> list[Helper]:
     """Each victim, the most expensive first, gives way to the cheapest that would do in its place."""
-    room = _with(lack.balance, [victim.gift for victim in victims])
+    over = {kind: sum(victim.gift.get(kind, 0) for victim in victims) - size for kind, size in short.items()}
     taken = {victim.place: victim for victim in victims}
     left = dict(most)
     for victim in victims:
         if victim.replica.model in left:
             left[victim.replica.model] -= 1
     for victim in reversed(victims):
-        without = _with(room, [victim.gift], -1)
+        mine = victim.replica.model
+        lacking = {kind: lack for kind, more in over.items() if (lack := victim.gift.get(kind, 0) - more) > 0}
         for other in helpers[: victim.place]:
-            name = other.replica.model
-            if other.place in taken or not (name == victim.replica.model or left.get(name, 1)):
+            if not _gives(other, lacking) or other.place in taken:
                 continue
-            instead = _with(without, [other.gift])
-            if has_room(lack, instead):
-                room = instead
-                del taken[victim.place]
-                taken[other.place] = other
-                if victim.replica.model in left:
-                    left[victim.replica.model] += 1
+            its = other.replica.model
+            if its != mine and not left.get(its, 1):
+                continue
+            del taken[victim.place]
+            taken[other.place] = other
+            for kind in over:
+                over[kind] += other.gift.get(kind, 0) - victim.gift.get(kind, 0)
+            for name, sign in ((mine, 1), (its, -1)):
                 if name in left:
-                    left[name] -= 1
-                break
+                    left[name] += sign
+            break
     return [taken[place] for place in sorted(taken)]
