@@ -347,7 +347,17 @@ def _victim_note(state: State, replica_id: str, model: Model, chosen: Eviction, 
     if replica_id in chosen.victims:
         return f"evicts {name}: {_worth(state, replica)}"
     why = eviction.why_not_victim(state, replica, model, now, strictly=strictly)
-    return f"keeps {name}: {why or _worth(state, replica) + ', so that its leaving would cost more'}"
+    if why:
+        return f"keeps {name}: {why}"
+    helps = replica.model == model.name or any(
+        pool == short for pool, _ in replica.claim for short, _ in chosen.owed_in
+    )
+    so = (
+        "so that its leaving would cost more"
+        if helps
+        else f"and its leaving would free nothing that {model.name} lacks"
+    )
+    return f"keeps {name}: {_worth(state, replica)}, {so}"
 
 
 def _worth(state: State, replica: Replica) -> str:

@@ -87,6 +87,23 @@ def test_where_a_hard_group_is_all_that_stands_in_the_way_its_members_go_and_nob
     assert victims_for(cluster, "new") == ["first", "second"]
 
 
+def test_it_is_said_of_who_stays_that_its_leaving_would_free_nothing_or_would_cost_more() -> None:
+    cluster = host(20, 14)
+    load(cluster, "elsewhere", vram=20)
+    load(cluster, "large", vram=9)
+    load(cluster, "small", vram=5)
+    cluster.model("new", vram=4)
+    cluster.forget()
+    cluster.request("r", "new")
+    (row,) = cluster.events[0].explanation.considered
+    for words in (
+        "keeps elsewhere (r-000001): 20GiB, not used lately, and its leaving would free nothing that new lacks",
+        "keeps large (r-000002): 9GiB, not used lately, so that its leaving would cost more",
+        "evicts small (r-000003): 5GiB",
+    ):
+        assert words in row.detail
+
+
 # --- how few, and which ----------------------------------------------------------------------------------------------
 
 
