@@ -137,9 +137,10 @@ def few_of_many(state: State, lack: Lack, helpers: Sequence[Helper], most: Mappi
     ``helpers`` come cheapest to reload first; ``most`` says of how many models' replicas only so many may leave.
     """
     targets = _targets(lack, helpers)
-    alone = [one for least, short in targets if least == 1 and (one := _first(helpers, short)) is not None]
-    if alone:
-        return (min(alone, key=lambda one: one.place).replica,)
+    if targets and targets[0][0] == 1:
+        for helper in helpers:
+            if has_room(lack, _room_of(lack, (helper,))):
+                return (helper.replica,)
     best: list[Helper] = []
     aim: dict[int, int] = {}
     compared = 0
