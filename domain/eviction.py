@@ -202,7 +202,7 @@ def _weigh_sets(
             found |= weigh_set(state, model, ground, victims, into)
         if found and until:
             _note_bound(search, node, len(counted), until)
-        if found:
+        if found or size == largest:
             return
 
 
