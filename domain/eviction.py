@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, islice
 
 import msgspec
 
 from .anti_affinity import kept_away, members_there
 from .churn import counted_evictions, evictable_from, live_churn
-from .claims import RAM, Claim, total
+from .claims import RAM, Claim
 from .entities import LoadSpec, Model, Node, Phase, Replica
+from .many_victims import few_of_many, helpers_among, lack_of
 from .memory import fit_after, least_share, spec_on
 from .placement import avoided, may_host, staging_need
 from .recent_use import reload_cost
@@ -28,8 +29,8 @@ COMPARED_MODELS = 16
 COMPARED_NODES = 4
 """So many of a model's replicas are compared in the bounded search while they are where the last load failed."""
 EXACT_REPLICAS = 12
-"""Up to so many possible victims on a node every combination is weighed; beyond, every single one, and then the largest
-together."""
+"""Of up to so many replicas on a node that could help every combination is weighed; of more, the one set that
+:mod:`interlock.domain.many_victims` finds."""
 
 
 class Eviction(msgspec.Struct, frozen=True, gc=False):
@@ -92,15 +93,21 @@ def _resident(model: Model, replica: Replica, now: int) -> str:
 
 def spare_of_floor(state: State, replica: Replica, model: Model, leaving: int = 1) -> bool:
     """Whether the model's floor on its candidates holds without ``leaving`` of them, this replica among them."""
+    most = _most_leaving(state, replica, model)
+    return most is None or leaving <= most
+
+
+def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
+    """How many copies of the model, this replica among them, may leave the node; None when its floor holds anyhow."""
     if replica.node not in state.candidates(model).nodes:
-        return True
+        return None
     floor = floor_of(state, model)
     if not floor:
-        return True
+        return None
     if model.scheduling.everywhere:  # each candidate is to keep one of its own
         here = state.by_slot.get((replica.node, model.name), {}).values()
-        return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) > leaving
-    return loaded_on_candidates(state, model) - leaving >= floor
+        return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) - 1
+    return loaded_on_candidates(state, model) - floor
 
 
 def loaded_on_candidates(state: State, model: Model) -> int:
@@ -180,24 +187,52 @@ def _weigh_sets(
 
     Where the node takes no such number of evictions now, it is only noted from when on it does.
     """
-    counted = counted_evictions(state, node, now)
     possible.sort(key=lambda replica: (reload_cost(state, replica), replica.used_at, replica.serial))
-    exact = len(possible) <= EXACT_REPLICAS
-    if not exact:
-        possible.sort(key=lambda replica: -total(replica.claim))
     ground = ground_of(state, model, node, disk)
+    counted = counted_evictions(state, node, now)
     largest = len(possible)
     if search.best is not None and search.cost[0] <= ground.failed_there:
         largest = min(largest, len(search.best.victims))
-    for size in range(1, largest + 1):
+    for size, sets in _sets_by_size(state, model, ground, possible):
+        if size > largest:
+            return
         until = evictable_from(state, counted, size)
         found, into = False, Search() if until else search
-        for victims in combinations(possible, size) if exact or size == 1 else (tuple(possible[:size]),):
+        for victims in sets:
             found |= weigh_set(state, model, ground, victims, into)
         if found and until:
             _note_bound(search, node, len(counted), until)
-        if found:
+        if found or size == largest:
             return
+
+
+def _sets_by_size(
+    state: State, model: Model, ground: Ground, possible: list[Replica]
+) -> Iterator[tuple[int, Iterable[tuple[Replica, ...]]]]:
+    """The sets of victims to weigh on one node, those of few first: all of them, or of many replicas one that will do.
+
+    Who would give nothing that is lacking is in none of several: somebody else would have to leave all the same.
+    """
+    few = len(possible) <= EXACT_REPLICAS
+    if few:
+        yield 1, ((replica,) for replica in possible)
+    lack = lack_of(state, model, ground.node, ground.balance, ground.slots, ground.spec)
+    helpers = helpers_among(state, model, lack, possible)
+    if len(helpers) <= EXACT_REPLICAS:
+        replicas = [helper.replica for helper in helpers]
+        for size in range(1 + few, len(replicas) + 1):
+            yield size, combinations(replicas, size)
+        return
+    most: dict[str, int] = {}
+    for helper in helpers:
+        its = state.models.get(helper.replica.model)
+        if its is not None and its.name not in most:
+            bound = _most_leaving(state, helper.replica, its)
+            if bound is not None:
+                most[its.name] = bound
+    found = few_of_many(state, lack, helpers, most)
+    if found:
+        yield len(found), (found,)
 
 
 def _note_bound(search: Search, node: Node, counted: int, until: int) -> None:

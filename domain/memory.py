@@ -41,8 +41,8 @@ def least_share(spec: LoadSpec) -> int:
 
 
 def lacks_ram(free: Mapping[int, int], spec: LoadSpec) -> bool:
-    """Whether less main memory is free than the model needs."""
-    return free.get(RAM, spec.ram) < spec.ram
+    """Whether less main memory is free than the model needs; who needs none lacks none, though others hold too much."""
+    return 0 < spec.ram > free.get(RAM, spec.ram)
 
 
 def fit(free: Mapping[int, int], spec: LoadSpec) -> Claim | None:

@@ -201,6 +201,42 @@ def files_to_drop(state: State, model: Model, node: Node) -> tuple[Files, ...]:
     return tuple(drops)
 
 
+def whose_files_would_do(state: State, model: Model, node: Node) -> list[Replica]:
+    """Who would have to be unloaded there so that the model can be staged; nobody when that would not be enough.
+
+    Of models without requests and without a pin first, then those of the largest files; as few models as it takes.
+    """
+    lack = model.declared_spec.disk - (state.disk_free(node) or 0) - sum(size for *_, size in unused_files(state, node))
+    in_use = [
+        (any(state.lock_count(user.id) for user in users), _pinned(state, name), -size, name, users)
+        for (name, _), size in state.staged.get(node.name, {}).items()
+        if (users := _users(state, node, name))
+    ]
+    taken: list[tuple[int, list[Replica]]] = []
+    for _, _, less, _, users in sorted(in_use, key=lambda entry: entry[:4]):
+        if lack > 0:
+            taken.append((-less, users))
+            lack += less
+    if lack > 0:
+        return []
+    for entry in taken.copy():
+        if lack + entry[0] <= 0:  # one that came later is enough without it
+            taken.remove(entry)
+            lack += entry[0]
+    return [user for _, users in taken for user in users]
+
+
+def _users(state: State, node: Node, model: str) -> list[Replica]:
+    """The replicas there that hold the model's files; nobody while one of them is coming or going."""
+    users = [state.replicas[replica] for replica in state.by_slot.get((node.name, model), {}).values()]
+    return users if all(user.phase is Phase.LOADED for user in users) else []
+
+
+def _pinned(state: State, name: str) -> bool:
+    model = state.models.get(name)
+    return model is not None and model.scheduling.pinned
+
+
 def fits_when_empty(state: State, model: Model, node: Node) -> bool:
     """Whether one replica would fit on the node if nothing of ours were there."""
     spec = model.declared_spec

@@ -14,7 +14,7 @@ from . import affinity, contact, eviction, placement, scoring
 from .anti_affinity import kept_away
 from .churn import explain_bound
 from .claims import format_claim
-from .entities import Model, NodeStatus, Replica, Wait
+from .entities import Model, Node, NodeStatus, Replica, Wait
 from .eviction import Eviction, Search
 from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation, Unexplained
 from .memory import lacks_ram, spec_on
@@ -31,6 +31,8 @@ TIE_SCAN, TIE_SCAN_LARGE = 16, 2
 """So many replicas that tie on locks and recency are compared by free memory; fewer in a large cluster, where each one
 reaches into memory that no cache holds."""
 LARGE_NODES = 64
+NAMED_USERS = 4
+"""So many replicas are named at most whose files stand in the way of a load."""
 
 
 class Lock(msgspec.Struct, frozen=True, gc=False):
@@ -289,7 +291,22 @@ def _cure_of_no_room(state: State, model: Model) -> str:
     ]
     if lacking:
         return f"Main memory on {lacking[0]} or another candidate, or less `ram` for {model.name}, if it takes less."
+    full = next((node for node in open_nodes if placement.staging_need(state, model, node) is None), None)
+    if full is not None:
+        return _cure_of_full_disk(state, model, full)
     return "Room on one of these nodes."
+
+
+def _cure_of_full_disk(state: State, model: Model, node: Node) -> str:
+    """Whom to unload, so that their files may give way; evictions make room in memory and not on the disk."""
+    larger = f"a larger disk, or less `disk` for {model.name}, if it takes less."
+    users = placement.whose_files_would_do(state, model, node)
+    if not users:
+        return f"Disk on {node.name} or another candidate: {larger}"
+    names = [f"{replica.id} of {replica.model}" for replica in users[:NAMED_USERS]]
+    more = f" and {len(users) - NAMED_USERS} more" if len(users) > NAMED_USERS else ""
+    whom = f"unload {', '.join(names)}{more}, whose files give way then (`interlock replicas evict ID`)"
+    return f"Disk on {node.name} or another candidate: {whom}; {larger}"
 
 
 def explain_eviction(
@@ -330,7 +347,17 @@ def _victim_note(state: State, replica_id: str, model: Model, chosen: Eviction, 
     if replica_id in chosen.victims:
         return f"evicts {name}: {_worth(state, replica)}"
     why = eviction.why_not_victim(state, replica, model, now, strictly=strictly)
-    return f"keeps {name}: {why or _worth(state, replica) + ', so that its leaving would cost more'}"
+    if why:
+        return f"keeps {name}: {why}"
+    helps = replica.model == model.name or any(
+        pool == short for pool, _ in replica.claim for short, _ in chosen.owed_in
+    )
+    so = (
+        "so that its leaving would cost more"
+        if helps
+        else f"and its leaving would free nothing that {model.name} lacks"
+    )
+    return f"keeps {name}: {_worth(state, replica)}, {so}"
 
 
 def _worth(state: State, replica: Replica) -> str:

@@ -467,7 +467,9 @@ class Invariants:
             self._judge_reservation(event, replica, node, model)
             for victim in victims:
                 self._judge_victim(event, victim, model)
-            self._judge_smallest(event, victims, node)
+            for victim in self.room_rules.spare(event, model, victims):
+                text = f"{victim.id} is evicted for {event.replica}, which had room without that"
+                self.breach("S", text, victim.id)
             self._judge_needless(event, model)
             if better := self.placements.better(event, model, self.settings):
                 self.breach("S", f"{event.replica} of {model.name} is placed on {better}", event.replica)
@@ -572,21 +574,6 @@ class Invariants:
             self.breach("S", text, victim.id)
         if victim.evictable_at > event.at and theirs >= mine:
             self.breach("S", f"{victim.id} of {its.name} is evicted within its residency", victim.id)
-
-    def _judge_smallest(self, event: ev.ReplicaReserved, victims: list[ReplicaView], node: NodeView) -> None:
-        """No victim too many: without any one of them there would be no room."""
-        if not event.claim:
-            return
-        free = {pool: room - node.claims[pool] for pool, room in node.rooms.items()}
-        for victim in victims:
-            for pool, size in victim.claim:
-                if pool in free:
-                    free[pool] += size
-        for victim in victims:
-            same_slot = victim.model == event.model or self._of_one_group(victim.model, event.model)
-            its = dict(victim.claim)
-            if all(free[pool] - its.get(pool, 0) >= need for pool, need in event.claim) and not same_slot:
-                self.breach("S", f"{victim.id} is evicted for {event.replica}, which had room without that", victim.id)
 
     def _judge_needless(self, event: ev.ReplicaReserved, model: ModelView) -> None:
         """Nobody is evicted while another candidate has room; judged where looking at all of them is cheap."""

@@ -1,4 +1,6 @@
-"""Judges which node makes room, and which replica there, where one victim would do: reckoned anew from the picture.
+"""Judges who makes room: nobody who could have stayed; and where one victim would do, which node, and which replica.
+
+All of it is reckoned anew from the picture.
 
 Not where the last load failed, if another node would do; then the fewest victims; then the cheapest to reload; among
 those that cost less than twice as much, by the model's group and profile. What is too intricate to be reckoned twice is
@@ -10,6 +12,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from interlock.domain import events as ev
+from interlock.domain.entities import LoadSpec
 from interlock.domain.profiles import SCORES, Profile, find_profile
 from interlock.domain.wishes import ABOUT_THE_SAME
 
@@ -59,6 +62,27 @@ class RoomRules:
         self.failed.pop(event.model, None)
 
     on_RevisionDeclared = on_ModelRemoved = _anew
+
+    def spare(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> list[ReplicaView]:
+        """The victims without whom, and with all the others gone, there would be room on their node.
+
+        Room in any of its pools, in main memory, a slot, and nobody of the group who keeps the model away.
+        """
+        node, spec = self.court.picture.nodes[event.node], model.specs[event.revision]
+        return [
+            victim
+            for victim in victims
+            if self._has_room(model, node, spec, [other for other in victims if other is not victim])
+        ]
+
+    def _has_room(self, model: ModelView, node: NodeView, spec: LoadSpec, leaving: list[ReplicaView]) -> bool:
+        gone = {replica.id for replica in leaving}
+        staying = [replica for replica in node.replicas.values() if replica.id not in gone]
+        if sum(replica.model == model.name for replica in staying) >= node.slots:
+            return False
+        if self.court.picture.members(model, node, insisting=True, without=gone):
+            return False
+        return could_lie_in(self.placements.free_without(node, leaving), there(spec, unified=node.unified))
 
     def judge(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> str:
         """What is wrong with making room there; empty when nothing is, or it is too intricate to say."""
@@ -119,7 +143,8 @@ class RoomRules:
         spec = there(model.specs[model.declared], unified=node.unified)
         found: list[_Offer] = []
         for replica in list(node.replicas.values()):
-            if self._may_leave(event, model, replica) and could_lie_in(self.placements.free_without(replica), spec):
+            free = self.placements.free_without(node, [replica])
+            if self._may_leave(event, model, replica) and could_lie_in(free, spec):
                 worth = self.uses.worth.get(replica.id)
                 if worth is None:
                     raise _Unsure

@@ -6,6 +6,7 @@ It keeps just what the invariants judge by, so that a mistake in the core's own 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 from interlock.domain.claims import RAM, Claim
 from interlock.domain.entities import Budget, Files, LoadSpec, Scheduling
@@ -234,10 +235,13 @@ class Picture:
         files = [revision for node in self.nodes.values() for name, revision in node.staged if name == model]
         return max((*replicas, *files), default=0)
 
-    def members(self, model: ModelView, node: NodeView, *, insisting: bool = False) -> int:
+    def members(
+        self, model: ModelView, node: NodeView, *, insisting: bool = False, without: Collection[str] = ()
+    ) -> int:
         """Replicas of the model's anti-affinity group on the node; ``insisting``: those that bar it from there."""
         group = model.scheduling.anti_affinity
-        owners = [self.models.get(replica.model) for replica in node.replicas.values()] if group else []
+        there = [replica.model for replica in node.replicas.values() if replica.id not in without] if group else []
+        owners = [self.models.get(name) for name in there]
         members = [its for its in owners if its is not None and its.scheduling.anti_affinity == group]
         if insisting and not model.scheduling.anti_affinity_hard:
             return sum(its.scheduling.anti_affinity_hard for its in members)

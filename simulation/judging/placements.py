@@ -92,17 +92,15 @@ class Placements:
     def _free(self, node: NodeView) -> dict[int, int]:
         """What replicas may still claim of each pool, when those that are taken to leave have left."""
         gone = self.leaving.get(node.name)
-        if gone is not None:
-            return self.free_without(gone)
-        return {pool: room - node.claims[pool] for pool, room in node.rooms.items()}
+        return self.free_without(node, [gone] if gone is not None else [])
 
-    def free_without(self, replica: ReplicaView) -> dict[int, int]:
-        """What others may claim of each pool of its node once the replica has left."""
-        node = self.picture.nodes[replica.node]
+    def free_without(self, node: NodeView, leaving: list[ReplicaView]) -> dict[int, int]:
+        """What others may claim of each pool of the node once these replicas have left it."""
         free = {pool: room - node.claims[pool] for pool, room in node.rooms.items()}
-        for pool, size in replica.claim:
-            if pool in free:
-                free[pool] += size
+        for replica in leaving:
+            for pool, size in replica.claim:
+                if pool in free:
+                    free[pool] += size
         return free
 
     def _in_pools(self, node: NodeView) -> list[int]:

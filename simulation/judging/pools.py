@@ -34,7 +34,7 @@ def wrong_claim(spec: LoadSpec, claim: Claim) -> str:
 
 def could_lie_in(sizes: Mapping[int, int], spec: LoadSpec) -> bool:
     """Whether the model could lie in pools of these sizes if they were empty."""
-    if sizes.get(RAM, spec.ram) < spec.ram:
+    if 0 < spec.ram > sizes.get(RAM, spec.ram):
         return False
     if not spec.vram:
         return True

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import anti_affinity, eviction, memory, placement, reconcile, scoring, wishes
+from interlock.domain import anti_affinity, eviction, many_victims, memory, placement, reconcile, scoring, wishes
 from interlock.domain.entities import Phase, Replica
 from interlock.domain.profiles import BUILT_IN
 from interlock.domain.state import State
@@ -79,6 +79,11 @@ def wishes_ignored(patches: Patches) -> None:
     patches.swap(wishes.has_wishes, lambda at, model: False)
 
 
+def spare_victims_kept(patches: Patches) -> None:
+    """Of many replicas those that free the most go, and stay victims when others have made them spare."""
+    patches.swap(many_victims.without_spare, lambda lack, victims: victims)
+
+
 def victims_still_counted(patches: Patches) -> None:
     """Nodes that could make room are scored with the victims still there."""
 
@@ -105,4 +110,5 @@ ROWS: tuple[Row, ...] = (
     (evicts_where_it_failed, "S", "room-elsewhere", True),
     (wishes_ignored, "S", "room-as-wished", True),
     (victims_still_counted, "S", "room-as-wished", True),
+    (spare_victims_kept, "S", "only-those-that-help-leave", True),
 )

@@ -313,3 +313,23 @@ def test_a_node_that_turns_out_to_have_one_memory_gives_back_all_of_what_was_cla
     assert cluster.state.committed["thor"] == {0: 60 * GIB}
     check_invariants(cluster)
     check_replay(cluster)
+
+
+def test_a_node_with_too_little_main_memory_makes_room_for_a_model_that_needs_none() -> None:
+    """What holds too much of it is busy, and goes later; the pools are given to others meanwhile."""
+    cluster = host(32)
+    cluster.model("busy", vram=2, ram=30)
+    cluster.model("idle", vram=60)
+    cluster.loaded("busy")
+    idle = cluster.loaded("idle")
+    cluster.request("r0", "busy")
+    report(cluster, 16)
+    assert cluster.state.balance_of_memory(cluster.state.nodes["host"])[RAM] < 0
+    cluster.model("new", vram=50)
+    cluster.wait(31)
+    cluster.request("r1", "new")
+    assert [event.replica for event in cluster.events if type(event).__name__ == "ReplicaEvicted"] == [idle]
+    cluster.settle()
+    check_invariants(cluster)
+    check_replay(cluster)
+    assert cluster.state.requests["r1"].replica, "it has its lock"
