@@ -160,7 +160,7 @@ def begin(worker: Worker, effect: Effect, epoch: int) -> Begun:
         # Work for the replica ends at once; its process takes the time that unloading takes.
         mine = frozenset(op for op in worker.jobs if op.rpartition(".")[0] == effect.replica)
         worker = replace(worker, jobs=worker.jobs - mine, gone=worker.gone | {effect.replica})
-    if isinstance(effect, StageModel):
+    if isinstance(effect, StageModel) and not _is_past(worker, effect):
         worker = _without_files(worker, effect)
     if _is_done(worker, effect):
         return Begun(worker, answers=(_yes(worker, effect),))
@@ -268,6 +268,16 @@ def _is_done(worker: Worker, effect: Effect) -> bool:
     if isinstance(effect, StageModel):
         return _files(effect) in worker.staged
     return process is not None and (process.loaded or isinstance(effect, InstallBackend))
+
+
+def _is_past(worker: Worker, effect: StageModel) -> bool:
+    """Whether this is a late repeat: its replica was unloaded, is being loaded by now, or is loaded.
+
+    The real supervisor remembers what it answered. What gave way then may have been brought again since.
+    """
+    process = worker.process_of(effect.replica)
+    loads = any(op.rpartition(".")[0] == effect.replica for op in worker.jobs)
+    return effect.replica in worker.gone or loads or (process is not None and process.loaded)
 
 
 def _yes(worker: Worker, effect: Effect) -> Command:
