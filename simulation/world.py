@@ -326,12 +326,17 @@ def _out_of_memory(worker: Worker, effect: LoadModel) -> str:
 def _without_files(worker: Worker, effect: StageModel) -> Worker:
     """The worker without what is to go before these files come, but for files that something runs from.
 
-    A model's files have one place: another edition of the same model goes too.
+    A model's files have one place: another edition of the same model goes too where there is not room for both. Where
+    there is, it stays until the new one has come whole.
     """
     running = {process.model for process in worker.processes if process.replica != effect.replica}
-    gone = {model for model in (*effect.drops, effect.model) if model not in running}
-    mine = _files(effect)
-    return replace(worker, staged=tuple(files for files in worker.staged if files.model not in gone or files == mine))
+    gone = {model for model in effect.drops if model not in running}
+    mine, disk = _files(effect), worker.facts.disk
+    staged = tuple(files for files in worker.staged if files.model not in gone or files == mine)
+    crowded = disk is not None and sum(files.size for files in staged) + mine.size > disk
+    if crowded and mine.model not in running:
+        staged = tuple(files for files in staged if files.model != mine.model or files == mine)
+    return replace(worker, staged=staged)
 
 
 def _without(worker: Worker, is_meant: Callable[[Process], bool]) -> Worker:

@@ -59,6 +59,16 @@ def test_an_unload_ends_the_replicas_work_and_it_never_starts_again() -> None:
     assert isinstance(answers[0], cmd.ReportLoadFailed)
 
 
+@pytest.mark.parametrize("disk", [9, 10])
+def test_an_old_edition_stays_until_the_new_one_has_come_where_there_is_room_for_both(disk: int) -> None:
+    worker = Worker(NodeFacts(name="n", pools=(24,), disk=disk), staged=(world.Files("m", "old", 5),))
+    worker, _ = world.perform(worker, order(InstallBackend, 1), 1)
+    failed, _ = world.perform(worker, order(StageModel, 2), 1, "the source does not answer")
+    assert [files.kind for files in failed.staged] == (["old"] if disk == 10 else [])
+    worker, _ = world.perform(worker, order(StageModel, 2), 1)
+    assert [files.kind for files in worker.staged] == ["echo"]
+
+
 @pytest.mark.parametrize("end", [LoadModel, UnloadModel])
 def test_a_staging_that_comes_again_when_it_is_over_takes_no_files_with_it(end: type) -> None:
     """What gave way to its files may have been brought again since, and is loaded from by then."""
