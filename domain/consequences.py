@@ -156,10 +156,10 @@ def _files_gave_way(state: State, event: ev.StagingStarted) -> Review | None:
 
 
 def _staged(state: State, event: ev.LoadStarted) -> Review | None:
-    """Its files are there: another copy beside it takes no disk now."""
-    if event.model not in state.parked:
-        return None
-    return _review(state, "capacity", f"{event.model} is staged on {event.node}", (event.model,))
+    """Its files are there: another copy beside it takes no disk now, and what they replaced or spared may be free."""
+    own = (event.model,) if event.model in state.parked else ()
+    waiting = _who_waits_for(state, event.node) if state.replicas[event.replica].disk else ()
+    return _review(state, "capacity", f"{event.model} is staged on {event.node}", (*own, *waiting))
 
 
 def _node_gone(words: str) -> _Rule:

@@ -160,7 +160,7 @@ def begin(worker: Worker, effect: Effect, epoch: int) -> Begun:
         # Work for the replica ends at once; its process takes the time that unloading takes.
         mine = frozenset(op for op in worker.jobs if op.rpartition(".")[0] == effect.replica)
         worker = replace(worker, jobs=worker.jobs - mine, gone=worker.gone | {effect.replica})
-    if isinstance(effect, StageModel):
+    if isinstance(effect, StageModel) and not _is_past(worker, effect):
         worker = _without_files(worker, effect)
     if _is_done(worker, effect):
         return Begun(worker, answers=(_yes(worker, effect),))
@@ -270,6 +270,16 @@ def _is_done(worker: Worker, effect: Effect) -> bool:
     return process is not None and (process.loaded or isinstance(effect, InstallBackend))
 
 
+def _is_past(worker: Worker, effect: StageModel) -> bool:
+    """Whether this is a late repeat: its replica was unloaded, is being loaded by now, or is loaded.
+
+    The real supervisor remembers what it answered. What gave way then may have been brought again since.
+    """
+    process = worker.process_of(effect.replica)
+    loads = any(op.rpartition(".")[0] == effect.replica for op in worker.jobs)
+    return effect.replica in worker.gone or loads or (process is not None and process.loaded)
+
+
 def _yes(worker: Worker, effect: Effect) -> Command:
     """The answer to an order whose end is reached."""
     process = worker.process_of(effect.replica) if isinstance(effect, InstallBackend) else None
@@ -316,12 +326,17 @@ def _out_of_memory(worker: Worker, effect: LoadModel) -> str:
 def _without_files(worker: Worker, effect: StageModel) -> Worker:
     """The worker without what is to go before these files come, but for files that something runs from.
 
-    A model's files have one place: another edition of the same model goes too.
+    A model's files have one place: another edition of the same model goes too where there is not room for both. Where
+    there is, it stays until the new one has come whole.
     """
     running = {process.model for process in worker.processes if process.replica != effect.replica}
-    gone = {model for model in (*effect.drops, effect.model) if model not in running}
-    mine = _files(effect)
-    return replace(worker, staged=tuple(files for files in worker.staged if files.model not in gone or files == mine))
+    gone = {model for model in effect.drops if model not in running}
+    mine, disk = _files(effect), worker.facts.disk
+    staged = tuple(files for files in worker.staged if files.model not in gone or files == mine)
+    crowded = disk is not None and sum(files.size for files in staged) + mine.size > disk
+    if crowded and mine.model not in running:
+        staged = tuple(files for files in staged if files.model != mine.model or files == mine)
+    return replace(worker, staged=staged)
 
 
 def _without(worker: Worker, is_meant: Callable[[Process], bool]) -> Worker:

@@ -348,6 +348,8 @@ class Supervisor:
                 path.unlink(missing_ok=True)
 
     async def _stage(self, order: wire.Stage) -> wire.Answer:
+        if order.replica in self._gone:  # before any file goes: another load may be using what was to make room for it
+            return wire.Answer(success=False, error=f"replica {order.replica} was unloaded here already")
         running = {process.wanted.model for process in self._alive() if process.wanted.replica != order.replica}
         for model in order.drops:
             if model not in running and model != order.model_id:
@@ -355,8 +357,6 @@ class Supervisor:
         source = str(order.options.get("source", ""))
         if not source:
             return wire.Answer()  # nothing to bring: the backend has its files with it
-        if order.replica in self._gone:
-            return wire.Answer(success=False, error=f"replica {order.replica} was unloaded here already")
         loop = asyncio.get_running_loop()
         stop = threading.Event()
 

@@ -90,6 +90,19 @@ def unstage(state: State, replica: Replica) -> None:
                 count_disk(state, replica.node, size)
 
 
+def stay_after_all(state: State, node: str, model: str) -> None:
+    """The model's files were brought again, or found there still: they give way to nobody who was to get their room.
+
+    Whoever drops them from now on has them in a reservation of its own.
+    """
+    for replica_id in state.by_node.get(node, ()):
+        replica = state.replicas[replica_id]
+        drops = tuple(files for files in replica.drops if files[0] != model)
+        if drops != replica.drops:
+            state.replicas[replica_id] = replace(replica, drops=drops)
+            count_disk(state, node, state.replicas[replica_id].disk_coming - replica.disk_coming)
+
+
 def count_disk(state: State, node: str, size: int) -> None:
     """Count bytes in use on the node's disk, or in negative, bytes that are not any more."""
     if not size:

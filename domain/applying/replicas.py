@@ -21,6 +21,7 @@ from .changes import (
     put_model,
     put_replica,
     put_request,
+    stay_after_all,
     unstage,
 )
 from .handlers import applies
@@ -86,6 +87,7 @@ def _load_started(state: State, event: ev.LoadStarted) -> None:
             count_disk(state, replica.node, -state.staged[replica.node][replica.model, revision])
             state.drop_staged(replica.node, replica.model, revision)  # they have one place: these took it
         state.stage(replica.node, replica.model, replica.revision, replica.disk)
+        stay_after_all(state, replica.node, replica.model)
     if event.stage_rate:
         state.nodes[replica.node] = replace(state.nodes[replica.node], stage_rate=event.stage_rate)
     _begins(state, replica, Phase.LOADING, event)

@@ -679,6 +679,8 @@ class Invariants:
             for key in [key for key in staged if key[0] == replica.model]:
                 del staged[key]  # they have one place
             staged[replica.model, replica.revision] = replica.disk
+            for other in self.picture.nodes[replica.node].replicas.values():  # they are there, and give way to nobody
+                other.drops = tuple(files for files in other.drops if files[0] != replica.model)
 
     def _phase(self, event: ev.ReplicaEvent, phase: str) -> ReplicaView | None:
         self._changed(event.model)

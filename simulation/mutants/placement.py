@@ -7,6 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from interlock.domain import anti_affinity, eviction, many_victims, memory, placement, reconcile, scoring, wishes
+from interlock.domain.applying import changes
 from interlock.domain.entities import Phase, Replica
 from interlock.domain.profiles import BUILT_IN
 from interlock.domain.state import State
@@ -47,6 +48,11 @@ def ram_ignored(patches: Patches) -> None:
 def old_edition_kept(patches: Patches) -> None:
     """The files of a model's old revision are believed to be there beside the new ones that took their place."""
     patches.attribute(State, "other_revisions_staged", lambda at, node, model, revision: [])
+
+
+def found_files_go_all_the_same(patches: Patches) -> None:
+    """Files that were to give way do so, though another load found them there still and counted them in again."""
+    patches.swap(changes.stay_after_all, lambda at, node, model: None)
 
 
 def one_memory_taken_for_two(patches: Patches) -> None:
@@ -105,6 +111,7 @@ ROWS: tuple[Row, ...] = (
     (ram_ignored, "S", "ram-runs-out", True),
     (one_memory_taken_for_two, "S", "one-memory-board", True),
     (old_edition_kept, "S", "edition-replaced", True),
+    (found_files_go_all_the_same, "S", "files-found-there-still", True),
     (disk_promised_twice, "S", "disk-promised-once", True),
     (others_leave_unnoticed, "W", "out-of-memory", True),
     (evicts_where_it_failed, "S", "room-elsewhere", True),

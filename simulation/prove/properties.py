@@ -481,6 +481,19 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
         for model in state.models.values():
             yield from _satisfied_or_parked(state, model, situation.now)
             yield from _rolled_out(state, model, timers, situation.now)
+    yield from _files_are_there(situation)
+
+
+def _files_are_there(situation: Situation) -> Iterator[Finding]:
+    """What the core believes to be on a disk is there, as far as its worker is reached."""
+    for name, staged in situation.state.staged.items():
+        node, worker = situation.state.nodes.get(name), situation.workers.get(name)
+        if node is None or worker is None or not worker.hears or node.boot != boot_of(worker):
+            continue
+        there = {files.model for files in worker.staged}
+        for model, _ in staged:
+            if model not in there:
+                yield Finding("S", f"the files of {model} are believed to be on {name}, and are not there")
 
 
 def _invariants(state: State) -> Iterator[Finding]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec.structs import replace
-
 from interlock.domain import events as ev
 from interlock.domain.apply import apply
 from interlock.domain.commands import Command, DeclareModel
@@ -79,7 +77,8 @@ def _stand(situation: Situation, scope: Scope, wanted: ScopeReplica, number: int
     apply(state, ev.BackendInstalled(**about, address=f"{worker.name}:{port}"))
     apply(state, ev.LoadStarted(**about, op=2, silent_at=FOREVER))
     apply(state, ev.ReplicaLoaded(**about, evictable_at=at))
-    situation.workers[wanted.node] = replace(worker, processes=tuple(sorted((*worker.processes, process))))
+    files = {world.Files(model.name, world.edition(model.spec), disk)} if disk else set()
+    situation.workers[wanted.node] = world.with_loaded(worker, process, files)
     for place in range(wanted.in_flight):
         name = f"{BUSY_FOREVER}{number}-{place}" if wanted.forever else f"busy-{number}-{place}"
         apply(state, ev.ReplicaLocked(**about, request=name, holder=name, arrival=at, deadline=FOREVER))

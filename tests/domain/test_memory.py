@@ -11,6 +11,7 @@ from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.claims import less, overlap, total
 from interlock.domain.commands import Rejected
+from interlock.domain.effects import Effect
 from interlock.domain.entities import ANY_POOLS, Budget, LoadSpec, Phase, Scheduling
 from interlock.domain.errors import InvalidField
 from interlock.domain.memory import fit, fit_after, least_share, parse_pools
@@ -593,6 +594,94 @@ def test_a_worker_that_starts_anew_before_the_files_went_still_has_them_and_its_
     cluster.node("only", vram=10, disk=GIB, boot="boot-2")
     assert cluster.state.nodes["only"].disk == 21 * GIB
     check_invariants(cluster)
+
+
+def to_give_way(*, disk: int, a: int = 10, others: tuple[str, ...] = ("kept",)) -> tuple[Cluster, Effect]:
+    """A full disk on which the files of ``a`` are to give way to those of ``first``, whose backend is being installed.
+
+    Nothing uses those of ``others`` either. With the order to install that backend.
+    """
+    cluster = Cluster()
+    cluster.node("only", vram=100, disk=disk * GIB)
+    cluster.model("a", vram=1, disk=a)
+    for name in (*others, "first", "next"):
+        cluster.model(name, vram=1, disk=10)
+    for name in ("a", *others):
+        cluster.loaded(name)
+        cluster.send(cmd.RequestUnload(model=name))
+        cluster.settle()
+    cluster.request("rf", "first")
+    (install,) = cluster.effects
+    cluster.effects.clear()
+    assert dropped(cluster) == ["a"]
+    return cluster, install
+
+
+def dropped(cluster: Cluster) -> list[str]:
+    """Whose files give way to the newest reservation."""
+    reserved = [event for event in cluster.events if isinstance(event, ev.ReplicaReserved)][-1]
+    return [model for model, _, _ in reserved.drops]
+
+
+def test_files_that_another_load_found_there_still_stay_though_they_were_to_give_way() -> None:
+    """The staging ordered them away once that load was over, and they were believed to be there all the same."""
+    cluster, install = to_give_way(disk=21)
+    serve(cluster, "ra", "a")
+    cluster.send(cmd.RequestUnload(model="a"))
+    cluster.settle()
+    cluster.answer(install)
+    (stage,) = cluster.effects
+    assert (stage.name, stage.drops) == ("model.stage", ())
+    cluster.settle()
+    assert sorted(files(cluster)) == ["a", "first"]
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_an_old_edition_is_not_there_again_because_the_load_that_it_was_to_give_way_to_failed_early() -> None:
+    cluster, install = to_give_way(disk=21)
+    cluster.model("a", vram=1, disk=10, backend="another")
+    serve(cluster, "ra", "a")
+    cluster.effects.append(install)
+    cluster.fail(install)
+    assert list(cluster.state.staged["only"]) == [("a", 2)], "they have one place, and the new ones took it"
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_what_an_old_edition_leaves_free_goes_to_who_waits_for_disk() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=100, disk=31 * GIB)
+    cluster.model("a", vram=1, disk=20)
+    cluster.model("next", vram=1, disk=20)
+    cluster.loaded("a")
+    cluster.send(cmd.RequestUnload(model="a"))
+    cluster.settle()
+    cluster.model("a", vram=1, disk=10, backend="another")
+    cluster.request("ra", "a")
+    assert cluster.request("rn", "next").kind == "capacity"
+    for _ in range(2):
+        cluster.answer(cluster.effects[0])
+    assert cluster.state.requests["rn"].wait.kind == "load"
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_what_files_that_stay_after_all_leave_free_goes_to_who_waits_for_disk() -> None:
+    """They were to give way whole, and what takes their place is smaller: the rest had been kept for them."""
+    cluster, _ = to_give_way(disk=61, a=20, others=("kept", "two", "three", "four"))
+    cluster.request("ra", "a")
+    assert dropped(cluster) == ["kept", "two"]
+    for name in ("three", "four"):
+        cluster.send(cmd.RequestLoad(model=name))
+    assert cluster.request("rn", "next").kind == "capacity"
+    for step in ("backend.install", "model.stage"):
+        (effect,) = [effect for effect in cluster.effects if effect.model == "a"]
+        assert effect.name == step
+        cluster.answer(effect)
+    assert cluster.state.requests["rn"].wait.kind == "load"
+    check_invariants(cluster)
+    check_replay(cluster)
 
 
 # --- figures that nobody sends, and that must not break anything ------------------------------------------------------

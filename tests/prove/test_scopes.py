@@ -155,6 +155,7 @@ def test_mutants_die_by_the_property_that_must_kill_them(mutant: str, scope: str
         ("drain-keeps-routing", "drain-during-load", "S", "which is draining"),
         ("floor-counts-excluded", "drain-during-load", "S", "below its floor"),
         ("floor-evicts-equals", "reconciler", "S", "evicted for"),
+        ("found-files-go-all-the-same", "files-found-there-still", "S", "and are not there"),
         ("holder-never-lost", "holder-lost-against-release", "W", "nothing will ever end them"),
         ("mass-loss-believed", "mass-loss", "S", "it is believed that all of them are gone"),
         ("all-gone-at-once", "mass-loss", "S", "in the same moment"),

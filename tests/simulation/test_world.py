@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from interlock.domain import commands as cmd
 from interlock.domain.effects import InstallBackend, LoadModel, StageModel, StopStray, UnloadModel
@@ -56,6 +57,30 @@ def test_an_unload_ends_the_replicas_work_and_it_never_starts_again() -> None:
     late, answers = world.perform(worker, order(InstallBackend, 1), 1)
     assert not late.processes
     assert isinstance(answers[0], cmd.ReportLoadFailed)
+
+
+@pytest.mark.parametrize("disk", [9, 10])
+def test_an_old_edition_stays_until_the_new_one_has_come_where_there_is_room_for_both(disk: int) -> None:
+    worker = Worker(NodeFacts(name="n", pools=(24,), disk=disk), staged=(world.Files("m", "old", 5),))
+    worker, _ = world.perform(worker, order(InstallBackend, 1), 1)
+    failed, _ = world.perform(worker, order(StageModel, 2), 1, "the source does not answer")
+    assert [files.kind for files in failed.staged] == (["old"] if disk == 10 else [])
+    worker, _ = world.perform(worker, order(StageModel, 2), 1)
+    assert [files.kind for files in worker.staged] == ["echo"]
+
+
+@pytest.mark.parametrize("end", [LoadModel, UnloadModel])
+def test_a_staging_that_comes_again_when_it_is_over_takes_no_files_with_it(end: type) -> None:
+    """What gave way to its files may have been brought again since, and is loaded from by then."""
+    worker = Worker(NodeFacts(name="n", pools=(24,), disk=20), staged=(world.Files("old", "echo", 5),))
+    worker, _ = world.perform(worker, order(InstallBackend, 1), 1)
+    stage = replace(order(StageModel, 2), drops=("old",))
+    worker, _ = world.perform(worker, stage, 1)
+    assert [files.model for files in worker.staged] == ["m"]
+    worker, _ = world.perform(worker, order(end, 3), 1)
+    worker, _ = world.perform(worker, order(StageModel, 1, "r2", "old"), 1)
+    worker, _ = world.perform(worker, stage, 1)
+    assert [files.model for files in worker.staged] == ["m", "old"]
 
 
 def test_a_port_is_used_again_and_a_call_for_another_model_is_turned_away() -> None:

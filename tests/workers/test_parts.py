@@ -14,10 +14,12 @@ import pytest
 
 from interlock.adapters.memory.clock import ManualClock
 from interlock.adapters.memory.workers import InMemoryWorkers
+from interlock.adapters.nats import messages as wire
 from interlock.adapters.worker import figures, process, staging
 from interlock.adapters.worker.config import parse
 from interlock.adapters.worker.figures import Meter
 from interlock.adapters.worker.ports import Ports
+from interlock.adapters.worker.supervisor import Supervisor
 from interlock.domain import commands as c
 from interlock.domain import effects as e
 from interlock.domain.errors import Conflict, InvalidField, Unavailable, WorkerUnavailable
@@ -149,6 +151,32 @@ def test_the_disk_is_what_is_free_and_a_given_one_is_less_by_what_models_take_al
     assert read.disk == read.disk_available
     assert Meter(models, pools=(1,), disk=9_000_000).read().disk == 4_000_000
     assert Meter(models, pools=(1,), disk=4_000_000).read().disk == 0
+
+
+async def test_a_staging_that_comes_late_or_again_takes_no_files_with_it(tmp_path: Path) -> None:
+    """Its drops made room for it once; what has been brought since is another load's."""
+    source = tmp_path / "weights.bin"
+    source.write_bytes(b"x" * 1000)
+    supervisor = Supervisor(tmp_path / "data", Ports("127.0.0.1", (1, 1), 0.0), node="n", host="127.0.0.1")
+
+    async def stage(op: str, replica: str, model: str, *drops: str) -> bool:
+        order = wire.Stage(
+            op_id=op, epoch=1, model_id=model, replica=replica, drops=drops, options={"source": str(source)}
+        )
+        return (await supervisor.stage(order)).success
+
+    def there() -> set[str]:
+        return {path.name for path in supervisor.models.iterdir() if path.is_dir()}
+
+    assert await stage("r-1.2", "r-1", "old")
+    assert await stage("r-2.2", "r-2", "new", "old")
+    assert there() == {"new"}
+    assert await stage("r-3.2", "r-3", "old")
+    assert await stage("r-2.2", "r-2", "new", "old"), "the answer that it had"
+    await supervisor.unload(wire.Unload(op_id="r-2.3", epoch=1, replica="r-2", stop=True))
+    assert not await stage("r-2.1", "r-2", "new", "old")
+    assert there() == {"new", "old"}
+    await supervisor.close()
 
 
 def test_staging_brings_a_folder_once_and_tells_its_bytes(tmp_path: Path) -> None:
