@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,16 +21,17 @@ import aiohttp
 from interlock.adapters.grpc.calls import ChatMessage, Generation
 from interlock.adapters.grpc.client import BackendClient
 from interlock.adapters.runtime.folder import read_endpoint
-from interlock.domain.errors import InvariantBroken, Unavailable
+from interlock.domain.errors import InvariantBroken
 
 from .report import Row, Scale, Tell, median, percentile, row
+from .servers import running
 
 AT_ONCE = (1, 64)
+_LOAD_S, _LOOK_S = 60.0, 0.05
 _CALLS = 2_000
 _MODEL, _TEXT = "bench", "What does this cost?"
 _BODY = {"model": _MODEL, "messages": [{"role": "user", "content": _TEXT}]}
 _WANTED = Generation(messages=(ChatMessage(role="user", content=_TEXT),))
-_START_S, _STOP_S, _LOOK_S = 60.0, 60.0, 0.05
 
 Call = Callable[[], Awaitable[None]]
 
@@ -51,26 +50,13 @@ def _cluster(folder: Path, store: str) -> Iterator[str]:
     command = [sys.executable, "-m", "interlock.adapters.cli", "up", "--workers", "1", "--http", "127.0.0.1:0"]
     command += ["--data", str(folder / "data"), "--log-level", "warning", *(("--store", store) if store else ())]
     ours = {name: value for name, value in os.environ.items() if not name.startswith("INTERLOCK_")}
-    said = folder / "up.log"
-    with said.open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=ours, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True
-        )
-    try:
-        until = time.monotonic() + _START_S
-        while (endpoint := read_endpoint(folder / "data")) is None:
-            if process.poll() is not None or time.monotonic() > until:
-                words = said.read_text(errors="replace").strip().splitlines()
-                raise Unavailable(f"the cluster did not start: {words[-1] if words else 'no word'}.")
-            time.sleep(_LOOK_S)
-        yield endpoint.url
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+
+    def endpoint() -> str | None:
+        found = read_endpoint(folder / "data")
+        return found.url if found is not None else None
+
+    with running("the cluster", command, folder / "up.log", endpoint, env=ours) as url:
+        yield url
 
 
 async def _measure(url: str, scale: Scale, tell: Tell) -> list[Row]:
@@ -103,7 +89,7 @@ async def _loaded(http: aiohttp.ClientSession) -> dict[str, Any]:
     table = {"name": _MODEL, "backend": "echo", "vram": "1MiB", "parallel": 0, "min_replicas": 1, "max_replicas": 1}
     async with http.post("/api/models", json=table) as answer:
         answer.raise_for_status()
-    async with asyncio.timeout(_START_S):
+    async with asyncio.timeout(_LOAD_S):
         while True:
             async with http.get("/api/replicas") as answer:
                 replicas: list[dict[str, Any]] = await answer.json()

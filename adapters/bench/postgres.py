@@ -6,18 +6,17 @@ import importlib.util
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from interlock.domain.errors import StoreUnavailable
 
+from .servers import running
+
 _READY = b"database system is ready to accept connections"
-_START_S, _STOP_S, _LOOK_S = 30.0, 20.0, 0.02
 _CONNECTIONS = 120
 
 
@@ -66,22 +65,9 @@ def _running(binaries: Path, folder: Path, user: int | None) -> Iterator[None]:
     for option in ("listen_addresses=", f"unix_socket_directories={folder}", f"max_connections={_CONNECTIONS}"):
         command += ["-c", option]
     said = folder / "server.log"
-    with said.open("wb") as log:
-        process = subprocess.Popen(
-            command, user=user, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        until = time.monotonic() + _START_S
-        while _READY not in said.read_bytes():
-            if process.poll() is not None or time.monotonic() > until:
-                words = said.read_text(errors="replace").strip().splitlines()
-                raise StoreUnavailable(f"the PostgreSQL server did not start: {words[-1] if words else 'no word'}.")
-            time.sleep(_LOOK_S)
+
+    def ready() -> bool | None:
+        return _READY in said.read_bytes() or None
+
+    with running("the PostgreSQL server", command, said, ready, user=user, error=StoreUnavailable):
         yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
