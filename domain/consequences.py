@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import events as ev
+from . import routing
 from .commands import Command, Review
-from .entities import Phase
-from .eviction import loaded_on_candidates
-from .fairness import fair_order, fairly_placed, lacks_copies
+from .fairness import by_importance, fair_order, fairly_placed, floors_first
 from .leaving import is_emptied
 from .placement import ever_fits
-from .shrinking import floor_of, has_floor
+from .shrinking import floor_of, has_floor, serving_copies
 from .state import State
 
 _Rule = Callable[[State, Any], Review | None]
@@ -53,6 +52,16 @@ def _if_waiting(words: str) -> _Rule:
     return rule
 
 
+def _one_more_waits(state: State, event: ev.RequestQueued) -> Review | None:
+    """Whoever queues behind others may be the reason for one more copy beside those that are on their way."""
+    if state.settings.growth_per_tick < 2 or len(state.waiting(event.model)) < 2:
+        return None
+    model = state.models.get(event.model)
+    if model is None or not routing.may_grow(state, model):
+        return None
+    return Review(change="queue", cause=f"request {event.request} waits, too", models=(event.model,))
+
+
 def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
     """An idle replica may make room for a model that waits or is parked; a free slot serves its own model's queue."""
     own = (event.model,) if state.waiting(event.model) else ()
@@ -72,13 +81,11 @@ def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
 def _room_on_node(words: str, *, own: bool) -> _Rule:
     """Room has come free, or may be made, on the event's node; ``own``: its model is concerned too.
 
-    Its model goes first for its floor alone; a passing request of it has no better claim than those of others.
+    Its model has no better claim to the room than others.
     """
 
     def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
-        models = (event.model,) if own else ()
-        waiting = _who_waits_for(state, event.node)
-        concerned = (*models, *waiting) if lacks_copies(state, event.model) else (*waiting, *models)
+        concerned = _who_waits_for(state, event.node, own=event.model if own else "")
         return _review(state, "capacity", words.format(event=event), concerned, _emptied(state, event.node))
 
     return rule
@@ -105,10 +112,10 @@ def who_may_evict_elsewhere(state: State, node: str, models: Iterable[str]) -> t
         floor = floor_of(state, model) if model is not None and not model.scheduling.everywhere else 0
         if model is None or not floor:
             continue
-        loaded = loaded_on_candidates(state, model)
+        serving = serving_copies(state, model)
         slots = state.by_slot.get((node, name), {}).values()
-        here = sum(1 for replica in slots if state.replicas[replica].phase is Phase.LOADED)
-        if loaded - here <= floor < loaded:
+        here = sum(1 for replica in slots if state.takes_locks(state.replicas[replica]))
+        if serving - here <= floor < serving:
             nodes |= dict.fromkeys(state.replicas[replica].node for replica in state.by_model[name])
     return _who_waits_for(state, *nodes) if nodes else ()
 
@@ -217,10 +224,14 @@ def _where_it_lives(state: State, event: ev.ModelEvent, change: str, cause: str)
 
 def _everything(words: str, change: str) -> _Rule:
     def rule(state: State, event: ev.Event) -> Review | None:
-        models = (*fair_order(state, state.queues), *sorted({*state.models, *state.by_model}))
-        return _review(state, change, words.format(event=event), models)
+        return _review(state, change, words.format(event=event), whole_cluster(state))
 
     return rule
+
+
+def whole_cluster(state: State) -> tuple[str, ...]:
+    """Every model, and what is left of removed ones, in turn."""
+    return in_turn(state, (*state.models, *state.by_model))
 
 
 def _settings_changed(state: State, event: ev.SettingsChanged) -> Review | None:
@@ -236,10 +247,21 @@ def _review(state: State, change: str, cause: str, models: Iterable[str], nodes:
     return Review(change=change, cause=cause, models=tuple(fairly_placed(state, unique)), nodes=nodes)
 
 
-def _who_waits_for(state: State, *nodes: str) -> tuple[str, ...]:
-    """Models with waiting requests, then parked models, that have one of these nodes among their candidates."""
-    waiting = fair_order(state, (name for name in state.queues if _has_candidate(state, name, nodes)))
-    return (*waiting, *(name for name in sorted(state.parked) if _has_candidate(state, name, nodes)))
+def _who_waits_for(state: State, *nodes: str, own: str = "") -> tuple[str, ...]:
+    """Whoever waits or is parked, and has one of these nodes among its candidates, and the model ``own``, in turn."""
+    concerned = [name for name in (*state.queues, *state.parked) if _has_candidate(state, name, nodes)]
+    return in_turn(state, [*concerned, own] if own else concerned)
+
+
+def in_turn(state: State, names: Iterable[str]) -> tuple[str, ...]:
+    """These models in the order in which room is given, each once.
+
+    Floors that are not kept go first, the more important before the less; then those whose requests wait, by whose has
+    waited the longest; then other wishes.
+    """
+    names = tuple(dict.fromkeys(names))
+    waiting = fair_order(state, (name for name in names if name in state.queues))
+    return tuple(dict.fromkeys((*floors_first(state, names), *waiting, *by_importance(state, names))))
 
 
 def _has_candidate(state: State, name: str, nodes: tuple[str, ...]) -> bool:
@@ -271,6 +293,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.LoadInfoStored: _of_model("load info of {event.model} was stored"),
     ev.ModelUnparked: _of_model("{event.model} was unparked", "unpark"),
     ev.ModelRemoved: _removed,
+    ev.RequestQueued: _one_more_waits,
     ev.RequestCancelled: _if_waiting("request {event.request} left the queue"),
     ev.RequestRefused: _if_waiting("request {event.request} was refused"),
     ev.ReplicaReleased: _released,

@@ -14,10 +14,10 @@ from .claims import RAM, Claim
 from .entities import LoadSpec, Model, Node, Phase, Replica
 from .many_victims import few_of_many, helpers_among, lack_of
 from .memory import fit_after, least_share, spec_on
-from .placement import avoided, may_host, staging_need
+from .placement import avoided, has_its_copy, may_host, staging_need, unused_files
 from .recent_use import reload_cost
 from .scoring import Room, Standing
-from .shrinking import counts, floor_of
+from .shrinking import floor_of, serving_copies
 from .state import State
 from .units import FOREVER, format_instant
 from .wishes import Cost, Offer, by_wishes, has_wishes
@@ -98,7 +98,10 @@ def spare_of_floor(state: State, replica: Replica, model: Model, leaving: int = 
 
 
 def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
-    """How many copies of the model, this replica among them, may leave the node; None when its floor holds anyhow."""
+    """How many copies of the model, this replica among them, may leave the node; None when its floor holds anyhow.
+
+    Only copies that can serve keep it: one on a silent node, or of an older revision, stands in for nobody.
+    """
     if replica.node not in state.candidates(model).nodes:
         return None
     floor = floor_of(state, model)
@@ -107,14 +110,51 @@ def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
     if model.scheduling.everywhere:  # each candidate is to keep one of its own
         here = state.by_slot.get((replica.node, model.name), {}).values()
         return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) - 1
-    return loaded_on_candidates(state, model) - floor
+    return serving_copies(state, model) - floor if state.takes_locks(replica) else None
 
 
-def loaded_on_candidates(state: State, model: Model) -> int:
-    """Loaded replicas of any revision on the model's candidates that keep theirs; a drained node's are leaving."""
-    candidates = state.candidates(model).nodes
-    replicas = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
-    return sum(1 for replica in replicas if replica.phase is Phase.LOADED and counts(state, replica, candidates))
+def has_room_instead(state: State, model: Model, now: int) -> bool:
+    """Whether the declared revision would have room if the model's own copies left, and who may be evicted besides.
+
+    A replica that is resident now is taken to leave: the wait for it is short.
+    """
+    strictly = floor_of(state, model) > 0
+    for _, name in state.candidates(model).open:
+        node = state.nodes[name]
+        here = [state.replicas[replica] for replica in state.by_node.get(name, ())]
+        own = [replica for replica in here if replica.model == model.name and replica.phase is Phase.LOADED]
+        if not own or has_its_copy(state, model, node):
+            continue
+        leaving = own.copy()
+        for replica in here:
+            why = (
+                why_not_victim(state, replica, model, now, strictly=strictly) if replica.model != model.name else "own"
+            )
+            if not why or why.startswith("resident"):
+                leaving.append(replica)
+        slots = len(state.by_slot[name, model.name]) - len(own)
+        if slots >= node.max_replicas_per_model or kept_away(state, model, node, tuple(leaving)):
+            continue
+        if _fits_instead(state, model, node, leaving):
+            return True
+    return False
+
+
+def _fits_instead(state: State, model: Model, node: Node, leaving: list[Replica]) -> bool:
+    balance = state.balance_of_memory(node)
+    room = balance.copy()
+    for replica in leaving:
+        for pool, size in replica.claim:
+            if pool in room:
+                room[pool] += size
+    if fit_after(balance, room, spec_on(node, model.declared_spec)) is None:
+        return False
+    free = state.disk_free(node)
+    if free is None or staging_need(state, model, node) is not None:
+        return True
+    mine = sum(size for (name, _), size in state.staged.get(node.name, {}).items() if name == model.name)
+    unused = sum(size for _, _, size in unused_files(state, node))
+    return model.declared_spec.disk <= free + mine + unused
 
 
 def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:

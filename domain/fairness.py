@@ -33,6 +33,21 @@ def fair_order(state: State, names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: state.queues[name][0])
 
 
+def by_importance(state: State, names: Iterable[str]) -> list[str]:
+    """Models by their priority, the highest first; those of one priority, and what is left of removed ones, by name."""
+
+    def place(name: str) -> tuple[int, str]:
+        model = state.models.get(name)
+        return (-model.scheduling.priority if model is not None else 0, name)
+
+    return sorted(names, key=place)
+
+
+def floors_first(state: State, names: Iterable[str]) -> list[str]:
+    """Those of the models that are below their floor: what operators want kept, the more important first."""
+    return by_importance(state, [name for name in names if lacks_copies(state, name)])
+
+
 def fairly_placed(state: State, names: Sequence[str]) -> Sequence[str]:
     """The same models, of which those that compete for room by waiting requests stand in fair order in their places.
 

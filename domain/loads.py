@@ -29,7 +29,7 @@ from .eviction import Eviction
 from .explanation import Explanation
 from .placement import Room, files_to_drop
 from .refusals import RefusalCode
-from .routing import Evict, Place
+from .routing import Evict, Place, is_spent
 from .state import State
 from .survey import survey_warm
 from .units import FOREVER, MINUTE, SECOND, format_size
@@ -204,11 +204,11 @@ def loaded(state: State, command: ReportLoaded, now: int) -> list[ev.Event]:
     if model is None:
         return [*events, unload(state, replica, "removed", now)]
     serving = model.serving
-    if replica.revision == model.declared != model.serving:
+    usable = state.on_healthy_candidate(replica, model)
+    if usable and replica.revision == model.declared != model.serving:
         events.append(ev.RevisionServing(at=now, model=model.name, revision=model.declared))
         serving = model.declared
-    node = state.nodes[replica.node]
-    if replica.revision == serving and node.takes_work and replica.node in state.candidates(model).nodes:
+    if usable and replica.revision == serving:
         room = model.scheduling.parallel or len(state.waiting(model.name))
         events += grants(state, model, replica, room, now, "the load it waited for is done")
     return events
@@ -287,8 +287,8 @@ def fail(state: State, replica: Replica, reason: str, now: int) -> list[ev.Event
     failures = (model.failures if model else 0) + 1
     retry_at = now + min(state.settings.load_backoff * 2 ** (failures - 1), LONGEST_BACKOFF)
     events = give_up(state, replica, reason, now, retry_at)
-    hopeless = failures >= state.settings.load_attempts and len(state.loading.get(replica.model, ())) <= 1
-    if model is not None and hopeless and model.name not in state.warm:
+    alone = len(state.loading.get(replica.model, ())) <= 1
+    if model is not None and alone and model.name not in state.warm and _hopeless(state, model, replica, failures):
         message = f"Loading {model.name} failed {failures} times; the backend said: {reason}"
         explanation = Explanation("load failed", cure="Mend what the backend reports, or edit the model.")
         events += [
@@ -299,6 +299,12 @@ def fail(state: State, replica: Replica, reason: str, now: int) -> list[ev.Event
             for _, _, request in state.waiting(model.name)
         ]  # fmt: skip
     return events
+
+
+def _hopeless(state: State, model: Model, failed: Replica, failures: int) -> bool:
+    """Whether the model's tries are spent with this load."""
+    nodes = tuple(dict.fromkeys((*model.failed_nodes, failed.node)))
+    return is_spent(state, msgspec.structs.replace(model, failures=failures, failed_nodes=nodes))
 
 
 def unloaded(state: State, command: ReportUnloaded, now: int) -> list[ev.Event]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from . import events as ev
-from . import loads, placement, routing
+from . import loads, routing
 from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
 from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling
 from .errors import Conflict, InvalidField, NotFound, Refused
@@ -13,7 +13,7 @@ from .profiles import check_profile
 from .refusals import RefusalCode
 from .requests import LONGEST_NAME
 from .routing import Evict, Place, Refuse
-from .shrinking import copies, is_moving
+from .shrinking import copies
 from .state import State
 from .units import LARGEST_NUMBER, LARGEST_SIZE
 
@@ -102,9 +102,8 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
 
 
 def edit(state: State, model: Model, spec: LoadSpec, now: int, source: str) -> list[ev.Event]:
-    """A new revision. It serves when its first replica has loaded, or at once when no replica of the old one lives.
+    """A new revision. It serves at once when no replica of the old one lives; else the reconciler rolls it out.
 
-    And at once when both do not fit, unless a copy comes or goes: then the reconciler looks again once it has.
 
     The first load info that is known for a model is no edit: it mends the revision that nothing could load.
     """
@@ -118,16 +117,9 @@ def edit(state: State, model: Model, spec: LoadSpec, now: int, source: str) -> l
     for replica in live:
         if replica.phase in LOADING_PHASES:
             events += loads.give_up(state, replica, "its revision was superseded while it loaded", now)
-    serves = [replica for replica in live if replica.phase is Phase.LOADED and replica.revision == model.serving]
-    if not serves or not (is_moving(state, model) or _both_fit(state, model, spec)):
+    if not any(replica.phase is Phase.LOADED and replica.revision == model.serving for replica in live):
         events.append(ev.RevisionServing(at=now, model=model.name, revision=revision))
     return events
-
-
-def _both_fit(state: State, model: Model, spec: LoadSpec) -> bool:
-    """Whether a replica of the new revision finds room beside those of the old one."""
-    edited = replace(model, declared=model.declared + 1, declared_spec=spec, failed_nodes=())
-    return placement.find_room(state, edited) is not None
 
 
 def set_scheduling(state: State, command: SetScheduling, now: int) -> list[ev.Event]:
@@ -184,7 +176,7 @@ def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
     if not state.candidates(model).nodes:
         plan: routing.Plan = routing.no_node_matches(state, model)
     else:
-        plan = routing.first_copy(state, replace(model, retry_at=0), now)
+        plan = routing.first_copy(state, replace(model, retry_at=0, failures=0), now)
     if isinstance(plan, Place | Evict):
         unparked = [ev.ModelUnparked(at=now, model=model.name, cause="an operator loads it")] if model.parked else []
         return [*unparked, *loads.begin(state, model, plan, now, "an operator asked for it")]

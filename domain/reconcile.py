@@ -8,16 +8,16 @@ again until there is nothing left.
 from __future__ import annotations
 
 from . import events as ev
-from . import loads, placement, requests, routing
+from . import eviction, loads, placement, requests, routing
 from .commands import Review
-from .entities import Model, Parked, Replica, Wait
+from .entities import Model, Parked, Phase, Replica, Wait
 from .explanation import Explanation
 from .fairness import fairly_placed
 from .leaving import leaving_now, why_leaving
 from .placement import Choice
 from .refusals import RefusalCode
 from .routing import BEGINS_LOAD, Hold, Place, Plan, Refuse
-from .shrinking import below_floor, is_moving, surplus
+from .shrinking import below_floor, is_loaded, is_moving, surplus
 from .state import State
 from .units import FOREVER
 
@@ -84,47 +84,60 @@ def shrink(state: State, model: Model, now: int) -> list[ev.Event]:
 
 
 def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
-    """Bring up the declared revision beside the serving one; when both no longer fit, cut over at once.
+    """Bring up the declared revision beside the serving one; when both do not fit, cut over at once.
 
-    What the model's own copies that come or go will leave may be enough: until then both may fit yet. A load that
-    failed is tried again as often as any other, and the old revision goes on serving: one that is known to fail does
-    not take over. Below the floor it is the floor that brings up the next copy.
+    It takes over when a copy of it can serve. Before that only where the old one's leaving makes the room that it
+    lacks, or when none of the old one lives: a revision that fits nowhere, or whose node is silent, is parked, and the
+    old one goes on serving. So is one whose load failed, until it is tried again as often as any other. What copies
+    that come or go will leave may be enough: until then both may fit yet. Below the floor it is the floor that brings
+    up the next copy.
     """
-    if model.declared == model.serving or routing.joinable_load(state, model) is not None:
+    if model.declared == model.serving:
         return []
-    if model.failures and below_floor(state, model):
+    if _can_serve(state, model):
+        return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+    below = below_floor(state, model)
+    if routing.joinable_load(state, model) is not None or (model.failures and below):
         return []
     choice = placement.choose(state, model)
-    if model.failures and (lacking := _lacking_for_roll_out(state, model, choice, now)):
+    lacking = _lacking_for_roll_out(state, model, choice, now) if model.failures else None
+    if choice is None and lacking is None:
+        if is_moving(state, model):
+            return []
+        if not is_loaded(state, model) or eviction.has_room_instead(state, model, now):
+            return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+        if below:
+            return []
+        lacking = _lacking_room(state, model)
+    if lacking is not None:
         return [] if model.parked == lacking else [_park(model, lacking, now)]
-    if choice is None:
-        moving = is_moving(state, model)
-        return [] if moving else [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+    assert choice is not None
     cause = f"revision {model.declared} of {model.name}"
     plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
     unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
     return [*unparked, *loads.begin(state, model, plan, now, cause)]
 
 
+def _can_serve(state: State, model: Model) -> bool:
+    """Whether a copy of the declared revision could take requests at once."""
+    mine = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
+    ready = (replica for replica in mine if replica.phase is Phase.LOADED and replica.revision == model.declared)
+    return any(state.on_healthy_candidate(replica, model) for replica in ready)
+
+
 def _lacking_for_roll_out(state: State, model: Model, choice: Choice | None, now: int) -> Parked | None:
     """What the next try of a roll-out lacks whose load failed; None when it may be tried now."""
-    if is_spent(state, model):
+    if routing.is_spent(state, model):
         return Parked(RefusalCode.LOAD_FAILED, "edit")
     if model.retry_at > now:
         return Parked(RefusalCode.LOAD_FAILED, "time", model.retry_at)
-    return Parked(RefusalCode.CAPACITY_EXHAUSTED, "capacity") if choice is None else None
+    return _lacking_room(state, model) if choice is None else None
 
 
-def is_spent(state: State, model: Model) -> bool:
-    """Whether its loads have failed as often as they may, so that a person has to look.
-
-    As long as they failed on fewer nodes than that it may be the nodes, and room where none has failed says otherwise.
-    """
-    attempts = state.settings.load_attempts
-    if model.failures < attempts:
-        return False
-    choice = placement.choose(state, model) if len(model.failed_nodes) < attempts else None
-    return choice is None or choice.room.node in model.failed_nodes
+def _lacking_room(state: State, model: Model) -> Parked:
+    if placement.ever_fits(state, model):
+        return Parked(RefusalCode.CAPACITY_EXHAUSTED, "capacity")
+    return Parked(RefusalCode.NEVER_FITS, "node")
 
 
 def idle_reached(state: State, replica: Replica, now: int) -> list[ev.Event]:
@@ -172,14 +185,14 @@ def floor_plan(state: State, model: Model, now: int) -> Plan:
 def _unpark(state: State, model: Model, command: Review, now: int, *, below: bool) -> list[ev.Event]:
     parked = model.parked
     assert parked is not None
-    if not below and model.declared != model.serving and model.failures:
+    if not below and model.declared != model.serving:
         return []  # it is the roll-out that is parked
     if not below and command.change == "epoch":
         return []  # a load may be on its way to keep it: that it has loaded says so, and not a new writer
     if not below and command.change != "unpark":
         return [ev.ModelUnparked(at=now, model=model.name, cause="its floor is kept")]
     # A copy that has loaded since, a higher load_attempts, or room where no load has failed says as much as an edit.
-    may_try = parked.lacks == "edit" and not is_spent(state, model)
+    may_try = parked.lacks == "edit" and not routing.is_spent(state, model)
     # What waits for the instant at which it may evict is helped by room that comes free before.
     cures = CURES["capacity"] if parked.reason == "capacity_exhausted" else CURES[parked.lacks]
     cured = command.change in cures or command.change == "unpark"
@@ -203,7 +216,8 @@ def _parked(state: State, model: Model, plan: Plan, now: int, *, cured: bool = F
     if isinstance(plan, Refuse):
         reason = plan.code.value
         lacks = {"load_info_missing": "load info", "load_failed": "edit"}.get(reason, "node")
-        if lacks == "edit" and (cured or not is_spent(state, model)):
+        paused = lacks == "edit" and model.retry_at > now
+        if paused and (cured or not routing.is_spent(state, model)):
             lacks, until = "time", model.retry_at
     elif isinstance(plan, Hold):
         wait: Wait = plan.wait

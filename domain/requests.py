@@ -14,9 +14,10 @@ from .fairness import fair_order
 from .leaving import why_leaving
 from .prefixes import DEPTHS
 from .refusals import RefusalCode
-from .routing import KEEPS_WAITING, Evict, Hold, Join, Lock, Place, Plan, Refuse
+from .routing import BEGINS_LOAD, KEEPS_WAITING, Evict, Hold, Join, Lock, Place, Plan, Refuse
 from .settings import HIGHEST_PRIORITY
 from .state import State
+from .survey import survey_warm
 from .units import FOREVER, MINUTE, SECOND
 from .variant import passes_left
 
@@ -306,7 +307,8 @@ def reroute(state: State, request: Request, detail: str, now: int) -> list[ev.Ev
         message = f"Every backend tried was gone; the last said: {detail}"
         return [_refused(again, Refuse(RefusalCode.BACKEND_FAILED, message, explain=lambda: why), now)]
     again = msgspec.structs.replace(again, passes=again.passes + 1)
-    return settle(state, model, again, _plan(state, model, again, now), now, "its backend was gone")
+    plan = _within_budget(state, model, again, _plan(state, model, again, now))
+    return settle(state, model, again, plan, now, "its backend was gone")
 
 
 # --- time -----------------------------------------------------------------------------------------------------------
@@ -396,6 +398,21 @@ _INSTANTS = {
 """The instants that a wait may have, in words."""
 
 
+def _within_budget(state: State, model: Model, request: Request | Asking, plan: Plan) -> Plan:
+    """The plan; or, for a request that has used up its own steps while copies of its model serve, to wait for those.
+
+    One more copy is a wish: that it could not be had is no reason to refuse.
+    """
+    if isinstance(plan, BEGINS_LOAD) and has_grown_enough(state, model, request.passes):
+        return Hold(Wait("busy"), explain=lambda: survey_warm(state, model, "queue"))
+    return plan
+
+
+def has_grown_enough(state: State, model: Model, passes: int) -> bool:
+    """Whether a request that has taken so many own steps begins no more copies beside those that serve."""
+    return model.name in state.warm and passes_left(state.settings.load_attempts, passes) == 0
+
+
 def advance(
     state: State, model: Model, request: Request, now: int, cause: str, *, taken_over: bool = False
 ) -> list[ev.Event]:
@@ -404,6 +421,7 @@ def advance(
     ``taken_over``: only a new writer looks; that it would call the same wait by another name is no change.
     """
     plan = routing.route(state, model, now, request.prefix)
+    plan = _within_budget(state, model, request, plan)
     if isinstance(plan, KEEPS_WAITING):
         wait = plan_wait(plan)
         if wait == Wait("busy") and request.wait is not None and request.wait.on in state.loading.get(model.name, ()):

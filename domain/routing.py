@@ -168,9 +168,30 @@ def may_grow(state: State, model: Model) -> bool:
     scheduling = model.scheduling
     if not scheduling.scales or not model.load_info_known or contact.holds_back(state, model):
         return False
-    if len(state.loading.get(model.name, ())) >= state.settings.growth_per_tick:
+    loading = len(state.loading.get(model.name, ()))
+    if loading and loading >= min(state.settings.growth_per_tick, copies_wanted(state, model)):
         return False
+    if model.failures >= state.settings.load_attempts and is_spent(state, model):
+        return False  # one more copy is a wish: where it fails, those that serve go on
     return not scheduling.max_replicas or copies(state, model) < scheduling.max_replicas
+
+
+def copies_wanted(state: State, model: Model) -> int:
+    """Copies for those who wait, as many as they would keep busy at once; the one who asks now counts among them."""
+    waiting = max(1, len(state.waiting(model.name)))
+    return -(-waiting // max(1, model.scheduling.parallel))
+
+
+def is_spent(state: State, model: Model) -> bool:
+    """Whether its loads have failed as often as they may, so that a person has to look.
+
+    As long as they failed on fewer nodes than that it may be the nodes, and room where none has failed says otherwise.
+    """
+    attempts = state.settings.load_attempts
+    if model.failures < attempts:
+        return False
+    choice = placement.choose(state, model) if len(model.failed_nodes) < attempts else None
+    return choice is None or choice.room.node in model.failed_nodes
 
 
 def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) -> Plan:
@@ -187,6 +208,8 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
         return Place(choice.room, explain_choice(state, model, "place", choice))
     search = eviction.find_victims(state, model, now, strictly=strictly)
     if search.best is not None:
+        if _evicts_in_vain(state, model, search.best):
+            return _tries_spent(state, model, now, "It makes nobody leave any more.")
         if "evictions" in state.frozen:
             thaw = "`interlock thaw evictions`."
             return Hold(Wait("frozen"), explain=lambda: explain_room(state, model, "evict", "", cure=thaw))
@@ -206,12 +229,30 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
 
 def _failed_lately(state: State, model: Model, now: int) -> Plan:
     """The model's last load failed: wait for the next try, or refuse when its tries are spent."""
-    cure = "Mend what the backend reports, or edit the model."
-    explain = partial(explain_room, state, model, "backoff", "", cure=cure)
-    if model.failures >= state.settings.load_attempts:
-        message = f"Loading {model.name} failed {model.failures} times; the backend said: {model.failure}"
-        return Refuse(RefusalCode.LOAD_FAILED, message, model.retry_at - now, explain=explain)
+    if is_spent(state, model):
+        return _tries_spent(state, model, now)
+    explain = partial(explain_room, state, model, "backoff", "", cure=_MEND)
     return Hold(Wait("backoff", until=model.retry_at), explain=explain)
+
+
+_MEND = "Mend what the backend reports, or edit the model."
+
+
+def _evicts_in_vain(state: State, model: Model, found: Eviction) -> bool:
+    """Whether the model has failed so often that it may take free room alone: what leaves for it leaves for nothing.
+
+    Unless it failed on few nodes, and this is another one.
+    """
+    attempts = state.settings.load_attempts
+    return model.failures >= attempts and (len(model.failed_nodes) >= attempts or found.node in model.failed_nodes)
+
+
+def _tries_spent(state: State, model: Model, now: int, besides: str = "") -> Refuse:
+    words = [f"Loading {model.name} failed {model.failures} times; the backend said: {model.failure}"]
+    cure = f"{_MEND} `interlock models load {model.name}` tries again." if besides else _MEND
+    explain = partial(explain_room, state, model, "backoff", "", cure=cure)
+    message = " ".join([*words, *([besides] if besides else [])])
+    return Refuse(RefusalCode.LOAD_FAILED, message, max(0, model.retry_at - now), explain=explain)
 
 
 def _what_to_wait_for(state: State, model: Model, safe_until: int) -> Wait:

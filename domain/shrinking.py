@@ -50,6 +50,12 @@ def is_moving(state: State, model: Model) -> bool:
     return any(phase is not Phase.LOADED for phase in mine)
 
 
+def is_loaded(state: State, model: Model) -> bool:
+    """Whether a copy of the model is loaded anywhere, whether it can serve now or not."""
+    mine = (state.replicas[replica].phase for replica in state.by_model.get(model.name, ()))
+    return any(phase is Phase.LOADED for phase in mine)
+
+
 def has_twin(state: State, replica: Replica) -> bool:
     """Whether its node holds another copy of the same model that is not leaving."""
     here = state.by_slot.get((replica.node, replica.model), {}).values()

@@ -276,9 +276,12 @@ class State:
             model is not None
             and replica.phase is Phase.LOADED
             and replica.revision == model.serving
-            and replica.node in self.candidates(model).nodes
-            and self.nodes[replica.node].takes_work
+            and self.on_healthy_candidate(replica, model)
         )
+
+    def on_healthy_candidate(self, replica: Replica, model: Model) -> bool:
+        """Whether the replica is where requests for its model may go."""
+        return replica.node in self.candidates(model).nodes and self.nodes[replica.node].takes_work
 
     def waiting(self, model: str) -> list[QueueKey]:
         """The model's queue, first to be served first; the request id is each entry's last item."""

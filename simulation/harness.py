@@ -15,6 +15,7 @@ import msgspec
 
 from interlock.domain import events as ev
 from interlock.domain.commands import Envelope, ReleaseLock, ReportCapacity, Review
+from interlock.domain.consequences import whole_cluster
 from interlock.domain.effects import Effect, ReplicaEffect
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.errors import InvariantBroken
@@ -275,7 +276,7 @@ class Harness:
         self.gateways.prefill_of = lambda model: self.operators.prefills.get(model, (0, 0))
         self.arrivals = Arrivals(self.clock, self.streams, self.gateways.arrive, self._service_of)
         self.arrivals.agree(scenario)
-        models = tuple(sorted(self.writer.engine.state.models))
+        models = whole_cluster(self.writer.engine.state)
         review = Review(change="epoch", cause="the run begins", models=models)
         begin = Envelope(command_id="begin", command=review, actor=BACKGROUND_ACTOR)
         if any(step.at == 0 for step in scenario.admin):

@@ -650,7 +650,7 @@ class Invariants:
                 text = f"{replica.id} is {how}; {model.name} is to have a copy on {replica.node}, and keeps none there"
                 self.breach("S", text, replica.id)
             return
-        if floor and self.picture.loaded_on_candidates(model) <= floor:
+        if floor and self.picture.eligible(replica) and self.picture.usable_copies(model) <= floor:
             self.breach("S", f"{replica.id} is {how}; {model.name} keeps fewer than its floor of {floor}", replica.id)
 
     def on_BackendInstallRequested(self, event: ev.BackendInstallRequested) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from interlock.domain import placement, reconcile, routing
+from interlock.domain import placement, reconcile, requests, routing
 from interlock.domain.engine import Engine
 from interlock.domain.entities import Model, Phase, RequestStatus
 from interlock.domain.loads import UNLOAD_TRIES
@@ -106,7 +106,8 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
         plan = routing.route(state, model, now)
         # A timer that is due in this very instant may be handled after another command of the same instant.
         woken_now = head.wait is not None and head.wait.until <= now and (head.wait.until, head.id) in due
-        if not isinstance(plan, Join | Hold) and not woken_now:
+        enough = isinstance(plan, Place) and requests.has_grown_enough(state, model, head.passes)
+        if not isinstance(plan, Join | Hold) and not woken_now and not enough:
             what = type(plan).__name__.lower()
             yield "W", f"{head.id} waits for {name} ({_wait(head.wait)}) while routing it anew says {what}", name
         for _, _, request_id in queue:

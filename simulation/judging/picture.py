@@ -195,12 +195,6 @@ class Picture:
                 return replica
         return None
 
-    def loaded_on_candidates(self, model: ModelView) -> int:
-        """Loaded replicas on the model's candidates that keep theirs: what is on a drained node is leaving."""
-        loaded = [replica.node for replica in model.replicas.values() if replica.phase == "loaded"]
-        nodes = [self.nodes.get(name) for name in loaded]
-        return sum(node is not None and node.keeps_replicas and self.candidate(model, node) for node in nodes)
-
     def copies(self, model: ModelView, but: str = "") -> int:
         """Replicas that count for the model's floor, loaded or on their way."""
         staying = [r.node for r in model.replicas.values() if r.id != but and r.phase != "unloading"]

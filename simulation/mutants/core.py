@@ -236,11 +236,12 @@ def evict_outside_candidates(patches: Patches) -> None:
 def floor_counts_excluded(patches: Patches) -> None:
     """A floor counts replicas on nodes that the selector excludes."""
 
-    def loaded_anywhere(at: Any, model: Any) -> int:
-        replicas = (at.replicas[replica] for replica in at.by_model.get(model.name, ()))
-        return sum(1 for replica in replicas if replica.phase is Phase.LOADED)
+    def loaded_anywhere(at: Any, replica: Any, model: Any) -> int | None:
+        floor = shrinking.floor_of(at, model)
+        replicas = (at.replicas[other] for other in at.by_model.get(model.name, ()))
+        return sum(1 for other in replicas if other.phase is Phase.LOADED) - floor if floor else None
 
-    patches.swap(eviction.loaded_on_candidates, loaded_anywhere)
+    patches.swap(eviction._most_leaving, loaded_anywhere)
 
 
 def floor_forgotten_after_edit(patches: Patches) -> None:

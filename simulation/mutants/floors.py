@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from interlock.domain import consequences, fairness, models, reconcile, shrinking
+from interlock.domain import consequences, fairness, models, routing, shrinking
 from interlock.domain.entities import Model
 from interlock.domain.state import State
 
@@ -16,7 +16,7 @@ def silent_copy_counts(patches: Patches) -> None:
 
 def roll_out_tried_once(patches: Patches) -> None:
     """The first load of a new revision that fails ends its roll-out, until somebody edits the model again."""
-    spent = reconcile.is_spent
+    spent = routing.is_spent
 
     def at_once(at: State, model: Model) -> bool:
         return spent(at, model) or (model.declared != model.serving and model.failures > 0)
@@ -26,7 +26,7 @@ def roll_out_tried_once(patches: Patches) -> None:
 
 def failed_floor_waits_for_a_person(patches: Patches) -> None:
     """What has failed too often is tried nowhere again, not even where no load of it has failed."""
-    patches.swap(reconcile.is_spent, lambda at, model: model.failures >= at.settings.load_attempts)
+    patches.swap(routing.is_spent, lambda at, model: model.failures >= at.settings.load_attempts)
 
 
 def revision_used_again(patches: Patches) -> None:

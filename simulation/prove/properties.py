@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from interlock.domain import events as ev
-from interlock.domain import loads, placement, reconcile, routing
+from interlock.domain import loads, placement, reconcile, requests, routing
 from interlock.domain.claims import RAM
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
 from interlock.domain.nodes import WORKER_LEFT
@@ -338,11 +338,8 @@ def _floor_kept(state: State, victim: Replica, owner: Model, what: str) -> Findi
         twins = [r for r in state.replicas.values() if (r.node, r.model) == (victim.node, victim.model)]
         alone = sum(1 for replica in twins if replica.phase is Phase.LOADED) < 2
         return Finding("S", f"{what}, where it is to have a copy") if alone else None
-    kept = [
-        replica for replica in state.replicas.values()
-        if replica.model == owner.name and replica.phase is Phase.LOADED and replica.node in keeping
-    ]  # fmt: skip
-    if len(kept) - 1 < floor:
+    kept = [one for one in state.replicas.values() if one.model == owner.name and is_usable(state, one, owner)]
+    if victim in kept and len(kept) - 1 < floor:
         return Finding("S", f"{what}, below its floor of {floor}")
     return None
 
@@ -567,7 +564,8 @@ def _could_ever_fit(state: State, model: Model) -> bool:
 def _nobody_woke(state: State, model: Model, request: Request, now: int) -> Iterator[Finding]:
     """W: what could be decided for the first in line has been decided."""
     plan = routing.route(state, model, now)
-    if isinstance(plan, (Lock, *BEGINS_LOAD)):
+    enough = isinstance(plan, BEGINS_LOAD) and requests.has_grown_enough(state, model, request.passes)
+    if isinstance(plan, (Lock, *BEGINS_LOAD)) and not enough:
         word = type(plan).__name__.lower()
         kind = request.wait.kind if request.wait is not None else "nothing"
         yield Finding("W", f"a request for {model.name} waits for {kind} though it could {word} now: nobody woke it")
