@@ -274,9 +274,11 @@ class Invariants:
         model = self._model(event.model)
         if event.revision < model.serving:
             self.breach("S", f"{event.model} serves revision {event.revision} after {model.serving}", event.model)
-        if moving := self.picture.takes_over_early(model, event.revision):
-            text = f"revision {event.revision} of {event.model} takes over from one that serves, while {moving} moves"
-            self.breach("S", text, event.model)
+        why = self.picture.takes_over_early(model, event.revision)
+        if not why and self.picture.has_live_copy(model) and not self._could_fit(model):
+            why = "and fits on no node that it may run on"
+        if why:
+            self.breach("S", f"revision {event.revision} of {event.model} takes over from one that serves, {why}")
         model.serving = event.revision
 
     def on_LoadInfoStored(self, event: ev.LoadInfoStored) -> None:
@@ -473,11 +475,16 @@ class Invariants:
             self._judge_needless(event, model)
             if better := self.placements.better(event, model, self.settings):
                 self.breach("S", f"{event.replica} of {model.name} is placed on {better}", event.replica)
+            if self.room_rules.in_vain(event):
+                text = f"{', '.join(event.victims)} leaves for {event.replica} of {model.name}, whose tries are spent"
+                self.breach("S", text, event.replica)
             if wrong := self.room_rules.judge(event, model, victims):
                 self.breach("S", f"room for {event.replica} of {model.name} is made on {wrong}", event.replica)
             if passed := self.queues.passed_over_for_room(event, model, node, self.settings):
                 text = f"{event.cause} gets room on {node.name} that {passed} has waited longer for"
                 self.breach("W", text, passed)
+            if floor := self.queues.floor_passed_over(event, model, node):
+                self.breach("W", f"{event.cause} gets room on {node.name} that the floor of {floor} lacks", floor)
         picture.replicas[replica.id] = node.replicas[replica.id] = model.replicas[replica.id] = replica
         node.count(node.claims, replica.claim, +1)
         node.count(node.staying, replica.claim, +1)

@@ -9,6 +9,8 @@ not judged: floors, hard groups, disks, models that span pools, own rules, nodes
 
 from __future__ import annotations
 
+from collections import Counter
+
 from msgspec import Struct
 
 from interlock.domain import events as ev
@@ -43,7 +45,8 @@ class RoomRules:
 
     def __init__(self, court: Court, uses: UseRules, placements: Placements) -> None:
         self.court, self.uses, self.placements = court, uses, placements
-        self.failed: dict[str, set[str]] = {}
+        self.failed: dict[str, Counter[str]] = {}
+        """Of each model, how often a load failed on each node since one came about."""
         self.revisions: dict[str, int] = {}
 
     def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:
@@ -52,7 +55,7 @@ class RoomRules:
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
         model = self.court.picture.models.get(event.model)
         if model is not None and event.counts and self.revisions.pop(event.replica, 0) == model.declared:
-            self.failed.setdefault(event.model, set()).add(event.node)
+            self.failed.setdefault(event.model, Counter())[event.node] += 1
 
     def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
         self.failed.pop(event.model, None)
@@ -62,6 +65,14 @@ class RoomRules:
         self.failed.pop(event.model, None)
 
     on_RevisionDeclared = on_ModelRemoved = _anew
+
+    def in_vain(self, event: ev.ReplicaReserved) -> bool:
+        """Whether somebody leaves for a model whose tries are spent, where it has failed, or wherever that may be."""
+        failed, attempts = self.failed.get(event.model), self.court.settings.load_attempts
+        by_itself = event.cause.startswith(("request ", "floor of "))
+        if not event.victims or not by_itself or failed is None or failed.total() < attempts:
+            return False
+        return len(failed) >= attempts or event.node in failed
 
     def spare(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> list[ReplicaView]:
         """The victims without whom, and with all the others gone, there would be room on their node.

@@ -184,8 +184,7 @@ class Picture:
         model = self.models.get(replica.model)
         if model is None or replica.phase != "loaded" or replica.revision != model.serving:
             return False
-        node = self.nodes.get(replica.node)
-        return node is not None and node.takes_work and self.candidate(model, node)
+        return self._well_placed(replica, model)
 
     def usable(self, model: ModelView) -> ReplicaView | None:
         """A replica that has room for one more request now."""
@@ -213,15 +212,27 @@ class Picture:
         return bool(wanted - {r.node for r in model.replicas.values() if r.phase != "unloading"})
 
     def takes_over_early(self, model: ModelView, revision: int) -> str:
-        """A copy on its way, if a revision is to serve of which none is loaded, and the one that serves lives.
+        """What is wrong with a revision's taking over now; empty when a copy of it can serve, or none of the old lives.
 
-        Only where both do not fit may it; and whether they do shows once that copy is there or gone.
+        Before that it may only where both do not fit. Whether they do shows once copies on their way are there or gone,
+        and nowhere while the node of the old one is silent.
         """
-        mine = model.replicas.values()
-        here = any(replica.phase == "loaded" and replica.revision == revision for replica in mine)
-        if here or not self.has_live_copy(model):
+        mine = list(model.replicas.values())
+        if any(r.phase == "loaded" and r.revision == revision and self._well_placed(r, model) for r in mine):
             return ""
-        return next((replica.id for replica in mine if replica.phase != "loaded"), "")
+        old = [replica for replica in mine if replica.phase == "loaded" and replica.revision == model.serving]
+        nodes = [self.nodes[replica.node] for replica in old]
+        keeping = [node for node in nodes if node.keeps_replicas and self.candidate(model, node)]
+        if not keeping:
+            return ""
+        moving = next((replica.id for replica in mine if replica.phase != "loaded"), "")
+        if moving:
+            return f"while {moving} moves"
+        return "" if any(node.takes_work for node in keeping) else f"while {keeping[0].name} is silent"
+
+    def _well_placed(self, replica: ReplicaView, model: ModelView) -> bool:
+        node = self.nodes.get(replica.node)
+        return node is not None and node.takes_work and self.candidate(model, node)
 
     def left_of(self, model: str) -> int:
         """The highest revision of which replicas or files of that name are anywhere; 0 when nothing is."""

@@ -84,15 +84,33 @@ class Queues:
                 return first
         return ""
 
+    def floor_passed_over(self, event: ev.ReplicaReserved, model: ModelView, node: NodeView) -> str:
+        """Whose parked floor should have had this free room: before requests, and before floors of less priority."""
+        floor = event.cause.startswith("floor of ") or self.picture.below_floor(model)
+        if event.victims or not (floor or event.cause.startswith("request ")):
+            return ""
+        for other in self.picture.models.values():
+            lacks_room = other is not model and other.parked == "capacity_exhausted" and self.picture.below_floor(other)
+            if not lacks_room or (floor and other.scheduling.priority <= model.scheduling.priority):
+                continue
+            if self._fits_there(other, event, node):
+                return other.name
+        return ""
+
     def _could_use(
         self, other: ModelView, request: str, event: ev.ReplicaReserved, model: ModelView, node: NodeView
     ) -> bool:
         """Whether the request waits for nothing but room, and this very room, with its victims, would have done."""
-        wait, spec = self.waits.get(request), other.specs[other.declared]
+        wait = self.waits.get(request)
         if wait is None or wait.kind not in CURED_BY_ROOM or wait.until <= event.at:
             return False  # of what is due in this very instant, either may be looked at first
         if event.victims and (other.scheduling.priority < model.scheduling.priority or wait.until < FOREVER):
             return False
+        return self._fits_there(other, event, node)
+
+    def _fits_there(self, other: ModelView, event: ev.ReplicaReserved, node: NodeView) -> bool:
+        """Whether what was reserved would have done for the other model, as far as that can be said."""
+        spec = other.specs[other.declared]
         if spec.pools != 1 or self.picture.members(other, node, insisting=True):
             return False  # what is enough for others is not for these
         if not self.picture.candidate(other, node) or any(r.model == other.name for r in node.replicas.values()):

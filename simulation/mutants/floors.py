@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from interlock.domain import consequences, fairness, models, routing, shrinking
-from interlock.domain.entities import Model
+from interlock.domain import consequences, eviction, fairness, models, routing, shrinking
+from interlock.domain.entities import Model, Phase, Replica
 from interlock.domain.state import State
 
 from .patching import Patches, Row
@@ -49,6 +49,42 @@ def spare_copy_wakes_nobody(patches: Patches) -> None:
     patches.swap(consequences.who_may_evict_elsewhere, lambda at, node, models: ())
 
 
+def silent_copy_keeps_the_floor(patches: Patches) -> None:
+    """The copy that serves may be evicted as long as there are others, whether those can serve or not."""
+
+    def loaded(at: State, replica: Replica, model: Model) -> int | None:
+        floor = shrinking.floor_of(at, model)
+        held = (at.replicas[other] for other in at.by_model.get(model.name, ()))
+        return sum(other.phase is Phase.LOADED for other in held) - floor if floor else None
+
+    patches.swap(eviction._most_leaving, loaded)
+
+
+def evicts_in_vain(patches: Patches) -> None:
+    """A model whose loads always fail makes others leave again with each request for it."""
+    patches.swap(routing._evicts_in_vain, lambda at, model, found: False)
+
+
+def takes_over_for_nothing(patches: Patches) -> None:
+    """A new revision that has no room takes over, though the old one's leaving does not give it any."""
+    patches.swap(eviction.has_room_instead, lambda at, model, now: True)
+
+
+def requests_before_floors(patches: Patches) -> None:
+    """Room that comes free goes to whoever waits before it goes to a floor that is not kept."""
+    patches.swap(fairness.floors_first, lambda at, names: [])
+
+
+def floors_by_name(patches: Patches) -> None:
+    """Of floors that are not kept the first by name gets the room, whatever their priority."""
+    patches.swap(fairness.by_importance, lambda at, names: sorted(names))
+
+
+def growth_beyond_demand(patches: Patches) -> None:
+    """As many copies are begun at once as may be, for one request that waits."""
+    patches.swap(routing.copies_wanted, lambda at, model: at.settings.growth_per_tick)
+
+
 ROWS: tuple[Row, ...] = (
     (silent_copy_counts, "S", "silent-copy-stands-in-for-nobody", True),
     (roll_out_tried_once, "W", "roll-out-tried-again", True),
@@ -56,6 +92,12 @@ ROWS: tuple[Row, ...] = (
     (revision_used_again, "S", "declared-anew", True),
     (takes_over_at_once, "S", "takes-over-when-it-must", True),
     (spare_copy_wakes_nobody, "W", "spare-of-its-floor", True),
+    (silent_copy_keeps_the_floor, "S", "only-what-serves-keeps-a-floor", True),
+    (evicts_in_vain, "S", "broken-evicts-no-more", True),
+    (takes_over_for_nothing, "S", "takes-over-only-if-it-helps", True),
+    (requests_before_floors, "W", "floors-before-requests", True),
+    (floors_by_name, "W", "floors-before-requests", True),
+    (growth_beyond_demand, "W", "growth-in-its-measure", True),
     (kept_floor_goes_first, "W", "kept-floor-waits-its-turn", True),
 )
 """As in :data:`interlock.simulation.mutants.core.ALL`."""

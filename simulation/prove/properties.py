@@ -7,83 +7,37 @@ decide now has been decided.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain import loads, placement, reconcile, requests, routing
-from interlock.domain.claims import RAM
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
 from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.routing import BEGINS_LOAD, Lock
-from interlock.domain.selector import matches
 from interlock.domain.state import State, Timer
 from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
-from interlock.simulation.judging.pools import could_lie_in, there, would_hold, wrong_claim
+from interlock.simulation.judging.pools import there, would_hold, wrong_claim
 from interlock.simulation.judging.queueing import CURED_BY_ROOM
 from interlock.simulation.world import boot_of
 
-from . import silences
+from . import revisions, silences
+from .predicates import (
+    below_floor,
+    could_ever_fit,
+    is_candidate,
+    is_or_may_be_copy,
+    is_usable,
+    limit_of,
+    locks_on,
+    usable_with_room,
+    used_in_pools,
+)
 from .situation import Finding, Situation
 
 PROPERTIES = ("T", "U", "S", "Q", "W")
-
-
-# --- what several judgements ask ------------------------------------------------------------------------------------
-
-
-def is_candidate(model: Model, node: Node) -> bool:
-    """Whether the node may serve the model at all."""
-    return node.approved and matches(model.scheduling.selector, node.labels)
-
-
-def is_usable(state: State, replica: Replica, model: Model) -> bool:
-    """Whether the replica may be locked, locks aside."""
-    node = state.nodes.get(replica.node)
-    return (
-        replica.phase is Phase.LOADED
-        and replica.revision == model.serving
-        and node is not None
-        and node.status is NodeStatus.HEALTHY
-        and is_candidate(model, node)
-    )
-
-
-def locks_on(state: State, replica: str) -> int:
-    """Live locks, counted from the requests."""
-    return [request.replica for request in state.requests.values()].count(replica)
-
-
-def usable_with_room(state: State, model: Model) -> Replica | None:
-    """A replica that could take one more lock; None when there is none."""
-    for replica in state.replicas.values():
-        if replica.model == model.name and is_usable(state, replica, model):
-            parallel = model.scheduling.parallel
-            if not parallel or locks_on(state, replica.id) < parallel:
-                return replica
-    return None
-
-
-def used_in_pools(state: State, node: Node) -> defaultdict[int, int]:
-    """Bytes by pool that live replicas use, have reserved, or have held for them."""
-    used: defaultdict[int, int] = defaultdict(int)
-    for replica in state.replicas.values():
-        if replica.node == node.name:
-            for pool, size in replica.claim:
-                used[pool] += size
-            for pool, size in replica.owed_in:  # what victims still hold counts with them, and not twice
-                used[pool] -= size
-    return used
-
-
-def limit_of(node: Node, pool: int) -> int:
-    """What models may claim of the pool in all; there is no limit to main memory that nobody knows."""
-    if pool == RAM:
-        return 0 if node.unified else node.ram or FOREVER
-    return node.budget.of(node.pools[pool])
 
 
 # --- events: S, and U for refusals ----------------------------------------------------------------------------------
@@ -167,7 +121,7 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
     with, and when the first waits for its model's next try, they do so too.
     """
     request = state.requests.get(event.cause.removeprefix("request "))
-    if not event.cause.startswith("request ") or _below_floor(state, model):
+    if not event.cause.startswith("request ") or below_floor(state, model):
         return ""
     mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
     for other in _first_in_line(state):
@@ -177,11 +131,7 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
         if _rank(state, other) >= mine:
             continue
         may_evict = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
-        has_copy = any(r.model == its.name and r.node == node.name for r in state.replicas.values())
-        modest = its.declared_spec.pools == 1 and not its.scheduling.anti_affinity_hard
-        spec = there(its.declared_spec, unified=node.unified)
-        fits = modest and would_hold(event.claim, spec) and spec.disk <= event.disk
-        if fits and is_candidate(its, node) and not has_copy and (may_evict or not event.victims):
+        if _fits_there(state, its, event, node) and (may_evict or not event.victims):
             return its.name
     return ""
 
@@ -210,6 +160,10 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
         return Finding("S", f"{where} needs more disk than there is")
     if haste := silences.moved(state, event, model):
         return haste
+    if _in_vain(state, event, model):
+        return Finding("S", f"{where} evicts, though its tries are spent")
+    if passed := _floor_passed_over(state, event, model, node):
+        return Finding("W", f"{where} takes room that the floor of {passed} lacks")
     if passed := _passed_over(state, event, model, node, now):
         return Finding("W", f"{where} takes room that a request for {passed} has waited longer for")
     spare = _needless_victim(state, node, model, event)
@@ -228,6 +182,38 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     if ceiling and lives and len(copies) >= ceiling and event.cause.startswith("request"):
         return Finding("S", f"{where} exceeds the model's ceiling of {ceiling}")
     return None
+
+
+def _in_vain(state: State, event: ev.ReplicaReserved, model: Model) -> bool:
+    """Whether somebody leaves for a model whose loads have failed as often as they may, here or on as many nodes."""
+    attempts = state.settings.load_attempts
+    if not event.victims or model.failures < attempts or not event.cause.startswith(("request ", "floor of ")):
+        return False
+    return len(model.failed_nodes) >= attempts or event.node in model.failed_nodes
+
+
+def _floor_passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node) -> str:
+    """A model whose parked floor lacks just this free room: it goes before requests, and floors of less priority."""
+    floor = event.cause.startswith("floor of ") or below_floor(state, model)
+    if event.victims or not (floor or event.cause.startswith("request ")):
+        return ""
+    for other in state.models.values():
+        parked = other.parked is not None and other.parked.reason == "capacity_exhausted" and other is not model
+        if not parked or (floor and other.scheduling.priority <= model.scheduling.priority):
+            continue
+        if below_floor(state, other) and _fits_there(state, other, event, node):
+            return other.name
+    return ""
+
+
+def _fits_there(state: State, other: Model, event: ev.ReplicaReserved, node: Node) -> bool:
+    """Whether what is reserved would do for the other model, as far as that can be said."""
+    if other.declared_spec.pools != 1 or other.scheduling.anti_affinity_hard or not is_candidate(other, node):
+        return False
+    if any(replica.model == other.name and replica.node == node.name for replica in state.replicas.values()):
+        return False
+    spec = there(other.declared_spec, unified=node.unified)
+    return would_hold(event.claim, spec) and spec.disk <= event.disk
 
 
 def _insist(state: State, model: Model, replica: Replica) -> bool:
@@ -372,12 +358,6 @@ def _none_too_many(state: State, event: ev.UnloadRequested, model: Model) -> boo
     return usable <= most
 
 
-def _revision_declared(state: State, event: ev.RevisionDeclared, now: int) -> Finding | None:
-    if event.spec == state.models[event.model].declared_spec:
-        return Finding("S", f"{event.model} gets a new revision that is no different: everything loads anew")
-    return None
-
-
 def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None:
     model = state.models.get(event.model)
     if model is None:
@@ -400,25 +380,6 @@ def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None
     return None
 
 
-def _declared(state: State, event: ev.ModelDeclared, now: int) -> Finding | None:
-    replicas = [replica.revision for replica in state.replicas.values() if replica.model == event.model]
-    files = [revision for staged in state.staged.values() for name, revision in staged if name == event.model]
-    if event.revision <= max((*replicas, *files), default=0):
-        return Finding("S", f"{event.model} is declared anew in a revision of which something is left")
-    return None
-
-
-def _takes_over(state: State, event: ev.RevisionServing, now: int) -> Finding | None:
-    model = state.models[event.model]
-    mine = [replica for replica in state.replicas.values() if replica.model == model.name]
-    here = any(replica.phase is Phase.LOADED and replica.revision == event.revision for replica in mine)
-    if here or not any(is_usable(state, replica, model) for replica in mine):
-        return None
-    if any(replica.phase is not Phase.LOADED for replica in mine):
-        return Finding("S", f"a revision of {model.name} takes over from one that serves while a copy comes or goes")
-    return None
-
-
 _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.ReplicaLocked: _locked,
     ev.RequestQueued: _over_limit,
@@ -427,9 +388,9 @@ _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.ReplicaLoaded: _loaded,
     ev.UnloadRequested: _unload_requested,
     ev.RequestRefused: _refused,
-    ev.ModelDeclared: _declared,
-    ev.RevisionDeclared: _revision_declared,
-    ev.RevisionServing: _takes_over,
+    ev.ModelDeclared: revisions.declared,
+    ev.RevisionDeclared: revisions.edited,
+    ev.RevisionServing: revisions.takes_over,
     ev.NodeWentOffline: silences.gone,
     ev.NodeOfflinePostponed: silences.postponed,
     ev.MassLossOver: silences.over,
@@ -548,17 +509,10 @@ def _waits_for_something(state: State, request: Request, timers: set[Timer], now
             yield Finding("W", f"a request for {request.model} waits for a load that is not in progress")
     elif wait.kind == "backoff" and wait.until >= FOREVER:
         yield Finding("W", f"a request for {request.model} waits for a next try that has no instant")
-    elif wait.kind == "capacity" and not _could_ever_fit(state, state.models[request.model]):
+    elif wait.kind == "capacity" and not could_ever_fit(state, state.models[request.model]):
         yield Finding("W", f"a request for {request.model} waits for room that no node can ever have")
     elif wait.kind == "frozen" and "evictions" not in state.frozen:
         yield Finding("W", f"a request for {request.model} waits for a thaw though nothing is frozen")
-
-
-def _could_ever_fit(state: State, model: Model) -> bool:
-    spec, margin = model.declared_spec, state.settings.disk_margin
-    candidates = [node for node in state.nodes.values() if is_candidate(model, node)]
-    on_disk = [node for node in candidates if node.disk is None or not spec.disk or spec.disk <= node.disk - margin]
-    return any(could_lie_in(node.limits, there(spec, unified=node.unified)) for node in on_disk)
 
 
 def _nobody_woke(state: State, model: Model, request: Request, now: int) -> Iterator[Finding]:
@@ -585,20 +539,11 @@ def _moves_on(state: State, replica: Replica, timers: set[Timer], now: int) -> I
         yield Finding("W", f"{what} asks nothing of its worker")
 
 
-def _below_floor(state: State, model: Model) -> bool:
-    copies = [r for r in state.replicas.values() if r.model == model.name and _is_or_may_be_copy(state, model, r)]
-    if not model.scheduling.everywhere:
-        return len(copies) < model.scheduling.min_replicas
-    alive = (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
-    wanted = {node.name for node in state.nodes.values() if node.status in alive and is_candidate(model, node)}
-    return bool(wanted - {replica.node for replica in copies})
-
-
 def _satisfied_or_parked(state: State, model: Model, now: int) -> Iterator[Finding]:
     """Q: once nothing moves, a floor is kept or parked; W: what is parked without an instant lacks something still."""
     if any(r.phase is not Phase.LOADED for r in state.replicas.values()):
         return
-    copies = sum(1 for r in state.replicas.values() if r.model == model.name and _is_or_may_be_copy(state, model, r))
+    copies = sum(1 for r in state.replicas.values() if r.model == model.name and is_or_may_be_copy(state, model, r))
     healthy = [n for n in state.nodes.values() if n.status is NodeStatus.HEALTHY and is_candidate(model, n)]
     floor = len(healthy) if model.scheduling.everywhere else model.scheduling.min_replicas
     if copies >= floor:
@@ -634,12 +579,6 @@ def _rolled_out(state: State, model: Model, timers: set[Timer], now: int) -> Ite
     moving = any(r.model == model.name and r.phase is not Phase.LOADED for r in state.replicas.values())
     if model.declared != model.serving and not moving and reconcile.roll_out(state, model, now):
         yield Finding("W", f"the new revision of {model.name} could come up now, and nothing is under way")
-
-
-def _is_or_may_be_copy(state: State, model: Model, replica: Replica) -> bool:
-    node = state.nodes[replica.node]
-    alive = node.status in (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
-    return replica.phase is not Phase.UNLOADING and alive and is_candidate(model, node)
 
 
 # --- steps: T -------------------------------------------------------------------------------------------------------

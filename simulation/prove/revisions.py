@@ -1,0 +1,46 @@
+"""Judgements of revisions: when there is a new one, and when it takes over from the one that serves."""
+
+from __future__ import annotations
+
+from interlock.domain import events as ev
+from interlock.domain.entities import NodeStatus, Phase
+from interlock.domain.state import State
+
+from .predicates import could_ever_fit, is_candidate
+from .situation import Finding
+
+
+def edited(state: State, event: ev.RevisionDeclared, now: int) -> Finding | None:
+    """S: an edit that changes nothing."""
+    if event.spec == state.models[event.model].declared_spec:
+        return Finding("S", f"{event.model} gets a new revision that is no different: everything loads anew")
+    return None
+
+
+def declared(state: State, event: ev.ModelDeclared, now: int) -> Finding | None:
+    """S: a model that is declared anew in a revision of which something is left."""
+    replicas = [replica.revision for replica in state.replicas.values() if replica.model == event.model]
+    files = [revision for staged in state.staged.values() for name, revision in staged if name == event.model]
+    if event.revision <= max((*replicas, *files), default=0):
+        return Finding("S", f"{event.model} is declared anew in a revision of which something is left")
+    return None
+
+
+def takes_over(state: State, event: ev.RevisionServing, now: int) -> Finding | None:
+    """A revision takes over when a copy of it can serve; before, only where both do not fit, and it could fit alone."""
+    model = state.models[event.model]
+    mine = [replica for replica in state.replicas.values() if replica.model == model.name]
+    loaded = [(replica, state.nodes[replica.node]) for replica in mine if replica.phase is Phase.LOADED]
+    healthy = [(one, node) for one, node in loaded if node.status is NodeStatus.HEALTHY and is_candidate(model, node)]
+    if any(replica.revision == event.revision for replica, _ in healthy):
+        return None
+    alive = (NodeStatus.HEALTHY, NodeStatus.UNREACHABLE)
+    old = [(one, node) for one, node in loaded if one.revision == model.serving and is_candidate(model, node)]
+    what = f"a revision of {model.name} takes over from one that serves"
+    if not any(node.status in alive for _, node in old):
+        return None
+    if any(replica.phase is not Phase.LOADED for replica in mine):
+        return Finding("S", f"{what} while a copy comes or goes")
+    if not any(node.status is NodeStatus.HEALTHY for _, node in old):
+        return Finding("S", f"{what} while the node of that is silent")
+    return None if could_ever_fit(state, model) else Finding("S", f"{what}, and fits nowhere")
