@@ -210,3 +210,129 @@ def test_another_copy_wakes_who_waits_for_the_one_that_its_floor_kept() -> None:
     cluster.loaded("kept")
     assert cluster.count("ReplicaEvicted") == 1
     assert cluster.state.requests["q"].replica
+
+
+def test_a_revision_that_fits_nowhere_is_parked_and_the_old_one_serves_on() -> None:
+    cluster = serving(min_replicas=1)
+    edit(cluster, vram=240 * GIB)
+    assert parked(cluster) == ("never_fits", "node")
+    cluster.request("q", "m")
+    assert cluster.state.requests["q"].replica
+    assert cluster.count("UnloadRequested") == 0
+
+
+def test_a_revision_is_rolled_out_when_the_silent_node_of_the_old_one_is_back() -> None:
+    cluster = serving(min_replicas=1)
+    cluster.send(cmd.ReportSilence(node="a"))
+    edit(cluster)
+    assert cluster.state.models["m"].serving == 1
+    assert parked(cluster) == ("capacity_exhausted", "capacity")
+    cluster.send(cmd.ReportHeard(node="a", boot="boot-1"))
+    assert parked(cluster) == ("", "")
+    cluster.settle()
+    assert cluster.state.models["m"].serving == 2
+
+
+def test_a_revision_takes_over_at_once_where_its_room_is_that_of_the_old_one() -> None:
+    cluster = serving(vram=20)
+    edit(cluster)
+    assert cluster.state.models["m"].serving == 2
+    assert cluster.count("UnloadRequested") == 1
+
+
+def test_a_revision_that_loaded_where_it_may_no_longer_serve_does_not_take_over() -> None:
+    cluster = Cluster()
+    for name in ("a", "b"):
+        cluster.node(name, labels={"tier": "x"})
+    cluster.model("m", vram=20, selector={"tier": "x"})
+    cluster.loaded("m")
+    edit(cluster)
+    loading = cluster.effects[-1].node
+    cluster.send(cmd.SetNodeLabels(node=loading, labels={"tier": "y"}))
+    for _ in range(2):
+        cluster.answer(cluster.effects[-1])
+    reserved = [event for event in cluster.events if isinstance(event, ev.ReplicaReserved)]
+    assert cluster.state.replicas[reserved[-1].replica].phase.value == "unloading"
+    assert cluster.count("RevisionServing") == 0
+
+
+def test_only_a_copy_that_serves_keeps_a_floor() -> None:
+    cluster = Cluster()
+    for name in ("far", "near"):
+        cluster.node(name)
+    cluster.model("kept", vram=20, min_replicas=1, max_replicas=2)
+    cluster.settle()
+    cluster.loaded("kept")
+    cluster.wait(60)
+    cluster.send(cmd.ReportSilence(node="far"))
+    cluster.model("other", vram=20, selector={"node.name": "near"})
+    cluster.request("q", "other")
+    assert cluster.count("ReplicaEvicted") == 0
+    cluster.send(cmd.ReportHeard(node="far", boot="boot-1"))
+    assert cluster.count("ReplicaEvicted") == 1
+
+
+def test_a_model_whose_tries_are_spent_takes_free_room_and_makes_nobody_leave() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 1}))
+    cluster.node("a")
+    cluster.model("broken", vram=20)
+    cluster.model("popular", vram=20)
+    cluster.request("b1", "broken")
+    fail_the_load(cluster)
+    cluster.loaded("popular")
+    cluster.wait(600)
+    reply = cluster.request("b2", "broken")
+    assert reply.code == "load_failed"
+    assert "makes nobody leave any more" in reply.message
+    assert cluster.count("ReplicaEvicted") == 0
+    cluster.send(cmd.RequestLoad(model="broken"))
+    assert cluster.count("ReplicaEvicted") == 1, "an operator may try again"
+
+
+def test_copies_that_fail_to_load_beside_those_that_serve_do_not_spend_the_tries_elsewhere() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 2}))
+    cluster.node("good")
+    cluster.model("m", vram=20, max_replicas=2, parallel=1)
+    first = cluster.loaded("m")
+    cluster.request("busy", "m")
+    cluster.node("bad")
+    cluster.request("waits", "m")
+    for _ in range(2):
+        fail_the_load(cluster)
+        cluster.wait(120)
+    assert not cluster.effects, "what is only a wish is not tried for ever"
+    cluster.send(cmd.ReportReplicaDied(replica=first, reason="killed"))
+    cluster.wait(120)
+    assert [cluster.state.replicas[r].node for r in cluster.state.by_model["m"]] == ["good"]
+
+
+def test_floors_get_room_by_their_priority_and_before_requests() -> None:
+    cluster = Cluster()
+    cluster.node("a")
+    cluster.model("holder", vram=20, pinned=True)
+    cluster.loaded("holder")
+    cluster.model("kept", vram=20, min_replicas=1)
+    cluster.model("valued", vram=20, min_replicas=1, priority=1)
+    cluster.model("passing", vram=20)
+    cluster.request("q", "passing")
+    cluster.forget()
+    cluster.send(cmd.RemoveModel(model="holder"))
+    cluster.settle()
+    assert [event.model for event in cluster.events if isinstance(event, ev.ReplicaReserved)] == ["valued"]
+
+
+def test_no_more_copies_are_begun_at_once_than_wait_and_who_queues_behind_begins_another() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"growth_per_tick": 3}))
+    cluster.node("a", vram=100, slots=4)
+    cluster.model("m", vram=20, max_replicas=4, parallel=1)
+    cluster.loaded("m")
+    cluster.request("busy", "m")
+    cluster.forget()
+    for number in range(2):
+        cluster.request(f"waits-{number}", "m")
+        assert cluster.count("ReplicaReserved") == number + 1
+    cluster.settle()
+    assert all(cluster.state.requests[f"waits-{number}"].replica for number in range(2))
