@@ -104,7 +104,6 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
 def edit(state: State, model: Model, spec: LoadSpec, now: int, source: str) -> list[ev.Event]:
     """A new revision. It serves at once when no replica of the old one lives; else the reconciler rolls it out.
 
-
     The first load info that is known for a model is no edit: it mends the revision that nothing could load.
     """
     if not model.load_info_known and not state.by_model.get(model.name):
