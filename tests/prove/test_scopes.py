@@ -21,6 +21,7 @@ OWN_STEPS = {
     "doomed-floor": 1,
     "failed-elsewhere": 1,
     "growth": 1,
+    "growth-by-two": 3,
     "impossible": 3,
     "one-name": 2,
     "one-ram-three-models": 3,
