@@ -97,13 +97,15 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     if _can_serve(state, model):
         return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
     below = below_floor(state, model)
-    if routing.joinable_load(state, model) is not None or (model.failures and below):
+    if below and model.failures:
         return []
+    if routing.joinable_load(state, model) is not None:
+        return [] if below else _looked_at_later(model, now)
     choice = placement.choose(state, model)
     lacking = _lacking_for_roll_out(state, model, choice, now) if model.failures else None
     if choice is None and lacking is None:
         if is_moving(state, model):
-            return []
+            return _looked_at_later(model, now) if not below else []
         if not is_loaded(state, model) or eviction.has_room_instead(state, model, now):
             return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
         if below:
@@ -116,6 +118,13 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
     unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
     return [*unparked, *loads.begin(state, model, plan, now, cause)]
+
+
+def _looked_at_later(model: Model, now: int) -> list[ev.Event]:
+    """What the roll-out was parked for is over, and what moves will have it looked at."""
+    if model.parked is None:
+        return []
+    return [ev.ModelUnparked(at=now, model=model.name, cause=f"copies of {model.name} come or go")]
 
 
 def _can_serve(state: State, model: Model) -> bool:

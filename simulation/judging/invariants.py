@@ -476,7 +476,7 @@ class Invariants:
             if better := self.placements.better(event, model, self.settings):
                 self.breach("S", f"{event.replica} of {model.name} is placed on {better}", event.replica)
             if self.room_rules.in_vain(event):
-                text = f"{', '.join(event.victims)} leaves for {event.replica} of {model.name}, whose tries are spent"
+                text = f"{event.replica} of {model.name} makes others leave, or is one more, and its tries are spent"
                 self.breach("S", text, event.replica)
             if wrong := self.room_rules.judge(event, model, victims):
                 self.breach("S", f"room for {event.replica} of {model.name} is made on {wrong}", event.replica)

@@ -12,7 +12,7 @@ from interlock.domain import placement, reconcile, requests, routing
 from interlock.domain.engine import Engine
 from interlock.domain.entities import Model, Phase, RequestStatus
 from interlock.domain.loads import UNLOAD_TRIES
-from interlock.domain.routing import Evict, Hold, Join, Place
+from interlock.domain.routing import Evict, Hold, Join, Place, Refuse
 from interlock.domain.shrinking import copies, floor_of, is_moving, surplus
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
 from interlock.domain.state import State
@@ -107,7 +107,9 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
         # A timer that is due in this very instant may be handled after another command of the same instant.
         woken_now = head.wait is not None and head.wait.until <= now and (head.wait.until, head.id) in due
         enough = isinstance(plan, Place) and requests.has_grown_enough(state, model, head.passes)
-        if not isinstance(plan, Join | Hold) and not woken_now and not enough:
+        # Whoever waits for the end of a pause is told then that the tries are spent: it had other nodes to hope for.
+        told_then = isinstance(plan, Refuse) and head.wait is not None and head.wait.kind == "backoff"
+        if not isinstance(plan, Join | Hold) and not woken_now and not enough and not told_then:
             what = type(plan).__name__.lower()
             yield "W", f"{head.id} waits for {name} ({_wait(head.wait)}) while routing it anew says {what}", name
         for _, _, request_id in queue:

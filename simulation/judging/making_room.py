@@ -67,10 +67,15 @@ class RoomRules:
     on_RevisionDeclared = on_ModelRemoved = _anew
 
     def in_vain(self, event: ev.ReplicaReserved) -> bool:
-        """Whether somebody leaves for a model whose tries are spent, where it has failed, or wherever that may be."""
+        """Whether a model whose tries are spent makes somebody leave, or is to have one more copy than serve.
+
+        Where it has failed, or anywhere when it has failed on many nodes.
+        """
         failed, attempts = self.failed.get(event.model), self.court.settings.load_attempts
-        by_itself = event.cause.startswith(("request ", "floor of "))
-        if not event.victims or not by_itself or failed is None or failed.total() < attempts:
+        model = self.court.picture.models[event.model]
+        grows = event.cause.startswith("request ") and self.court.picture.has_live_copy(model)
+        evicts = bool(event.victims) and event.cause.startswith(("request ", "floor of "))
+        if not (grows or evicts) or failed is None or failed.total() < attempts:
             return False
         return len(failed) >= attempts or event.node in failed
 

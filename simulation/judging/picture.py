@@ -225,6 +225,9 @@ class Picture:
         keeping = [node for node in nodes if node.keeps_replicas and self.candidate(model, node)]
         if not keeping:
             return ""
+        new = [r for r in mine if r.phase == "loaded" and r.revision == revision]
+        if any(not self.candidate(model, self.nodes.get(replica.node)) for replica in new):
+            return "for a copy that its selector has left"
         moving = next((replica.id for replica in mine if replica.phase != "loaded"), "")
         if moving:
             return f"while {moving} moves"

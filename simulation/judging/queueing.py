@@ -87,7 +87,7 @@ class Queues:
     def floor_passed_over(self, event: ev.ReplicaReserved, model: ModelView, node: NodeView) -> str:
         """Whose parked floor should have had this free room: before requests, and before floors of less priority."""
         floor = event.cause.startswith("floor of ") or self.picture.below_floor(model)
-        if event.victims or not (floor or event.cause.startswith("request ")):
+        if event.victims or not (floor or event.cause.startswith("request ")) or "reconciler" in self.picture.frozen:
             return ""
         for other in self.picture.models.values():
             lacks_room = other is not model and other.parked == "capacity_exhausted" and self.picture.below_floor(other)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from interlock.domain import consequences, eviction, fairness, models, routing, shrinking
+from typing import Any
+
+from msgspec.structs import replace
+
+from interlock.domain import consequences, eviction, fairness, loads, models, routing, shrinking
+from interlock.domain import events as ev
 from interlock.domain.entities import Model, Phase, Replica
 from interlock.domain.state import State
 
@@ -85,6 +90,28 @@ def growth_beyond_demand(patches: Patches) -> None:
     patches.swap(routing.copies_wanted, lambda at, model: at.settings.growth_per_tick)
 
 
+def growth_without_end(patches: Patches) -> None:
+    """One more copy is tried again and again where every load of it fails."""
+    grow = routing.may_grow
+    patches.swap(grow, lambda at, model: grow(at, replace(model, failures=0)))
+
+
+def takes_over_anywhere(patches: Patches) -> None:
+    """A new revision takes over with its first copy, also where no request may go."""
+    loaded = loads.loaded
+
+    def at_once(at: State, command: Any, now: int) -> list[ev.Event]:
+        events = loaded(at, command, now)
+        replica = at.replicas.get(command.replica)
+        model = at.models.get(replica.model) if replica is not None else None
+        told = any(isinstance(event, ev.RevisionServing) for event in events)
+        if events and model and replica and replica.revision == model.declared != model.serving and not told:
+            return [*events, ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+        return events
+
+    patches.swap(loaded, at_once)
+
+
 ROWS: tuple[Row, ...] = (
     (silent_copy_counts, "S", "silent-copy-stands-in-for-nobody", True),
     (roll_out_tried_once, "W", "roll-out-tried-again", True),
@@ -98,6 +125,8 @@ ROWS: tuple[Row, ...] = (
     (requests_before_floors, "W", "floors-before-requests", True),
     (floors_by_name, "W", "floors-before-requests", True),
     (growth_beyond_demand, "W", "growth-in-its-measure", True),
+    (growth_without_end, "S", "bad-node-spares-the-good", True),
+    (takes_over_anywhere, "S", "left-before-it-took-over", True),
     (kept_floor_goes_first, "W", "kept-floor-waits-its-turn", True),
 )
 """As in :data:`interlock.simulation.mutants.core.ALL`."""

@@ -195,7 +195,7 @@ def _in_vain(state: State, event: ev.ReplicaReserved, model: Model) -> bool:
 def _floor_passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node) -> str:
     """A model whose parked floor lacks just this free room: it goes before requests, and floors of less priority."""
     floor = event.cause.startswith("floor of ") or below_floor(state, model)
-    if event.victims or not (floor or event.cause.startswith("request ")):
+    if event.victims or not (floor or event.cause.startswith("request ")) or "reconciler" in state.frozen:
         return ""
     for other in state.models.values():
         parked = other.parked is not None and other.parked.reason == "capacity_exhausted" and other is not model

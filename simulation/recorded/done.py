@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from interlock.domain import events as ev
+from interlock.domain.entities import Model, Phase
 from interlock.domain.settings import format_setting
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER, format_duration
@@ -15,6 +16,13 @@ from interlock.domain.written import scheduling_as_written
 from .tables import Row, budget_text, limits_table, spec_table
 
 _Step = Callable[["Steps", Any], Row]
+
+
+def is_half_way(state: State, model: Model) -> bool:
+    """Whether the model was edited, and copies of the revision before are still loaded and serve."""
+    mine = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
+    old = any(replica.phase is Phase.LOADED and replica.revision == model.serving for replica in mine)
+    return model.declared != model.serving and old
 
 
 class Steps:
@@ -27,6 +35,12 @@ class Steps:
         self._labels = {node.name: dict(node.operator_labels) for node in state.nodes.values()}
         for what in state.frozen:
             self._add(start, {"action": "freeze", "what": what})
+        for model in state.models.values():
+            if is_half_way(state, model):
+                edited = ev.RevisionDeclared(
+                    at=start, model=model.name, revision=model.declared, spec=model.declared_spec
+                )
+                self._add(start, self._edited(edited))
         for node in state.nodes.values():
             if node.name in state.over_budget:  # it was lowered under what is loaded, which has to be there first
                 lowered = ev.NodeBudgetSet(at=start, node=node.name, budget=node.budget)

@@ -15,7 +15,7 @@ from interlock.domain.units import SECOND, format_duration
 from interlock.domain.written import scheduling_as_written
 
 from .asked import Requests
-from .done import Steps
+from .done import Steps, is_half_way
 from .left_out import kind_of, what_was
 from .machines import CHANGED, Machines
 from .speeds import Speeds
@@ -73,7 +73,7 @@ def record_of(
         "duration": format_duration(max(SECOND, end - start + 1)),  # what came in its last instant came
         "scheduler": settings_table(state.settings),
         "nodes": machines.tables(),
-        "models": [_model_table(model) for model in state.models.values()],
+        "models": [_model_table(state, model) for model in state.models.values()],
         "replicas": list(_replica_tables(state, requests)),
         "tenants": [
             {"name": tenant.name, **limits_table(tenant.limits)}
@@ -88,8 +88,10 @@ def record_of(
     return Recorded(tables={k: v for k, v in tables.items() if v or k == "schema"}, counts=counts, left_out=told)
 
 
-def _model_table(model: Model) -> Row:
-    row = {"name": model.name, **spec_table(model.declared_spec), **scheduling_as_written(model.scheduling)}
+def _model_table(state: State, model: Model) -> Row:
+    """As its copies are loaded; that it has been edited since is a step of the first moment."""
+    spec = model.serving_spec if is_half_way(state, model) else model.declared_spec
+    row = {"name": model.name, **spec_table(spec), **scheduling_as_written(model.scheduling)}
     return row | {"aliases": list(model.aliases)} if model.aliases else row
 
 

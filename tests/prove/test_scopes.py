@@ -19,7 +19,7 @@ OWN_STEPS = {
     "cut-off": 3,
     "declared-anew": 2,
     "doomed-floor": 1,
-    "failed-elsewhere": 1,
+    "failed-elsewhere": 2,
     "growth": 1,
     "growth-by-two": 3,
     "impossible": 3,
