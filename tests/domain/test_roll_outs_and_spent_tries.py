@@ -8,6 +8,7 @@ from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.entities import LoadSpec
 from interlock.domain.units import GIB
+from interlock.domain.variant import passes_left
 from tests.domain.cluster import Cluster, check_replay
 
 
@@ -336,3 +337,37 @@ def test_no_more_copies_are_begun_at_once_than_wait_and_who_queues_behind_begins
         assert cluster.count("ReplicaReserved") == number + 1
     cluster.settle()
     assert all(cluster.state.requests[f"waits-{number}"].replica for number in range(2))
+
+
+def test_a_parked_roll_out_is_parked_no_more_while_a_load_of_it_is_on_its_way() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 1}))
+    cluster.node("a", slots=2)
+    cluster.model("m")
+    old = cluster.loaded("m")
+    edit(cluster)
+    fail_the_load(cluster)
+    assert parked(cluster) == ("load_failed", "edit")
+    cluster.wait(600)
+    cluster.send(cmd.ReportReplicaDied(replica=old, reason="killed"))
+    cluster.request("q", "m")
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 1}))
+    assert parked(cluster) == ("", "")
+
+
+def test_a_request_whose_own_steps_were_lost_with_a_machine_waits_for_the_copy_that_serves() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 1}))
+    cluster.node("good")
+    cluster.model("m", vram=20, max_replicas=2, parallel=1)
+    cluster.loaded("m")
+    cluster.request("busy", "m")
+    cluster.node("shaky")
+    cluster.request("waits", "m", deadline=cluster.now + 3_600_000_000)
+    for boot in range(2, 20):
+        cluster.node("shaky", boot=f"boot-{boot}")
+        cluster.wait(1)
+    assert cluster.count("RequestRefused") == 0
+    assert passes_left(1, cluster.state.requests["waits"].passes) == 0
+    cluster.release("busy")
+    assert cluster.state.requests["waits"].replica
