@@ -93,13 +93,10 @@ def _room_on_node(words: str, *, own: bool) -> _Rule:
 
 def _loaded(state: State, event: ev.ReplicaLoaded) -> Review | None:
     """It serves its own model, may make room where it is, and makes its model's other copies spare."""
-    review = _room_on_node("{event.replica} of {event.model} loaded", own=True)(state, event)
-    spare = who_may_evict_elsewhere(state, event.node, (event.model,))
-    if not spare:
-        return review
-    before = review.models if review is not None else ()
+    here = _who_waits_for(state, event.node, own=event.model)
+    elsewhere = who_may_evict_elsewhere(state, event.node, (event.model,))
     cause = f"{event.replica} of {event.model} loaded"
-    return _review(state, "capacity", cause, (*before, *spare), _emptied(state, event.node))
+    return _review(state, "capacity", cause, (*here, *elsewhere), _emptied(state, event.node))
 
 
 def who_may_evict_elsewhere(state: State, node: str, models: Iterable[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from .claims import RAM, Claim
 from .entities import LoadSpec, Model, Node, Phase, Replica
 from .many_victims import few_of_many, helpers_among, lack_of
 from .memory import fit_after, least_share, spec_on
-from .placement import avoided, has_its_copy, may_host, staging_need, unused_files
+from .placement import avoided, has_its_copy, may_host, staging_need
 from .recent_use import reload_cost
 from .scoring import Room, Standing
 from .shrinking import floor_of, serving_copies
@@ -118,43 +118,37 @@ def has_room_instead(state: State, model: Model, now: int) -> bool:
 
     A replica that is resident now is taken to leave: the wait for it is short.
     """
+    return any(_fits_instead(state, model, state.nodes[name], now) for _, name in state.candidates(model).open)
+
+
+def _fits_instead(state: State, model: Model, node: Node, now: int) -> bool:
     strictly = floor_of(state, model) > 0
-    for _, name in state.candidates(model).open:
-        node = state.nodes[name]
-        here = [state.replicas[replica] for replica in state.by_node.get(name, ())]
-        own = [replica for replica in here if replica.model == model.name and replica.phase is Phase.LOADED]
-        if not own or has_its_copy(state, model, node):
+    own: list[Replica] = []
+    others: list[Replica] = []
+    for replica in (state.replicas[replica] for replica in state.by_node.get(node.name, ())):
+        if replica.model == model.name:
+            own += [replica] if replica.phase is Phase.LOADED else []
             continue
-        leaving = own.copy()
-        for replica in here:
-            why = (
-                why_not_victim(state, replica, model, now, strictly=strictly) if replica.model != model.name else "own"
-            )
-            if not why or why.startswith("resident"):
-                leaving.append(replica)
-        slots = len(state.by_slot[name, model.name]) - len(own)
-        if slots >= node.max_replicas_per_model or kept_away(state, model, node, tuple(leaving)):
-            continue
-        if _fits_instead(state, model, node, leaving):
-            return True
-    return False
-
-
-def _fits_instead(state: State, model: Model, node: Node, leaving: list[Replica]) -> bool:
+        why = why_not_victim(state, replica, model, now, strictly=strictly)
+        others += [replica] if not why or why.startswith("resident") else []
+    leaving = (*own, *others)
+    if not own or has_its_copy(state, model, node) or kept_away(state, model, node, leaving):
+        return False
+    if len(state.by_slot[node.name, model.name]) - len(own) >= node.max_replicas_per_model:
+        return False
     balance = state.balance_of_memory(node)
-    room = balance.copy()
+    fits = fit_after(balance, room_after(balance, leaving), spec_on(node, model.declared_spec)) is not None
+    return fits and staging_need(state, model, node, replacing=True) is not None
+
+
+def room_after(balance: Mapping[int, int], leaving: Iterable[Replica]) -> dict[int, int]:
+    """What there is of each pool and of main memory once these have left."""
+    room = dict(balance)
     for replica in leaving:
         for pool, size in replica.claim:
             if pool in room:
                 room[pool] += size
-    if fit_after(balance, room, spec_on(node, model.declared_spec)) is None:
-        return False
-    free = state.disk_free(node)
-    if free is None or staging_need(state, model, node) is not None:
-        return True
-    mine = sum(size for (name, _), size in state.staged.get(node.name, {}).items() if name == model.name)
-    unused = sum(size for _, _, size in unused_files(state, node))
-    return model.declared_spec.disk <= free + mine + unused
+    return room
 
 
 def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:
@@ -288,12 +282,9 @@ def weigh_set(state: State, model: Model, ground: Ground, victims: tuple[Replica
         return False
     if kept_away(state, model, node, victims):
         return False
-    room = ground.balance.copy()
+    room = room_after(ground.balance, victims)
     reload = recency = 0
     for replica in victims:
-        for pool, size in replica.claim:
-            if pool in room:
-                room[pool] += size
         reload += reload_cost(state, replica)
         if replica.used_at > recency:
             recency = replica.used_at

@@ -164,15 +164,21 @@ def room_on(state: State, model: Model, node: Node) -> Room | None:
     return Room(node.name, index, claim, disk)
 
 
-def staging_need(state: State, model: Model, node: Node) -> int | None:
-    """Bytes of disk that staging the model there takes: 0 when it is staged already; None when they are not free."""
+def staging_need(state: State, model: Model, node: Node, *, replacing: bool = False) -> int | None:
+    """Bytes of disk that staging the model there takes: 0 when it is staged already; None when they are not free.
+
+    ``replacing``: its own copies there will have left, so that the files of another edition, which they use, give way.
+    """
     need = model.declared_spec.disk
     if need == 0 or (model.name, model.declared) in state.staged.get(node.name, {}):
         return 0
     free = state.disk_free(node)
     if free is None or need <= free:
         return need
-    return need if need <= free + sum(size for _, _, size in unused_files(state, node)) else None
+    free += sum(size for _, _, size in unused_files(state, node))
+    if replacing:
+        free += sum(size for (name, _), size in state.staged.get(node.name, {}).items() if name == model.name)
+    return need if need <= free else None
 
 
 def unused_files(state: State, node: Node) -> list[Files]:

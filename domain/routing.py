@@ -171,7 +171,7 @@ def may_grow(state: State, model: Model) -> bool:
     loading = len(state.loading.get(model.name, ()))
     if loading and loading >= min(state.settings.growth_per_tick, copies_wanted(state, model)):
         return False
-    if model.failures >= state.settings.load_attempts and is_spent(state, model):
+    if is_spent(state, model):
         return False  # one more copy is a wish: where it fails, those that serve go on
     return not scheduling.max_replicas or copies(state, model) < scheduling.max_replicas
 
@@ -187,11 +187,16 @@ def is_spent(state: State, model: Model) -> bool:
 
     As long as they failed on fewer nodes than that it may be the nodes, and room where none has failed says otherwise.
     """
-    attempts = state.settings.load_attempts
-    if model.failures < attempts:
+    if model.failures < state.settings.load_attempts:
         return False
-    choice = placement.choose(state, model) if len(model.failed_nodes) < attempts else None
-    return choice is None or choice.room.node in model.failed_nodes
+    choice = placement.choose(state, model)
+    return choice is None or is_tried_enough(state, model, choice.room.node)
+
+
+def is_tried_enough(state: State, model: Model, node: str) -> bool:
+    """Whether its loads have failed as often as they may, this node among those, or on as many nodes."""
+    attempts, failed = state.settings.load_attempts, model.failed_nodes
+    return model.failures >= attempts and (len(failed) >= attempts or node in failed)
 
 
 def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) -> Plan:
@@ -208,7 +213,7 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
         return Place(choice.room, explain_choice(state, model, "place", choice))
     search = eviction.find_victims(state, model, now, strictly=strictly)
     if search.best is not None:
-        if _evicts_in_vain(state, model, search.best):
+        if is_tried_enough(state, model, search.best.node):  # it may take free room: what leaves would leave in vain
             return _tries_spent(state, model, now, "It makes nobody leave any more.")
         if "evictions" in state.frozen:
             thaw = "`interlock thaw evictions`."
@@ -238,20 +243,11 @@ def _failed_lately(state: State, model: Model, now: int) -> Plan:
 _MEND = "Mend what the backend reports, or edit the model."
 
 
-def _evicts_in_vain(state: State, model: Model, found: Eviction) -> bool:
-    """Whether the model has failed so often that it may take free room alone: what leaves for it leaves for nothing.
-
-    Unless it failed on few nodes, and this is another one.
-    """
-    attempts = state.settings.load_attempts
-    return model.failures >= attempts and (len(model.failed_nodes) >= attempts or found.node in model.failed_nodes)
-
-
 def _tries_spent(state: State, model: Model, now: int, besides: str = "") -> Refuse:
-    words = [f"Loading {model.name} failed {model.failures} times; the backend said: {model.failure}"]
+    message = f"Loading {model.name} failed {model.failures} times; the backend said: {model.failure}"
     cure = f"{_MEND} `interlock models load {model.name}` tries again." if besides else _MEND
     explain = partial(explain_room, state, model, "backoff", "", cure=cure)
-    message = " ".join([*words, *([besides] if besides else [])])
+    message = f"{message} {besides}" if besides else message
     return Refuse(RefusalCode.LOAD_FAILED, message, max(0, model.retry_at - now), explain=explain)
 
 

@@ -186,14 +186,14 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
                 yield "W", f"{name} is parked until an instant that has no timer", name
         elif model.parked.lacks == "edit" and model.failures >= state.settings.load_attempts:
             # What has failed too often waits for a person, by design, unless it may have been the nodes' fault.
-            elsewhere = _room_elsewhere(state, model)
+            elsewhere = room_elsewhere(state, model)
             if elsewhere:
                 yield "W", f"{name} is parked for its failed loads, and {elsewhere}, where none failed, has room", name
         elif isinstance(plan, Place | Evict):
             yield "W", f"{name} is parked for {model.parked.reason}, and there is room now", name
 
 
-def _room_elsewhere(state: State, model: Model) -> str:
+def room_elsewhere(state: State, model: Model) -> str:
     """A node with room on which no load of it has failed, when it has failed on fewer nodes than it may be tried."""
     if len(model.failed_nodes) >= state.settings.load_attempts:
         return ""

@@ -235,13 +235,7 @@ def evict_outside_candidates(patches: Patches) -> None:
 
 def floor_counts_excluded(patches: Patches) -> None:
     """A floor counts replicas on nodes that the selector excludes."""
-
-    def loaded_anywhere(at: Any, replica: Any, model: Any) -> int | None:
-        floor = shrinking.floor_of(at, model)
-        replicas = (at.replicas[other] for other in at.by_model.get(model.name, ()))
-        return sum(1 for other in replicas if other.phase is Phase.LOADED) - floor if floor else None
-
-    patches.swap(eviction._most_leaving, loaded_anywhere)
+    floor_mutations.floor_kept_by(patches, lambda at, other, model: True)
 
 
 def floor_forgotten_after_edit(patches: Patches) -> None:

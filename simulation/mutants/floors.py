@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -12,6 +13,18 @@ from interlock.domain.entities import Model, Phase, Replica
 from interlock.domain.state import State
 
 from .patching import Patches, Row
+
+
+def floor_kept_by(patches: Patches, counted: Callable[[State, Replica, Model], bool]) -> None:
+    """Have other loaded replicas keep a model's floor against eviction than those that serve."""
+
+    def most_leaving(at: State, replica: Replica, model: Model) -> int | None:
+        floor = shrinking.floor_of(at, model)
+        held = [at.replicas[other] for other in at.by_model.get(model.name, ())]
+        keeping = sum(other.phase is Phase.LOADED and counted(at, other, model) for other in held)
+        return keeping - floor if floor else None
+
+    patches.swap(eviction._most_leaving, most_leaving)
 
 
 def silent_copy_counts(patches: Patches) -> None:
@@ -56,18 +69,12 @@ def spare_copy_wakes_nobody(patches: Patches) -> None:
 
 def silent_copy_keeps_the_floor(patches: Patches) -> None:
     """The copy that serves may be evicted as long as there are others, whether those can serve or not."""
-
-    def loaded(at: State, replica: Replica, model: Model) -> int | None:
-        floor = shrinking.floor_of(at, model)
-        held = (at.replicas[other] for other in at.by_model.get(model.name, ()))
-        return sum(other.phase is Phase.LOADED for other in held) - floor if floor else None
-
-    patches.swap(eviction._most_leaving, loaded)
+    floor_kept_by(patches, lambda at, other, model: shrinking.counts(at, other, at.candidates(model).nodes))
 
 
 def evicts_in_vain(patches: Patches) -> None:
     """A model whose loads always fail makes others leave again with each request for it."""
-    patches.swap(routing._evicts_in_vain, lambda at, model, found: False)
+    patches.swap(routing.is_tried_enough, lambda at, model, node: False)
 
 
 def takes_over_for_nothing(patches: Patches) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from interlock.domain import events as ev
-from interlock.domain import loads, placement, reconcile, requests, routing
+from interlock.domain import loads, reconcile, requests, routing
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
 from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.routing import BEGINS_LOAD, Lock
@@ -19,6 +19,7 @@ from interlock.domain.state import State, Timer
 from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
+from interlock.simulation.judging.judge import room_elsewhere
 from interlock.simulation.judging.pools import there, would_hold, wrong_claim
 from interlock.simulation.judging.queueing import CURED_BY_ROOM
 from interlock.simulation.world import boot_of
@@ -562,11 +563,7 @@ def _waits_for_a_person(state: State, model: Model) -> bool:
 
     Unless they failed on fewer nodes than that, and another has room.
     """
-    attempts = state.settings.load_attempts
-    if model.failures < attempts:
-        return False
-    choice = placement.choose(state, model) if len(model.failed_nodes) < attempts else None
-    return choice is None or choice.room.node in model.failed_nodes
+    return model.failures >= state.settings.load_attempts and not room_elsewhere(state, model)
 
 
 def _rolled_out(state: State, model: Model, timers: set[Timer], now: int) -> Iterator[Finding]:

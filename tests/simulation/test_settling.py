@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from interlock.simulation import Scenario
-from interlock.simulation.api import run
+from interlock.simulation.api import Result, run
 from interlock.simulation.settling import LONGEST, PATIENCE, Settling
 
 WORLD = """
@@ -36,11 +36,8 @@ at = "1m"
 """
 
 
-def settled(more: str = "", *, keeper: str = "", request: str = "", rate: str = "1GiB/s") -> dict[str, object]:
-    result = run(Scenario.parse(WORLD.format(keeper=keeper, request=request, rate=rate) + more))
-    assert result.passed, result.harness.invariants.violations
-    assert not result.harness.gateways.counts()[0]
-    return result.report
+def run_of(more: str = "", *, keeper: str = "", request: str = "", rate: str = "1GiB/s") -> Result:
+    return run(Scenario.parse(WORLD.format(keeper=keeper, request=request, rate=rate) + more))
 
 
 @pytest.mark.parametrize(
@@ -65,12 +62,16 @@ def settled(more: str = "", *, keeper: str = "", request: str = "", rate: str = 
     ids=["pinned", "more-than-a-year", "long-service", "residency", "setting", "idle", "slow-load", "silence"],
 )
 def test_what_is_promised_for_a_later_hour_may_come(more: str, world: dict[str, str]) -> None:
-    settled(more, **world)
+    result = run_of(more, **world)
+    assert result.passed, result.harness.invariants.violations
+    assert result.harness.gateways.counts()[0] == 0
 
 
 def test_many_long_services_one_after_another_are_waited_for() -> None:
     queue = '[[requests]]\nmodel = "late"\nat = "2m"\ncount = 20\nevery = "1s"\nservice_time = "3h"\ndeadline = "9d"'
-    settled(queue, request='deadline = "9d"')
+    result = run_of(queue, request='deadline = "9d"')
+    assert result.passed, result.harness.invariants.violations
+    assert result.harness.gateways.counts()[0] == 0
 
 
 def test_patience_ends_where_things_are_done_for_ever() -> None:
