@@ -18,7 +18,7 @@ from interlock.domain.memory import parse_pools
 from interlock.domain.profiles import parse_placement
 from interlock.domain.selector import parse_selector
 from interlock.domain.settings import parse_affinity, parse_idle_unload
-from interlock.domain.units import MIB, parse_size, whole_number
+from interlock.domain.units import MIB, parse_share, parse_size
 
 SPEC_KEYS = ("backend", "options", "vram", "ram", "pools", "disk")
 SCHEDULING_KEYS = (
@@ -113,10 +113,7 @@ def parse_budget(value: object, field: str) -> Budget:
     """A limit on a node's memory: ``"80%"`` or ``"100GiB"``; empty text is no limit."""
     if value == "":
         return Budget()
-    if isinstance(value, str) and value.strip().endswith("%"):
-        percent = whole_number(value.strip()[:-1].strip(), 1, 100)
-        if percent is None:
-            raise InvalidField(field, f"{value!r} is not a share", cure='Use "1%" to "100%".')
+    if (percent := parse_share(value, field)) is not None:
         return Budget(percent=percent)
     size = _size(value, field)
     if size == 0:

@@ -46,6 +46,16 @@ def whole_number(text: str, least: int = 0, most: int = LARGEST_NUMBER) -> int |
     return number if number is not None and least <= number <= most else None
 
 
+def parse_share(text: object, field: str) -> int | None:
+    """The percents of ``"80%"``; None for what is no share. Raises InvalidField for one that is not 1% to 100%."""
+    if not isinstance(text, str) or not text.strip().endswith("%"):
+        return None
+    percent = whole_number(text.strip()[:-1].strip(), 1, 100)
+    if percent is None:
+        raise InvalidField(field, f"{text!r} is not a share", cure='Use "1%" to "100%".')
+    return percent
+
+
 def parse_duration(text: str, field: str = "duration") -> int:
     """Microseconds in ``"500ms"``, ``"30s"``, ``"5m"``, ``"1h"``, ``"1h30m"`` or ``"forever"``; raises InvalidField."""
     if not isinstance(text, str):

@@ -158,7 +158,7 @@ def begin(worker: Worker, effect: Effect, epoch: int) -> Begun:
         return Begun(worker)
     if isinstance(effect, UnloadModel):
         # Work for the replica ends at once; its process takes the time that unloading takes.
-        mine = frozenset(op for op in worker.jobs if op.rpartition(".")[0] == effect.replica)
+        mine = _jobs_of(worker, effect.replica)
         worker = replace(worker, jobs=worker.jobs - mine, gone=worker.gone | {effect.replica})
     if isinstance(effect, StageModel) and not _is_past(worker, effect):
         worker = _without_files(worker, effect)
@@ -270,13 +270,18 @@ def _is_done(worker: Worker, effect: Effect) -> bool:
     return process is not None and (process.loaded or isinstance(effect, InstallBackend))
 
 
+def _jobs_of(worker: Worker, replica: str) -> frozenset[str]:
+    """The operations for this replica that the worker is at."""
+    return frozenset(op for op in worker.jobs if op.rpartition(".")[0] == replica)
+
+
 def _is_past(worker: Worker, effect: StageModel) -> bool:
     """Whether this is a late repeat: its replica was unloaded, is being loaded by now, or is loaded.
 
     The real supervisor remembers what it answered. What gave way then may have been brought again since.
     """
     process = worker.process_of(effect.replica)
-    loads = any(op.rpartition(".")[0] == effect.replica for op in worker.jobs)
+    loads = bool(_jobs_of(worker, effect.replica))
     return effect.replica in worker.gone or loads or (process is not None and process.loaded)
 
 

@@ -16,7 +16,7 @@ from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, InvalidSetting, UnreadableFile
 from interlock.domain.selector import Selector, parse_selector
 from interlock.domain.settings import SettingValue, parse_setting
-from interlock.domain.units import HOUR, MINUTE, SECOND, parse_duration, parse_size, whole_number
+from interlock.domain.units import HOUR, MINUTE, SECOND, parse_duration, parse_share, parse_size
 
 _T = TypeVar("_T")
 _REQUIRED: Any = object()
@@ -282,10 +282,7 @@ def parse_byte_rate(value: object, key: str) -> int:
 
 def parse_budget(value: object, key: str) -> Budget:
     """``"80%"`` of each pool, or ``"100GiB"`` of each; raises InvalidField."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        percent = whole_number(value.strip()[:-1].strip(), 1, 100)
-        if percent is None:
-            raise InvalidField(key, f"{value!r} is not a share", cure='Use "1%" to "100%".')
+    if (percent := parse_share(value, key)) is not None:
         return Budget(percent=percent)
     size = written_size(value, key)
     if size <= 0:
