@@ -275,6 +275,8 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     """What is owed, per pool."""
     drops: tuple[Files, ...] = ()
     """What must go from its node's disk before its own files come."""
+    room_by: int = 0
+    """While it is unloading: until when loads wait for the room that it leaves rather than evict somebody."""
 
     @property
     def disk_coming(self) -> int:

@@ -384,6 +384,7 @@ class ReplicaLoadFailed(ReplicaEvent, frozen=True, kw_only=True):
     """The load ended without a replica; ``reason`` in the backend's own words. ``gone``: nothing is left to stop.
 
     ``counts``: it went wrong, and counts towards the model's tries; else somebody gave it up.
+    Until ``room_by`` loads wait for the room that it leaves rather than evict somebody.
     """
 
     reason: str
@@ -392,6 +393,7 @@ class ReplicaLoadFailed(ReplicaEvent, frozen=True, kw_only=True):
     counts: bool = True
     op: int = 0
     silent_at: int = 0
+    room_by: int = 0
 
 
 class ReplicaLocked(ReplicaEvent, frozen=True, kw_only=True):
@@ -446,6 +448,7 @@ class ReplicaEvicted(ReplicaEvent, frozen=True, kw_only=True):
     counts_until: int = 0
     churn: Churn | None = None
     explanation: Explanation | None = None
+    room_by: int = 0
 
 
 class HoldReleased(ReplicaEvent, frozen=True, kw_only=True):
@@ -455,12 +458,16 @@ class HoldReleased(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class UnloadRequested(ReplicaEvent, frozen=True, kw_only=True):
-    """It takes no more locks and the worker is asked to unload it, for the ``tries``-th time."""
+    """It takes no more locks and the worker is asked to unload it, for the ``tries``-th time.
+
+    Until ``room_by`` loads wait for the room that it leaves rather than evict somebody.
+    """
 
     reason: str
     op: int
     silent_at: int
     tries: int = 1
+    room_by: int = 0
 
 
 class UnloadConfirmed(ReplicaEvent, frozen=True, kw_only=True):
@@ -468,12 +475,16 @@ class UnloadConfirmed(ReplicaEvent, frozen=True, kw_only=True):
 
 
 class ReplicaLost(ReplicaEvent, frozen=True, kw_only=True):
-    """It no longer serves. When ``gone`` nothing is left of it; else the worker is asked to clean up."""
+    """It no longer serves. When ``gone`` nothing is left of it; else the worker is asked to clean up.
+
+    Until ``room_by`` loads wait for the room that it leaves rather than evict somebody.
+    """
 
     reason: str
     gone: bool
     op: int = 0
     silent_at: int = 0
+    room_by: int = 0
 
 
 # --- Scheduler ------------------------------------------------------------------------------------------------------

@@ -85,7 +85,14 @@ def evict_for(
         beneficiary_model=model, op=victim.op + 1, silent_at=now + state.settings.load_silence,
         counts_until=now + settings.eviction_window if settings.evictions_per_node else 0,
         churn=churn_after_eviction(state, victim, model, now), explanation=explanation,
+        room_by=_room_by(state, now),
     )  # fmt: skip
+
+
+def _room_by(state: State, now: int) -> int:
+    """Until when the room of a replica that begins to leave now is waited for; 0 when it is not."""
+    patience = state.settings.unload_patience
+    return now + patience if patience else 0
 
 
 def unload(state: State, replica: Replica, reason: str, now: int, tries: int = 1) -> ev.UnloadRequested:
@@ -93,7 +100,7 @@ def unload(state: State, replica: Replica, reason: str, now: int, tries: int = 1
     silent_at = now + state.settings.load_silence if tries < UNLOAD_TRIES else FOREVER
     return ev.UnloadRequested(
         at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, op=replica.op + 1,
-        silent_at=silent_at, tries=tries,
+        silent_at=silent_at, tries=tries, room_by=_room_by(state, now) if tries == 1 else replica.room_by,
     )  # fmt: skip
 
 
@@ -276,7 +283,7 @@ def give_up(state: State, replica: Replica, reason: str, now: int, retry_at: int
     failed = ev.ReplicaLoadFailed(
         at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, retry_at=retry_at,
         gone=replica.phase is Phase.RESERVED, op=replica.op + 1, silent_at=now + state.settings.load_silence,
-        counts=retry_at > 0,
+        counts=retry_at > 0, room_by=_room_by(state, now),
     )  # fmt: skip
     return [*_hold_over(replica, "failed", now), failed]
 
@@ -369,7 +376,7 @@ def lose(state: State, replica: Replica, reason: str, now: int, *, gone: bool) -
         return fail(state, replica, reason, now)
     lost = ev.ReplicaLost(
         at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, gone=gone,
-        op=replica.op + 1, silent_at=now + state.settings.load_silence,
+        op=replica.op + 1, silent_at=now + state.settings.load_silence, room_by=_room_by(state, now),
     )  # fmt: skip
     return [*(_hold_over(replica, "lost", now) if replica.phase in LOADING_PHASES else ()), lost]
 

@@ -21,11 +21,12 @@ from .memory import lacks_ram, spec_on
 from .placement import Choice, Room
 from .recent_use import recent_uses
 from .refusals import RefusalCode
+from .room_to_come import RoomToCome, room_to_come
 from .scoring import AVOIDED, Standing, why_best
 from .shrinking import copies
 from .state import State
 from .survey import noted, room_verdict, survey, survey_warm
-from .units import FOREVER
+from .units import FOREVER, format_instant
 
 TIE_SCAN, TIE_SCAN_LARGE = 16, 2
 """So many replicas that tie on locks and recency are compared by free memory; fewer in a large cluster, where each one
@@ -211,6 +212,9 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
     choice = placement.choose(state, model)
     if choice is not None:
         return Place(choice.room, explain_choice(state, model, "place", choice))
+    coming = room_to_come(state, model, now)
+    if coming is not None:
+        return Hold(Wait("capacity", until=coming.until), explain=lambda: _explain_room_to_come(state, model, coming))
     search = eviction.find_victims(state, model, now, strictly=strictly)
     if search.best is not None:
         if is_tried_enough(state, model, search.best.node):  # it may take free room: what leaves would leave in vain
@@ -316,6 +320,16 @@ def _explain_no_room(state: State, model: Model, now: int, strictly: bool, searc
             row = msgspec.structs.replace(row, detail="; ".join([row.detail, *bound, *kept[:8]]))
         rows.append(row)
     return msgspec.structs.replace(plain, considered=tuple(rows))
+
+
+def _explain_room_to_come(state: State, model: Model, coming: RoomToCome) -> Explanation:
+    """Who leaves in any case, and until when that is waited for."""
+    names = ", ".join(f"{state.replicas[replica].model} ({replica})" for replica in coming.leaving[:NAMED_USERS])
+    more = f" and {len(coming.leaving) - NAMED_USERS} more" if len(coming.leaving) > NAMED_USERS else ""
+    plain = explain_room(state, model, "queue", "", cure="None is needed; `unload_patience` sets how long it waits.")
+    until = format_instant(coming.until)
+    note = f"{names}{more} leaves {coming.node}: until {until} nobody has to go for {model.name}."
+    return msgspec.structs.replace(plain, note=note)
 
 
 def _cure_of_no_room(state: State, model: Model) -> str:

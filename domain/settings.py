@@ -94,6 +94,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many evictions a node takes within ``eviction_window``; "off" sets no bound."""
     eviction_window: int = 1 * MINUTE
     """How long an eviction counts against the node's bound."""
+    unload_patience: int = 30 * SECOND
+    """How long a load waits for the room of a replica that leaves in any case, rather than evict somebody; "off": it
+    does not wait."""
     thrash_cycles: int = 3
     """After so many evictions in a row for the same few models, each followed by a load of the evicted one, replicas of
     it stay longer, twice as long with every further one; "off": they never do."""
@@ -121,7 +124,9 @@ _LEAST = {
 _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit", "model_queue_limit"})
 _RATES = frozenset({"quiet_load_rate", "slowest_load_rate"})
 _SIZES = frozenset({"disk_margin"})
-_OFF_AT_ZERO = frozenset({"prefix_affinity", "mass_loss_share", "evictions_per_node", "thrash_cycles", "recent_uses"})
+_OFF_AT_ZERO = frozenset(
+    {"prefix_affinity", "mass_loss_share", "evictions_per_node", "thrash_cycles", "recent_uses", "unload_patience"}
+)
 
 
 _TEXTS: dict[str, Callable[[object], str]] = {"placement": parse_placement, "placement_profiles": parse_profiles}

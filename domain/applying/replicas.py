@@ -145,19 +145,24 @@ def _replica_load_failed(state: State, event: ev.ReplicaLoadFailed) -> None:
                 model, failures=model.failures + 1, failure=event.reason, failed_nodes=nodes, retry_at=event.retry_at
             ),
         )
-    _let_go(state, replica, event.gone, "load failed", event.op, event.silent_at)
+    _let_go(state, replica, "load failed", event)
 
 
-def _let_go(state: State, replica: Replica, gone: bool, reason: str, op: int, silent_at: int) -> None:
+def _let_go(state: State, replica: Replica, reason: str, event: ev.ReplicaLoadFailed | ev.ReplicaLost) -> None:
     """The replica stops being one: at once when nothing is left of it, else after the worker has cleaned up."""
     drop_locks(state, replica)
-    if gone:
+    if event.gone:
         drop_replica(state, replica)
         return
     unstage(state, replica)
     state.awaited.pop(replica.id, None)
-    leaving = replace(replica, phase=Phase.UNLOADING, reason=reason, op=op, silent_at=silent_at, tries=1)
-    put_replica(state, leaving)
+    put_replica(
+        state,
+        replace(
+            replica, phase=Phase.UNLOADING, reason=reason, op=event.op, silent_at=event.silent_at, tries=1,
+            room_by=event.room_by,
+        ),
+    )  # fmt: skip
 
 
 @applies(ev.ReplicaLocked)
@@ -236,6 +241,7 @@ def _replica_evicted(state: State, event: ev.ReplicaEvicted) -> None:
         op=event.op,
         silent_at=event.silent_at,
         tries=1,
+        room_by=event.room_by,
     )
     put_replica(state, replica)
     if event.counts_until:
@@ -267,6 +273,7 @@ def _unload_requested(state: State, event: ev.UnloadRequested) -> None:
             op=event.op,
             silent_at=event.silent_at,
             tries=event.tries,
+            room_by=event.room_by,
         ),
     )
 
@@ -278,4 +285,4 @@ def _unload_confirmed(state: State, event: ev.UnloadConfirmed) -> None:
 
 @applies(ev.ReplicaLost)
 def _replica_lost(state: State, event: ev.ReplicaLost) -> None:
-    _let_go(state, state.replicas[event.replica], event.gone, "lost", event.op, event.silent_at)
+    _let_go(state, state.replicas[event.replica], "lost", event)

@@ -52,7 +52,15 @@ class RoomRules:
     def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:
         self.revisions[event.replica] = event.revision
 
+    def _leaves(self, event: ev.UnloadRequested | ev.ReplicaLost | ev.ReplicaLoadFailed) -> None:
+        replica = self.court.picture.replicas.get(event.replica)
+        if replica is not None:
+            replica.room_by = event.room_by
+
+    on_UnloadRequested = on_ReplicaLost = _leaves
+
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
+        self._leaves(event)
         model = self.court.picture.models.get(event.model)
         if model is not None and event.counts and self.revisions.pop(event.replica, 0) == model.declared:
             self.failed.setdefault(event.model, Counter())[event.node] += 1
@@ -99,6 +107,21 @@ class RoomRules:
         if self.court.picture.members(model, node, insisting=True, without=gone):
             return False
         return could_lie_in(self.placements.free_without(node, leaving), there(spec, unified=node.unified))
+
+    def comes_anyway(self, event: ev.ReplicaReserved, model: ModelView) -> str:
+        """Whose leaving, which is waited for, makes the room that somebody was evicted for; empty when nobody's."""
+        picture = self.court.picture
+        if not event.victims or len(picture.nodes) > NODES_JUDGED or self._intricate(model):
+            return ""
+        for node in self._candidates(model):
+            leaving = [
+                replica for replica in node.replicas.values()
+                if replica.phase == "unloading" and not replica.beneficiary and replica.room_by > event.at
+            ]  # fmt: skip
+            failed = node.name in self.failed.get(model.name, ())
+            if leaving and not failed and self._has_room(model, node, model.specs[event.revision], leaving):
+                return f"{leaving[0].id} of {leaving[0].model}, which leaves {node.name}"
+        return ""
 
     def judge(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> str:
         """What is wrong with making room there; empty when nothing is, or it is too intricate to say."""

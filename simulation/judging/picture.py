@@ -136,7 +136,7 @@ class ReplicaView:
 
     __slots__ = (
         "beneficiary", "cause", "claim", "disk", "drops", "evictable_at", "id", "index", "locks", "model",
-        "node", "phase", "resident", "revision", "started_for_request", "used_at",
+        "node", "phase", "resident", "revision", "room_by", "started_for_request", "used_at",
     )  # fmt: skip
 
     def __init__(self, id_: str, model: str, node: str, index: int, revision: int, claim: Claim, disk: int) -> None:
@@ -152,6 +152,7 @@ class ReplicaView:
         self.resident = False
         self.evictable_at = FOREVER
         self.used_at = 0
+        self.room_by = 0
         self.beneficiary = ""
         self.cause = ""
         self.started_for_request = False

@@ -6,7 +6,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import anti_affinity, eviction, many_victims, memory, placement, reconcile, scoring, wishes
+from interlock.domain import (
+    anti_affinity,
+    eviction,
+    many_victims,
+    memory,
+    placement,
+    reconcile,
+    room_to_come,
+    scoring,
+    wishes,
+)
 from interlock.domain.applying import changes
 from interlock.domain.entities import Phase, Replica
 from interlock.domain.profiles import BUILT_IN
@@ -103,6 +113,11 @@ def victims_still_counted(patches: Patches) -> None:
     patches.swap(eviction._offer, as_they_stand)
 
 
+def coming_room_unseen(patches: Patches) -> None:
+    """Somebody is evicted while another, who leaves in any case, is about to make the room."""
+    patches.swap(room_to_come.room_to_come, lambda at, model, now: None)
+
+
 ROWS: tuple[Row, ...] = (
     (group_ignored, "S", "anti-affinity", True),
     (avoidance_ignored, "S", "placement-under-faults", True),
@@ -118,4 +133,5 @@ ROWS: tuple[Row, ...] = (
     (wishes_ignored, "S", "room-as-wished", True),
     (victims_still_counted, "S", "room-as-wished", True),
     (spare_victims_kept, "S", "only-those-that-help-leave", True),
+    (coming_room_unseen, "S", "room-on-its-way", True),
 )

@@ -204,6 +204,8 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
             found.setdefault(replica.silent_at, (("timer", "silent", *slot_of(replica)), "hangs" if moving else ""))
         if replica.phase is Phase.LOADED and now < replica.evictable_at < safe:
             safe = replica.evictable_at
+        if replica.phase is Phase.UNLOADING and replica.room_by > now:
+            found.setdefault(replica.room_by, (("pass", "room", *slot_of(replica)), ""))
     if safe < FOREVER:
         found[safe] = (("pass", "residency"), "")
     for place, request_id in enumerate(picture.requests):
@@ -278,10 +280,11 @@ def _of_idleness(situation: Situation, picture: Picture) -> Iterator[Action]:
 
 def bring(state: State, instant: int, now: int) -> None:
     """Make an instant that is to come be now, wherever the state holds it; equal ones come together."""
-    for replica in [r for r in state.replicas.values() if r.silent_at == instant or r.evictable_at == instant]:
+    for replica in [r for r in state.replicas.values() if instant in (r.silent_at, r.evictable_at, r.room_by)]:
         silent = now if replica.silent_at == instant else replica.silent_at
         evictable = now if replica.evictable_at == instant else replica.evictable_at
-        state.replicas[replica.id] = replace(replica, silent_at=silent, evictable_at=evictable)
+        room_by = now if replica.room_by == instant else replica.room_by
+        state.replicas[replica.id] = replace(replica, silent_at=silent, evictable_at=evictable, room_by=room_by)
     for request in [
         r for r in state.requests.values()
         if r.deadline == instant or (r.wait is not None and r.wait.until == instant)

@@ -342,6 +342,8 @@ def _add_replicas(
                 row.append((since + delay <= now) + 2 * (replica.idle_seen_at >= since + delay))
             continue
         row.append(instants.of(replica.silent_at))
+        if replica.phase is Phase.UNLOADING:
+            row.append(instants.of(replica.room_by))
         if replica.beneficiary:
             row.append(places.get(replica.beneficiary, -1))
             row.append(replica.id in state.awaited.get(replica.beneficiary, ()))

@@ -33,6 +33,7 @@ from .predicates import (
     is_usable,
     limit_of,
     locks_on,
+    room_that_comes,
     usable_with_room,
     used_in_pools,
 )
@@ -287,6 +288,8 @@ def _evicted(state: State, event: ev.ReplicaEvicted, now: int) -> Finding | None
         return Finding("S", f"{what} before its residency is over")
     if _over_bound(state, event, now):
         return Finding("S", f"{what}, one more than its node is to see in a while")
+    if coming := room_that_comes(state, beneficiary, now):
+        return Finding("S", f"{what}, for which {coming} makes room in any case")
     return _floor_kept(state, victim, owner, what)
 
 

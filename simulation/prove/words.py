@@ -79,7 +79,9 @@ def _tell_time(key: tuple[str | int, ...], before: Situation, names: Names) -> s
         request = names.of(list(before.state.requests)[int(owner)])
         return f"the deadline of {request} passes" if what == "deadline" else f"{request} looks again at its instant"
     return {
-        "silent": f"{owner} shows no progress for too long on {key[-2]}", "residency": "a replica's residency ends",
+        "silent": f"{owner} shows no progress for too long on {key[-2]}",
+        "room": f"the room that {owner} leaves on {key[-2]} is waited for no longer",
+        "residency": "a replica's residency ends",
         "retry": f"{owner} may be loaded again", "unpark": f"the instant that {owner} is parked for has come",
         "offline": f"{owner} has been unreachable for too long", "drain": f"the drain of {owner} reaches its deadline",
         "alone": f"{owner} has been silent for so long that others would be known to be so, too",

@@ -129,7 +129,7 @@ def test_every_field_of_an_entity_is_in_the_picture_or_said_to_be_left_out() -> 
     in_picture = {
         Replica: {
             "model", "node", "index", "phase", "claim", "owed_in", "drops", "disk", "silent_at", "held", "beneficiary",
-            "evictable_at", "tries",
+            "evictable_at", "tries", "room_by",
         },
         Request: {"model", "holder", "tenant", "priority", "status", "replica", "wait", "passes", "prefix"},
         Node: {

@@ -50,6 +50,15 @@ SWEEP: Change = {
     ],
 }
 """A small popular model, and two large ones that are asked for once."""
+ONE_LEAVES: Change = {
+    "nodes": [{"name": name, "vram": "24GiB", "unload_time": "20s"} for name in ("a", "b")],
+    "models": [{"name": name, "backend": "x", "vram": "20GiB"} for name in ("old", "m", "new")],
+    "replicas": [{"model": "old", "node": "a"}, {"model": "m", "node": "b"}],
+    "admin": [{"at": "1s", "action": "remove-model", "model": "old"}],
+    "requests": [{"model": "new", "at": "2s"}],
+    "scheduler.min_residency": "0s",
+}
+"""A model is removed while a request waits for room, and another idle one could be evicted for it."""
 CROWD: Change = {**ONE_NODE, "requests": [{"model": "m", "at": "1s", "count": 30, "every": "1s"}], **LONG}
 """Far more requests than the one replica can serve."""
 SLOW: Change = {**ONE_NODE, "nodes.0.load_rate": "80MiB/s", "scheduler.load_silence": "30s"}
@@ -171,6 +180,7 @@ SETTINGS = [
     Row("scheduler.evictions_per_node", {"scheduler.evictions_per_node": 2}, setup=TURNS),
     Row("scheduler.eviction_window", {"scheduler.eviction_window": "20s"},
         setup={**TURNS, "scheduler.evictions_per_node": 2}),
+    Row("scheduler.unload_patience", {"scheduler.unload_patience": "5s"}, setup=ONE_LEAVES),
     Row("scheduler.thrash_cycles", {"scheduler.thrash_cycles": 1}, {"scheduler.thrash_cycles": "off"}, TURNS),
     Row("scheduler.thrash_window", {"scheduler.thrash_window": "1s"},
         setup={**TURNS, "scheduler.thrash_cycles": 1, "scheduler.min_residency": "1s"}),

@@ -1,0 +1,155 @@
+"""Room that is on its way: nobody is evicted for a load as long as somebody leaves in any case and that is enough."""
+
+from __future__ import annotations
+
+from interlock.domain import commands as cmd
+from interlock.domain import events as ev
+from interlock.domain.units import SECOND
+from tests.domain.cluster import Cluster, check_invariants
+
+
+def one_leaves(*, patience: int = 30) -> Cluster:
+    """Two nodes with room for one large model each; the one on the first is being unloaded."""
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0, "unload_patience": patience * SECOND}))
+    for name in ("first", "second"):
+        cluster.node(name, vram=24)
+    for name in ("old", "kept", "new"):
+        cluster.model(name, vram=20)
+    for name in ("old", "kept"):
+        cluster.loaded(name)
+    unload(cluster, "old")
+    return cluster
+
+
+def unload(cluster: Cluster, model: str) -> None:
+    (replica,) = cluster.state.by_model[model]
+    cluster.send(cmd.EvictReplica(replica=replica))
+
+
+def evicted(cluster: Cluster) -> list[str]:
+    return [event.model for event in cluster.events if isinstance(event, ev.ReplicaEvicted)]
+
+
+def test_a_request_waits_for_room_that_is_on_its_way() -> None:
+    cluster = one_leaves()
+    cluster.request("r", "new")
+    assert not evicted(cluster)
+    assert cluster.state.requests["r"].wait.kind == "capacity"
+    assert "old (r-000001) leaves first: until" in cluster.events[-1].explanation.note
+    cluster.settle()
+    assert cluster.state.requests["r"].replica
+    assert not evicted(cluster)
+    check_invariants(cluster)
+
+
+def test_it_waits_no_longer_than_the_setting_says() -> None:
+    cluster = one_leaves()
+    cluster.request("r", "new")
+    cluster.wait(29)
+    assert not evicted(cluster)
+    cluster.wait(2)
+    assert evicted(cluster) == ["kept"]
+    check_invariants(cluster)
+
+
+def test_a_second_try_to_unload_is_not_waited_for_anew() -> None:
+    cluster = one_leaves()
+    cluster.wait(301)
+    assert next(iter(cluster.state.replicas.values())).tries == 2
+    cluster.request("r", "new")
+    assert evicted(cluster) == ["kept"]
+
+
+def test_without_patience_it_evicts_at_once() -> None:
+    cluster = one_leaves(patience=0)
+    cluster.request("r", "new")
+    assert evicted(cluster) == ["kept"]
+
+
+def test_what_leaves_a_node_that_is_no_candidate_or_too_small_is_waited_for_by_nobody() -> None:
+    cluster = one_leaves()
+    cluster.model("elsewhere", vram=20, selector={"node.name": "second"})
+    cluster.request("r", "elsewhere")
+    assert evicted(cluster) == ["kept"]
+
+
+def test_room_that_others_are_to_get_is_not_counted() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    for name in ("first", "second"):
+        cluster.node(name, vram=24)
+    for name, size in {"large": 24, "kept": 20, "other-half": 12, "third": 12}.items():
+        cluster.model(name, vram=size)
+    for name in ("large", "kept"):
+        cluster.loaded(name)
+    cluster.model("half", vram=12, selector={"node.name": "first"})
+    cluster.request("r1", "half")
+    assert evicted(cluster) == ["large"]
+    cluster.request("r2", "other-half")
+    assert evicted(cluster) == ["large"], "half of what the victim leaves is to spare"
+    cluster.request("r3", "third")
+    cluster.settle()
+    assert cluster.state.requests["r2"].replica
+    assert {r.model: r.node for r in cluster.state.replicas.values()}["other-half"] == "first"
+    check_invariants(cluster)
+
+
+def test_a_victims_room_belongs_to_the_load_it_was_evicted_for() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    for name in ("first", "second"):
+        cluster.node(name, vram=24)
+        cluster.model(f"on-{name}", vram=20, selector={"node.name": name})
+        cluster.loaded(f"on-{name}")
+    for name in ("one", "other"):
+        cluster.model(name, vram=20)
+        cluster.request(name, name)
+    assert sorted(evicted(cluster)) == ["on-first", "on-second"]
+
+
+def test_a_load_that_was_given_up_makes_room_for_others_when_it_is_cleaned_up() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    for name in ("first", "second"):
+        cluster.node(name, vram=24)
+    for name in ("kept", "unwanted", "new"):
+        cluster.model(name, vram=20)
+    cluster.loaded("kept")
+    cluster.send(cmd.RequestLoad(model="unwanted"))
+    cluster.effects.clear()
+    unload(cluster, "unwanted")
+    cluster.request("r", "new")
+    assert not evicted(cluster)
+    cluster.settle()
+    assert cluster.state.requests["r"].replica
+
+
+def test_it_does_not_wait_for_room_where_its_last_load_failed() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    for name in ("first", "second"):
+        cluster.node(name, vram=24)
+    for name in ("new", "old", "kept"):
+        cluster.model(name, vram=20)
+    cluster.send(cmd.RequestLoad(model="new"))
+    cluster.fail(cluster.effects[0])
+    cluster.settle()
+    cluster.wait(5)
+    assert cluster.state.models["new"].failed_nodes == ("first",)
+    for name in ("old", "kept"):
+        cluster.loaded(name)
+    unload(cluster, "old")
+    cluster.request("r", "new")
+    assert evicted(cluster) == ["kept"]
+
+
+def test_a_floor_waits_for_it_as_well() -> None:
+    cluster = one_leaves()
+    cluster.model("floor", vram=20, min_replicas=1, priority=1)
+    assert not evicted(cluster)
+    assert cluster.state.models["floor"].parked is not None
+    cluster.settle()
+    assert not evicted(cluster)
+    assert "floor" in cluster.state.warm
+    check_invariants(cluster)
