@@ -17,6 +17,7 @@ from .fairness import by_importance, fair_order, fairly_placed, floors_first
 from .leaving import is_emptied
 from .placement import ever_fits
 from .shrinking import floor_of, has_floor, serving_copies
+from .slots import is_above_slots
 from .state import State
 
 _Rule = Callable[[State, Any], Review | None]
@@ -70,7 +71,7 @@ def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
     model = state.models.get(event.model)
     ceiling = model.scheduling.max_replicas if model is not None else 0
     too_many = 0 < ceiling < len(state.by_model.get(event.model, ()))
-    too_much = too_many or event.node in state.over_budget
+    too_much = too_many or event.node in state.over_budget or is_above_slots(state, event.node, event.model)
     if not (state.queues or state.parked or too_much):
         return None
     cause = f"request {event.request} released {event.replica}"

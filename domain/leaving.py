@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .budgets import leaves_for_budget
 from .entities import Node, Phase, Replica
+from .slots import leaves_for_slots
 from .state import State
 
 
@@ -20,6 +21,8 @@ def why_leaving(state: State, replica: Replica) -> str:
         return "selector"
     if state.nodes[replica.node].drained:
         return "drain"
+    if leaves_for_slots(state, replica):
+        return "slots"
     return "budget" if replica.node in state.over_budget and leaves_for_budget(state, replica.node) is replica else ""
 
 

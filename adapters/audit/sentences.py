@@ -38,6 +38,7 @@ LEAVES = {
     "drain": "the node is being drained",
     "operator": "an operator asked for it",
     "budget": "its node is above its memory budget",
+    "slots": "its node holds more replicas of its model than it is to",
     "scale-down": "it was idle and one copy too many",
     "ceiling": "there were more copies than max_replicas",
     "idle": "its model was idle for idle_unload",

@@ -41,7 +41,7 @@ NODES_COMPARED = 64
 """Up to so many nodes are searched for room when somebody is evicted."""
 IDLE_ROUNDS_MAX = 3
 """A request may be looked at so often in vain, with nothing at all having happened in between."""
-LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator", "budget"})
+LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator", "budget", "slots"})
 """Reasons to unload that no floor stands against: the replica does not count for it, or a person wants it gone."""
 
 
@@ -727,6 +727,8 @@ class Invariants:
         first = replica.phase == "loaded"
         if event.reason == "budget" and first and node is not None and not node.above_budget(replica.claim):
             self.breach("S", f"{replica.id} leaves for the budget of {node.name}, which allows it", replica.id)
+        if event.reason == "slots" and first and node is not None and not node.above_slots(replica.model):
+            self.breach("S", f"{replica.id} leaves for the slots of {node.name}, which allow it", replica.id)
         self.picture.leave(replica)
 
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:

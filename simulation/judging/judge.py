@@ -215,10 +215,29 @@ def _above_budget(state: State) -> Iterator[Finding]:
                 yield "Q", f"{name_of(pool)} of {name} is above its budget, and {idle[0]} stays there, idle", name
 
 
+def _above_slots(state: State) -> Iterator[Finding]:
+    """Nodes that hold more replicas of a model than they are to, and idle ones that could leave."""
+    if "reconciler" in state.frozen:
+        return
+    for name, node in state.nodes.items():
+        here = [state.replicas[replica] for replica in state.by_node.get(name, ())]
+        counts = Counter(replica.model for replica in here if replica.phase is not Phase.UNLOADING)
+        for model, count in counts.items():
+            mine = [replica for replica in here if replica.model == model and replica.phase is Phase.LOADED]
+            idle = [replica.id for replica in mine if not state.lock_count(replica.id)]
+            if count > node.max_replicas_per_model and idle:
+                yield (
+                    "Q",
+                    f"{name} holds {count} of {model}, more than its slots, and {idle[0]} stays there, idle",
+                    name,
+                )
+
+
 def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Finding]:
     """Q: what is still going on when nothing should be, and what the workers run that the log does not know."""
     state = engine.state
     yield from _above_budget(state)
+    yield from _above_slots(state)
     for replica_id in state.transit:
         replica = state.replicas[replica_id]
         node = cluster.nodes.get(replica.node)

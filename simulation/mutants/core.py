@@ -25,6 +25,7 @@ from interlock.domain import (
     requests,
     routing,
     shrinking,
+    slots,
     state,
     variant,
 )
@@ -608,6 +609,11 @@ def budget_ignored_on_shrink(patches: Patches) -> None:
     patches.swap(budgets.leaves_for_budget, lambda at, node: None)
 
 
+def slots_ignored_on_shrink(patches: Patches) -> None:
+    """Slots that were lowered keep new copies away, and those that are loaded already stay above them for ever."""
+    patches.swap(slots.leaves_for_slots, lambda at, replica: False)
+
+
 def margin_ignored(patches: Patches) -> None:
     """Staging may fill a disk to its last byte."""
 
@@ -762,6 +768,7 @@ ALL: tuple[Row, ...] = (
     (refused_hands_on_its_turn, "W", "turn-not-handed-on", True),
     (cold_before_warm, "U", "warm-before-cold", True),
     (budget_ignored_on_shrink, "Q", "budget-lowered", True),
+    (slots_ignored_on_shrink, "Q", "slots-lowered", True),
     (margin_ignored, "S", "disk-margin", True),
     (all_forgets_the_newcomer, "W", "all-follows-the-nodes", True),
     (files_in_use_dropped, "S", "staged-files-give-way", True),

@@ -416,6 +416,18 @@ def _above_budget(state: State) -> Iterator[Finding]:
                 yield Finding("W", f"{node.name} is above its memory budget, and an idle replica stays there")
 
 
+def _above_slots(state: State) -> Iterator[Finding]:
+    """W: what is above its node's slots is busy, or on its way out, or not loaded yet."""
+    for replica in state.replicas.values():
+        if replica.phase is Phase.LOADED and not locks_on(state, replica.id):
+            twins = [r for r in state.replicas.values() if (r.node, r.model) == (replica.node, replica.model)]
+            staying = sum(twin.phase is not Phase.UNLOADING for twin in twins)
+            if staying > state.nodes[replica.node].max_replicas_per_model:
+                yield Finding(
+                    "W", f"{replica.node} is above its slots for {replica.model}, and an idle one stays there"
+                )
+
+
 def judge_state(situation: Situation) -> Iterator[Finding]:
     """Everything that must hold whenever a command has been decided."""
     state = situation.state
@@ -440,6 +452,7 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
             yield from _moves_on(state, replica, timers, situation.now)
     if "reconciler" not in state.frozen:
         yield from _above_budget(state)
+        yield from _above_slots(state)
         for model in state.models.values():
             yield from _satisfied_or_parked(state, model, situation.now)
             yield from _rolled_out(state, model, timers, situation.now)
