@@ -226,11 +226,7 @@ def _above_slots(state: State) -> Iterator[Finding]:
             mine = [replica for replica in here if replica.model == model and replica.phase is Phase.LOADED]
             idle = [replica.id for replica in mine if not state.lock_count(replica.id)]
             if count > node.max_replicas_per_model and idle:
-                yield (
-                    "Q",
-                    f"{name} holds {count} of {model}, more than its slots, and {idle[0]} stays there, idle",
-                    name,
-                )
+                yield "Q", f"{name} holds {count} of {model}, above its slots, and {idle[0]} stays there, idle", name
 
 
 def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Finding]:

@@ -423,9 +423,7 @@ def _above_slots(state: State) -> Iterator[Finding]:
             twins = [r for r in state.replicas.values() if (r.node, r.model) == (replica.node, replica.model)]
             staying = sum(twin.phase is not Phase.UNLOADING for twin in twins)
             if staying > state.nodes[replica.node].max_replicas_per_model:
-                yield Finding(
-                    "W", f"{replica.node} is above its slots for {replica.model}, and an idle one stays there"
-                )
+                yield Finding("W", f"{replica.node} is above its slots for {replica.model}, and an idle one stays")
 
 
 def judge_state(situation: Situation) -> Iterator[Finding]:

@@ -37,7 +37,7 @@ def test_idle_copies_above_the_slots_leave_at_once_pinned_or_not_and_as_many_as_
 
 
 def test_a_busy_copy_leaves_when_its_request_ends() -> None:
-    cluster, ids = three_copies()
+    cluster, _ = three_copies()
     for request in ("a", "b", "c"):
         cluster.request(request, "chat")
     busy = {request: cluster.state.requests[request].replica for request in ("a", "b", "c")}
@@ -52,7 +52,7 @@ def test_a_busy_copy_leaves_when_its_request_ends() -> None:
 
 
 def test_the_copy_that_was_used_least_lately_leaves_first() -> None:
-    cluster, ids = three_copies()
+    cluster, _ = three_copies()
     for request in ("a", "b", "c"):
         cluster.request(request, "chat")
     order = [cluster.state.requests[request].replica for request in ("c", "a", "b")]
