@@ -200,10 +200,11 @@ def is_tried_enough(state: State, model: Model, node: str) -> bool:
     return model.failures >= attempts and (len(failed) >= attempts or node in failed)
 
 
-def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) -> Plan:
+def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, waits: bool = True) -> Plan:
     """Steps 4 to 7 for a model without a live replica: place, evict, or say what stands in the way.
 
-    ``strictly`` lets it evict only replicas of lower priority, as floors must.
+    ``strictly`` lets it evict only replicas of lower priority, as floors must. Who ``waits`` waits for room that is on
+    its way, too; an operator's load is now or not at all.
     """
     if not model.load_info_known:
         return load_info_missing(state, model)
@@ -212,7 +213,7 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False) 
     choice = placement.choose(state, model)
     if choice is not None:
         return Place(choice.room, explain_choice(state, model, "place", choice))
-    coming = room_to_come(state, model, now)
+    coming = room_to_come(state, model, now) if waits else None
     if coming is not None:
         return Hold(Wait("capacity", until=coming.until), explain=lambda: _explain_room_to_come(state, model, coming))
     search = eviction.find_victims(state, model, now, strictly=strictly)

@@ -111,7 +111,8 @@ class RoomRules:
     def comes_anyway(self, event: ev.ReplicaReserved, model: ModelView) -> str:
         """Whose leaving, which is waited for, makes the room that somebody was evicted for; empty when nobody's."""
         picture = self.court.picture
-        if not event.victims or len(picture.nodes) > NODES_JUDGED or self._intricate(model):
+        waits = event.cause.startswith(("request ", "floor of "))
+        if not (waits and event.victims) or len(picture.nodes) > NODES_JUDGED or self._intricate(model):
             return ""
         for node in self._candidates(model):
             leaving = [

@@ -510,9 +510,9 @@ def empty_backend_scaleup(patches: Patches) -> None:
     """A floor is raised without load info: the worker is asked for a backend with an empty name, again and again."""
     first_copy = routing.first_copy
 
-    def doomed(at: Any, model: Any, now: int, *, strictly: bool = False) -> Any:
+    def doomed(at: Any, model: Any, now: int, *, strictly: bool = False, waits: bool = True) -> Any:
         if model.load_info_known or not strictly:
-            return first_copy(at, model, now, strictly=strictly)
+            return first_copy(at, model, now, strictly=strictly, waits=waits)
         if model.retry_at > now:
             return Hold(Wait("backoff", until=model.retry_at), explain=lambda: Explanation("backoff"))
         room = placement.find_room(at, model)
@@ -564,8 +564,8 @@ def floor_evicts_equals(patches: Patches) -> None:
     """A floor evicts replicas of the same priority: two floors on one slot throw each other out for ever."""
     first_copy = routing.first_copy
 
-    def greedy(at: Any, model: Any, now: int, *, strictly: bool = False) -> Any:
-        return first_copy(at, model, now, strictly=False)
+    def greedy(at: Any, model: Any, now: int, *, strictly: bool = False, waits: bool = True) -> Any:
+        return first_copy(at, model, now, strictly=False, waits=waits)
 
     patches.swap(first_copy, greedy)
     spare = eviction.spare_of_floor

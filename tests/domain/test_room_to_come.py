@@ -153,3 +153,9 @@ def test_a_floor_waits_for_it_as_well() -> None:
     assert not evicted(cluster)
     assert "floor" in cluster.state.warm
     check_invariants(cluster)
+
+
+def test_an_operators_load_is_now_and_does_not_wait() -> None:
+    cluster = one_leaves()
+    cluster.send(cmd.RequestLoad(model="new"))
+    assert evicted(cluster) == ["kept"]
