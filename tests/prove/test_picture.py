@@ -25,6 +25,8 @@ from interlock.simulation.prove.start import begin
 from tests.prove.support import explore, model, one_node
 
 SCOPE = one_node(model("alpha"), model("beta"), requests=3, failures=1, hangs=1)
+MISFORTUNES = {"crashes": 1, "partitions": 1, "kills": 1, "delays": 1, "goodbyes": 1, "departures": 1, "repeats": 1}
+EVERYTHING = replace(SCOPE, resources=SCOPE.resources | MISFORTUNES)
 
 
 def walk(scope: Scope, choices: list[int], *, later: int = 0, first_number: int = 0) -> tuple[list[bytes], Situation]:
@@ -52,8 +54,8 @@ def walk(scope: Scope, choices: list[int], *, later: int = 0, first_number: int 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50), max_size=14), st.integers(1, 10**9), st.integers(1, 400))
 def test_names_numbers_and_the_hour_are_outside_the_picture(choices: list[int], later: int, number: int) -> None:
-    here, _ = walk(SCOPE, choices)
-    there, _ = walk(SCOPE, choices, later=later, first_number=number)
+    here, _ = walk(EVERYTHING, choices)
+    there, _ = walk(EVERYTHING, choices, later=later, first_number=number)
     assert len(set(here)) == len(set(there))
     assert [here.index(key) for key in here] == [there.index(key) for key in there]
 
@@ -72,10 +74,6 @@ def test_one_vocabulary_gives_equal_bytes_for_walks_that_differ_in_names_alone()
             perform(situation, action)
         keys.add(image.take(situation, words).key)
     assert len(keys) == 1
-
-
-MISFORTUNES = {"crashes": 1, "partitions": 1, "kills": 1, "delays": 1, "goodbyes": 1, "departures": 1}
-EVERYTHING = replace(SCOPE, resources=SCOPE.resources | MISFORTUNES)
 
 
 @settings(max_examples=40, deadline=None)
