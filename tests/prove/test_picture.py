@@ -88,6 +88,16 @@ def test_a_step_leaves_its_origin_as_it_was(choices: list[int]) -> None:
     assert image.take(situation, words).key == before.key
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 50), max_size=12))
+def test_nothing_is_offered_that_the_scope_has_none_of(choices: list[int]) -> None:
+    """An action that no state can ever take would have its picture's situation kept for good."""
+    _, situation = walk(EVERYTHING, choices)
+    picture = image.take(situation, Vocabulary())
+    for action in possible(situation, picture, SCOPE):
+        assert not action.resource or SCOPE.amount(action.resource), action.key
+
+
 @pytest.mark.parametrize("name", ["growth", "cut-off", "doomed-floor"])
 def test_a_state_that_a_snapshot_kept_goes_on_as_the_live_one_would_have(name: str) -> None:
     """In every state of the scope, whatever happens next."""
