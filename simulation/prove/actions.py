@@ -58,7 +58,7 @@ ALWAYS_FAIR = frozenset({"answer", "timer", "pass", "mail", "report", "silence",
 
 
 def possible(situation: Situation, picture: Picture, scope: Scope) -> Iterator[Action]:
-    """Every action that is possible now, whatever resources are left.
+    """Every action that is possible now, whatever is left of the scope's resources.
 
     The operator's steps come in their order: the resource of the first is ``admin:0``, and so on.
     """
@@ -93,7 +93,7 @@ def _of_requests(situation: Situation, picture: Picture, scope: Scope) -> Iterat
             yield from _of_locked(situation, request, place)
         elif request.status is RequestStatus.ADRIFT:
             yield Action(("report", place), (request_id, ""))
-        if scope.amount("departures") and scope.may_hit("departures", "", request.model):
+        if scope.may_hit("departures", "", request.model):
             yield Action(("hang-up", place), request_id, "departures")
     if scope.amount("holder_losses"):
         for place, name in enumerate(holders):
@@ -153,7 +153,7 @@ def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Act
     if worker.hears:
         if scope.may_hit("crashes", name):
             yield Action(("crash", name), name, "crashes")
-        if scope.amount("goodbyes") and scope.may_hit("goodbyes", name):
+        if scope.may_hit("goodbyes", name):
             yield Action(("goodbye", name), name, "goodbyes")
         if scope.may_hit("partitions", name):
             yield Action(("cut", name), name, "partitions")
@@ -249,7 +249,8 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
         if counted:
             found.setdefault(min(counted), (("pass", "window", name), ""))
     for instant, (key, resource) in found.items():
-        yield Action(key, instant, resource)
+        if not resource or scope.amount(resource):
+            yield Action(key, instant, resource)
     yield from _of_idleness(situation, picture)
 
 

@@ -11,7 +11,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -58,7 +58,7 @@ class Core:
     state, and is forgotten with its actions once all steps that it can ever take are known.
     """
 
-    __slots__ = ("_packed", "_situation", "edges", "findings", "picture", "untaken")
+    __slots__ = ("_packed", "_situation", "edges", "findings", "picture", "untaken", "wrong")
 
     def __init__(self, situation: Situation, picture: Picture, findings: tuple[Finding, ...]) -> None:
         self._situation: Situation | None = situation
@@ -68,6 +68,8 @@ class Core:
         self.untaken: frozenset[str] | None = None
         """Resources that actions would use up whose steps are not known; None before it was asked what is possible."""
         self.edges: dict[str, tuple[Edge, ...]] = {}
+        self.wrong = False
+        """Whether something is wrong with one of these steps."""
 
     @property
     def situation(self) -> Situation:
@@ -87,6 +89,8 @@ class Core:
 
 
 _FORGOTTEN = Picture(b"", [], [], [])
+_Ways: TypeAlias = "tuple[int, array[int]]"
+"""How many steps there are, and where they lead, as differences between state numbers: each of these once."""
 
 
 class Budget:
@@ -172,7 +176,8 @@ class Exploration:
         self.seconds = 0.0
         self.violations: dict[tuple[str, str], tuple[int, Action | None]] = {}
         """For each finding: the first state where it shows, and the action that shows it (None: the state itself)."""
-        self._offsets: dict[tuple[int, tuple[str, ...]], array[int]] = {}
+        self._ways: dict[tuple[str, ...], dict[int, _Ways]] = {}
+        """By what resources are left and by picture."""
         self._keys: dict[Key, Action] = {}
         self._labels: dict[Label, Label] = {}
         self._names: dict[frozenset[str], frozenset[str]] = {}
@@ -196,21 +201,24 @@ class Exploration:
     def _explore(self, states_max: int, enough: Callable[[Exploration], bool]) -> None:
         radix, parents, allowed = self.budget.radix, self.parents, self.budget.allowed
         parents[self.root] = -1
+        by_left: dict[int, dict[int, _Ways]] = {}
         layer = [self.root]
         ask_at = FIRST_ASKED_AT
         while layer:
             following: list[int] = []
             for state in layer:
                 core, left = divmod(state, radix)
-                names = allowed(left)
-                offsets = self._offsets.get((core, names))
-                if offsets is None:
-                    offsets = self._expand(core, names, state)
-                self.edge_count += len(offsets)
-                for target in [offset + left for offset in offsets]:
-                    if target not in parents:
-                        parents[target] = state
-                        following.append(target)
+                known = by_left.get(left)
+                if known is None:
+                    known = by_left[left] = self._ways.setdefault(allowed(left), {})
+                ways = known.get(core)
+                if ways is None:
+                    ways = known[core] = self._expand(core, allowed(left), state)
+                count, offsets = ways
+                self.edge_count += count
+                for target in [target for offset in offsets if (target := offset + left) not in parents]:
+                    parents[target] = state
+                    following.append(target)
             if len(self.cores) > UNPACKED_MAX:
                 for core in self._opened:
                     self.cores[core].pack()
@@ -225,8 +233,8 @@ class Exploration:
                     self.complete = not layer
                     return
 
-    def _expand(self, core: int, names: tuple[str, ...], state: int) -> array[int]:
-        """The core's steps that these resources allow, as differences between state numbers."""
+    def _expand(self, core: int, names: tuple[str, ...], state: int) -> _Ways:
+        """The core's steps that these resources allow."""
         radix, weights = self.budget.radix, self.budget.weights
         here = self.cores[core]
         for finding in here.findings:
@@ -234,16 +242,21 @@ class Exploration:
         unknown = [name for name in ("", *names) if name not in here.edges]
         if unknown:
             self._open(core, here, unknown)
-        offsets: list[int] = []
+        count, offsets = 0, dict[int, None]()
         for name in ("", *names):
-            weight = weights.get(name, 0)
-            for edge in here.edges[name]:
-                for finding in edge.label.findings:
-                    self.violations.setdefault((finding.property, finding.words), (state, edge.action))
-                if edge.target >= 0:
-                    offsets.append(edge.target * radix - weight)
-        found = self._offsets[core, names] = array("q", offsets)
-        return found
+            weight, edges = weights.get(name, 0), here.edges[name]
+            if here.wrong:
+                self._note(edges, state)
+            found = [edge.target * radix - weight for edge in edges if edge.target >= 0]
+            count += len(found)
+            offsets.update(dict.fromkeys(found))
+        return count, array("q", offsets)
+
+    def _note(self, edges: tuple[Edge, ...], state: int) -> None:
+        """What is wrong with these steps, at the first state where one is taken."""
+        for edge in edges:
+            for finding in edge.label.findings:
+                self.violations.setdefault((finding.property, finding.words), (state, edge.action))
 
     def _open(self, core: int, here: Core, resources: list[str]) -> None:
         """Take the steps of a picture that use up these resources; those that change nothing are left out."""
@@ -256,7 +269,8 @@ class Exploration:
             here.untaken = self._names.setdefault(untaken, untaken)
         for name in resources:
             steps = self._steps(before, here.picture, core, actions[name]) if name in actions else ()
-            here.edges[name] = tuple([edge for edge in steps if edge is not None])
+            edges = here.edges[name] = tuple([edge for edge in steps if edge is not None])
+            here.wrong = here.wrong or any(edge.label.findings for edge in edges)
         if not here.untaken:
             here.pack()
         elif actions:
@@ -322,21 +336,22 @@ class Exploration:
         if not seen and kind not in _TELLS_ANYWAY:
             return _PLAIN
         routed_again = action.about[0] if action.key[0] == "report" else ""
-        steps = properties.own_steps(seen, routed_again)
+        kinds = {type(event) for event in seen}
+        steps = properties.own_steps(seen, routed_again) if routed_again or ev.ReplicaReserved in kinds else {}
         findings = list(witness.findings)
         decided: dict[int, None] = {}
         effects: list[str] = []
-        for event in seen:
-            if isinstance(event, _DECIDES):
-                self.bound = max(self.bound, event.passes)
-                if event.request in picture.requests:
-                    decided[picture.requests.index(event.request)] = None
-            name = EFFECTS.get(type(event))
-            if name:
-                effects.append(name)
+        if not _LABELLED.isdisjoint(kinds):
+            for event in seen:
+                if isinstance(event, _DECIDES):
+                    self.bound = max(self.bound, event.passes)
+                    if event.request in picture.requests:
+                        decided[picture.requests.index(event.request)] = None
+                if name := EFFECTS.get(type(event)):
+                    effects.append(name)
         if steps:
             findings += properties.judge_steps(before.state, after.state, steps)
-        if kind in _WORLDLY and (kind in properties.TELLING or any(type(event) in properties.FATES for event in seen)):
+        if kind in _WORLDLY and (kind in properties.TELLING or not properties.FATES.isdisjoint(kinds)):
             findings += properties.judge_world(after, seen, kind)
             findings += properties.judge_silence(before.state, after, seen)
             findings += silences.judge_contact(before.state, seen)
@@ -418,3 +433,5 @@ EFFECTS: dict[type[ev.Event], str] = {
     ev.StrayFound: "backend.stop",
 }
 """The effects that leave with an event."""
+_LABELLED = frozenset({*_DECIDES, *EFFECTS})
+"""Events that a label tells of."""

@@ -10,12 +10,16 @@ Nodes and models keep their names: ties between nodes are broken by name, so dec
 
 from __future__ import annotations
 
+from itertools import chain
+from operator import itemgetter
+from typing import TypeVar
+
 import msgspec
 from msgspec.structs import replace
 
 from interlock.domain.churn import OTHERS_KEPT, live_churn
 from interlock.domain.commands import Command, WorkerLeft
-from interlock.domain.entities import Churn, Model, Node, Phase, Replica, Request, RequestStatus, Wait
+from interlock.domain.entities import Churn, Model, Node, Phase, Replica, Request, RequestStatus
 from interlock.domain.loads import operation
 from interlock.domain.recent_use import past_uses, recent_uses
 from interlock.domain.settings import Settings
@@ -83,22 +87,35 @@ class Picture(msgspec.Struct, frozen=True, gc=False):
     shared: list[int]
 
 
-_Asked = tuple[Request, int, str, str, int, int, Wait | None]
-"""A request; its number; its holder, replica and passes; the deadline that may end its wait; what it waits for."""
+_Slot = tuple[str, str, int]
+_Standing = tuple[Replica, _Slot, int, int]
+"""A replica; its slot; its number; since when it is idle if it is loaded, else -1."""
+_Asked = tuple[Request, int, str, str, int, int, str | None, int]
+"""A request; its number; its holder, replica and passes; the deadline that may end its wait; the replica that it waits
+for, None when it does not wait, and until when."""
+_Kept = tuple[Model | Node, int, bool]
+"""A model or a node; its number; whether there are instants or boots to be told beside it."""
+_At_work = tuple[Worker, int, str, tuple[tuple[str, bool], ...]]
+"""A worker; its number; its boot as it names it; for each process its replica, and whether it is loaded."""
+_Entity = TypeVar("_Entity")
 
 
 class Vocabulary:
-    """Numbers for the names, claims and unchanging parts that occur in one exploration."""
+    """Numbers for the names, claims and unchanging parts that occur in one exploration.
+
+    Entities are frozen, and most steps change one or two of them: what a picture reads of one is kept by its identity.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}
         self._settings: Settings | None = None
         self._settings_number = 0
-        self._nodes: dict[int, tuple[Node, int]] = {}
-        self._models: dict[int, tuple[Model, int]] = {}
-        self._replicas: dict[int, tuple[Replica, tuple[str, str, int], int]] = {}
-        self._requests: dict[int, _Asked] = {}
-        self._workers: dict[int, tuple[Worker, int, str]] = {}
+        self.nodes: dict[int, _Kept] = {}
+        self.models: dict[int, _Kept] = {}
+        self.replicas: dict[int, _Standing] = {}
+        self.requests: dict[int, _Asked] = {}
+        self.workers: dict[int, _At_work] = {}
+        """What is known of entities, by identity; each is kept with what is known of it, so that none is another's."""
 
     def number(self, thing: object) -> int:
         """The same number for equal things."""
@@ -113,74 +130,64 @@ class Vocabulary:
             self._settings, self._settings_number = settings, self.number(settings)
         return self._settings_number
 
-    def of_node(self, node: Node) -> int:
-        """A number for all of a node that is no instant and no boot."""
-        known = self._nodes.get(id(node))
-        if known is None:
-            if len(self._nodes) > _ENTITIES_CACHED:
-                self._nodes.clear()
-            plain = replace(
-                node, offline_at=0, drain_by=0, boot="", former_boots=(), silent_since=0, address="",
-                alone_at=0,
-            )  # fmt: skip
-            known = self._nodes[id(node)] = (node, self.number(_encode_sorted(plain)))
-        return known[1]
+    def of_node(self, node: Node) -> _Kept:
+        """The node, and a number for all of it that is no instant and no boot."""
+        plain = replace(
+            node, offline_at=0, drain_by=0, boot="", former_boots=(), silent_since=0, address="",
+            alone_at=0,
+        )  # fmt: skip
+        more = node.offline_at < FOREVER or node.drained or RIVAL_BOOT in node.former_boots
+        return _keep(self.nodes, node, (node, self.number(_encode_sorted(plain)), more))
 
-    def of_model(self, model: Model, load_attempts: int) -> int:
-        """A number for all of a model that is no instant and no version."""
-        known = self._models.get(id(model))
-        if known is None:
-            if len(self._models) > _ENTITIES_CACHED:
-                self._models.clear()
-            parked = model.parked and replace(model.parked, until=0)
-            apart = model.declared != model.serving
-            plain = replace(
-                model, declared=1 + apart, serving=1, parked=parked, failures=min(model.failures, load_attempts),
-                failure="", retry_at=0, churn=None,
-            )  # fmt: skip
-            known = self._models[id(model)] = (model, self.number(_encode_sorted(plain)))
-        return known[1]
+    def of_model(self, model: Model, load_attempts: int) -> _Kept:
+        """The model, and a number for all of it that is no instant and no version."""
+        parked = model.parked and replace(model.parked, until=0)
+        apart = model.declared != model.serving
+        plain = replace(
+            model, declared=1 + apart, serving=1, parked=parked, failures=min(model.failures, load_attempts),
+            failure="", retry_at=0, churn=None,
+        )  # fmt: skip
+        more = model.retry_at != 0 or parked is not None or model.churn is not None
+        return _keep(self.models, model, (model, self.number(_encode_sorted(plain)), more))
 
-    def of_replica(self, replica: Replica) -> tuple[Replica, tuple[str, str, int], int]:
+    def of_replica(self, replica: Replica) -> _Standing:
         """The replica, its slot, and a number for all of it that is no instant and no relation."""
-        known = self._replicas.get(id(replica))
-        if known is None:
-            if len(self._replicas) > _ENTITIES_CACHED:
-                self._replicas.clear()
-            slot = slot_of(replica)
-            fixed = (
-                slot, replica.claim, replica.disk, replica.phase, replica.owed_in, replica.held, replica.tries,
-                replica.used_at > 0,
-            )  # fmt: skip
-            known = self._replicas[id(replica)] = (replica, slot, self.number(fixed))
-        return known
+        slot = slot_of(replica)
+        fixed = (
+            slot, replica.claim, replica.disk, replica.phase, replica.owed_in, replica.held, replica.tries,
+            replica.used_at > 0,
+        )  # fmt: skip
+        since = idle_since(replica) if replica.phase is Phase.LOADED else -1
+        return _keep(self.replicas, replica, (replica, slot, self.number(fixed), since))
 
     def of_request(self, request: Request) -> _Asked:
         """The request, a number for all of it that is no instant and no relation, and what else a picture reads."""
-        known = self._requests.get(id(request))
-        if known is None:
-            if len(self._requests) > _ENTITIES_CACHED:
-                self._requests.clear()
-            wait = request.wait if request.status is RequestStatus.QUEUED else None
-            fixed = (
-                request.model, request.priority, request.prefix, request.tenant, request.status,
-                None if wait is None else wait.kind,
-            )  # fmt: skip
-            deadline = PAST if request.status is RequestStatus.LOCKED else request.deadline
-            known = self._requests[id(request)] = (
-                request, self.number(fixed), request.holder, request.replica, request.passes, deadline, wait,
-            )  # fmt: skip
-        return known
+        known = self.requests.get(id(request))
+        if known is not None:
+            return known
+        wait = request.wait if request.status is RequestStatus.QUEUED else None
+        fixed = (
+            request.model, request.priority, request.prefix, request.tenant, request.status,
+            None if wait is None else wait.kind,
+        )  # fmt: skip
+        deadline = PAST if request.status is RequestStatus.LOCKED else request.deadline
+        on, until = (wait.on, wait.until) if wait is not None else (None, NEVER)
+        number = self.number(fixed)
+        read = (request, number, request.holder, request.replica, request.passes, deadline, on, until)
+        return _keep(self.requests, request, read)
 
-    def of_worker(self, worker: Worker) -> tuple[Worker, int, str]:
-        """The worker, a number for what it is by itself, and its boot as it names it."""
-        known = self._workers.get(id(worker))
-        if known is None:
-            if len(self._workers) > _ENTITIES_CACHED:
-                self._workers.clear()
-            number = self.number((worker.name, worker.up, worker.cut, worker.staged))
-            known = self._workers[id(worker)] = (worker, number, boot_of(worker))
-        return known
+    def of_worker(self, worker: Worker) -> _At_work:
+        """The worker, a number for what it is by itself, its boot as it names it, and what it runs."""
+        number = self.number((worker.name, worker.up, worker.cut, worker.staged))
+        runs = tuple([(process.replica, process.loaded) for process in worker.processes])
+        return _keep(self.workers, worker, (worker, number, boot_of(worker), runs))
+
+
+def _keep(known: dict[int, _Entity], entity: object, read: _Entity) -> _Entity:
+    if len(known) > _ENTITIES_CACHED:
+        known.clear()
+    known[id(entity)] = read
+    return read
 
 
 class _Instants:
@@ -190,7 +197,7 @@ class _Instants:
 
     def __init__(self, now: int, ordered: list[int]) -> None:
         self.now = now
-        self.classes = {instant: number for number, instant in enumerate(ordered, start=1)}
+        self.classes = {instant: number for number, instant in enumerate(ordered, start=1)} if ordered else {}
         self.shared: list[int] = []
 
     def of(self, instant: int) -> int:
@@ -198,11 +205,11 @@ class _Instants:
             return PAST
         if instant >= FOREVER:
             return NEVER
-        found = self.classes.get(instant)
-        if found is None:
-            found = self.classes[instant] = len(self.classes) + 1
-        else:
+        classes = self.classes
+        if instant in classes:
             self.shared.append(instant)
+            return classes[instant]
+        found = classes[instant] = len(classes) + 1
         return found
 
 
@@ -214,7 +221,8 @@ def slot_of(replica: Replica) -> tuple[str, str, int]:
 def take(situation: Situation, words: Vocabulary) -> Picture:
     """The picture of a situation."""
     state, now = situation.engine.state, situation.now
-    ordered = [words.of_replica(replica) for replica in state.replicas.values()]
+    known = words.replicas
+    ordered = [known.get(id(replica)) or words.of_replica(replica) for replica in state.replicas.values()]
     if len(ordered) > 1:
         ordered.sort(key=_by_slot)
     places = {entry[0].id: place for place, entry in enumerate(ordered)}
@@ -232,11 +240,10 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
     _add_rest(row, state, words, instants)
     if state.prefixes.held:
         _add_prefixes(row, state, places, words)
-    for worker in situation.workers.values():
-        _add_worker(row, worker, state, places, words)
+    _add_workers(row, situation.workers, state, places, words)
     if situation.mail:
         _add_mail(row, situation.mail, state, places, words)
-    return Picture(_encode(row), [entry[0].id for entry in ordered], list(state.requests), instants.shared)
+    return Picture(_encode(row), list(places), list(state.requests), instants.shared)
 
 
 def alike_before(situation: Situation, picture: Picture, words: Vocabulary) -> dict[int, int]:
@@ -250,53 +257,61 @@ def alike_before(situation: Situation, picture: Picture, words: Vocabulary) -> d
     state, now = situation.engine.state, situation.now
     if situation.priorities:
         return {}
-    asked = [words.of_request(request) for request in state.requests.values()]
     found: dict[int, int] = {}
-    for place in range(1, len(asked)):
-        (_, *one, deadline, wait), (_, *other, other_deadline, other_wait) = asked[place - 1], asked[place]
-        waits_alike = wait is not None and wait == other_wait and one == other
-        if waits_alike and deadline > now < other_deadline:
-            found[place] = place - 1
-    shared = picture.shared
-    return {
-        place: before for place, before in found.items()
-        if asked[place][5] not in shared and asked[before][5] not in shared
-    }  # fmt: skip
+    last: tuple[object, ...] | None = None
+    for place, request in enumerate(state.requests.values()):
+        _, number, holder, replica, passes, deadline, on, until = words.of_request(request)
+        told = None
+        if on is not None and deadline > now and deadline not in picture.shared:
+            told = (number, holder, replica, passes, on, until)
+            if told == last:
+                found[place] = place - 1
+        last = told
+    return found
 
 
 def _add_models(row: list[int], state: State, instants: _Instants, words: Vocabulary) -> None:
-    attempts, now = state.settings.load_attempts, instants.now
+    known, attempts = words.models, state.settings.load_attempts
     # In order of name, so that a state that was restored has the same picture.
     for name in sorted(state.models):
         model = state.models[name]
-        row.append(words.of_model(model, attempts))
-        if model.retry_at:
-            row.append(instants.of(model.retry_at))
-        if model.parked is not None:
-            row.append(instants.of(model.parked.until))
-        if model.churn is not None and (churn := live_churn(model, now)) is not None:
-            cycles = min(churn.cycles, state.settings.thrash_cycles)
-            row += (-churn.evicted - 2, cycles, instants.of(churn.until))
-            row += (words.number(other) for other in _others(churn, state))
+        _, number, more = known.get(id(model)) or words.of_model(model, attempts)
+        row.append(number)
+        if more:
+            _add_pauses(row, state, model, instants, words)
         if state.past_uses and (past := past_uses(state, name)):
             row.append(-1_000 - past)
     if state.settings.recent_uses:
         row.append(state.evicted_in_turnover)
 
 
+def _add_pauses(row: list[int], state: State, model: Model, instants: _Instants, words: Vocabulary) -> None:
+    """Until when the model is not loaded, is parked, or is remembered to come and go."""
+    if model.retry_at:
+        row.append(instants.of(model.retry_at))
+    if model.parked is not None:
+        row.append(instants.of(model.parked.until))
+    if model.churn is not None and (churn := live_churn(model, instants.now)) is not None:
+        cycles = min(churn.cycles, state.settings.thrash_cycles)
+        row += (-churn.evicted - 2, cycles, instants.of(churn.until))
+        row += (words.number(other) for other in _others(churn, state))
+
+
 def _add_nodes(row: list[int], state: State, instants: _Instants, words: Vocabulary) -> None:
-    now = instants.now
+    known = words.nodes
     for name in sorted(state.nodes):
         node = state.nodes[name]
-        row.append(words.of_node(node))
-        if node.offline_at < FOREVER:
-            row.append(instants.of(node.offline_at))
-        if node.drained:
-            row.append(instants.of(node.drain_by))
-        if RIVAL_BOOT in node.former_boots:
-            row.append(-2)
+        _, number, more = known.get(id(node)) or words.of_node(node)
+        row.append(number)
+        if more:
+            if node.offline_at < FOREVER:
+                row.append(instants.of(node.offline_at))
+            if node.drained:
+                row.append(instants.of(node.drain_by))
+            if RIVAL_BOOT in node.former_boots:
+                row.append(-2)
         if state.evictions:
-            counted = [instants.of(until) for until in state.evictions.get(name, ()) if until > now]
+            counted = [instants.of(until) for until in state.evictions.get(name, ()) if until > instants.now]
             if counted:
                 row += (-100 - len(counted), *counted)
 
@@ -306,35 +321,30 @@ def _others(churn: Churn, state: State) -> tuple[str, ...]:
     return churn.others if len(state.models) > OTHERS_KEPT + 1 else tuple(sorted(churn.others))
 
 
-_Entry = tuple[Replica, tuple[str, str, int], int]
-
-
-def _by_slot(entry: _Entry) -> tuple[str, str, int]:
-    return entry[1]
+_by_slot = itemgetter(1)
 
 
 def _add_replicas(
     row: list[int],
     state: State,
-    ordered: list[_Entry],
+    ordered: list[_Standing],
     places: dict[str, int],
     instants: _Instants,
     words: Vocabulary,
 ) -> None:
     now, settings, models = instants.now, state.settings, state.models
     row.append(len(ordered))
-    loaded = [entry[0] for entry in ordered if entry[0].phase is Phase.LOADED]
-    uses = sorted({replica.used_at for replica in loaded}) if loaded else []
-    idle = sorted({idle_since(replica) for replica in loaded}) if loaded else []
-    for replica, _, number in ordered:
+    loaded = [entry for entry in ordered if entry[3] >= 0]
+    uses = sorted({entry[0].used_at for entry in loaded}) if loaded else []
+    idle = sorted({entry[3] for entry in loaded}) if loaded else []
+    for replica, _, number, since in ordered:
         model = models.get(replica.model)
         row.append(number)
         if model is not None:
             row.append((replica.revision == model.declared) + 2 * (replica.revision == model.serving))
         if replica.drops:  # where nothing was asked of the worker yet, they come back to the books with its end
             row.append(words.number(("drops", *(_files(state, *files) for files in replica.drops))))
-        if replica.phase is Phase.LOADED:
-            since = idle_since(replica)
+        if since >= 0:
             row += (instants.of(replica.evictable_at), uses.index(replica.used_at), idle.index(since))
             if settings.recent_uses:
                 row.append(recent_uses(state, replica))
@@ -362,24 +372,24 @@ def _add_ages(row: list[int], state: State, places: dict[str, int]) -> None:
 def _add_requests(row: list[int], state: State, places: dict[str, int], instants: _Instants, words: Vocabulary) -> None:
     holders: dict[str, int] = {}
     most = passes_allowed(state.settings.load_attempts) + 1
-    of_request, of_instant, place_of = words.of_request, instants.of, places.get
+    known, of_instant, place_of = words.requests, instants.of, places.get
     row.append(len(state.requests))
     for request in state.requests.values():  # in order of arrival
-        _, number, holder, replica, passes, deadline, wait = of_request(request)
+        read = known.get(id(request)) or words.of_request(request)
+        _, number, holder, replica, passes, deadline, on, until = read
         row += (
             number, holders.setdefault(holder, len(holders)), place_of(replica, -1), passes if passes < most else most,
             of_instant(deadline),
         )  # fmt: skip
-        if wait is not None:
-            row += (place_of(wait.on, -1), of_instant(wait.until))
+        if on is not None:
+            row += (place_of(on, -1), NEVER if until >= FOREVER else of_instant(until))
 
 
 def _add_order(row: list[int], situation: Situation, instants: _Instants) -> None:
     """In which order those who wait go first, of whatever model; and up to when a newcomer would go before each."""
     state = situation.state
-    waiting = [entry for queue in state.queues.values() for entry in queue]
+    waiting = sorted(chain.from_iterable(state.queues.values()))
     if len(waiting) > 1:
-        waiting.sort()
         serials = [entry[1] for entry in waiting]
         if serials != sorted(serials):  # somebody has overtaken another
             numbers = {request: number for number, request in enumerate(state.requests)}
@@ -447,22 +457,31 @@ def _add_prefixes(row: list[int], state: State, places: dict[str, int], words: V
         row += (place, words.number(("prefix", marks)))
 
 
-def _add_worker(row: list[int], worker: Worker, state: State, places: dict[str, int], words: Vocabulary) -> None:
-    node = state.nodes.get(worker.name)
-    _, number, boot = words.of_worker(worker)
-    row.append(number)
-    row.append(node is not None and node.boot == boot)
-    unknown = []
-    for process in worker.processes:
-        place = places.get(process.replica)
-        if place is not None:
-            row.append(2 * place + process.loaded)
-        else:
-            unknown.append(process)
-    gone = [places[replica] for replica in worker.gone if replica in places] if worker.gone else []
-    if unknown or gone:
-        found = sorted((process.model, (worker.name, process.id) in state.strays) for process in unknown)
-        row.append(words.number((tuple(found), tuple(sorted(gone)))))
+def _add_workers(
+    row: list[int], workers: dict[str, Worker], state: State, places: dict[str, int], words: Vocabulary
+) -> None:
+    known, nodes = words.workers, state.nodes
+    for worker in workers.values():
+        _, number, boot, runs = known.get(id(worker)) or words.of_worker(worker)
+        node = nodes.get(worker.name)
+        row += (number, node is not None and node.boot == boot)
+        unknown = False
+        for replica, is_loaded in runs:
+            place = places.get(replica)
+            if place is None:
+                unknown = True
+            else:
+                row.append(2 * place + is_loaded)
+        if unknown or not worker.gone.isdisjoint(places):
+            _add_remains(row, worker, state, places, words)
+
+
+def _add_remains(row: list[int], worker: Worker, state: State, places: dict[str, int], words: Vocabulary) -> None:
+    """Processes of replicas that are gone, and replicas whose processes are."""
+    unknown = [process for process in worker.processes if process.replica not in places]
+    gone = [places[replica] for replica in worker.gone if replica in places]
+    found = sorted((process.model, (worker.name, process.id) in state.strays) for process in unknown)
+    row.append(words.number((tuple(found), tuple(sorted(gone)))))
 
 
 def _add_mail(

@@ -107,10 +107,13 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
         return any(target.node in ("", node) and target.model in ("", model) for target in self.doomed)
 
     def may_hit(self, resource: str, node: str, model: str = "") -> bool:
-        """Whether this misfortune may befall that node, and that model there."""
-        if not self.targets:
-            return True
-        targets = [target for target in self.targets if target.resource == resource]
-        return not targets or any(
-            target.node in ("", node) and (not model or target.model in ("", model)) for target in targets
-        )
+        """Whether this misfortune may befall that node, and that model there: not where there is none of it."""
+        if not self.amount(resource):
+            return False
+        anywhere = True
+        for target in self.targets:
+            if target.resource == resource:
+                if target.node in ("", node) and (not model or target.model in ("", model)):
+                    return True
+                anywhere = False
+        return anywhere

@@ -25,6 +25,8 @@ from interlock.simulation.prove.start import begin
 from tests.prove.support import explore, model, one_node
 
 SCOPE = one_node(model("alpha"), model("beta"), requests=3, failures=1, hangs=1)
+MISFORTUNES = {"crashes": 1, "partitions": 1, "kills": 1, "delays": 1, "goodbyes": 1, "departures": 1, "repeats": 1}
+EVERYTHING = replace(SCOPE, resources=SCOPE.resources | MISFORTUNES)
 
 
 def walk(scope: Scope, choices: list[int], *, later: int = 0, first_number: int = 0) -> tuple[list[bytes], Situation]:
@@ -52,8 +54,8 @@ def walk(scope: Scope, choices: list[int], *, later: int = 0, first_number: int 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50), max_size=14), st.integers(1, 10**9), st.integers(1, 400))
 def test_names_numbers_and_the_hour_are_outside_the_picture(choices: list[int], later: int, number: int) -> None:
-    here, _ = walk(SCOPE, choices)
-    there, _ = walk(SCOPE, choices, later=later, first_number=number)
+    here, _ = walk(EVERYTHING, choices)
+    there, _ = walk(EVERYTHING, choices, later=later, first_number=number)
     assert len(set(here)) == len(set(there))
     assert [here.index(key) for key in here] == [there.index(key) for key in there]
 
@@ -74,10 +76,6 @@ def test_one_vocabulary_gives_equal_bytes_for_walks_that_differ_in_names_alone()
     assert len(keys) == 1
 
 
-MISFORTUNES = {"crashes": 1, "partitions": 1, "kills": 1, "delays": 1, "goodbyes": 1, "departures": 1}
-EVERYTHING = replace(SCOPE, resources=SCOPE.resources | MISFORTUNES)
-
-
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 50), max_size=12))
 def test_a_step_leaves_its_origin_as_it_was(choices: list[int]) -> None:
@@ -88,6 +86,16 @@ def test_a_step_leaves_its_origin_as_it_was(choices: list[int]) -> None:
     for action in possible(situation, before, EVERYTHING):
         perform(room_for(situation, action), action)
     assert image.take(situation, words).key == before.key
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 50), max_size=12))
+def test_nothing_is_offered_that_the_scope_has_none_of(choices: list[int]) -> None:
+    """An action that no state can ever take would have its picture's situation kept for good."""
+    _, situation = walk(EVERYTHING, choices)
+    picture = image.take(situation, Vocabulary())
+    for action in possible(situation, picture, SCOPE):
+        assert not action.resource or SCOPE.amount(action.resource), action.key
 
 
 @pytest.mark.parametrize("name", ["growth", "cut-off", "doomed-floor"])
