@@ -353,14 +353,14 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
             break
         compared += search.best is not None
         spurned = 0
-        for _, _, _, replica_id, _ in state.warm[name].idle():
+        for _, _, _, replica_id, node_name in state.warm[name].idle():
+            key = open_nodes.get(node_name)
+            if key is None or size - key[0] < least or node_name in search.bounded:
+                continue  # before the replica itself is looked up: in a large cluster that is what takes time
             replica = state.replicas[replica_id]
-            free = -open_nodes[replica.node][0] if replica.node in open_nodes else -size
-            if free + size < least or why_not_victim(state, replica, model, now, strictly=strictly):
+            if why_not_victim(state, replica, model, now, strictly=strictly):
                 continue
-            node = state.nodes[replica.node]
-            if node.name in search.bounded:
-                continue
+            node = state.nodes[node_name]
             if not _may_improve(state, model, replica, node, search):
                 break
             disk = staging_need(state, model, node) if may_host(state, model, node) else None
