@@ -102,10 +102,8 @@ def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
 
     Only copies that can serve keep it: one on a silent node, or of an older revision, stands in for nobody.
     """
-    if replica.node not in state.candidates(model).nodes:
-        return None
     floor = floor_of(state, model)
-    if not floor:
+    if not floor or replica.node not in state.candidates(model).nodes:
         return None
     if model.scheduling.everywhere:  # each candidate is to keep one of its own
         here = state.by_slot.get((replica.node, model.name), {}).values()
@@ -234,6 +232,8 @@ def _weigh_sets(
         found, into = False, Search() if until else search
         for victims in sets:
             found |= weigh_set(state, model, ground, victims, into)
+            if found and size == 1:
+                break  # they come cheapest first: no other alone is better
         if found and until:
             _note_bound(search, node, len(counted), until)
         if found or size == largest:

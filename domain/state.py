@@ -267,7 +267,7 @@ class State:
         taken = self.by_slot.get((node.name, model), {})
         if len(taken) >= node.max_replicas_per_model:
             return None
-        return next(index for index in range(len(taken) + 1) if index not in taken)
+        return next(index for index in range(len(taken) + 1) if index not in taken) if taken else 0
 
     def takes_locks(self, replica: Replica) -> bool:
         """Whether the replica may be locked: loaded, of the serving revision, on a healthy candidate of its model."""

@@ -30,17 +30,15 @@ NO_REPLICA = "has no replica of it"
 """The commonest reason of all for which a warm decision passes a node over."""
 
 
-def common_filter(state: State, model: Model, node: Node) -> Considered | None:
-    """The verdict of the filters that all steps share; None when the node passes them."""
+def closed_by(state: State, model: Model, node: Node) -> Considered:
+    """The verdict on a node that is not open to the model: the first filter of all steps that it does not pass."""
     if not node.approved:
         return Considered(node.name, "rejected", "approval", "waits for an operator's approval")
     if node.name not in state.candidates(model).nodes:
         return Considered(node.name, "rejected", "selector", first_failing_term(model.scheduling.selector, node.labels))
     if node.status is NodeStatus.DRAINING:
         return Considered(node.name, "rejected", "drain", "is draining")
-    if not node.takes_work:
-        return Considered(node.name, "rejected", "health", f"is {node.status.value}")
-    return None
+    return Considered(node.name, "rejected", "health", f"is {node.status.value}")
 
 
 def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
@@ -53,9 +51,7 @@ def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
 
     def verdict(node: Node) -> Considered:
         if node.name not in open_nodes:
-            common = common_filter(state, model, node)
-            if common is not None:
-                return common
+            return closed_by(state, model, node)
         slots = by_slot.get((node.name, model_name))
         if not slots:
             return _without_replica(node.name)
@@ -88,18 +84,16 @@ def _phases(state: State, replicas: Iterable[str]) -> str:
 def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
     """Judges nodes by room for one more replica: a slot, memory in its pools, main memory, disk.
 
-    ``chosen`` is the node taken.
+    ``chosen`` is the node taken. What is free in a node's roomiest pool stands in its key among the open ones; for most
+    models that is all that must be known of its memory.
     """
-    declared = model.declared_spec
+    declared, open_nodes = model.declared_spec, state.candidates(model).keys
 
     def verdict(node: Node) -> Considered:
-        common = common_filter(state, model, node)
-        if common is not None:
-            return common
-        spec = spec_on(node, declared)
-        free = state.free_memory(node)
-        in_pools = tuple([size for pool, size in free.items() if pool != RAM])
-        room = max(in_pools, default=0)
+        key = open_nodes.get(node.name)
+        if key is None:
+            return closed_by(state, model, node)
+        room = -key[0]
         if node.name == chosen:
             return Considered(node.name, "chosen", "", f"{format_size(room)} free", room / GIB)
         if state.free_index(node, model.name) is None:
@@ -110,10 +104,11 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         own = "" if may_host(state, model, node) else refused_by(state, model, node, profile_of(state, model))
         if own:
             return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
-        if fit_in_pools(free, spec) is None:
+        spec = spec_on(node, declared)
+        if room < spec.vram if spec.pools == 1 else fit_in_pools(state.free_memory(node), spec) is None:
             both = "" if spec is declared else ONE_MEMORY
-            return Considered(node.name, "rejected", "memory", lack_of_memory(in_pools, spec) + both)
-        if lacks_ram(free, spec):
+            return Considered(node.name, "rejected", "memory", lack_of_memory(state.free_in_pools(node), spec) + both)
+        if spec.ram and lacks_ram(free := state.free_memory(node), spec):
             left = f"{format_size(free[RAM])} of {format_size(node.ram)} free"
             return Considered(node.name, "rejected", "ram", f"needs {format_size(spec.ram)} of main memory, {left}")
         if staging_need(state, model, node) is None:
