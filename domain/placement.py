@@ -81,11 +81,18 @@ def avoided(state: State, model: Model, node: str, leaving: tuple[Replica, ...] 
 
     Those that are leaving are taken to have left.
     """
+    if avoids_nothing(state, model):
+        return 0
     rank = 4 if node in model.failed_nodes else 0
     if members_there(state, model, state.nodes[node], leaving)[0] > 0:
         rank += 2
     same = sum(1 for replica in leaving if replica.model == model.name)
     return rank + (len(state.by_slot.get((node, model.name), ())) > same)
+
+
+def avoids_nothing(state: State, model: Model) -> bool:
+    """Whether there is no node at all that a replica of the model avoids."""
+    return not (model.failed_nodes or model.scheduling.anti_affinity or model.name in state.by_model)
 
 
 def _rooms(state: State, model: Model, profile: Profile) -> list[Standing]:

@@ -277,6 +277,8 @@ def explain_choice(state: State, model: Model, step: str, choice: Choice) -> Exp
 
 def _with_what_is_avoided(state: State, model: Model, plain: Explanation, choice: Choice) -> Explanation:
     """Without scores: what is avoided on each node, and why a roomier one was not taken."""
+    if placement.avoids_nothing(state, model):
+        return plain
     mine = placement.avoided(state, model, choice.room.node)
     rows, note = [], ""
     for row in plain.considered:

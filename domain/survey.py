@@ -44,29 +44,29 @@ def closed_by(state: State, model: Model, node: Node) -> Considered:
 def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
     """Judges nodes by the model's loaded replicas there; ``chosen`` is the replica taken, or empty."""
     warm = state.warm.get(model.name)
-    where = warm.where if warm is not None else {}
-    parallel = model.scheduling.parallel
-    open_nodes = state.candidates(model).keys
+    # The replica with the fewest locks on a node stands before its others, and is put in last.
+    fewest = {node: locks for locks, _, _, _, node in reversed(warm.order)} if warm is not None else {}
+    taken = state.replicas.get(chosen)
+    there = taken.node if taken is not None else ""
+    parallel, open_nodes = model.scheduling.parallel, state.candidates(model).keys
     by_slot, model_name = state.by_slot, model.name
 
     def verdict(node: Node) -> Considered:
-        if node.name not in open_nodes:
+        name = node.name
+        if name not in open_nodes:
             return closed_by(state, model, node)
-        slots = by_slot.get((node.name, model_name))
-        if not slots:
-            return _without_replica(node.name)
-        best = -1
-        for replica in slots.values():
-            place = where.get(replica)
-            if replica == chosen:
-                return Considered(node.name, "chosen", "", replica, -float(place[0]) if place else 0.0)
-            if place is not None and (best < 0 or place[0] < best):
-                best = place[0]
-        if best < 0:
-            return Considered(node.name, "rejected", "replica", _phases(state, slots.values()))
-        if parallel and best >= parallel:
-            return Considered(node.name, "rejected", "parallel", f"{best} of {parallel} in flight")
-        return Considered(node.name, "eligible", "", f"{best} in flight", -float(best))
+        if name == there:
+            place = warm.where.get(chosen) if warm is not None else None
+            return Considered(name, "chosen", "", chosen, -float(place[0]) if place else 0.0)
+        locks = fewest.get(name)
+        if locks is None:
+            slots = by_slot.get((name, model_name))
+            if not slots:
+                return _without_replica(name)
+            return Considered(name, "rejected", "replica", _phases(state, slots.values()))
+        if parallel and locks >= parallel:
+            return Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight")
+        return _in_flight(name, locks)
 
     return verdict
 
@@ -75,6 +75,12 @@ def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
 def _without_replica(node: str) -> Considered:
     """The commonest verdict of all: kept, since a warm decision makes one for nearly every node."""
     return Considered(node, "rejected", "replica", NO_REPLICA)
+
+
+@lru_cache(4096)
+def _in_flight(node: str, locks: int) -> Considered:
+    """The next common, kept for the same reason."""
+    return Considered(node, "eligible", "", f"{locks} in flight", -float(locks))
 
 
 def _phases(state: State, replicas: Iterable[str]) -> str:
@@ -105,9 +111,10 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         if own:
             return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
         spec = spec_on(node, declared)
-        if room < spec.vram if spec.pools == 1 else fit_in_pools(state.free_memory(node), spec) is None:
+        lack = _lack_of_memory(state, node, spec, room)
+        if lack:
             both = "" if spec is declared else ONE_MEMORY
-            return Considered(node.name, "rejected", "memory", lack_of_memory(state.free_in_pools(node), spec) + both)
+            return Considered(node.name, "rejected", "memory", lack + both)
         if spec.ram and lacks_ram(free := state.free_memory(node), spec):
             left = f"{format_size(free[RAM])} of {format_size(node.ram)} free"
             return Considered(node.name, "rejected", "ram", f"needs {format_size(spec.ram)} of main memory, {left}")
@@ -120,10 +127,16 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
     return verdict
 
 
-def lack_of_memory(free: tuple[int, ...], spec: LoadSpec) -> str:
-    """What the model needs there, and what is free, in words."""
+def _lack_of_memory(state: State, node: Node, spec: LoadSpec, room: int) -> str:
+    """What the model needs there, and what is free, in words; empty when it fits into the node's pools.
+
+    ``room`` is what the roomiest of them has free.
+    """
     if spec.pools == 1:
-        return f"needs {format_size(spec.vram)}, {format_size(max(free, default=0))} free"
+        return f"needs {format_size(spec.vram)}, {format_size(room)} free" if room < spec.vram else ""
+    if fit_in_pools(state.free_memory(node), spec) is not None:
+        return ""
+    free = state.free_in_pools(node)
     split = f"in {spec.pools} pools, {format_size(share_of(spec, spec.pools))} in each" if spec.pools else "in all"
     sizes = ", ".join(map(format_size, free[:FULL_SURVEY_LIMIT]))
     return f"needs {format_size(spec.vram)} {split}; free in its pools: {sizes or 'none'}"
