@@ -14,7 +14,10 @@ RAM = 1 << 16
 
 def total(claim: Claim) -> int:
     """The bytes of a claim in all its pools together."""
-    return sum([size for _, size in claim])
+    size = 0
+    for _, part in claim:  # faster than a sum over so few
+        size += part
+    return size
 
 
 def sum_of(claims: Iterable[Claim]) -> dict[int, int]:

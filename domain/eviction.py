@@ -220,6 +220,8 @@ def _weigh_sets(
     Where the node takes no such number of evictions now, it is only noted from when on it does.
     """
     possible.sort(key=lambda replica: (reload_cost(state, replica), replica.used_at, replica.serial))
+    if _is_outdone(state, model, possible[0], node, search):
+        return
     ground = ground_of(state, model, node, disk)
     counted = counted_evictions(state, node, now)
     largest = len(possible)
@@ -238,6 +240,13 @@ def _weigh_sets(
             _note_bound(search, node, len(counted), until)
         if found or size == largest:
             return
+
+
+def _is_outdone(state: State, model: Model, cheapest: Replica, node: Node, search: Search) -> bool:
+    """Whether one victim elsewhere is as good as any on a node can be of whom this is the cheapest."""
+    if search.best is None or len(search.best.victims) > 1 or failed_there(model, node):
+        return False  # of a node where the last load failed it is told what making room there would have cost
+    return not _may_improve(state, model, cheapest, node, search)
 
 
 def _sets_by_size(
