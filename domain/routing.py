@@ -154,8 +154,11 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
 
 def joinable_load(state: State, model: Model) -> Replica | None:
     """Step 3: the oldest load in progress that will serve this model's requests; None when there is none."""
+    loads = state.loading.get(model.name)
+    if loads is None:
+        return None
     candidates = state.candidates(model).nodes
-    for replica_id in state.loading.get(model.name, ()):
+    for replica_id in loads:
         replica = state.replicas[replica_id]
         serves = replica.revision in (model.declared, model.serving)
         if serves and replica.node in candidates and state.nodes[replica.node].takes_work:

@@ -41,38 +41,36 @@ def closed_by(state: State, model: Model, node: Node) -> Considered:
     return Considered(node.name, "rejected", "health", f"is {node.status.value}")
 
 
-def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
-    """Judges nodes by the model's loaded replicas there; ``chosen`` is the replica taken, or empty."""
+def warm_rows(state: State, model: Model, chosen: str) -> list[Considered]:
+    """The verdict on every node by the model's loaded replicas there; ``chosen`` is the replica taken, or empty."""
     warm = state.warm.get(model.name)
+    order = warm.order if warm is not None else []
     # The replica with the fewest locks on a node stands before its others, and is put in last.
-    fewest = {node: locks for locks, _, _, _, node in reversed(warm.order)} if warm is not None else {}
+    fewest = {node: locks for locks, _, _, _, node in reversed(order)}
+    all_warm = len(order) == len(state.by_model.get(model.name, ()))
     taken = state.replicas.get(chosen)
     there = taken.node if taken is not None else ""
     parallel, open_nodes = model.scheduling.parallel, state.candidates(model).keys
-    by_slot, model_name = state.by_slot, model.name
-
-    def verdict(node: Node) -> Considered:
-        name = node.name
+    rows = []
+    for name, node in state.nodes.items():
         if name not in open_nodes:
-            return closed_by(state, model, node)
-        if name == there:
+            row = closed_by(state, model, node)
+        elif name == there:
             place = warm.where.get(chosen) if warm is not None else None
-            return Considered(name, "chosen", "", chosen, -float(place[0]) if place else 0.0)
-        locks = fewest.get(name)
-        if locks is None:
-            slots = by_slot.get((name, model_name))
-            if not slots:
-                return _without_replica(name)
-            return Considered(name, "rejected", "replica", _phases(state, slots.values()))
-        if parallel and locks >= parallel:
-            return Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight")
-        return _in_flight(name, locks)
-
-    return verdict
+            row = Considered(name, "chosen", "", chosen, -float(place[0]) if place else 0.0)
+        elif (locks := fewest.get(name)) is None:
+            slots = None if all_warm else state.by_slot.get((name, model.name))
+            row = Considered(name, "rejected", "replica", _phases(state, slots.values())) if slots else _without(name)
+        elif parallel and locks >= parallel:
+            row = Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight")
+        else:
+            row = _in_flight(name, locks)
+        rows.append(row)
+    return rows
 
 
 @lru_cache(4096)
-def _without_replica(node: str) -> Considered:
+def _without(node: str) -> Considered:
     """The commonest verdict of all: kept, since a warm decision makes one for nearly every node."""
     return Considered(node, "rejected", "replica", NO_REPLICA)
 
@@ -163,7 +161,7 @@ def survey_warm(
     In a large cluster the rows come from the warm set alone: a warm decision must not reach for anything else.
     """
     if len(state.nodes) <= FULL_SURVEY_LIMIT:
-        return survey(state, model, step, warm_verdict(state, model, chosen), chosen=chosen, node=node, cure=cure)
+        return Explanation(step, tuple(warm_rows(state, model, chosen)), {}, chosen, cure)
     candidates = state.candidates(model)
     rejected = _rejected(state, candidates)
     warm = state.warm.get(model.name)
