@@ -17,7 +17,7 @@ from .memory import fit_after, least_share, spec_on
 from .placement import avoided, has_its_copy, may_host, staging_need
 from .recent_use import reload_cost
 from .scoring import Room, Standing
-from .shrinking import floor_of, serving_copies
+from .shrinking import floor_of, keeps_replicas, serving_copies
 from .state import State
 from .units import FOREVER, format_instant
 from .wishes import Cost, Offer, by_wishes, has_wishes
@@ -64,7 +64,7 @@ class Search(msgspec.Struct):
 def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int, *, strictly: bool) -> str:
     """Why the replica may not make room for the beneficiary; empty when it may. ``strictly``: only lower priority."""
     if replica.phase is not Phase.LOADED:
-        return replica.phase.value
+        return replica.phase
     if locks := state.lock_count(replica.id):
         return f"{locks} requests in flight"
     model = state.models.get(replica.model)
@@ -102,13 +102,15 @@ def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
 
     Only copies that can serve keep it: one on a silent node, or of an older revision, stands in for nobody.
     """
-    floor = floor_of(state, model)
-    if not floor or replica.node not in state.candidates(model).nodes:
+    scheduling, candidates = model.scheduling, state.candidates(model).nodes
+    if not (scheduling.everywhere or scheduling.min_replicas) or replica.node not in candidates:
         return None
-    if model.scheduling.everywhere:  # each candidate is to keep one of its own
-        here = state.by_slot.get((replica.node, model.name), {}).values()
-        return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) - 1
-    return serving_copies(state, model) - floor if state.takes_locks(replica) else None
+    if not scheduling.everywhere:
+        return serving_copies(state, model) - floor_of(state, model) if state.takes_locks(replica) else None
+    if not any(keeps_replicas(state.nodes[name]) for name in candidates):
+        return None
+    here = state.by_slot.get((replica.node, model.name), {}).values()  # each candidate is to keep one of its own
+    return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) - 1
 
 
 def has_room_instead(state: State, model: Model, now: int) -> bool:
@@ -157,6 +159,8 @@ def find_victims(state: State, model: Model, now: int, *, strictly: bool = False
     :mod:`interlock.domain.wishes` says.
     """
     search = Search(wishes=has_wishes(state, model))
+    if strictly and not _anybody_lower(state, model):
+        return search
     nodes = state.candidates(model).open
     if len(nodes) <= EXACT_NODES or not _search_by_cost(state, model, now, search, strictly=strictly):
         for _, name in nodes:
@@ -164,6 +168,12 @@ def find_victims(state: State, model: Model, now: int, *, strictly: bool = False
     if len(search.offers) > 1:
         _grant_wishes(state, model, search)
     return search
+
+
+def _anybody_lower(state: State, beneficiary: Model) -> bool:
+    """Whether any model with replicas has lower priority, or is removed: where all are equal, floors evict nobody."""
+    models = (state.models.get(name) for name in state.by_model)
+    return any(model is None or model.scheduling.priority < beneficiary.scheduling.priority for model in models)
 
 
 def _grant_wishes(state: State, model: Model, search: Search) -> None:
