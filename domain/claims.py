@@ -14,7 +14,10 @@ RAM = 1 << 16
 
 def total(claim: Claim) -> int:
     """The bytes of a claim in all its pools together."""
-    return sum(size for _, size in claim)
+    size = 0
+    for _, part in claim:  # faster than a sum over so few
+        size += part
+    return size
 
 
 def sum_of(claims: Iterable[Claim]) -> dict[int, int]:
@@ -28,12 +31,13 @@ def sum_of(claims: Iterable[Claim]) -> dict[int, int]:
 
 def in_pools(claim: Claim) -> Claim:
     """A claim without what it takes of main memory."""
-    return tuple((pool, size) for pool, size in claim if pool != RAM)
+    return tuple([entry for entry in claim if entry[0] != RAM])
 
 
 def format_claim(claim: Claim) -> str:
     """What a claim takes: so much memory, and so much main memory where it takes any."""
-    sizes = [format_size(total(in_pools(claim)))] if in_pools(claim) or not claim else []
+    memory = in_pools(claim)
+    sizes = [format_size(total(memory))] if memory or not claim else []
     return " and ".join([*sizes, *(f"{format_size(size)} of main memory" for pool, size in claim if pool == RAM)])
 
 

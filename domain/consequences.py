@@ -258,6 +258,8 @@ def in_turn(state: State, names: Iterable[str]) -> tuple[str, ...]:
     waited the longest; then other wishes.
     """
     names = tuple(dict.fromkeys(names))
+    if len(names) < 2:
+        return names
     waiting = fair_order(state, (name for name in names if name in state.queues))
     return tuple(dict.fromkeys((*floors_first(state, names), *waiting, *by_importance(state, names))))
 
@@ -266,8 +268,7 @@ def _has_candidate(state: State, name: str, nodes: tuple[str, ...]) -> bool:
     model = state.models.get(name)
     if model is None:
         return False
-    candidates = state.candidates(model).nodes
-    return any(node in candidates for node in nodes)
+    return not state.candidates(model).nodes.keys().isdisjoint(nodes)
 
 
 _RULES: dict[type[ev.Event], _Rule] = {

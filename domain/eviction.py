@@ -17,7 +17,7 @@ from .memory import fit_after, least_share, spec_on
 from .placement import avoided, has_its_copy, may_host, staging_need
 from .recent_use import reload_cost
 from .scoring import Room, Standing
-from .shrinking import floor_of, serving_copies
+from .shrinking import floor_of, keeps_replicas, serving_copies
 from .state import State
 from .units import FOREVER, format_instant
 from .wishes import Cost, Offer, by_wishes, has_wishes
@@ -64,7 +64,7 @@ class Search(msgspec.Struct):
 def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int, *, strictly: bool) -> str:
     """Why the replica may not make room for the beneficiary; empty when it may. ``strictly``: only lower priority."""
     if replica.phase is not Phase.LOADED:
-        return replica.phase.value
+        return replica.phase
     if locks := state.lock_count(replica.id):
         return f"{locks} requests in flight"
     model = state.models.get(replica.model)
@@ -102,15 +102,15 @@ def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
 
     Only copies that can serve keep it: one on a silent node, or of an older revision, stands in for nobody.
     """
-    if replica.node not in state.candidates(model).nodes:
+    scheduling, candidates = model.scheduling, state.candidates(model).nodes
+    if not (scheduling.everywhere or scheduling.min_replicas) or replica.node not in candidates:
         return None
-    floor = floor_of(state, model)
-    if not floor:
+    if not scheduling.everywhere:
+        return serving_copies(state, model) - floor_of(state, model) if state.takes_locks(replica) else None
+    if not any(keeps_replicas(state.nodes[name]) for name in candidates):
         return None
-    if model.scheduling.everywhere:  # each candidate is to keep one of its own
-        here = state.by_slot.get((replica.node, model.name), {}).values()
-        return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) - 1
-    return serving_copies(state, model) - floor if state.takes_locks(replica) else None
+    here = state.by_slot.get((replica.node, model.name), {}).values()  # each candidate is to keep one of its own
+    return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) - 1
 
 
 def has_room_instead(state: State, model: Model, now: int) -> bool:
@@ -159,6 +159,8 @@ def find_victims(state: State, model: Model, now: int, *, strictly: bool = False
     :mod:`interlock.domain.wishes` says.
     """
     search = Search(wishes=has_wishes(state, model))
+    if strictly and not _anybody_lower(state, model):
+        return search
     nodes = state.candidates(model).open
     if len(nodes) <= EXACT_NODES or not _search_by_cost(state, model, now, search, strictly=strictly):
         for _, name in nodes:
@@ -166,6 +168,12 @@ def find_victims(state: State, model: Model, now: int, *, strictly: bool = False
     if len(search.offers) > 1:
         _grant_wishes(state, model, search)
     return search
+
+
+def _anybody_lower(state: State, beneficiary: Model) -> bool:
+    """Whether any model with replicas has lower priority, or is removed: where all are equal, floors evict nobody."""
+    models = (state.models.get(name) for name in state.by_model)
+    return any(model is None or model.scheduling.priority < beneficiary.scheduling.priority for model in models)
 
 
 def _grant_wishes(state: State, model: Model, search: Search) -> None:
@@ -222,6 +230,8 @@ def _weigh_sets(
     Where the node takes no such number of evictions now, it is only noted from when on it does.
     """
     possible.sort(key=lambda replica: (reload_cost(state, replica), replica.used_at, replica.serial))
+    if _is_outdone(state, model, possible[0], node, search):
+        return
     ground = ground_of(state, model, node, disk)
     counted = counted_evictions(state, node, now)
     largest = len(possible)
@@ -234,10 +244,19 @@ def _weigh_sets(
         found, into = False, Search() if until else search
         for victims in sets:
             found |= weigh_set(state, model, ground, victims, into)
+            if found and size == 1:
+                break  # they come cheapest first: no other alone is better
         if found and until:
             _note_bound(search, node, len(counted), until)
         if found or size == largest:
             return
+
+
+def _is_outdone(state: State, model: Model, cheapest: Replica, node: Node, search: Search) -> bool:
+    """Whether one victim elsewhere is as good as any on a node can be of whom this is the cheapest."""
+    if search.best is None or len(search.best.victims) > 1 or failed_there(model, node):
+        return False  # of a node where the last load failed it is told what making room there would have cost
+    return not _may_improve(state, model, cheapest, node, search)
 
 
 def _sets_by_size(
@@ -353,14 +372,14 @@ def _search_by_cost(state: State, model: Model, now: int, search: Search, *, str
             break
         compared += search.best is not None
         spurned = 0
-        for _, _, _, replica_id, _ in state.warm[name].idle():
+        for _, _, _, replica_id, node_name in state.warm[name].idle():
+            key = open_nodes.get(node_name)
+            if key is None or size - key[0] < least or node_name in search.bounded:
+                continue  # before the replica itself is looked up: in a large cluster that is what takes time
             replica = state.replicas[replica_id]
-            free = -open_nodes[replica.node][0] if replica.node in open_nodes else -size
-            if free + size < least or why_not_victim(state, replica, model, now, strictly=strictly):
+            if why_not_victim(state, replica, model, now, strictly=strictly):
                 continue
-            node = state.nodes[replica.node]
-            if node.name in search.bounded:
-                continue
+            node = state.nodes[node_name]
             if not _may_improve(state, model, replica, node, search):
                 break
             disk = staging_need(state, model, node) if may_host(state, model, node) else None

@@ -255,10 +255,13 @@ def _hold_over(replica: Replica, reason: str, now: int) -> list[ev.Event]:
 
 def grants(state: State, model: Model, replica: Replica, room: int, now: int, cause: str) -> list[ev.Event]:
     """Locks on this replica for the first ``room`` requests that wait for the model."""
+    waiting = state.waiting(model.name)[:room]
+    if not waiting:
+        return []
+    why = survey_warm(state, model, "granted", chosen=replica.id, node=replica.node)
     granted: list[ev.Event] = []
-    for _, _, request_id in state.waiting(model.name)[:room]:
+    for _, _, request_id in waiting:
         request = state.requests[request_id]
-        why = survey_warm(state, model, "granted", chosen=replica.id, node=replica.node)
         granted.append(
             ev.ReplicaLocked(
                 at=now, replica=replica.id, model=model.name, node=replica.node, request=request.id,

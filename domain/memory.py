@@ -8,7 +8,7 @@ the very memory of the node's pool: there a model takes both out of one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -22,12 +22,11 @@ def spec_on(node: Node, spec: LoadSpec) -> LoadSpec:
     return replace(spec, vram=spec.vram + spec.ram, ram=0) if node.unified and spec.ram else spec
 
 
-def shares(spec: LoadSpec, pools: int) -> Iterator[tuple[int, int]]:
+def shares(spec: LoadSpec, pools: int) -> list[tuple[int, int]]:
     """The ways to split the model over some of ``pools`` pools: how many, and the bytes in each; fewest first."""
-    counts: Iterable[int] = (spec.pools,) if spec.pools != ANY_POOLS else range(1, min(pools, MOST_POOLS) + 1)
-    for count in counts:
-        if count <= pools:
-            yield count, share_of(spec, count)
+    if spec.pools == ANY_POOLS:
+        return [(count, share_of(spec, count)) for count in range(1, min(pools, MOST_POOLS) + 1)]
+    return [(spec.pools, share_of(spec, spec.pools))] if spec.pools <= pools else []
 
 
 def share_of(spec: LoadSpec, count: int) -> int:
@@ -55,9 +54,10 @@ def fit_in_pools(free: Mapping[int, int], spec: LoadSpec) -> Claim | None:
     if spec.vram == 0:
         return _and_ram((), spec.ram)
     for count, share in shares(spec, _pools_in(free)):
-        fitting = sorted([(size, pool) for pool, size in free.items() if size >= share and pool != RAM])
+        fitting = [(size, pool) for pool, size in free.items() if size >= share and pool != RAM]
         if len(fitting) >= count:
-            return _and_ram(sorted((pool, share) for _, pool in fitting[:count]), spec.ram)
+            least = [min(fitting)] if count == 1 else sorted(fitting)[:count]
+            return _and_ram(sorted([(pool, share) for _, pool in least]), spec.ram)
     return None
 
 

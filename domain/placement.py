@@ -81,11 +81,18 @@ def avoided(state: State, model: Model, node: str, leaving: tuple[Replica, ...] 
 
     Those that are leaving are taken to have left.
     """
+    if avoids_nothing(state, model):
+        return 0
     rank = 4 if node in model.failed_nodes else 0
     if members_there(state, model, state.nodes[node], leaving)[0] > 0:
         rank += 2
-    same = sum(1 for replica in leaving if replica.model == model.name)
+    same = sum(1 for replica in leaving if replica.model == model.name) if leaving else 0
     return rank + (len(state.by_slot.get((node, model.name), ())) > same)
+
+
+def avoids_nothing(state: State, model: Model) -> bool:
+    """Whether there is no node at all that a replica of the model avoids."""
+    return not (model.failed_nodes or model.scheduling.anti_affinity or model.name in state.by_model)
 
 
 def _rooms(state: State, model: Model, profile: Profile) -> list[Standing]:
@@ -158,7 +165,7 @@ def room_on(state: State, model: Model, node: Node) -> Room | None:
     if index is None or not may_host(state, model, node) or kept_away(state, model, node):
         return None
     claim = fit(state.free_memory(node), spec_on(node, model.declared_spec))
-    disk = staging_need(state, model, node)
+    disk = staging_need(state, model, node) if claim is not None else None
     if claim is None or disk is None:
         return None
     return Room(node.name, index, claim, disk)

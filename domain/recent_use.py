@@ -24,7 +24,8 @@ LONGEST_TURNOVER = 256
 
 def recent_uses(state: State, replica: Replica) -> int:
     """How many requests the replica has served lately."""
-    return min(state.settings.recent_uses, replica.uses >> (state.turnovers - replica.uses_at))
+    uses = replica.uses
+    return min(state.settings.recent_uses, uses >> (state.turnovers - replica.uses_at)) if uses else 0
 
 
 def reload_cost(state: State, replica: Replica) -> int:

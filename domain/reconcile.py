@@ -181,7 +181,7 @@ def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev
     plan = floor_plan(state, model, now)
     if isinstance(plan, BEGINS_LOAD):
         return loads.begin(state, model, plan, now, f"floor of {model.name}")
-    return [_parked(state, model, plan, now)]
+    return [_park(model, _lacking_for_floor(state, model, plan, now), now, plan.explanation)]
 
 
 def floor_plan(state: State, model: Model, now: int) -> Plan:
@@ -210,13 +210,15 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
     plan = floor_plan(state, model, now)
     if not isinstance(plan, BEGINS_LOAD):
         # What it lacks may be another thing by now: without this, a load that failed would wait for room for ever.
-        anew = _parked(state, model, plan, now, cured=cured)
-        return [] if (anew.lacks, anew.until) == (parked.lacks, parked.until) else [anew]
+        lacking = _lacking_for_floor(state, model, plan, now, cured=cured)
+        if (lacking.lacks, lacking.until) == (parked.lacks, parked.until):
+            return []  # and nobody has to be told why
+        return [_park(model, lacking, now, plan.explanation)]
     unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
     return [unparked, *loads.begin(state, model, plan, now, f"floor of {model.name}: {command.cause}")]
 
 
-def _parked(state: State, model: Model, plan: Plan, now: int, *, cured: bool = False) -> ev.ModelParked:
+def _lacking_for_floor(state: State, model: Model, plan: Plan, now: int, *, cured: bool = False) -> Parked:
     """Why the wish cannot be met, and the very thing that it lacks.
 
     ``cured``: what it lacked has just come. A model whose tries are spent then lacks no more than the end of its pause.
@@ -233,7 +235,7 @@ def _parked(state: State, model: Model, plan: Plan, now: int, *, cured: bool = F
         until = wait.until
         reason = {"backoff": "load_failed", "frozen": "frozen"}.get(wait.kind, reason)
         lacks = "time" if until < FOREVER else lacks
-    return _park(model, Parked(reason, lacks, until), now, plan.explanation)
+    return Parked(reason, lacks, until)
 
 
 def _park(model: Model, wish: Parked, now: int, explanation: Explanation | None = None) -> ev.ModelParked:

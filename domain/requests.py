@@ -24,6 +24,7 @@ from .variant import passes_left
 LONGEST_NAME = 200
 UNTIMED_RETRY, LONGEST_RETRY = 5 * SECOND, 5 * MINUTE
 """What a refused client is told when nothing that could help it has an instant, and the most that it is told."""
+_BUSY = Wait("busy")
 
 
 class Asking(msgspec.Struct, frozen=True, gc=False):
@@ -53,9 +54,8 @@ def asking(request: Request) -> Asking:
 
 def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
     """One atomic decision for a request that arrives: a lock, a wait (with or without a load begun), or a refusal."""
-    for value in (command.request, command.model, command.holder):
-        if not value or len(value) > LONGEST_NAME:
-            field = next(name for name in ("request", "model", "holder") if getattr(command, name) == value)
+    for field, value in (("request", command.request), ("model", command.model), ("holder", command.holder)):
+        if not 0 < len(value) <= LONGEST_NAME:
             raise InvalidField(field, "is empty or too long", cure=f"Give 1 to {LONGEST_NAME} characters.")
     if command.request in state.requests:
         raise Conflict(f"request {command.request} is in the cluster already.", cure="Give each request its own id.")
@@ -89,8 +89,10 @@ def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
     """Route, but behind those of the same model that wait already: first in, first out."""
     plan = routing.route(state, model, now, request.prefix)
     if isinstance(plan, Lock):
+        if model.name not in state.queues:
+            return plan
         why = plan.explanation
-        return Hold(Wait("busy"), explain=lambda: why) if state.waiting(model.name) else plan
+        return Hold(_BUSY, explain=lambda: why)
     if isinstance(plan, Refuse):
         return plan
     if request.deadline <= now:
@@ -345,13 +347,16 @@ _WAITED_FOR = {
 """What each kind of wait is for, as the end of a sentence; whoever was woken, or stood behind others, had no turn."""
 
 
+_CODES_OF_WAITS = {
+    "load": RefusalCode.LOADING,
+    "frozen": RefusalCode.FROZEN,
+    "draining": RefusalCode.DRAINING,
+}
+
+
 def deadline_passed(state: State, model: Model, wait: Wait, plan: Plan, now: int) -> Refuse:
     """The refusal for a wait that was too long, by what it waited for."""
-    code = {
-        "load": RefusalCode.LOADING,
-        "frozen": RefusalCode.FROZEN,
-        "draining": RefusalCode.DRAINING,
-    }.get(wait.kind, RefusalCode.CAPACITY_EXHAUSTED)
+    code = _CODES_OF_WAITS.get(wait.kind, RefusalCode.CAPACITY_EXHAUSTED)
     if code is RefusalCode.LOADING and not state.loading.get(model.name):
         code = RefusalCode.CAPACITY_EXHAUSTED
     what = _WAITED_FOR.get(wait.kind, "its turn")
@@ -424,7 +429,7 @@ def advance(
     plan = _within_budget(state, model, request, plan)
     if isinstance(plan, KEEPS_WAITING):
         wait = plan_wait(plan)
-        if wait == Wait("busy") and request.wait is not None and request.wait.on in state.loading.get(model.name, ()):
+        if wait == _BUSY and request.wait is not None and request.wait.on in state.loading.get(model.name, ()):
             return []  # it began the load of one more copy, and waits for that one or for any that is free before
         return [] if wait == request.wait or taken_over else [_queued(asking(request), wait, plan.explanation, now)]
     woken = ev.RequestWoken(at=now, model=model.name, request=request.id, cause=cause)

@@ -155,8 +155,11 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
 
 def joinable_load(state: State, model: Model) -> Replica | None:
     """Step 3: the oldest load in progress that will serve this model's requests; None when there is none."""
+    loads = state.loading.get(model.name)
+    if loads is None:
+        return None
     candidates = state.candidates(model).nodes
-    for replica_id in state.loading.get(model.name, ()):
+    for replica_id in loads:
         replica = state.replicas[replica_id]
         serves = replica.revision in (model.declared, model.serving)
         if serves and replica.node in candidates and state.nodes[replica.node].takes_work:
@@ -282,6 +285,8 @@ def explain_choice(state: State, model: Model, step: str, choice: Choice) -> Exp
 
 def _with_what_is_avoided(state: State, model: Model, plain: Explanation, choice: Choice) -> Explanation:
     """Without scores: what is avoided on each node, and why a roomier one was not taken."""
+    if placement.avoids_nothing(state, model):
+        return plain
     mine = placement.avoided(state, model, choice.room.node)
     rows, note = [], ""
     for row in plain.considered:

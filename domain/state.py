@@ -86,7 +86,9 @@ class WarmSet:
 
     def put(self, replica: Replica, locks: int) -> None:
         """Put the replica in, or move it to where it belongs now."""
-        self.remove(replica.id)
+        old = self.where.get(replica.id)
+        if old is not None:
+            del self.order[bisect_left(self.order, old)]
         key = self.where[replica.id] = (locks, replica.used_at, replica.serial, replica.id, replica.node)
         insort(self.order, key)
 
@@ -271,7 +273,7 @@ class State:
         taken = self.by_slot.get((node.name, model), {})
         if len(taken) >= node.max_replicas_per_model:
             return None
-        return next(index for index in range(len(taken) + 1) if index not in taken)
+        return next(index for index in range(len(taken) + 1) if index not in taken) if taken else 0
 
     def takes_locks(self, replica: Replica) -> bool:
         """Whether the replica may be locked: loaded, of the serving revision, on a healthy candidate of its model."""
@@ -300,8 +302,7 @@ class State:
     def index_node(self, node: Node) -> None:
         """Bring the candidate sets and the warm sets up to date with the node."""
         self.index_budget(node)
-        takes_work = node.takes_work
-        key = (-max(self.free_in_pools(node), default=0), node.name) if takes_work else None
+        key = self.open_key(node) if node.takes_work else None
         labels = node.labels
         for selector, candidates in self.candidate_sets.items():
             if node.approved and matches(selector, labels):
@@ -329,10 +330,15 @@ class State:
         self.index_budget(node)
         if not node.takes_work:
             return
-        key = (-max(self.free_in_pools(node), default=0), node_name)
+        key = self.open_key(node)
         for candidates in self.candidate_sets.values():
             if node_name in candidates.nodes:
                 candidates.place(node_name, key)
+
+    def open_key(self, node: Node) -> OpenKey:
+        """The node's place among the open nodes of a candidate set."""
+        sizes = [size for pool, size in self.balance_of_memory(node).items() if pool != RAM]
+        return (-max(0, max(sizes, default=0)), node.name)
 
     def index_budget(self, node: Node) -> None:
         """Say whether more is in use or reserved there than its budget allows."""
@@ -351,7 +357,7 @@ class State:
             if node.approved and matches(selector, node.labels):
                 candidates.nodes[node.name] = None
                 if node.takes_work:
-                    candidates.place(node.name, (-max(self.free_in_pools(node), default=0), node.name))
+                    candidates.place(node.name, self.open_key(node))
 
     def drop_unused_selectors(self) -> None:
         """Forget the candidate sets that no model uses any more."""

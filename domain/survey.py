@@ -30,55 +30,55 @@ NO_REPLICA = "has no replica of it"
 """The commonest reason of all for which a warm decision passes a node over."""
 
 
-def common_filter(state: State, model: Model, node: Node) -> Considered | None:
-    """The verdict of the filters that all steps share; None when the node passes them."""
+def closed_by(state: State, model: Model, node: Node) -> Considered:
+    """The verdict on a node that is not open to the model: the first filter of all steps that it does not pass."""
     if not node.approved:
         return Considered(node.name, "rejected", "approval", "waits for an operator's approval")
     if node.name not in state.candidates(model).nodes:
         return Considered(node.name, "rejected", "selector", first_failing_term(model.scheduling.selector, node.labels))
     if node.status is NodeStatus.DRAINING:
         return Considered(node.name, "rejected", "drain", "is draining")
-    if not node.takes_work:
-        return Considered(node.name, "rejected", "health", f"is {node.status.value}")
-    return None
+    return Considered(node.name, "rejected", "health", f"is {node.status.value}")
 
 
-def warm_verdict(state: State, model: Model, chosen: str) -> Verdict:
-    """Judges nodes by the model's loaded replicas there; ``chosen`` is the replica taken, or empty."""
+def warm_rows(state: State, model: Model, chosen: str) -> list[Considered]:
+    """The verdict on every node by the model's loaded replicas there; ``chosen`` is the replica taken, or empty."""
     warm = state.warm.get(model.name)
-    where = warm.where if warm is not None else {}
-    parallel = model.scheduling.parallel
-    open_nodes = state.candidates(model).keys
-    by_slot, model_name = state.by_slot, model.name
-
-    def verdict(node: Node) -> Considered:
-        if node.name not in open_nodes:
-            common = common_filter(state, model, node)
-            if common is not None:
-                return common
-        slots = by_slot.get((node.name, model_name))
-        if not slots:
-            return _without_replica(node.name)
-        best = -1
-        for replica in slots.values():
-            place = where.get(replica)
-            if replica == chosen:
-                return Considered(node.name, "chosen", "", replica, -float(place[0]) if place else 0.0)
-            if place is not None and (best < 0 or place[0] < best):
-                best = place[0]
-        if best < 0:
-            return Considered(node.name, "rejected", "replica", _phases(state, slots.values()))
-        if parallel and best >= parallel:
-            return Considered(node.name, "rejected", "parallel", f"{best} of {parallel} in flight")
-        return Considered(node.name, "eligible", "", f"{best} in flight", -float(best))
-
-    return verdict
+    order = warm.order if warm is not None else []
+    # The replica with the fewest locks on a node stands before its others, and is put in last.
+    fewest = {node: locks for locks, _, _, _, node in reversed(order)}
+    all_warm = len(order) == len(state.by_model.get(model.name, ()))
+    taken = state.replicas.get(chosen)
+    there = taken.node if taken is not None else ""
+    parallel, open_nodes = model.scheduling.parallel, state.candidates(model).keys
+    rows = []
+    for name, node in state.nodes.items():
+        if name not in open_nodes:
+            row = closed_by(state, model, node)
+        elif name == there:
+            place = warm.where.get(chosen) if warm is not None else None
+            row = Considered(name, "chosen", "", chosen, -float(place[0]) if place else 0.0)
+        elif (locks := fewest.get(name)) is None:
+            slots = None if all_warm else state.by_slot.get((name, model.name))
+            row = Considered(name, "rejected", "replica", _phases(state, slots.values())) if slots else _without(name)
+        elif parallel and locks >= parallel:
+            row = Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight")
+        else:
+            row = _in_flight(name, locks)
+        rows.append(row)
+    return rows
 
 
 @lru_cache(4096)
-def _without_replica(node: str) -> Considered:
+def _without(node: str) -> Considered:
     """The commonest verdict of all: kept, since a warm decision makes one for nearly every node."""
     return Considered(node, "rejected", "replica", NO_REPLICA)
+
+
+@lru_cache(4096)
+def _in_flight(node: str, locks: int) -> Considered:
+    """The next common, kept for the same reason."""
+    return Considered(node, "eligible", "", f"{locks} in flight", -float(locks))
 
 
 def _phases(state: State, replicas: Iterable[str]) -> str:
@@ -88,18 +88,16 @@ def _phases(state: State, replicas: Iterable[str]) -> str:
 def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
     """Judges nodes by room for one more replica: a slot, memory in its pools, main memory, disk.
 
-    ``chosen`` is the node taken.
+    ``chosen`` is the node taken. What is free in a node's roomiest pool stands in its key among the open ones; for most
+    models that is all that must be known of its memory.
     """
-    declared = model.declared_spec
+    declared, open_nodes = model.declared_spec, state.candidates(model).keys
 
     def verdict(node: Node) -> Considered:
-        common = common_filter(state, model, node)
-        if common is not None:
-            return common
-        spec = spec_on(node, declared)
-        free = state.free_memory(node)
-        in_pools = tuple([size for pool, size in free.items() if pool != RAM])
-        room = max(in_pools, default=0)
+        key = open_nodes.get(node.name)
+        if key is None:
+            return closed_by(state, model, node)
+        room = -key[0]
         if node.name == chosen:
             return Considered(node.name, "chosen", "", f"{format_size(room)} free", room / GIB)
         if state.free_index(node, model.name) is None:
@@ -110,10 +108,12 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         own = "" if may_host(state, model, node) else refused_by(state, model, node, profile_of(state, model))
         if own:
             return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
-        if fit_in_pools(free, spec) is None:
+        spec = spec_on(node, declared)
+        lack = _lack_of_memory(state, node, spec, room)
+        if lack:
             both = "" if spec is declared else ONE_MEMORY
-            return Considered(node.name, "rejected", "memory", lack_of_memory(in_pools, spec) + both)
-        if lacks_ram(free, spec):
+            return Considered(node.name, "rejected", "memory", lack + both)
+        if spec.ram and lacks_ram(free := state.free_memory(node), spec):
             left = f"{format_size(free[RAM])} of {format_size(node.ram)} free"
             return Considered(node.name, "rejected", "ram", f"needs {format_size(spec.ram)} of main memory, {left}")
         if staging_need(state, model, node) is None:
@@ -125,10 +125,16 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
     return verdict
 
 
-def lack_of_memory(free: tuple[int, ...], spec: LoadSpec) -> str:
-    """What the model needs there, and what is free, in words."""
+def _lack_of_memory(state: State, node: Node, spec: LoadSpec, room: int) -> str:
+    """What the model needs there, and what is free, in words; empty when it fits into the node's pools.
+
+    ``room`` is what the roomiest of them has free.
+    """
     if spec.pools == 1:
-        return f"needs {format_size(spec.vram)}, {format_size(max(free, default=0))} free"
+        return f"needs {format_size(spec.vram)}, {format_size(room)} free" if room < spec.vram else ""
+    if fit_in_pools(state.free_memory(node), spec) is not None:
+        return ""
+    free = state.free_in_pools(node)
     split = f"in {spec.pools} pools, {format_size(share_of(spec, spec.pools))} in each" if spec.pools else "in all"
     sizes = ", ".join(map(format_size, free[:FULL_SURVEY_LIMIT]))
     return f"needs {format_size(spec.vram)} {split}; free in its pools: {sizes or 'none'}"
@@ -155,7 +161,7 @@ def survey_warm(
     In a large cluster the rows come from the warm set alone: a warm decision must not reach for anything else.
     """
     if len(state.nodes) <= FULL_SURVEY_LIMIT:
-        return survey(state, model, step, warm_verdict(state, model, chosen), chosen=chosen, node=node, cure=cure)
+        return Explanation(step, tuple(warm_rows(state, model, chosen)), {}, chosen, cure)
     candidates = state.candidates(model)
     rejected = _rejected(state, candidates)
     warm = state.warm.get(model.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +15,7 @@ from interlock.domain.engine import Engine
 from interlock.domain.errors import InterlockError
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.recording import Recorded
-from interlock.domain.survey import Verdict, room_verdict, warm_verdict
+from interlock.domain.survey import room_verdict, warm_rows
 
 from .rebuild import engine_at
 
@@ -67,13 +67,13 @@ def _survey(engine: Engine, name: str, explanation: Explanation) -> list[Conside
     if model is None:
         return None
     chosen_node = next((row.node for row in explanation.considered if row.outcome == "chosen"), "")
-    verdicts: list[Verdict] = []
+    surveys: list[Iterable[Considered]] = []
     if explanation.step in ("warm", "granted", "queue"):
-        verdicts.append(warm_verdict(engine.state, model, explanation.chosen))
+        surveys.append(warm_rows(engine.state, model, explanation.chosen))
     if explanation.step not in ("warm", "granted"):
-        verdicts.append(room_verdict(engine.state, model, chosen_node))
-    for verdict in verdicts:
-        rows = {node.name: verdict(node) for node in engine.state.nodes.values()}
+        surveys.append(map(room_verdict(engine.state, model, chosen_node), engine.state.nodes.values()))
+    for survey in surveys:
+        rows = {row.node: row for row in survey}
         if _agrees(rows, explanation):
             listed = {row.node: row for row in explanation.considered}
             return [listed.get(name, row) for name, row in rows.items()]

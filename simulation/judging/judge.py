@@ -13,7 +13,7 @@ from interlock.domain.engine import Engine
 from interlock.domain.entities import Model, Phase, RequestStatus
 from interlock.domain.loads import UNLOAD_TRIES
 from interlock.domain.routing import Evict, Hold, Join, Place, Refuse
-from interlock.domain.shrinking import copies, floor_of, is_moving, surplus
+from interlock.domain.shrinking import below_floor, is_moving, surplus
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
@@ -176,9 +176,8 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
     if "reconciler" in state.frozen:
         return
     for name, model in state.models.items():
-        if copies(state, model) >= floor_of(state, model):
+        if not below_floor(state, model):
             continue
-        plan = reconcile.floor_plan(state, model, now)
         if model.parked is None:
             yield "W", f"{name} is below its floor, not parked, and nothing is under way", name
         elif model.parked.lacks == "time":
@@ -189,7 +188,7 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
             elsewhere = room_elsewhere(state, model)
             if elsewhere:
                 yield "W", f"{name} is parked for its failed loads, and {elsewhere}, where none failed, has room", name
-        elif isinstance(plan, Place | Evict):
+        elif isinstance(reconcile.floor_plan(state, model, now), Place | Evict):
             yield "W", f"{name} is parked for {model.parked.reason}, and there is room now", name
 
 
@@ -258,8 +257,7 @@ def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Findi
             if loaded and node.worker.process_of(replica_id) is None:
                 yield "Q", f"{replica_id} counts as loaded on {name}, where no process of it runs", replica_id
     for name, model in state.models.items():
-        short = copies(state, model) < floor_of(state, model)
-        if short and model.parked is None and "reconciler" not in state.frozen:
+        if below_floor(state, model) and model.parked is None and "reconciler" not in state.frozen:
             yield "Q", f"{name} is neither at its floor nor parked", name
         if model.scheduling.everywhere and model.parked is None and "reconciler" not in state.frozen:
             for node_name in state.candidates(model).nodes:

@@ -522,15 +522,15 @@ def empty_backend_scaleup(patches: Patches) -> None:
 
     patches.swap(first_copy, doomed)
     patches.entry(reconcile.CURES, "time", reconcile.CURES["capacity"])
-    patches.swap(reconcile._parked, _always_parked_until(reconcile._parked))
+    patches.swap(reconcile._lacking_for_floor, _always_parked_until(reconcile._lacking_for_floor))
 
 
-def _always_parked_until(parked: Callable[..., Any]) -> Callable[..., Any]:
+def _always_parked_until(lacking: Callable[..., Any]) -> Callable[..., Any]:
     def until(at: Any, model: Any, plan: Any, now: int, *, cured: bool = False) -> Any:
-        event = parked(at, model, plan, now, cured=cured)
+        wish = lacking(at, model, plan, now, cured=cured)
         if isinstance(plan, Hold) and plan.wait.until < FOREVER:
-            return replace(event, lacks="time", until=plan.wait.until)
-        return event
+            return replace(wish, lacks="time", until=plan.wait.until)
+        return wish
 
     return until
 

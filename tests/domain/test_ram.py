@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from interlock.domain import commands as cmd
+from interlock.domain import eviction
 from interlock.domain.claims import RAM, in_pools, less
 from interlock.domain.commands import Rejected, Waiting
 from interlock.domain.entities import ANY_POOLS, LoadSpec, Phase
@@ -333,3 +334,17 @@ def test_a_node_with_too_little_main_memory_makes_room_for_a_model_that_needs_no
     check_invariants(cluster)
     check_replay(cluster)
     assert cluster.state.requests["r1"].replica, "it has its lock"
+
+
+def test_in_a_large_cluster_too_nobody_leaves_a_node_that_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eviction, "EXACT_NODES", 0)
+    cluster = host(8, labels={"tier": "slow"})
+    cluster.node("elsewhere", vram=64, ram=64 * GIB, labels={"tier": "fast"})
+    cluster.model("idle", vram=9, selector={"tier": "fast"})
+    cluster.loaded("idle")
+    cluster.model("pinned", vram=0, ram=6, pinned=True, selector={"tier": "slow"})
+    cluster.loaded("pinned")
+    cluster.wait(31)
+    cluster.model("new", vram=0, ram=8, selector={"tier": "slow"})
+    assert cluster.request("r1", "new") == Waiting(request="r1", kind="capacity")
+    assert "ReplicaEvicted" not in cluster.names()
