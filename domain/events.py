@@ -448,7 +448,6 @@ class ReplicaEvicted(ReplicaEvent, frozen=True, kw_only=True):
     counts_until: int = 0
     churn: Churn | None = None
     explanation: Explanation | None = None
-    room_by: int = 0
 
 
 class HoldReleased(ReplicaEvent, frozen=True, kw_only=True):

@@ -85,7 +85,6 @@ def evict_for(
         beneficiary_model=model, op=victim.op + 1, silent_at=now + state.settings.load_silence,
         counts_until=now + settings.eviction_window if settings.evictions_per_node else 0,
         churn=churn_after_eviction(state, victim, model, now), explanation=explanation,
-        room_by=_room_by(state, now),
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Room that is on its way: replicas that leave in any case, and what will be free once they have left.
 
+What a victim leaves beyond what it was evicted for is not counted: who goes is chosen so that little is left.
 Evicting somebody takes as long as waiting for who leaves already, and costs a reload besides. So a load waits for such
 room, but not for ever: a worker may hang. Each replica that leaves says with ``room_by`` until when it is waited for.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from .anti_affinity import kept_away
-from .entities import Model, Node, Phase, Replica
+from .entities import Model, Node, Replica
 from .eviction import room_after
 from .memory import fit_after, spec_on
 from .placement import may_host, staging_need
@@ -31,10 +32,9 @@ def room_to_come(state: State, model: Model, now: int) -> RoomToCome | None:
     """
     open_nodes = state.candidates(model).keys
     by_node: dict[str, list[Replica]] = {}
-    for replica_id in state.transit:
+    for replica_id in state.leaving:
         replica = state.replicas[replica_id]
-        soon = replica.phase is Phase.UNLOADING and replica.room_by > now
-        if soon and replica.node in open_nodes and replica.node not in model.failed_nodes:
+        if replica.room_by > now and replica.node in open_nodes and replica.node not in model.failed_nodes:
             by_node.setdefault(replica.node, []).append(replica)
     for name in sorted(by_node):
         leaving = sorted(by_node[name], key=lambda replica: replica.serial)

@@ -113,7 +113,7 @@ def _each(containers: dict[_Key, _Value]) -> dict[_Key, _Value]:
 _MAPS = (
     "nodes", "models", "aliases", "replicas", "requests", "strays", "candidate_sets", "by_node", "by_model", "by_slot",
     "loading", "transit", "locks", "queues", "by_holder", "awaited", "committed", "staged", "disk_used", "warm",
-    "parked", "everywhere", "frozen", "idle_timers", "over_budget", "evictions", "past_uses",
+    "leaving", "parked", "everywhere", "frozen", "idle_timers", "over_budget", "evictions", "past_uses",
     "groups", "grouped", "staged_at", "tenants", "live_of_tenant", "silent", "offline",
 )  # fmt: skip
 
@@ -134,6 +134,7 @@ class State:
     - ``candidate_sets`` by selector; ``approved`` the approved nodes' names in order
     - ``by_node``, ``by_model``: replica ids; ``by_slot``: (node, model) to index to replica id
     - ``loading``: model to the ids of its loads in progress; ``transit``: ids of replicas that an effect is pending for
+    - ``leaving``: ids of replicas that are being unloaded for nobody in particular
     - ``locks``: replica id to request ids; ``queues``: model to its waiting requests in order
     - ``by_holder``: holder to request ids; ``awaited``: beneficiary to its victims that still hold memory
     - ``committed``: node to bytes in use or reserved by pool; ``disk_used``: node to bytes staged or being staged
@@ -177,6 +178,7 @@ class State:
         self.by_slot: dict[tuple[str, str], dict[int, str]] = {}
         self.loading: dict[str, dict[str, None]] = {}
         self.transit: dict[str, None] = {}
+        self.leaving: dict[str, None] = {}
         self.locks: dict[str, dict[str, None]] = {}
         self.queues: dict[str, list[QueueKey]] = {}
         self.by_holder: dict[str, dict[str, None]] = {}
@@ -217,6 +219,7 @@ class State:
         copy.nodes, copy.models, copy.aliases = self.nodes.copy(), self.models.copy(), self.aliases.copy()
         copy.replicas, copy.requests, copy.strays = self.replicas.copy(), self.requests.copy(), self.strays.copy()
         copy.transit, copy.parked, copy.everywhere = self.transit.copy(), self.parked.copy(), self.everywhere.copy()
+        copy.leaving = self.leaving.copy()
         copy.committed, copy.disk_used = self.committed.copy(), self.disk_used.copy()
         copy.over_budget = self.over_budget.copy()
         copy.idle_timers, copy.prefixes = self.idle_timers.copy(), self.prefixes.fork()
@@ -453,7 +456,7 @@ class State:
             del self.groups[group]
 
     def index_phase(self, replica: Replica) -> None:
-        """Bring ``loading`` and ``transit`` up to date with the replica's phase."""
+        """Bring ``loading``, ``transit`` and ``leaving`` up to date with the replica's phase."""
         loads = self.loading.get(replica.model)
         if replica.phase in LOADING_PHASES:
             self.loading.setdefault(replica.model, {})[replica.id] = None
@@ -463,6 +466,8 @@ class State:
             self.transit.pop(replica.id, None)
         else:
             self.transit[replica.id] = None
+            if replica.phase is Phase.UNLOADING and not replica.beneficiary:
+                self.leaving[replica.id] = None
 
     def commit(self, node: str, claim: Claim, sign: int) -> None:
         """Count a claim in or out of the node's pools."""

@@ -53,6 +53,7 @@ def drop_replica(state: State, replica: Replica) -> None:
     if loads is not None and loads.pop(replica.id, 0) is None and not loads:
         del state.loading[replica.model]
     state.transit.pop(replica.id, None)
+    state.leaving.pop(replica.id, None)
     state.idle_timers.pop(replica.id, None)
     state.unindex_warm(replica)
     state.index_group(replica, gone=True)

@@ -241,7 +241,6 @@ def _replica_evicted(state: State, event: ev.ReplicaEvicted) -> None:
         op=event.op,
         silent_at=event.silent_at,
         tries=1,
-        room_by=event.room_by,
     )
     put_replica(state, replica)
     if event.counts_until:

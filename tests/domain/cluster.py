@@ -156,6 +156,8 @@ def check_invariants(cluster: Cluster) -> None:
         files = sum(state.staged.get(node.name, {}).values()) + sum(coming)
         assert state.disk_used.get(node.name, 0) == files, f"{node.name}: {files} bytes are staged or reserved"
     assert sorted(state.over_budget) == sorted(above), "nodes above their budget"
+    leaving = [r.id for r in state.replicas.values() if r.phase is Phase.UNLOADING and not r.beneficiary]
+    assert sorted(state.leaving) == sorted(leaving), "replicas that leave for nobody in particular"
     live: dict[str, int] = {}
     for request in state.requests.values():
         if request.tenant:
@@ -220,6 +222,7 @@ def check_replay(cluster: Cluster) -> None:
         "by_slot",
         "warm_by_size",
         "transit",
+        "leaving",
         "groups",
         "evictions",
         "grouped",
@@ -227,7 +230,8 @@ def check_replay(cluster: Cluster) -> None:
         "live_of_tenant",
     ):
         mine, theirs = getattr(cluster.state, name), getattr(restored.state, name)
-        assert (sorted(mine) if name == "transit" else mine) == (sorted(theirs) if name == "transit" else theirs), name
+        unordered = name in ("transit", "leaving")
+        assert (sorted(mine) if unordered else mine) == (sorted(theirs) if unordered else theirs), name
     assert restored.state.prefixes.held == cluster.state.prefixes.held
     assert list(restored.state.prefixes.held) == list(cluster.state.prefixes.held)
     assert restored.state.prefixes.holders == cluster.state.prefixes.holders

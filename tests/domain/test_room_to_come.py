@@ -74,27 +74,6 @@ def test_what_leaves_a_node_that_is_no_candidate_or_too_small_is_waited_for_by_n
     assert evicted(cluster) == ["kept"]
 
 
-def test_room_that_others_are_to_get_is_not_counted() -> None:
-    cluster = Cluster()
-    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
-    for name in ("first", "second"):
-        cluster.node(name, vram=24)
-    for name, size in {"large": 24, "kept": 20, "other-half": 12, "third": 12}.items():
-        cluster.model(name, vram=size)
-    for name in ("large", "kept"):
-        cluster.loaded(name)
-    cluster.model("half", vram=12, selector={"node.name": "first"})
-    cluster.request("r1", "half")
-    assert evicted(cluster) == ["large"]
-    cluster.request("r2", "other-half")
-    assert evicted(cluster) == ["large"], "half of what the victim leaves is to spare"
-    cluster.request("r3", "third")
-    cluster.settle()
-    assert cluster.state.requests["r2"].replica
-    assert {r.model: r.node for r in cluster.state.replicas.values()}["other-half"] == "first"
-    check_invariants(cluster)
-
-
 def test_a_victims_room_belongs_to_the_load_it_was_evicted_for() -> None:
     cluster = Cluster()
     cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
