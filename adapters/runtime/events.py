@@ -88,13 +88,13 @@ class EventFeed:
         """See the gateway's port."""
         at = max(0, self.position - _RECENT_EVENTS) if after is None else after
         while True:
-            for recorded in await self._beyond(at):
+            for recorded in await self.some_beyond(at):
                 at = recorded.position
                 yield row_of(recorded)
             await self.beyond(at)
 
-    async def _beyond(self, at: int) -> list[Recorded]:
-        """Some events after a position, from the ring where it reaches so far back."""
+    async def some_beyond(self, at: int) -> list[Recorded]:
+        """Some events after a position, from the ring where it reaches so far back; none when there are none."""
         if at >= self.position:
             return []
         if self._ring and self._ring[0].position <= at + 1:

@@ -1,12 +1,14 @@
 """Committed events to NATS, as CloudEvents: a projection that follows the log by itself, at its own pace.
 
-It reads from the store after the position that it has reached, which is tracked in the store; the writer never waits
-for it. An event may be published twice after a crash: the broker drops the repeat by its id.
+It follows the live feed from the position that it has reached. That is tracked in the store now and then: each note of
+it is a commit, for which the writer's next one may have to wait. So an event may be published twice after a stop or a
+crash; the broker drops the repeat by its id.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from functools import partial
 from typing import Protocol
@@ -23,7 +25,8 @@ from .store_threads import StoreThreads
 log = logging.getLogger(__name__)
 
 TRACKING_NAME = "interlock.nats"
-_PAGE_EVENTS = 1_000
+_TOGETHER_S = 0.02
+"""So long events are gathered that trickle in: publishing many at once costs little more than publishing one."""
 _TRACK_EVERY_S = 1.0
 _PAUSE_S, _LONG_PAUSE_S = 1.0, 30.0
 
@@ -86,18 +89,20 @@ class Fanout:
 
     async def _publish_on(self) -> None:
         loop = asyncio.get_running_loop()
-        tracked_at, tracked = loop.time(), self.position
+        tracked, track_at = self.position, loop.time()
         while True:
-            page = []
-            if self.position < self._feed.position:
-                page = await self._store.page(self.position, _PAGE_EVENTS)
-                page = [recorded for recorded in page if recorded.position <= self._feed.position]
+            page = await self._feed.some_beyond(self.position)
             if page:
                 await self._publisher.publish(page)
                 self.position = page[-1].position
-            if tracked < self.position and (not page or loop.time() - tracked_at > _TRACK_EVERY_S):
-                tracked = self.position
-                tracked_at = loop.time()
-                await self._store.read(partial(self._tracker.write, tracked))
-            if not page:
+                await asyncio.sleep(_TOGETHER_S)
+            elif tracked == self.position:
                 await self._feed.beyond(self.position)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(track_at):
+                        await self._feed.beyond(self.position)
+            if tracked < self.position and loop.time() >= track_at:
+                tracked = self.position
+                await self._store.read(partial(self._tracker.write, tracked))
+                track_at = loop.time() + _TRACK_EVERY_S

@@ -159,12 +159,14 @@ class MemoryTracker:
 
     def __init__(self) -> None:
         self.position = 0
+        self.writes = 0
 
     def read(self) -> int:
         return self.position
 
     def write(self, position: int) -> None:
         self.position = position
+        self.writes += 1
 
 
 async def test_every_event_reaches_the_broker_once_and_the_writer_never_waits_for_it(
@@ -190,6 +192,29 @@ async def test_every_event_reaches_the_broker_once_and_the_writer_never_waits_fo
         message = await subscription.next_msg(timeout=5)
         seen.append(msgspec.json.decode(message.data)["id"])
     assert seen == [row[5] for row in rig.log.rows]
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+    await client.close()
+    await broker.stop()
+
+
+async def test_how_far_it_has_come_is_noted_now_and_then_and_not_with_each_event(
+    make_rig: Callable[..., Rig], tmp_path: Path
+) -> None:
+    broker = Broker(tmp_path / "nats")
+    client = await connect(await broker.start(), "test")
+    rig = await make_rig().lead()
+    tracker = MemoryTracker()
+    publishing = asyncio.create_task(Fanout(client, rig.threads, rig.seat.feed, tracker).run())
+    await rig.node("thor")
+    await rig.model("m")
+    began = asyncio.get_running_loop().time()
+    for number in range(40):
+        await rig.acquire(f"q{number}")
+        await asyncio.sleep(0.01)
+    await rig.until(lambda: tracker.position == len(rig.log.rows))
+    took = asyncio.get_running_loop().time() - began
+    assert tracker.writes <= took + 2, "each of them is a commit that the writer may have to wait for"
     publishing.cancel()
     await asyncio.gather(publishing, return_exceptions=True)
     await client.close()
