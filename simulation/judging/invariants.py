@@ -483,7 +483,7 @@ class Invariants:
                 self.breach("S", text, event.replica)
             if wrong := self.room_rules.judge(event, model, victims):
                 self.breach("S", f"room for {event.replica} of {model.name} is made on {wrong}", event.replica)
-            if passed := self.queues.passed_over_for_room(event, model, node, self.settings):
+            if passed := self.queues.passed_over_for_room(event, model, node, self.settings, self.room_rules.is_spent):
                 text = f"{event.cause} gets room on {node.name} that {passed} has waited longer for"
                 self.breach("W", text, passed)
             if floor := self.queues.floor_passed_over(event, model, node):

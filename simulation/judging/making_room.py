@@ -79,13 +79,17 @@ class RoomRules:
 
         Where it has failed, or anywhere when it has failed on many nodes.
         """
-        failed, attempts = self.failed.get(event.model), self.court.settings.load_attempts
         model = self.court.picture.models[event.model]
         grows = event.cause.startswith("request ") and self.court.picture.has_live_copy(model)
         evicts = bool(event.victims) and event.cause.startswith(("request ", "floor of "))
-        if not (grows or evicts) or failed is None or failed.total() < attempts:
+        return (grows or evicts) and self.is_spent(event.model, event.node)
+
+    def is_spent(self, model: str, node: str) -> bool:
+        """Whether the model's loads have failed as often as they may, this node among those, or on as many nodes."""
+        failed, attempts = self.failed.get(model), self.court.settings.load_attempts
+        if failed is None or failed.total() < attempts:
             return False
-        return len(failed) >= attempts or event.node in failed
+        return len(failed) >= attempts or node in failed
 
     def spare(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> list[ReplicaView]:
         """The victims without whom, and with all the others gone, there would be room on their node.

@@ -6,6 +6,8 @@ order of waiting is judged under W: within a model, and among models that could 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from interlock.domain import events as ev
@@ -70,15 +72,25 @@ class Queues:
         return first if first and self.place(first, settings) < self.place(request, settings) else ""
 
     def passed_over_for_room(
-        self, event: ev.ReplicaReserved, model: ModelView, node: NodeView, settings: Settings
+        self,
+        event: ev.ReplicaReserved,
+        model: ModelView,
+        node: NodeView,
+        settings: Settings,
+        is_spent: Callable[[str, str], bool],
     ) -> str:
-        """Whose request of another model should have had this room; the picture is that before the reservation."""
+        """Whose request of another model should have had this room; the picture is that before the reservation.
+
+        ``is_spent(model, node)`` says of which model nobody leaves a node any more.
+        """
         request = event.cause.removeprefix("request ")
         known = event.cause.startswith("request ") and request in self.asked
         if not known or self.picture.below_floor(model):
             return ""  # a floor goes before any request
         mine = self.place(request, settings)
         for other in self.picture.models.values():
+            if event.victims and is_spent(other.name, event.node):
+                continue
             first = self.first(other, settings) if other is not model and other.waiting else ""
             if first and self.place(first, settings) < mine and self._could_use(other, first, event, model, node):
                 return first

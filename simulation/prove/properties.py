@@ -133,6 +133,7 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
         if _rank(state, other) >= mine:
             continue
         may_evict = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
+        may_evict = may_evict and not _is_spent(state, its, event.node)
         if _fits_there(state, its, event, node) and (may_evict or not event.victims):
             return its.name
     return ""
@@ -188,10 +189,13 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
 
 def _in_vain(state: State, event: ev.ReplicaReserved, model: Model) -> bool:
     """Whether somebody leaves for a model whose loads have failed as often as they may, here or on as many nodes."""
+    evicts = bool(event.victims) and event.cause.startswith(("request ", "floor of "))
+    return evicts and _is_spent(state, model, event.node)
+
+
+def _is_spent(state: State, model: Model, node: str) -> bool:
     attempts = state.settings.load_attempts
-    if not event.victims or model.failures < attempts or not event.cause.startswith(("request ", "floor of ")):
-        return False
-    return len(model.failed_nodes) >= attempts or event.node in model.failed_nodes
+    return model.failures >= attempts and (len(model.failed_nodes) >= attempts or node in model.failed_nodes)
 
 
 def _floor_passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node) -> str:
