@@ -1,7 +1,9 @@
 """Shrinking: from a run that fails to a scenario file that still fails with as little as possible in it.
 
 Works on the file as parsed, so that what comes out is a scenario like any other. A smaller scenario counts when it
-breaks one of the properties that the first one broke (or, when it broke none, one of its expectations).
+breaks one of the properties that the first one broke; or, when it broke none, one of its expectations in the same way.
+Where too few were served as many must be left without, for the same reasons; of anything else that there was too little
+of there must be just as much. Else an empty scenario would do.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Shrinker:
         self.best: Raw = deepcopy(scenario.raw)
         self.best["seed"] = seed
         self.wanted: set[str] = set()
-        self.expected: set[str] = set()
+        self.expected: dict[str, dict[str, Any] | None] = {}
+        """Expectations that fail, and what must be as it was at first; None: they fail for too much."""
 
     def shrink(self) -> Raw | None:
         """The smallest scenario found that fails as the first one did; None when that does not fail."""
@@ -71,7 +74,9 @@ class Shrinker:
 
         data = report(harness, self.mutant)
         self.wanted = {name for name, row in data["properties"].items() if not row["holds"]}
-        self.expected = {row["name"] for row in data["expectations"] if not row["holds"]}
+        self.expected = {
+            row["name"]: self._what_stays(row, data) for row in data["expectations"] if not row["holds"]
+        }  # fmt: skip
         return bool(data["verdict"] == "fail")
 
     def _run(self, raw: Raw) -> Harness | None:
@@ -91,7 +96,23 @@ class Shrinker:
         if self.wanted:
             return any(v.property in self.wanted for v in harness.invariants.violations)
         data = report(harness, self.mutant)
-        return any(row["name"] in self.expected and not row["holds"] for row in data["expectations"])
+        failing = [row for row in data["expectations"] if not row["holds"] and row["name"] in self.expected]
+        return any(self._what_stays(row, data) == self.expected[row["name"]] for row in failing)
+
+    def _what_stays(self, row: dict[str, Any], data: dict[str, Any]) -> dict[str, Any] | None:
+        """For an expectation that fails because a number is too low, what a smaller scenario must leave as it is."""
+        if not self._is_too_little(row):
+            return None
+        requests = data["requests"]
+        unserved = {name: found for name, found in requests.items() if name not in ("submitted", "served")}
+        left_without = row["name"] == "served" and requests["submitted"] > requests["served"]
+        return unserved if left_without else {row["name"]: row["got"]}
+
+    def _is_too_little(self, row: dict[str, Any]) -> bool:
+        expect = self.scenario.expect
+        group, _, key = row["name"].partition(".")
+        bound = expect.groups[group].get(key) if group in expect.groups else expect.numbers.get(group)
+        return bound is not None and bound.least is not None and row["got"] < bound.least
 
     def _try(self, raw: Raw) -> bool:
         if self._out_of_time or not self._fails(raw):

@@ -176,6 +176,31 @@ def test_a_failing_run_shrinks_to_a_file_that_still_fails(capfd: pytest.CaptureF
     assert call(capfd, "simulate", str(path))[0] == 0
 
 
+def test_what_too_few_were_served_for_stays_when_a_run_shrinks(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One of three requests is too large for the node; without any request as few as one may wish would be served."""
+    asked, small = tmp_path / "asked.toml", tmp_path / "small.toml"
+    asked.write_text(
+        'duration = "5m"\n'
+        '[[nodes]]\nname = "one"\nvram = "24GiB"\n[[nodes]]\nname = "other"\nvram = "4GiB"\n'
+        '[[models]]\nname = "fits"\nbackend = "echo"\nvram = "8GiB"\n'
+        '[[models]]\nname = "too-large"\nbackend = "echo"\nvram = "80GiB"\n'
+        '[[requests]]\nmodel = "fits"\nat = "1s"\ncount = 2\n'
+        '[[requests]]\nmodel = "too-large"\nat = "2s"\n'
+        "[expect]\nserved = 3\n",
+        encoding="utf-8",
+    )
+    assert call(capfd, "simulate", str(asked), "--shrink", str(small))[0] == 1
+    text = small.read_text(encoding="utf-8")
+    assert text.count("[[nodes]]") == 1
+    assert "fits" not in text
+    status, out, _ = call(capfd, "simulate", str(small), "--json")
+    data = json.loads(out)
+    (served,) = [row for row in data["expectations"] if row["name"] == "served"]
+    assert (status, served["holds"], data["requests"]["refused"]) == (1, False, {"never_fits": 1})
+
+
 def test_a_sweep_names_the_seeds_that_fail_and_how_to_replay_them(capfd: pytest.CaptureFixture[str]) -> None:
     status, out, err = call(capfd, "simulate", "in-flight-after-churn", "--seeds", "4", "--json")
     assert status == 0
