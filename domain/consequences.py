@@ -119,8 +119,9 @@ def who_may_evict_elsewhere(state: State, node: str, models: Iterable[str]) -> t
 
 
 def _node_changed(words: str, change: str = "node") -> _Rule:
-    """The node's models, whoever waits for room there, and the models that are to run on every candidate.
+    """The node's models, whoever waits for room there, and the models that are to run on every candidate, in turn.
 
+    A node that registers and is approved in one step has room by the time of the review, and no candidates before it.
     Copies there may count for their model's floor now, so that those on other nodes may be evicted.
     A floor that is not kept is parked or on its way, so that other floors need no look.
     """
@@ -128,7 +129,7 @@ def _node_changed(words: str, change: str = "node") -> _Rule:
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
         here = sorted({state.replicas[replica].model for replica in state.by_node.get(event.node, ())})
         waiting = (*_who_waits_for(state, event.node), *who_may_evict_elsewhere(state, event.node, here))
-        models = (*here, *waiting, *sorted(state.everywhere), *_left_without(state))
+        models = in_turn(state, (*here, *waiting, *sorted(state.everywhere), *_left_without(state)))
         return _review(state, change, words.format(event=event), models, _emptied(state, event.node))
 
     return rule
