@@ -217,8 +217,7 @@ def _removed(state: State, event: ev.ModelRemoved) -> Review | None:
 
 def _where_it_lives(state: State, event: ev.ModelEvent, change: str, cause: str) -> Review | None:
     nodes = {state.replicas[replica].node for replica in state.by_model.get(event.model, ())}
-    others = [model for node in sorted(nodes) for model in _who_waits_for(state, node)]
-    return _review(state, change, cause, (event.model, *others))
+    return _review(state, change, cause, (event.model, *_who_waits_for(state, *nodes)))
 
 
 def _everything(words: str, change: str) -> _Rule:
