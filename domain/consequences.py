@@ -16,6 +16,7 @@ from .commands import Command, Review
 from .fairness import by_importance, fair_order, fairly_placed, floors_first
 from .leaving import is_emptied
 from .placement import ever_fits
+from .room_to_come import LEAVING
 from .shrinking import floor_of, has_floor, serving_copies
 from .slots import is_above_slots
 from .state import State
@@ -150,6 +151,16 @@ def _leaves(state: State, event: ev.UnloadRequested) -> Review | None:
     if not has_floor(state, event.model):
         return None
     return _review(state, "capacity", f"{event.replica} of {event.model} leaves", (event.model,))
+
+
+def _room_taken(state: State, event: ev.ReplicaReserved) -> Review | None:
+    """Who waits for room on its way there may have lost it: what was free beside that is taken."""
+    if not state.leaving:
+        return None
+    heads = (state.requests[queue[0][2]] for name, queue in state.queues.items() if name != event.model)
+    waits = [(head, head.wait) for head in heads if head.wait is not None and head.wait.kind == LEAVING]
+    here = [head.model for head, wait in waits if wait.on in state.by_node.get(event.node, ())]
+    return _review(state, "queue", f"{event.replica} of {event.model} took room on {event.node}", here)
 
 
 def _files_gave_way(state: State, event: ev.StagingStarted) -> Review | None:
@@ -296,6 +307,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.RequestCancelled: _if_waiting("request {event.request} left the queue"),
     ev.RequestRefused: _if_waiting("request {event.request} was refused"),
     ev.ReplicaReleased: _released,
+    ev.ReplicaReserved: _room_taken,
     ev.UnloadRequested: _leaves,
     ev.StagingStarted: _files_gave_way,
     ev.LoadStarted: _staged,

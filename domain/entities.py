@@ -305,9 +305,9 @@ class Wait(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What a queued request waits for.
 
     ``kind`` is ``load`` (of replica ``on``), ``busy`` (every warm replica is at its limit), ``capacity`` (no room, and
-    nothing may be evicted now), ``nodes_down``, ``draining``, ``frozen``, ``contact`` (it may be where
-    contact was lost, with many nodes or perhaps with many) or ``backoff``. ``until`` is when it looks
-    again by itself; FOREVER when only a change can help.
+    nothing may be evicted now), ``leaving`` (replica ``on`` leaves in any case, and makes room), ``nodes_down``,
+    ``draining``, ``frozen``, ``contact`` (it may be where contact was lost, with many nodes or perhaps with many) or
+    ``backoff``. ``until`` is when it looks again by itself; FOREVER when only a change can help.
     """
 
     kind: str

@@ -14,6 +14,7 @@ from .fairness import fair_order
 from .leaving import why_leaving
 from .prefixes import DEPTHS
 from .refusals import RefusalCode
+from .room_to_come import LEAVING
 from .routing import BEGINS_LOAD, KEEPS_WAITING, Evict, Hold, Join, Lock, Place, Plan, Refuse
 from .settings import HIGHEST_PRIORITY
 from .state import State
@@ -87,7 +88,7 @@ def acquire(state: State, command: AcquireLock, now: int) -> list[ev.Event]:
 
 def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
     """Route, but behind those of the same model that wait already: first in, first out."""
-    plan = routing.route(state, model, now, request.prefix)
+    plan = _route(state, model, request, now)
     if isinstance(plan, Lock):
         if model.name not in state.queues:
             return plan
@@ -101,6 +102,20 @@ def _plan(state: State, model: Model, request: Asking, now: int) -> Plan:
         return _queue_full(plan, "", state.settings.queue_limit, "queue_limit")
     if len(state.waiting(model.name)) >= state.settings.model_queue_limit:
         return _queue_full(plan, f" for {model.name}", state.settings.model_queue_limit, "model_queue_limit")
+    return plan
+
+
+def _route(state: State, model: Model, request: Asking | Request, now: int, former: Wait | None = None) -> Plan:
+    """Route; but who has not the time for room on its way, or has waited for other such room, waits for no more of it.
+
+    ``former`` is what the request has waited for so far. So its wait is bounded, whoever else begins to leave.
+    """
+    plan = routing.route(state, model, now, request.prefix)
+    if not isinstance(plan, Hold) or plan.wait.kind != LEAVING:
+        return plan
+    has_waited = former is not None and former.kind == LEAVING and former.on != plan.wait.on
+    if has_waited or request.deadline <= plan.wait.until:
+        return routing.first_copy(state, model, now, waits=False)
     return plan
 
 
@@ -338,6 +353,7 @@ _WAITED_FOR = {
     "load": "its load",
     "busy": "a free replica",
     "capacity": "room",
+    LEAVING: "the room of a replica that leaves",
     "nodes_down": "a node to come back",
     "draining": "a node that is not being drained",
     "frozen": "frozen evictions to be thawed",
@@ -396,6 +412,7 @@ def wake(state: State, request: Request, now: int) -> list[ev.Event]:
 
 _INSTANTS = {
     "capacity": "a replica that was kept for min_residency may make room now",
+    LEAVING: "the room of a replica that leaves is waited for no longer",
     "contact": "the node where its model may be is silent alone",
     "backoff": "the pause after its model's failed load is over",
     "busy": "the pause after its model's failed load of one more copy is over",
@@ -425,8 +442,7 @@ def advance(
 
     ``taken_over``: only a new writer looks; that it would call the same wait by another name is no change.
     """
-    plan = routing.route(state, model, now, request.prefix)
-    plan = _within_budget(state, model, request, plan)
+    plan = _within_budget(state, model, request, _route(state, model, request, now, request.wait))
     if isinstance(plan, KEEPS_WAITING):
         wait = plan_wait(plan)
         if wait == _BUSY and request.wait is not None and request.wait.on in state.loading.get(model.name, ()):

@@ -1,8 +1,9 @@
-"""Room that is on its way: replicas that leave in any case, and what will be free once they have left.
+"""Room that is on its way: a replica that leaves in any case, and what will be free once it has left.
 
 What a victim leaves beyond what it was evicted for is not counted: who goes is chosen so that little is left.
-Evicting somebody takes as long as waiting for who leaves already, and costs a reload besides. So a load waits for such
-room, but not for ever: a worker may hang. Each replica that leaves says with ``room_by`` until when it is waited for.
+Evicting somebody takes as long as waiting for who leaves already, and costs a reload besides. So a request waits for
+such room, but not for ever: a worker may hang. Each replica that leaves says with ``room_by`` until when it is waited
+for, and it is waited for by one model.
 """
 
 from __future__ import annotations
@@ -16,44 +17,52 @@ from .memory import fit_after, spec_on
 from .placement import may_host, staging_need
 from .state import State
 
+LEAVING = "leaving"
+"""The kind of wait for a replica that leaves in any case."""
+
 
 class RoomToCome(msgspec.Struct, frozen=True, gc=False):
     """Where there will be room, who leaves it, and the instant at which to ask again."""
 
     node: str
-    leaving: tuple[str, ...]
+    replica: str
     until: int
 
 
 def room_to_come(state: State, model: Model, now: int) -> RoomToCome | None:
-    """Room for one more replica of the model that is on its way; None when there is none. Of several, by node's name.
+    """Room for one more replica of the model that is on its way; None when there is none. Of several the oldest.
 
     Not where the model's last load failed: room that is made elsewhere may be worth more.
     """
-    open_nodes = state.candidates(model).keys
-    by_node: dict[str, list[Replica]] = {}
+    if not state.leaving or not state.settings.unload_patience:
+        return None
+    open_nodes, waited_for = state.candidates(model).keys, _waited_for(state, model)
+    best: Replica | None = None
     for replica_id in state.leaving:
         replica = state.replicas[replica_id]
-        if replica.room_by > now and replica.node in open_nodes and replica.node not in model.failed_nodes:
-            by_node.setdefault(replica.node, []).append(replica)
-    for name in sorted(by_node):
-        leaving = sorted(by_node[name], key=lambda replica: replica.serial)
-        if _will_fit(state, model, state.nodes[name], leaving):
-            # Whichever instant comes first, the others may still hold then: it is asked again.
-            return RoomToCome(name, tuple([replica.id for replica in leaving]), leaving[0].room_by)
-    return None
+        if replica.room_by <= now or replica.node not in open_nodes or replica.node in model.failed_nodes:
+            continue
+        may_be = replica_id not in waited_for and (best is None or replica.serial < best.serial)
+        if may_be and _will_fit(state, model, state.nodes[replica.node], replica):
+            best = replica
+    return RoomToCome(best.node, best.id, best.room_by) if best is not None else None
 
 
-def _will_fit(state: State, model: Model, node: Node, leaving: list[Replica]) -> bool:
-    """Whether the model fits there once these have left, and the loads that they made room for have got theirs."""
+def _waited_for(state: State, model: Model) -> set[str]:
+    """Replicas whose leaving the first in line for other models wait for."""
+    heads = (state.requests[queue[0][2]] for name, queue in state.queues.items() if name != model.name)
+    return {head.wait.on for head in heads if head.wait is not None and head.wait.kind == LEAVING}
+
+
+def _will_fit(state: State, model: Model, node: Node, leaving: Replica) -> bool:
+    """Whether the model fits there once it has left, and the loads that others were evicted for have got their room."""
     slots = state.by_slot.get((node.name, model.name), {})
-    same = sum(1 for replica in leaving if replica.model == model.name)
-    if len(slots) - same >= node.max_replicas_per_model or not may_host(state, model, node):
+    if len(slots) - (leaving.model == model.name) >= node.max_replicas_per_model or not may_host(state, model, node):
         return False
-    if kept_away(state, model, node, leaving) or staging_need(state, model, node) is None:
+    if kept_away(state, model, node, (leaving,)) or staging_need(state, model, node) is None:
         return False
     balance = state.balance_of_memory(node)
-    room = room_after(balance, leaving)
+    room = room_after(balance, (leaving,))
     for replica_id in state.by_node[node.name]:
         for pool, size in state.replicas[replica_id].owed_in:
             if pool in room:

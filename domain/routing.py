@@ -21,7 +21,7 @@ from .memory import lacks_ram, spec_on
 from .placement import Choice, Room
 from .recent_use import recent_uses
 from .refusals import RefusalCode
-from .room_to_come import RoomToCome, room_to_come
+from .room_to_come import LEAVING, RoomToCome, room_to_come
 from .scoring import AVOIDED, Standing, why_best
 from .shrinking import copies
 from .state import State
@@ -218,7 +218,8 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, 
         return Place(choice.room, explain_choice(state, model, "place", choice))
     coming = room_to_come(state, model, now) if waits else None
     if coming is not None:
-        return Hold(Wait("capacity", until=coming.until), explain=lambda: _explain_room_to_come(state, model, coming))
+        wait = Wait(LEAVING, coming.replica, coming.until)
+        return Hold(wait, explain=lambda: _explain_room_to_come(state, model, coming))
     search = eviction.find_victims(state, model, now, strictly=strictly)
     if search.best is not None:
         if is_tried_enough(state, model, search.best.node):  # it may take free room: what leaves would leave in vain
@@ -330,12 +331,9 @@ def _explain_no_room(state: State, model: Model, now: int, strictly: bool, searc
 
 def _explain_room_to_come(state: State, model: Model, coming: RoomToCome) -> Explanation:
     """Who leaves in any case, and until when that is waited for."""
-    names = ", ".join(f"{state.replicas[replica].model} ({replica})" for replica in coming.leaving[:NAMED_USERS])
-    more = f" and {len(coming.leaving) - NAMED_USERS} more" if len(coming.leaving) > NAMED_USERS else ""
-    plain = explain_room(state, model, "queue", "", cure="None is needed; `unload_patience` sets how long it waits.")
-    until = format_instant(coming.until)
-    note = f"{names}{more} leaves {coming.node}: until {until} nobody has to go for {model.name}."
-    return msgspec.structs.replace(plain, note=note)
+    who, until = f"{state.replicas[coming.replica].model} ({coming.replica})", format_instant(coming.until)
+    cure = f"{who} to leave {coming.node}, as it is asked to: for that {model.name} waits until {until} at the latest."
+    return explain_room(state, model, "queue", "", cure=f"{cure} `unload_patience` sets how long.")
 
 
 def _cure_of_no_room(state: State, model: Model) -> str:

@@ -30,6 +30,8 @@ from .units import (
 HIGHEST_PRIORITY = 1000
 """No request has a priority above this, or below its negative: beyond, ageing would take longer than anybody waits."""
 
+LONGEST_UNLOAD_PATIENCE = 60 * MINUTE
+
 SettingValue = int | str
 """A setting as the core counts it: a number, or text."""
 
@@ -165,7 +167,11 @@ def parse_setting(name: str, value: object) -> SettingValue:
         return _parse_rate(value, name)
     if name in _SIZES:
         return parse_size(value, name)  # type: ignore[arg-type]  # parse_size names what is not text
-    return parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
+    length = parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
+    if name == "unload_patience" and length > LONGEST_UNLOAD_PATIENCE:
+        cure = f'Give {format_duration(LONGEST_UNLOAD_PATIENCE)} or less, or "off": a worker may hang.'
+        raise InvalidSetting(f"{name}: {value!r} is too long.", cure=cure)
+    return length
 
 
 def parse_count(value: object, name: str, least: int = 0) -> int:

@@ -15,6 +15,7 @@ _WAITS = {
     "load": "for a copy to load",
     "busy": "because every loaded copy is at its limit of requests",
     "capacity": "because there is no room, and nothing may be evicted now",
+    "leaving": "for the room of a replica that leaves in any case",
     "nodes_down": "because every node that it may use is down",
     "draining": "because the nodes that it may use are being drained",
     "frozen": "because evictions are frozen",

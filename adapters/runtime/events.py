@@ -69,7 +69,9 @@ class EventFeed:
         """The last committed position that was heard of."""
 
     def begin(self, position: int) -> None:
-        """The log is known up to here."""
+        """The log is known up to here. What was stored without being heard of is not in the ring."""
+        if position != self.position:
+            self._ring.clear()
         self.position = position
 
     def on_committed(self, recorded: Sequence[Recorded], events: Sequence[Event]) -> None:

@@ -67,16 +67,24 @@ class Fanout:
     def __init__(self, client: Client, store: StoreThreads, feed: EventFeed, tracker: Tracker) -> None:
         self._publisher = EventPublisher(client)
         self._store, self._feed, self._tracker = store, feed, tracker
-        self.position = 0
+        self.position = self._tracked = 0
 
     async def run(self) -> None:
-        """Publish for ever; a broker or a store that does not answer is tried again."""
+        """Publish until it is cancelled; a broker or a store that does not answer is tried again."""
+        try:
+            await self._run()
+        finally:
+            with contextlib.suppress(Exception):  # the store may be closed: then some events are published again
+                await self._track()
+
+    async def _run(self) -> None:
         started = False
         while True:
             try:
                 if not started:
                     await self._publisher.start()
-                    self.position = max(self.position, await self._store.read(self._tracker.read))
+                    self._tracked = await self._store.read(self._tracker.read)
+                    self.position = max(self.position, self._tracked)
                     started = True
                 await self._publish_on()
             except Unavailable as error:
@@ -89,20 +97,22 @@ class Fanout:
 
     async def _publish_on(self) -> None:
         loop = asyncio.get_running_loop()
-        tracked, track_at = self.position, loop.time()
+        track_at = loop.time()
         while True:
             page = await self._feed.some_beyond(self.position)
             if page:
                 await self._publisher.publish(page)
                 self.position = page[-1].position
-                await asyncio.sleep(_TOGETHER_S)
-            elif tracked == self.position:
-                await self._feed.beyond(self.position)
-            else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(track_at):
-                        await self._feed.beyond(self.position)
-            if tracked < self.position and loop.time() >= track_at:
-                tracked = self.position
-                await self._store.read(partial(self._tracker.write, tracked))
+            await asyncio.sleep(_TOGETHER_S)
+            if self._tracked < self.position and loop.time() >= track_at:
+                await self._track()
                 track_at = loop.time() + _TRACK_EVERY_S
+            if self._tracked == self.position:
+                await self._feed.beyond(self.position)
+
+    async def _track(self) -> None:
+        """Note in the store how far it has come, unless that is known."""
+        if self._tracked < self.position:
+            position = self.position
+            await self._store.read(partial(self._tracker.write, position))
+            self._tracked = position

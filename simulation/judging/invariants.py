@@ -478,9 +478,7 @@ class Invariants:
             if self.room_rules.in_vain(event):
                 text = f"{event.replica} of {model.name} makes others leave, or is one more, and its tries are spent"
                 self.breach("S", text, event.replica)
-            if coming := self.room_rules.comes_anyway(event, model):
-                text = f"{', '.join(event.victims)} is evicted for {event.replica}, and {coming} makes room in any case"
-                self.breach("S", text, event.replica)
+            self.room_rules.look_for_coming_room(event, model, self.queues)
             if wrong := self.room_rules.judge(event, model, victims):
                 self.breach("S", f"room for {event.replica} of {model.name} is made on {wrong}", event.replica)
             if passed := self.queues.passed_over_for_room(event, model, node, self.settings, self.room_rules.is_spent):

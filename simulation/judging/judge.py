@@ -215,15 +215,14 @@ def _above_budget(state: State) -> Iterator[Finding]:
 
 
 def _above_slots(state: State) -> Iterator[Finding]:
-    """Nodes that hold more replicas of a model than they are to, and idle ones that could leave."""
+    """Nodes where more replicas of a model serve than they are to hold, and idle ones that could leave."""
     if "reconciler" in state.frozen:
         return
     for name, node in state.nodes.items():
         here = [state.replicas[replica] for replica in state.by_node.get(name, ())]
-        counts = Counter(replica.model for replica in here if replica.phase is not Phase.UNLOADING)
-        for model, count in counts.items():
-            mine = [replica for replica in here if replica.model == model and replica.phase is Phase.LOADED]
-            idle = [replica.id for replica in mine if not state.lock_count(replica.id)]
+        serving = [replica for replica in here if state.takes_locks(replica)]
+        for model, count in Counter(replica.model for replica in serving).items():
+            idle = [r.id for r in serving if r.model == model and not state.lock_count(r.id)]
             if count > node.max_replicas_per_model and idle:
                 yield "Q", f"{name} holds {count} of {model}, above its slots, and {idle[0]} stays there, idle", name
 

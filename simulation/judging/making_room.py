@@ -22,6 +22,7 @@ from .court import Court
 from .picture import ModelView, NodeView, ReplicaView
 from .placements import Placements
 from .pools import could_lie_in, there
+from .queueing import Queues
 from .use_rules import UseRules
 
 NODES_JUDGED = 16
@@ -48,6 +49,8 @@ class RoomRules:
         self.failed: dict[str, Counter[str]] = {}
         """Of each model, how often a load failed on each node since one came about."""
         self.revisions: dict[str, int] = {}
+        self.coming: dict[str, ReplicaView] = {}
+        """For a request that others were evicted for: who leaves in any case, and makes the room as well."""
 
     def on_ReplicaReserved(self, event: ev.ReplicaReserved) -> None:
         self.revisions[event.replica] = event.revision
@@ -112,21 +115,31 @@ class RoomRules:
             return False
         return could_lie_in(self.placements.free_without(node, leaving), there(spec, unified=node.unified))
 
-    def comes_anyway(self, event: ev.ReplicaReserved, model: ModelView) -> str:
-        """Whose leaving, which is waited for, makes the room that somebody was evicted for; empty when nobody's."""
-        picture = self.court.picture
-        waits = event.cause.startswith(("request ", "floor of "))
-        if not (waits and event.victims) or len(picture.nodes) > NODES_JUDGED or self._intricate(model):
-            return ""
+    def on_RequestQueued(self, event: ev.RequestQueued) -> None:
+        """The load that it waits for has been begun: only now its deadline is known."""
+        coming = self.coming.pop(event.request, None)
+        if coming is not None and coming.room_by < event.deadline:
+            what = f"{coming.id} of {coming.model}, which leaves {coming.node}, makes room in any case"
+            self.court.breach("S", f"others are evicted for {event.request}, and {what}", event.request)
+
+    def look_for_coming_room(self, event: ev.ReplicaReserved, model: ModelView, queues: Queues) -> None:
+        """Remember whose leaving, which is waited for, makes the room that somebody was evicted for."""
+        picture, request = self.court.picture, event.cause.removeprefix("request ")
+        if not event.cause.startswith("request ") or not event.victims or len(picture.nodes) > NODES_JUDGED:
+            return
+        wait = queues.waits.get(request)
+        if self._intricate(model) or (wait is not None and wait.kind == "leaving"):
+            return  # who has waited for such room waits for no more of it
+        others = (queues.first(other, self.court.settings) for other in picture.models.values() if other is not model)
+        waited_for = {wait.on for other in others if (wait := queues.waits.get(other)) and wait.kind == "leaving"}
         for node in self._candidates(model):
-            leaving = [
-                replica for replica in node.replicas.values()
-                if replica.phase == "unloading" and not replica.beneficiary and replica.room_by > event.at
-            ]  # fmt: skip
-            failed = node.name in self.failed.get(model.name, ())
-            if leaving and not failed and self._has_room(model, node, model.specs[event.revision], leaving):
-                return f"{leaving[0].id} of {leaving[0].model}, which leaves {node.name}"
-        return ""
+            for replica in node.replicas.values():
+                soon = replica.phase == "unloading" and not replica.beneficiary and replica.room_by > event.at
+                failed = node.name in self.failed.get(model.name, ())
+                if not soon or failed or replica.id in waited_for:
+                    continue
+                if self._has_room(model, node, model.specs[event.revision], [replica]):
+                    self.coming[request] = replica
 
     def judge(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> str:
         """What is wrong with making room there; empty when nothing is, or it is too intricate to say."""

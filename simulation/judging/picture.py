@@ -102,9 +102,9 @@ class NodeView:
             figures[pool] += sign * size
 
     def above_slots(self, model: str) -> bool:
-        """Whether more replicas of the model stay than the node is to hold."""
-        staying = (one for one in self.replicas.values() if one.phase != "unloading")
-        return sum(one.model == model for one in staying) > self.slots
+        """Whether more replicas of the model are loaded than the node is to hold."""
+        loaded = (one for one in self.replicas.values() if one.phase == "loaded")
+        return sum(one.model == model for one in loaded) > self.slots
 
     def above_budget(self, claim: Claim) -> bool:
         """Whether more stays than the budget allows in a pool of this claim."""

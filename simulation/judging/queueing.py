@@ -18,7 +18,7 @@ from interlock.domain.units import FOREVER
 from .picture import ModelView, NodeView, Picture
 from .pools import there, would_hold
 
-CURED_BY_ROOM = ("capacity", "nodes_down", "draining")
+CURED_BY_ROOM = ("capacity", "leaving", "nodes_down", "draining")
 """Waits that end when there is room, whether others had taken it or its node was away."""
 
 

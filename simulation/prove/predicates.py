@@ -88,27 +88,27 @@ def could_ever_fit(state: State, model: Model) -> bool:
     return any(could_lie_in(node.limits, there(spec, unified=node.unified)) for node in on_disk)
 
 
-def room_that_comes(state: State, model: Model, now: int) -> str:
+def room_that_comes(state: State, model: Model, now: int, deadline: int, waited_for: set[str]) -> str:
     """Who leaves a node in any case, soon enough to be waited for, so that the model fits there; empty when nobody.
 
-    Judged for models of one pool that take no disk and are of no group, where their last load did not fail.
+    ``waited_for`` are replicas whose room is another's. Judged for models of one pool that take no disk and are of no
+    group, where their last load did not fail.
     """
     spec, scheduling = model.declared_spec, model.scheduling
     if spec.pools != 1 or spec.disk or scheduling.anti_affinity or scheduling.everywhere:
         return ""
-    for node in state.nodes.values():
-        if not is_candidate(model, node) or node.status is not NodeStatus.HEALTHY or node.name in model.failed_nodes:
+    for leaving in state.replicas.values():
+        soon = leaving.phase is Phase.UNLOADING and now < leaving.room_by < deadline and leaving.id not in waited_for
+        node = state.nodes.get(leaving.node)
+        if not soon or leaving.beneficiary or node is None or node.name in model.failed_nodes:
             continue
-        here = [replica for replica in state.replicas.values() if replica.node == node.name]
-        leaving = [r for r in here if r.phase is Phase.UNLOADING and not r.beneficiary and r.room_by > now]
-        if sum(r.model == model.name and r not in leaving for r in here) >= node.max_replicas_per_model:
+        if not is_candidate(model, node) or node.status is not NodeStatus.HEALTHY:
             continue
-        free = {pool: limit_of(node, pool) - used for pool, used in used_in_pools(state, node).items()}
-        free = {pool: free.get(pool, limit_of(node, pool)) for pool in node.limits}
-        for replica in leaving:
-            for pool, size in replica.claim:
-                if pool in free:
-                    free[pool] += size
-        if leaving and could_lie_in(free, there(spec, unified=node.unified)):
-            return f"{leaving[0].model} on {node.name}"
+        mine = [r for r in state.replicas.values() if (r.node, r.model) == (node.name, model.name) and r is not leaving]
+        used = used_in_pools(state, node)
+        free = {pool: limit_of(node, pool) - used[pool] for pool in node.limits}
+        for pool, size in leaving.claim:
+            free[pool] = free.get(pool, 0) + size
+        if len(mine) < node.max_replicas_per_model and could_lie_in(free, there(spec, unified=node.unified)):
+            return f"{leaving.model} on {node.name}"
     return ""

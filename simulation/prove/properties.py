@@ -163,6 +163,8 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
         return Finding("S", f"{where} needs more disk than there is")
     if haste := silences.moved(state, event, model):
         return haste
+    if coming := _needless(state, event, model, now):
+        return Finding("S", f"{where} evicts, and {coming} makes room in any case")
     if _in_vain(state, event, model):
         return Finding("S", f"{where} evicts, though its tries are spent")
     if passed := _floor_passed_over(state, event, model, node):
@@ -185,6 +187,19 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     if ceiling and lives and len(copies) >= ceiling and event.cause.startswith("request"):
         return Finding("S", f"{where} exceeds the model's ceiling of {ceiling}")
     return None
+
+
+def _needless(state: State, event: ev.ReplicaReserved, model: Model, now: int) -> str:
+    """Who leaves in any case and would have made the room in time, where no other model waits for just that."""
+    request = state.requests.get(event.cause.removeprefix("request "))
+    if not event.victims or not event.cause.startswith("request "):
+        return ""
+    if request is not None and request.wait is not None and request.wait.kind == "leaving":
+        return ""  # it has waited for such room
+    others = [other for other in _first_in_line(state) if other.model != model.name and other.wait is not None]
+    waited_for = {other.wait.on for other in others if other.wait is not None and other.wait.kind == "leaving"}
+    deadline = request.deadline if request is not None else now + state.settings.request_deadline
+    return room_that_comes(state, model, now, deadline, waited_for)
 
 
 def _in_vain(state: State, event: ev.ReplicaReserved, model: Model) -> bool:
@@ -292,8 +307,6 @@ def _evicted(state: State, event: ev.ReplicaEvicted, now: int) -> Finding | None
         return Finding("S", f"{what} before its residency is over")
     if _over_bound(state, event, now):
         return Finding("S", f"{what}, one more than its node is to see in a while")
-    if coming := room_that_comes(state, beneficiary, now):
-        return Finding("S", f"{what}, for which {coming} makes room in any case")
     return _floor_kept(state, victim, owner, what)
 
 
@@ -421,13 +434,14 @@ def _above_budget(state: State) -> Iterator[Finding]:
 
 
 def _above_slots(state: State) -> Iterator[Finding]:
-    """W: what is above its node's slots is busy, or on its way out, or not loaded yet."""
-    for replica in state.replicas.values():
-        if replica.phase is Phase.LOADED and not locks_on(state, replica.id):
-            twins = [r for r in state.replicas.values() if (r.node, r.model) == (replica.node, replica.model)]
-            staying = sum(twin.phase is not Phase.UNLOADING for twin in twins)
-            if staying > state.nodes[replica.node].max_replicas_per_model:
-                yield Finding("W", f"{replica.node} is above its slots for {replica.model}, and an idle one stays")
+    """W: of the replicas that serve above their node's slots none is idle."""
+    for model in state.models.values():
+        serving = [one for one in state.replicas.values() if one.model == model.name and is_usable(state, one, model)]
+        for node in dict.fromkeys(replica.node for replica in serving):
+            here = [replica for replica in serving if replica.node == node]
+            idle = any(not locks_on(state, replica.id) for replica in here)
+            if idle and len(here) > state.nodes[node].max_replicas_per_model:
+                yield Finding("W", f"{node} is above its slots for {model.name}, and an idle one stays")
 
 
 def judge_state(situation: Situation) -> Iterator[Finding]:

@@ -105,7 +105,7 @@ def test_a_member_that_leaves_keeps_others_away_until_nothing_is_left_of_it() ->
     cluster.model("m2", **HARD)
     replica = cluster.loaded("m1")
     cluster.send(cmd.EvictReplica(replica=replica))
-    assert cluster.request("r1", "m2").kind == "capacity"
+    assert cluster.request("r1", "m2").kind == "leaving"
     cluster.settle()
     assert where(cluster, "m2") == ["a"]
     assert cluster.state.requests["r1"].replica

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
+from interlock.domain.errors import InvalidSetting
+from interlock.domain.settings import parse_setting
 from interlock.domain.units import SECOND
 from tests.domain.cluster import Cluster, check_invariants
 
@@ -35,8 +39,8 @@ def test_a_request_waits_for_room_that_is_on_its_way() -> None:
     cluster = one_leaves()
     cluster.request("r", "new")
     assert not evicted(cluster)
-    assert cluster.state.requests["r"].wait.kind == "capacity"
-    assert "old (r-000001) leaves first: until" in cluster.events[-1].explanation.note
+    assert cluster.state.requests["r"].wait.kind == "leaving"
+    assert cluster.events[-1].explanation.cure.startswith("old (r-000001) to leave first, as it is asked to: for that")
     cluster.settle()
     assert cluster.state.requests["r"].replica
     assert not evicted(cluster)
@@ -138,3 +142,64 @@ def test_an_operators_load_is_now_and_does_not_wait() -> None:
     cluster = one_leaves()
     cluster.send(cmd.RequestLoad(model="new"))
     assert evicted(cluster) == ["kept"]
+
+
+def test_a_request_that_has_not_the_time_for_it_evicts_at_once() -> None:
+    cluster = one_leaves()
+    cluster.request("r", "new", patience=20 * SECOND)
+    assert evicted(cluster) == ["kept"]
+
+
+def test_room_is_on_its_way_for_one_model_only() -> None:
+    cluster = one_leaves()
+    cluster.model("newer", vram=20)
+    cluster.request("r1", "new")
+    cluster.request("r2", "newer")
+    assert evicted(cluster) == ["kept"], "the second does not wait for what the first is to get"
+    cluster.settle()
+    assert all(cluster.state.requests[name].replica for name in ("r1", "r2"))
+
+
+def test_who_has_waited_for_it_waits_for_no_other_that_leaves_later() -> None:
+    cluster = one_leaves()
+    cluster.node("third", vram=24)
+    cluster.model("idle", vram=20, selector={"node.name": "third"})
+    cluster.send(cmd.RequestLoad(model="idle"))
+    for effect in [effect for effect in cluster.effects if effect.node == "third"]:
+        cluster.answer(effect)
+    while effect := next((effect for effect in cluster.effects if effect.node == "third"), None):
+        cluster.answer(effect)
+    cluster.request("r", "new")
+    cluster.wait(29)
+    unload(cluster, "idle")
+    cluster.wait(2)
+    assert evicted(cluster) == ["kept"]
+
+
+def test_who_loses_the_rest_of_the_room_that_it_waited_for_looks_again_at_once() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    for name in ("first", "second"):
+        cluster.node(name, vram=24)
+    for name, size in {"half": 12, "kept": 20, "new": 20, "small": 10}.items():
+        cluster.model(name, vram=size)
+    for name in ("half", "kept"):
+        cluster.loaded(name)
+    unload(cluster, "half")
+    cluster.request("r", "new")
+    assert cluster.state.requests["r"].wait.kind == "leaving"
+    cluster.request("s", "small")
+    assert evicted(cluster) == ["kept"], "half and small do not leave enough"
+
+
+def test_turning_it_off_evicts_for_those_who_wait() -> None:
+    cluster = one_leaves()
+    cluster.request("r", "new")
+    cluster.send(cmd.ChangeSettings(values={"unload_patience": 0}))
+    assert evicted(cluster) == ["kept"]
+
+
+@pytest.mark.parametrize("length", ["forever", "2h", "1000000d"])
+def test_a_patience_without_an_end_is_refused(length: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"unload_patience: .* too long"):
+        parse_setting("unload_patience", length)

@@ -82,3 +82,39 @@ def test_nothing_leaves_while_the_reconciler_is_frozen() -> None:
     cluster.send(cmd.Thaw(what="reconciler"))
     cluster.settle()
     assert len(left(cluster)) == 2
+
+
+def test_the_copy_that_serves_stays_when_an_older_revision_is_still_busy() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=48, slots=2)
+    cluster.model("chat", vram=8, min_replicas=1)
+    cluster.settle()
+    cluster.request("long", "chat")
+    cluster.model("chat", vram=9, min_replicas=1)
+    cluster.settle()
+    serving = next(r for r in cluster.state.replicas.values() if r.revision == 2)
+    lower(cluster, 1)
+    cluster.settle()
+    cluster.request("r", "chat")
+    assert cluster.state.requests["r"].replica == serving.id
+    cluster.release("long")
+    cluster.settle()
+    assert list(cluster.state.by_model["chat"]) == [serving.id]
+    check_invariants(cluster)
+
+
+def test_the_copy_that_serves_stays_until_the_load_beside_it_has_come_about() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=48, slots=2)
+    cluster.model("chat", vram=8, min_replicas=1, pinned=True)
+    cluster.settle()
+    (old,) = cluster.state.by_model["chat"]
+    cluster.model("chat", vram=9, min_replicas=1, pinned=True)
+    (install,) = cluster.effects
+    lower(cluster, 1)
+    assert left(cluster) == []
+    cluster.fail(install)
+    cluster.settle()
+    assert old in cluster.state.by_model["chat"]
+    cluster.request("r", "chat")
+    assert cluster.state.requests["r"].replica == old

@@ -11,6 +11,7 @@ import msgspec
 from interlock.adapters.nats.broker import Broker
 from interlock.adapters.nats.connection import connect
 from interlock.adapters.runtime.clock import SteadyClock, SystemClock
+from interlock.adapters.runtime.events import EventFeed
 from interlock.adapters.runtime.fanout import Fanout
 from interlock.adapters.runtime.holders import Holders
 from interlock.adapters.runtime.queries import Queries
@@ -205,7 +206,8 @@ async def test_how_far_it_has_come_is_noted_now_and_then_and_not_with_each_event
     client = await connect(await broker.start(), "test")
     rig = await make_rig().lead()
     tracker = MemoryTracker()
-    publishing = asyncio.create_task(Fanout(client, rig.threads, rig.seat.feed, tracker).run())
+    fanout = Fanout(client, rig.threads, rig.seat.feed, tracker)
+    publishing = asyncio.create_task(fanout.run())
     await rig.node("thor")
     await rig.model("m")
     began = asyncio.get_running_loop().time()
@@ -215,10 +217,29 @@ async def test_how_far_it_has_come_is_noted_now_and_then_and_not_with_each_event
     await rig.until(lambda: tracker.position == len(rig.log.rows))
     took = asyncio.get_running_loop().time() - began
     assert tracker.writes <= took + 2, "each of them is a commit that the writer may have to wait for"
+    await rig.acquire("last")
+    await rig.until(lambda: fanout.position == len(rig.log.rows))
     publishing.cancel()
     await asyncio.gather(publishing, return_exceptions=True)
+    assert tracker.position == len(rig.log.rows), "nothing is published again after an ordinary stop"
     await client.close()
     await broker.stop()
+
+
+async def test_a_feed_that_has_not_heard_of_everything_reads_the_rest_from_the_store(
+    make_rig: Callable[..., Rig],
+) -> None:
+    """So it is when a term ended by a defect while a batch was on its way into the store."""
+    rig = await make_rig().lead()
+    await rig.node("thor")
+    await rig.model("m")
+    rows = await rig.threads.page(0)
+    feed = EventFeed(rig.threads)
+    feed.begin(0)
+    feed.on_committed(rows[:2], [])
+    feed.begin(len(rows))
+    assert [row.position for row in await feed.some_beyond(1)] == list(range(2, len(rows) + 1))
+    assert await feed.some_beyond(len(rows)) == []
 
 
 def test_a_wall_clock_that_is_set_back_does_not_stop_the_time_of_a_term() -> None:
