@@ -34,6 +34,7 @@ _SIZE_UNITS = {
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_INSTANT = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 def whole_number(text: str, least: int = 0, most: int = LARGEST_NUMBER) -> int | None:
@@ -159,7 +160,8 @@ def format_size(size: int) -> str:
 
 
 def format_instant(instant: int) -> str:
-    """An instant (microseconds since 1970) as ISO 8601 in UTC with microseconds."""
+    """An instant (microseconds since 1970) as ISO 8601 in UTC with microseconds; for later ones the end of year 9999."""
+    instant = min(instant, _LAST_INSTANT)  # "forever" from now on is an instant, too, and has no date
     return (_EPOCH + timedelta(microseconds=instant)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

@@ -17,6 +17,7 @@ from interlock.domain.units import (
     MINUTE,
     SECOND,
     format_duration,
+    format_instant,
     parse_duration,
     parse_rate,
     parse_size,
@@ -75,3 +76,7 @@ def test_a_document_with_a_number_that_nobody_could_print_is_refused(value: str)
     with pytest.raises(ValueError, match=r"too long|too deep|Exceeds the limit"):
         parse_toml(f"ram = {value}")
     assert parse_toml(f"ram = {2**64}") == {"ram": 2**64}
+
+
+def test_an_instant_that_no_calendar_has_is_told_as_the_last_that_one_has() -> None:
+    assert format_instant(FOREVER) == format_instant(2 * FOREVER) == "9999-12-31T23:59:59.999999Z"
