@@ -160,7 +160,7 @@ def format_size(size: int) -> str:
 
 
 def format_instant(instant: int) -> str:
-    """An instant (microseconds since 1970) as ISO 8601 in UTC with microseconds; for later ones the end of year 9999."""
+    """An instant (microseconds since 1970) as ISO 8601 in UTC with microseconds; later ones as the end of year 9999."""
     instant = min(instant, _LAST_INSTANT)  # "forever" from now on is an instant, too, and has no date
     return (_EPOCH + timedelta(microseconds=instant)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
