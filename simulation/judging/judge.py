@@ -107,8 +107,8 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
         # A timer that is due in this very instant may be handled after another command of the same instant.
         woken_now = head.wait is not None and head.wait.until <= now and (head.wait.until, head.id) in due
         enough = isinstance(plan, Place) and requests.has_grown_enough(state, model, head.passes)
-        # Whoever waits for the end of a pause is told then that the tries are spent: it had other nodes to hope for.
-        told_then = isinstance(plan, Refuse) and head.wait is not None and head.wait.kind == "backoff"
+        # Who waits for the end of a pause, or for contact, is told then that the tries are spent: room may come first.
+        told_then = isinstance(plan, Refuse) and head.wait is not None and head.wait.kind in ("backoff", "contact")
         if not isinstance(plan, Join | Hold) and not woken_now and not enough and not told_then:
             what = type(plan).__name__.lower()
             yield "W", f"{head.id} waits for {name} ({_wait(head.wait)}) while routing it anew says {what}", name
