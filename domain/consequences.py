@@ -16,7 +16,7 @@ from .commands import Command, Review
 from .fairness import by_importance, fair_order, fairly_placed, floors_first
 from .leaving import is_emptied
 from .placement import ever_fits
-from .room_to_come import LEAVING
+from .room_to_come import waits_for_leaving
 from .shrinking import floor_of, has_floor, serving_copies
 from .slots import is_above_slots
 from .state import State
@@ -157,9 +157,8 @@ def _room_taken(state: State, event: ev.ReplicaReserved) -> Review | None:
     """Who waits for room on its way there may have lost it: what was free beside that is taken."""
     if not state.leaving:
         return None
-    heads = (state.requests[queue[0][2]] for name, queue in state.queues.items() if name != event.model)
-    waits = [(head, head.wait) for head in heads if head.wait is not None and head.wait.kind == LEAVING]
-    here = [head.model for head, wait in waits if wait.on in state.by_node.get(event.node, ())]
+    there = state.by_node.get(event.node, ())
+    here = [model for model, leaving in waits_for_leaving(state, but=event.model) if leaving in there]
     return _review(state, "queue", f"{event.replica} of {event.model} took room on {event.node}", here)
 
 

@@ -8,6 +8,8 @@ for, and it is waited for by one model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from .anti_affinity import kept_away
@@ -36,7 +38,8 @@ def room_to_come(state: State, model: Model, now: int) -> RoomToCome | None:
     """
     if not state.leaving or not state.settings.unload_patience:
         return None
-    open_nodes, waited_for = state.candidates(model).keys, _waited_for(state, model)
+    open_nodes = state.candidates(model).keys
+    waited_for = {replica for _, replica in waits_for_leaving(state, but=model.name)}
     best: Replica | None = None
     for replica_id in state.leaving:
         replica = state.replicas[replica_id]
@@ -48,10 +51,12 @@ def room_to_come(state: State, model: Model, now: int) -> RoomToCome | None:
     return RoomToCome(best.node, best.id, best.room_by) if best is not None else None
 
 
-def _waited_for(state: State, model: Model) -> set[str]:
-    """Replicas whose leaving the first in line for other models wait for."""
-    heads = (state.requests[queue[0][2]] for name, queue in state.queues.items() if name != model.name)
-    return {head.wait.on for head in heads if head.wait is not None and head.wait.kind == LEAVING}
+def waits_for_leaving(state: State, but: str) -> Iterator[tuple[str, str]]:
+    """Each other model whose first in line waits for room on its way, and the replica that is to leave it."""
+    for name, queue in state.queues.items():
+        wait = state.requests[queue[0][2]].wait if name != but else None
+        if wait is not None and wait.kind == LEAVING:
+            yield name, wait.on
 
 
 def _will_fit(state: State, model: Model, node: Node, leaving: Replica) -> bool:

@@ -30,8 +30,6 @@ from .units import (
 HIGHEST_PRIORITY = 1000
 """No request has a priority above this, or below its negative: beyond, ageing would take longer than anybody waits."""
 
-LONGEST_UNLOAD_PATIENCE = 60 * MINUTE
-
 SettingValue = int | str
 """A setting as the core counts it: a number, or text."""
 
@@ -123,6 +121,8 @@ _LEAST = {
     "tenant_priority": -HIGHEST_PRIORITY,
 }  # fmt: skip
 """The settings that are numbers, and the least that each may be."""
+_LONGEST = {"unload_patience": 60 * MINUTE}
+"""The settings that are lengths with an end to them, and the most that each may be."""
 _CAN_BE_OFF = frozenset({"idle_unload", "priority_ageing", "tenant_limit", "model_queue_limit"})
 _RATES = frozenset({"quiet_load_rate", "slowest_load_rate"})
 _SIZES = frozenset({"disk_margin"})
@@ -168,8 +168,8 @@ def parse_setting(name: str, value: object) -> SettingValue:
     if name in _SIZES:
         return parse_size(value, name)  # type: ignore[arg-type]  # parse_size names what is not text
     length = parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
-    if name == "unload_patience" and length > LONGEST_UNLOAD_PATIENCE:
-        cure = f'Give {format_duration(LONGEST_UNLOAD_PATIENCE)} or less, or "off": a worker may hang.'
+    if length > _LONGEST.get(name, FOREVER):
+        cure = f'Give {format_duration(_LONGEST[name])} or less, or "off": a worker may hang.'
         raise InvalidSetting(f"{name}: {value!r} is too long.", cure=cure)
     return length
 

@@ -132,8 +132,8 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
             continue
         if _rank(state, other) >= mine:
             continue
-        may_evict = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
-        may_evict = may_evict and not _is_spent(state, its, event.node)
+        ranks = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
+        may_evict = ranks and not _is_spent(state, its, event.node)
         if _fits_there(state, its, event, node) and (may_evict or not event.victims):
             return its.name
     return ""
@@ -196,8 +196,8 @@ def _needless(state: State, event: ev.ReplicaReserved, model: Model, now: int) -
         return ""
     if request is not None and request.wait is not None and request.wait.kind == "leaving":
         return ""  # it has waited for such room
-    others = [other for other in _first_in_line(state) if other.model != model.name and other.wait is not None]
-    waited_for = {other.wait.on for other in others if other.wait is not None and other.wait.kind == "leaving"}
+    waits = [other.wait for other in _first_in_line(state) if other.model != model.name]
+    waited_for = {wait.on for wait in waits if wait is not None and wait.kind == "leaving"}
     deadline = request.deadline if request is not None else now + state.settings.request_deadline
     return room_that_comes(state, model, now, deadline, waited_for)
 

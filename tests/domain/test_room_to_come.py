@@ -12,14 +12,21 @@ from interlock.domain.units import SECOND
 from tests.domain.cluster import Cluster, check_invariants
 
 
-def one_leaves(*, patience: int = 30) -> Cluster:
-    """Two nodes with room for one large model each; the one on the first is being unloaded."""
+def two_nodes(**sizes: int) -> Cluster:
+    """Two empty nodes of 24 GiB, and models of these sizes."""
     cluster = Cluster()
-    cluster.send(cmd.ChangeSettings(values={"min_residency": 0, "unload_patience": patience * SECOND}))
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
     for name in ("first", "second"):
         cluster.node(name, vram=24)
-    for name in ("old", "kept", "new"):
-        cluster.model(name, vram=20)
+    for name, size in sizes.items():
+        cluster.model(name, vram=size)
+    return cluster
+
+
+def one_leaves(*, patience: int = 30) -> Cluster:
+    """Two nodes with room for one large model each; the one on the first is being unloaded."""
+    cluster = two_nodes(old=20, kept=20, new=20)
+    cluster.send(cmd.ChangeSettings(values={"unload_patience": patience * SECOND}))
     for name in ("old", "kept"):
         cluster.loaded(name)
     unload(cluster, "old")
@@ -79,10 +86,8 @@ def test_what_leaves_a_node_that_is_no_candidate_or_too_small_is_waited_for_by_n
 
 
 def test_a_victims_room_belongs_to_the_load_it_was_evicted_for() -> None:
-    cluster = Cluster()
-    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster = two_nodes()
     for name in ("first", "second"):
-        cluster.node(name, vram=24)
         cluster.model(f"on-{name}", vram=20, selector={"node.name": name})
         cluster.loaded(f"on-{name}")
     for name in ("one", "other"):
@@ -92,12 +97,7 @@ def test_a_victims_room_belongs_to_the_load_it_was_evicted_for() -> None:
 
 
 def test_a_load_that_was_given_up_makes_room_for_others_when_it_is_cleaned_up() -> None:
-    cluster = Cluster()
-    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
-    for name in ("first", "second"):
-        cluster.node(name, vram=24)
-    for name in ("kept", "unwanted", "new"):
-        cluster.model(name, vram=20)
+    cluster = two_nodes(kept=20, unwanted=20, new=20)
     cluster.loaded("kept")
     cluster.send(cmd.RequestLoad(model="unwanted"))
     cluster.effects.clear()
@@ -109,12 +109,7 @@ def test_a_load_that_was_given_up_makes_room_for_others_when_it_is_cleaned_up() 
 
 
 def test_it_does_not_wait_for_room_where_its_last_load_failed() -> None:
-    cluster = Cluster()
-    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
-    for name in ("first", "second"):
-        cluster.node(name, vram=24)
-    for name in ("new", "old", "kept"):
-        cluster.model(name, vram=20)
+    cluster = two_nodes(new=20, old=20, kept=20)
     cluster.send(cmd.RequestLoad(model="new"))
     cluster.fail(cluster.effects[0])
     cluster.settle()
@@ -177,12 +172,7 @@ def test_who_has_waited_for_it_waits_for_no_other_that_leaves_later() -> None:
 
 
 def test_who_loses_the_rest_of_the_room_that_it_waited_for_looks_again_at_once() -> None:
-    cluster = Cluster()
-    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
-    for name in ("first", "second"):
-        cluster.node(name, vram=24)
-    for name, size in {"half": 12, "kept": 20, "new": 20, "small": 10}.items():
-        cluster.model(name, vram=size)
+    cluster = two_nodes(half=12, kept=20, new=20, small=10)
     for name in ("half", "kept"):
         cluster.loaded(name)
     unload(cluster, "half")
