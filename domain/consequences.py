@@ -299,6 +299,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.ModelSchedulingChanged: _scheduling_changed,
     ev.RevisionDeclared: _of_model("{event.model} was edited"),
     ev.RevisionServing: _of_model("revision {event.revision} of {event.model} serves"),
+    ev.ReplicaRetired: _of_model("{event.replica} of {event.model} makes way for a new revision"),
     ev.LoadInfoStored: _of_model("load info of {event.model} was stored"),
     ev.ModelUnparked: _of_model("{event.model} was unparked", "unpark"),
     ev.ModelRemoved: _removed,

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from . import commands as cmd
-from . import contact, loads, models, nodes, reconcile, requests, tenants
+from . import contact, loads, models, nodes, parking, reconcile, requests, tenants
 from . import events as ev
 from .errors import InvalidField
 from .own_rules import check_terms
@@ -58,7 +58,7 @@ def _tick(state: State, command: cmd.Tick, now: int) -> Decision:
     elif kind == "idle":
         events = reconcile.idle_reached(state, state.replicas[owner], now)
     elif kind == "unpark":
-        events = reconcile.unpark_by_time(state, state.models[owner], now)
+        events = parking.unpark_by_time(state, state.models[owner], now)
     elif kind == "deadline":
         events = requests.deadline_reached(state, state.requests[owner], now)
     else:

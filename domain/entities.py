@@ -277,6 +277,8 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     """What must go from its node's disk before its own files come."""
     room_by: int = 0
     """While it is unloading: until when loads wait for the room that it leaves rather than evict somebody."""
+    retired: bool = False
+    """It makes way for a new revision: it takes no new locks, and leaves when it is idle."""
 
     @property
     def disk_coming(self) -> int:

@@ -435,6 +435,12 @@ class ReplicaFoundIdle(ReplicaEvent, frozen=True, kw_only=True):
     """Idle for as long as makes a copy surplus, but kept: it is not one too many now. Said once per idle time."""
 
 
+class ReplicaRetired(ReplicaEvent, frozen=True, kw_only=True):
+    """It makes way for a new revision of its model, and others serve: it takes no new locks, and leaves when idle."""
+
+    cause: str
+
+
 class ReplicaEvicted(ReplicaEvent, frozen=True, kw_only=True):
     """Chosen as a victim: it unloads to make room for ``beneficiary`` of ``beneficiary_model``.
 

@@ -14,8 +14,9 @@ from .claims import RAM, Claim
 from .entities import LoadSpec, Model, Node, Phase, Replica
 from .many_victims import few_of_many, helpers_among, lack_of
 from .memory import fit_after, least_share, spec_on
-from .placement import avoided, has_its_copy, may_host, staging_need
+from .placement import avoided, may_host, staging_need
 from .recent_use import reload_cost
+from .room_after import room_after
 from .scoring import Room, Standing
 from .shrinking import floor_of, keeps_replicas, serving_copies
 from .state import State
@@ -111,44 +112,6 @@ def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
         return None
     here = state.by_slot.get((replica.node, model.name), {}).values()  # each candidate is to keep one of its own
     return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) - 1
-
-
-def has_room_instead(state: State, model: Model, now: int) -> bool:
-    """Whether the declared revision would have room if the model's own copies left, and who may be evicted besides.
-
-    A replica that is resident now is taken to leave: the wait for it is short.
-    """
-    return any(_fits_instead(state, model, state.nodes[name], now) for _, name in state.candidates(model).open)
-
-
-def _fits_instead(state: State, model: Model, node: Node, now: int) -> bool:
-    strictly = floor_of(state, model) > 0
-    own: list[Replica] = []
-    others: list[Replica] = []
-    for replica in (state.replicas[replica] for replica in state.by_node.get(node.name, ())):
-        if replica.model == model.name:
-            own += [replica] if replica.phase is Phase.LOADED else []
-            continue
-        why = why_not_victim(state, replica, model, now, strictly=strictly)
-        others += [replica] if not why or why.startswith("resident") else []
-    leaving = (*own, *others)
-    if not own or has_its_copy(state, model, node) or kept_away(state, model, node, leaving):
-        return False
-    if len(state.by_slot[node.name, model.name]) - len(own) >= node.max_replicas_per_model:
-        return False
-    balance = state.balance_of_memory(node)
-    fits = fit_after(balance, room_after(balance, leaving), spec_on(node, model.declared_spec)) is not None
-    return fits and staging_need(state, model, node, replacing=True) is not None
-
-
-def room_after(balance: Mapping[int, int], leaving: Iterable[Replica]) -> dict[int, int]:
-    """What there is of each pool and of main memory once these have left."""
-    room = dict(balance)
-    for replica in leaving:
-        for pool, size in replica.claim:
-            if pool in room:
-                room[pool] += size
-    return room
 
 
 def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:

@@ -17,6 +17,8 @@ def why_leaving(state: State, replica: Replica) -> str:
         return "removed"
     if replica.revision != model.serving and replica.revision != model.declared:
         return "revision"
+    if replica.retired:
+        return "roll-out"
     if replica.node not in state.candidates(model).nodes:
         return "selector"
     if state.nodes[replica.node].drained:

@@ -8,30 +8,18 @@ again until there is nothing left.
 from __future__ import annotations
 
 from . import events as ev
-from . import eviction, loads, placement, requests, routing
+from . import loads, requests, routing
 from .commands import Review
-from .entities import Model, Parked, Phase, Replica, Wait
-from .explanation import Explanation
+from .entities import Model, Parked, Replica, Wait
 from .fairness import fairly_placed
 from .leaving import leaving_now, why_leaving
-from .placement import Choice
+from .parking import CURES, park
 from .refusals import RefusalCode
-from .routing import BEGINS_LOAD, Hold, Place, Plan, Refuse
-from .shrinking import below_floor, is_loaded, is_moving, surplus
+from .roll_outs import roll_out
+from .routing import BEGINS_LOAD, Hold, Plan, Refuse
+from .shrinking import below_floor, surplus
 from .state import State
 from .units import FOREVER
-
-CURES = {
-    "load info": frozenset({"model", "epoch"}),
-    "node": frozenset({"node", "limits", "model", "epoch"}),
-    "capacity": frozenset({"capacity", "node", "limits", "model", "epoch"}),
-    "edit": frozenset({"node", "model"}),
-    "time": frozenset({"model"}),
-}
-"""What a parked model lacks, and the kinds of change that may bring it.
-
-``limits`` is what nodes may hold at most, by their own figures or by a setting: what never fitted may fit then.
-"""
 
 
 def review(state: State, command: Review, now: int) -> tuple[list[ev.Event], tuple[str, ...]]:
@@ -83,72 +71,6 @@ def shrink(state: State, model: Model, now: int) -> list[ev.Event]:
     return [loads.unload(state, found[0], found[1], now)] if found is not None else []
 
 
-def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
-    """Bring up the declared revision beside the serving one; when both do not fit, cut over at once.
-
-    It takes over when a copy of it can serve. Before that only where the old one's leaving makes the room that it
-    lacks, or when none of the old one lives: a revision that fits nowhere, or whose node is silent, is parked, and the
-    old one goes on serving. So is one whose load failed, until it is tried again as often as any other. What copies
-    that come or go will leave may be enough: until then both may fit yet. Below the floor it is the floor that brings
-    up the next copy.
-    """
-    if model.declared == model.serving:
-        return []
-    if _can_serve(state, model):
-        return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
-    below = below_floor(state, model)
-    if below and model.failures:
-        return []
-    if routing.joinable_load(state, model) is not None:
-        return [] if below else _looked_at_later(model, now)
-    choice = placement.choose(state, model)
-    lacking = _lacking_for_roll_out(state, model, choice, now) if model.failures else None
-    if choice is None and lacking is None:
-        if is_moving(state, model):
-            return _looked_at_later(model, now) if not below else []
-        if not is_loaded(state, model) or eviction.has_room_instead(state, model, now):
-            return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
-        if below:
-            return []
-        lacking = _lacking_room(state, model)
-    if lacking is not None:
-        return [] if model.parked == lacking else [_park(model, lacking, now)]
-    assert choice is not None
-    cause = f"revision {model.declared} of {model.name}"
-    plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
-    unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
-    return [*unparked, *loads.begin(state, model, plan, now, cause)]
-
-
-def _looked_at_later(model: Model, now: int) -> list[ev.Event]:
-    """What the roll-out was parked for is over, and what moves will have it looked at."""
-    if model.parked is None:
-        return []
-    return [ev.ModelUnparked(at=now, model=model.name, cause=f"copies of {model.name} come or go")]
-
-
-def _can_serve(state: State, model: Model) -> bool:
-    """Whether a copy of the declared revision could take requests at once."""
-    mine = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
-    ready = (replica for replica in mine if replica.phase is Phase.LOADED and replica.revision == model.declared)
-    return any(state.on_healthy_candidate(replica, model) for replica in ready)
-
-
-def _lacking_for_roll_out(state: State, model: Model, choice: Choice | None, now: int) -> Parked | None:
-    """What the next try of a roll-out lacks whose load failed; None when it may be tried now."""
-    if routing.is_spent(state, model):
-        return Parked(RefusalCode.LOAD_FAILED, "edit")
-    if model.retry_at > now:
-        return Parked(RefusalCode.LOAD_FAILED, "time", model.retry_at)
-    return _lacking_room(state, model) if choice is None else None
-
-
-def _lacking_room(state: State, model: Model) -> Parked:
-    if placement.ever_fits(state, model):
-        return Parked(RefusalCode.CAPACITY_EXHAUSTED, "capacity")
-    return Parked(RefusalCode.NEVER_FITS, "node")
-
-
 def idle_reached(state: State, replica: Replica, now: int) -> list[ev.Event]:
     """A replica has been idle for its time: the model's surplus copy goes, or this one is kept and said to be."""
     model = state.models.get(replica.model)
@@ -181,7 +103,7 @@ def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev
     plan = floor_plan(state, model, now)
     if isinstance(plan, BEGINS_LOAD):
         return loads.begin(state, model, plan, now, f"floor of {model.name}")
-    return [_park(model, _lacking_for_floor(state, model, plan, now), now, plan.explanation)]
+    return [park(model, _lacking_for_floor(state, model, plan, now), now, plan.explanation)]
 
 
 def floor_plan(state: State, model: Model, now: int) -> Plan:
@@ -213,7 +135,7 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
         lacking = _lacking_for_floor(state, model, plan, now, cured=cured)
         if (lacking.lacks, lacking.until) == (parked.lacks, parked.until):
             return []  # and nobody has to be told why
-        return [_park(model, lacking, now, plan.explanation)]
+        return [park(model, lacking, now, plan.explanation)]
     unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
     return [unparked, *loads.begin(state, model, plan, now, f"floor of {model.name}: {command.cause}")]
 
@@ -236,14 +158,3 @@ def _lacking_for_floor(state: State, model: Model, plan: Plan, now: int, *, cure
         reason = {"backoff": "load_failed", "frozen": "frozen"}.get(wait.kind, reason)
         lacks = "time" if until < FOREVER else lacks
     return Parked(reason, lacks, until)
-
-
-def _park(model: Model, wish: Parked, now: int, explanation: Explanation | None = None) -> ev.ModelParked:
-    return ev.ModelParked(
-        at=now, model=model.name, reason=wish.reason, lacks=wish.lacks, until=wish.until, explanation=explanation
-    )
-
-
-def unpark_by_time(state: State, model: Model, now: int) -> list[ev.Event]:
-    """The instant that a parked wish waited for has come."""
-    return [ev.ModelUnparked(at=now, model=model.name, cause="the instant it waited for has come")]

@@ -12,11 +12,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from .anti_affinity import kept_away
 from .entities import Model, Node, Replica
-from .eviction import room_after
-from .memory import fit_after, spec_on
-from .placement import may_host, staging_need
+from .room_after import fits_after
 from .state import State
 
 LEAVING = "leaving"
@@ -61,15 +58,4 @@ def waits_for_leaving(state: State, but: str) -> Iterator[tuple[str, str]]:
 
 def _will_fit(state: State, model: Model, node: Node, leaving: Replica) -> bool:
     """Whether the model fits there once it has left, and the loads that others were evicted for have got their room."""
-    slots = state.by_slot.get((node.name, model.name), {})
-    if len(slots) - (leaving.model == model.name) >= node.max_replicas_per_model or not may_host(state, model, node):
-        return False
-    if kept_away(state, model, node, (leaving,)) or staging_need(state, model, node) is None:
-        return False
-    balance = state.balance_of_memory(node)
-    room = room_after(balance, (leaving,))
-    for replica_id in state.by_node[node.name]:
-        for pool, size in state.replicas[replica_id].owed_in:
-            if pool in room:
-                room[pool] -= size
-    return fit_after(balance, room, spec_on(node, model.declared_spec)) is not None
+    return fits_after(state, model, node, (leaving,), [state.replicas[other] for other in state.by_node[node.name]])

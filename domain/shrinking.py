@@ -46,8 +46,8 @@ def serving_copies(state: State, model: Model) -> int:
 
 def is_moving(state: State, model: Model) -> bool:
     """Whether a copy of the model is on its way, up or down: what it takes may be free before long."""
-    mine = (state.replicas[replica].phase for replica in state.by_model.get(model.name, ()))
-    return any(phase is not Phase.LOADED for phase in mine)
+    mine = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
+    return any(replica.phase is not Phase.LOADED or replica.retired for replica in mine)
 
 
 def is_loaded(state: State, model: Model) -> bool:
@@ -58,8 +58,8 @@ def is_loaded(state: State, model: Model) -> bool:
 
 def has_twin(state: State, replica: Replica) -> bool:
     """Whether its node holds another copy of the same model that is not leaving."""
-    here = state.by_slot.get((replica.node, replica.model), {}).values()
-    return any(other != replica.id and state.replicas[other].phase is not Phase.UNLOADING for other in here)
+    here = (state.replicas[other] for other in state.by_slot.get((replica.node, replica.model), {}).values())
+    return any(one.id != replica.id and one.phase is not Phase.UNLOADING and not one.retired for one in here)
 
 
 def idle_unload_of(state: State, model: Model) -> int:

@@ -279,12 +279,13 @@ class State:
         return next(index for index in range(len(taken) + 1) if index not in taken) if taken else 0
 
     def takes_locks(self, replica: Replica) -> bool:
-        """Whether the replica may be locked: loaded, of the serving revision, on a healthy candidate of its model."""
+        """Whether the replica may be locked: loaded, of the serving revision, on a healthy candidate, not retired."""
         model = self.models.get(replica.model)
         return (
             model is not None
             and replica.phase is Phase.LOADED
             and replica.revision == model.serving
+            and not replica.retired
             and self.on_healthy_candidate(replica, model)
         )
 

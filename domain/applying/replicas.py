@@ -230,6 +230,12 @@ def _replica_found_idle(state: State, event: ev.ReplicaFoundIdle) -> None:
     state.replicas[event.replica] = replace(state.replicas[event.replica], idle_seen_at=event.at)
 
 
+@applies(ev.ReplicaRetired)
+def _replica_retired(state: State, event: ev.ReplicaRetired) -> None:
+    state.prefixes.forget(event.replica)
+    put_replica(state, replace(state.replicas[event.replica], retired=True))
+
+
 @applies(ev.ReplicaEvicted)
 def _replica_evicted(state: State, event: ev.ReplicaEvicted) -> None:
     count_eviction(state, state.replicas[event.replica])

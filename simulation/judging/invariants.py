@@ -31,6 +31,7 @@ from .placements import Placements
 from .pools import could_lie_in, name_of, there, wrong_claim
 from .prefix_rules import PrefixRules
 from .queueing import Queues
+from .roll_out_rules import RollOutRules
 from .shrink_rules import ShrinkRules
 from .tenancy import Tenants
 from .use_rules import UseRules
@@ -41,7 +42,7 @@ NODES_COMPARED = 64
 """Up to so many nodes are searched for room when somebody is evicted."""
 IDLE_ROUNDS_MAX = 3
 """A request may be looked at so often in vain, with nothing at all having happened in between."""
-LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator", "budget", "slots"})
+LEAVES_ANYWAY = frozenset({"removed", "revision", "selector", "drain", "operator", "budget", "slots", "roll-out"})
 """Reasons to unload that no floor stands against: the replica does not count for it, or a person wants it gone."""
 
 
@@ -98,10 +99,11 @@ class Invariants:
         self.order_rules = OrderRules(self)
         use_rules = UseRules(self)
         self.room_rules = RoomRules(self, use_rules, self.placements)
+        self.roll_out_rules = RollOutRules(self, self.room_rules)
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
         for rules in (
             self.node_rules, self.order_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules,
-            ShrinkRules(self),
+            ShrinkRules(self), self.roll_out_rules,
         ):  # fmt: skip
             for name in dir(rules):
                 if name.startswith("on_"):
@@ -274,11 +276,7 @@ class Invariants:
         model = self._model(event.model)
         if event.revision < model.serving:
             self.breach("S", f"{event.model} serves revision {event.revision} after {model.serving}", event.model)
-        why = self.picture.takes_over_early(model, event.revision)
-        if not why and self.picture.has_live_copy(model) and not self._could_fit(model):
-            why = "and fits on no node that it may run on"
-        if why:
-            self.breach("S", f"revision {event.revision} of {event.model} takes over from one that serves, {why}")
+        self.roll_out_rules.takes_over(event, model)
         model.serving = event.revision
 
     def on_LoadInfoStored(self, event: ev.LoadInfoStored) -> None:
@@ -318,7 +316,7 @@ class Invariants:
         if model is not None:
             model.waiting[event.request] = None
             self.touched[event.model] = None
-            if event.wait.kind == "capacity" and not self._could_fit(model):
+            if event.wait.kind == "capacity" and not picture.could_fit(model, self.settings.disk_margin):
                 self.breach("W", f"{event.request} waits for room for {event.model} that no candidate has", event.model)
         self._unlock(event.request)
 
@@ -327,16 +325,6 @@ class Invariants:
         if event.tenant:
             for prop, text in self.tenants.let_in(event, self.settings):
                 self.breach(prop, text, event.tenant)
-
-    def _could_fit(self, model: ModelView) -> bool:
-        """Whether some candidate, emptied, could hold one replica."""
-        spec = model.specs[model.declared]
-        nodes = (node for node in self.picture.nodes.values() if self.picture.candidate(model, node))
-        return any(
-            could_lie_in(node.budgets, there(spec, unified=node.unified))
-            and (node.disk is None or not spec.disk or node.disk - self.settings.disk_margin >= spec.disk)
-            for node in nodes
-        )
 
     def on_RequestCancelled(self, event: ev.RequestCancelled) -> None:
         self._end(event.request, event.model)
@@ -423,6 +411,8 @@ class Invariants:
             return f"{where}, whose {'model' if model is None else 'node'} is gone"
         if replica.revision != model.serving:
             return f"{where} of revision {replica.revision}, while revision {model.serving} serves"
+        if replica.retired:
+            return f"{where}, which makes way for a new revision"
         if not self.picture.candidate(model, node):
             return f"{where}, a node that its selector does not match"
         return f"{where}, a node that takes no work"
@@ -711,6 +701,9 @@ class Invariants:
             node = self.picture.nodes.get(event.node)
             if node is not None:
                 node.load_rate = event.load_rate or node.load_rate
+
+    def on_ReplicaRetired(self, event: ev.ReplicaRetired) -> None:
+        self._changed(event.model)
 
     def on_UnloadRequested(self, event: ev.UnloadRequested) -> None:
         self._changed(event.model)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from interlock.domain import placement, reconcile, requests, routing
+from interlock.domain import placement, reconcile, requests, roll_outs, routing
 from interlock.domain.engine import Engine
 from interlock.domain.entities import Model, Phase, RequestStatus
 from interlock.domain.loads import UNLOAD_TRIES
@@ -151,7 +151,7 @@ def _roll_outs(state: State, now: int) -> Iterator[Finding]:
             continue  # what moves will have it looked at
         parked = model.parked
         waits = parked is not None and parked.until < FOREVER and (parked.until, name) in due
-        if not waits and reconcile.roll_out(state, model, now):
+        if not waits and roll_outs.roll_out(state, model, now):
             yield "W", f"revision {model.declared} of {name} could come up now, and nothing is under way", name
 
 
@@ -227,11 +227,19 @@ def _above_slots(state: State) -> Iterator[Finding]:
                 yield "Q", f"{name} holds {count} of {model}, above its slots, and {idle[0]} stays there, idle", name
 
 
+def _making_way(state: State) -> Iterator[Finding]:
+    """Idle replicas that make way for a new revision, and stay."""
+    for replica in state.replicas.values() if "reconciler" not in state.frozen else ():
+        if replica.retired and replica.phase is Phase.LOADED and not state.lock_count(replica.id):
+            yield "Q", f"{replica.id} of {replica.model} makes way for a new revision, is idle, and stays", replica.id
+
+
 def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Finding]:
     """Q: what is still going on when nothing should be, and what the workers run that the log does not know."""
     state = engine.state
     yield from _above_budget(state)
     yield from _above_slots(state)
+    yield from _making_way(state)
     for replica_id in state.transit:
         replica = state.replicas[replica_id]
         node = cluster.nodes.get(replica.node)

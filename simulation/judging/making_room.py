@@ -103,10 +103,11 @@ class RoomRules:
         return [
             victim
             for victim in victims
-            if self._has_room(model, node, spec, [other for other in victims if other is not victim])
+            if self.has_room(model, node, spec, [other for other in victims if other is not victim])
         ]
 
-    def _has_room(self, model: ModelView, node: NodeView, spec: LoadSpec, leaving: list[ReplicaView]) -> bool:
+    def has_room(self, model: ModelView, node: NodeView, spec: LoadSpec, leaving: list[ReplicaView]) -> bool:
+        """Whether there are a slot and memory for the model there once these have left, and nobody keeps it away."""
         gone = {replica.id for replica in leaving}
         staying = [replica for replica in node.replicas.values() if replica.id not in gone]
         if sum(replica.model == model.name for replica in staying) >= node.slots:
@@ -138,7 +139,7 @@ class RoomRules:
                 failed = node.name in self.failed.get(model.name, ())
                 if not soon or failed or replica.id in waited_for:
                     continue
-                if self._has_room(model, node, model.specs[event.revision], [replica]):
+                if self.has_room(model, node, model.specs[event.revision], [replica]):
                     self.coming[request] = replica
 
     def judge(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> str:
@@ -178,11 +179,15 @@ class RoomRules:
         )
 
     def _intricate(self, model: ModelView) -> bool:
-        settings, spec = self.court.settings, model.specs[model.declared]
+        spec = model.specs[model.declared]
+        return self.has_own_rules(model) or spec.pools != 1 or spec.disk > 0 or model.scheduling.everywhere
+
+    def has_own_rules(self, model: ModelView) -> bool:
+        """Whether filters or scores that are not ours have a say in where the model goes."""
+        settings = self.court.settings
         name = model.scheduling.placement or settings.placement
         profile = find_profile(name, settings.placement_profiles)
-        own = profile is None or bool(profile.filters) or any(score not in SCORES for score, _ in profile.weights)
-        return own or spec.pools != 1 or spec.disk > 0 or model.scheduling.everywhere
+        return profile is None or bool(profile.filters) or any(score not in SCORES for score, _ in profile.weights)
 
     def _candidates(self, model: ModelView) -> list[NodeView]:
         picture = self.court.picture

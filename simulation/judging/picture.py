@@ -14,6 +14,8 @@ from interlock.domain.selector import matches, vram_label
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 
+from .pools import could_lie_in, there
+
 
 class NodeView:
     """One node. Figures are by pool: ``claims`` of all replicas, ``staying`` of those not leaving, ``resident``.
@@ -141,7 +143,8 @@ class ReplicaView:
 
     __slots__ = (
         "beneficiary", "cause", "claim", "disk", "drops", "evictable_at", "id", "index", "locks", "model",
-        "node", "phase", "resident", "revision", "room_by", "started_for_request", "used_at",
+        "node", "phase", "resident", "retired", "revision", "room_by", "started_for_request",
+        "used_at",
     )  # fmt: skip
 
     def __init__(self, id_: str, model: str, node: str, index: int, revision: int, claim: Claim, disk: int) -> None:
@@ -158,6 +161,7 @@ class ReplicaView:
         self.evictable_at = FOREVER
         self.used_at = 0
         self.room_by = 0
+        self.retired = False
         self.beneficiary = ""
         self.cause = ""
         self.started_for_request = False
@@ -190,7 +194,7 @@ class Picture:
         model = self.models.get(replica.model)
         if model is None or replica.phase != "loaded" or replica.revision != model.serving:
             return False
-        return self._well_placed(replica, model)
+        return not replica.retired and self.may_serve_there(replica, model)
 
     def usable(self, model: ModelView) -> ReplicaView | None:
         """A replica that has room for one more request now."""
@@ -217,31 +221,20 @@ class Picture:
         wanted = {node.name for node in self.nodes.values() if node.keeps_replicas and self.candidate(model, node)}
         return bool(wanted - {r.node for r in model.replicas.values() if r.phase != "unloading"})
 
-    def takes_over_early(self, model: ModelView, revision: int) -> str:
-        """What is wrong with a revision's taking over now; empty when a copy of it can serve, or none of the old lives.
-
-        Before that it may only where both do not fit. Whether they do shows once copies on their way are there or gone,
-        and nowhere while the node of the old one is silent.
-        """
-        mine = list(model.replicas.values())
-        if any(r.phase == "loaded" and r.revision == revision and self._well_placed(r, model) for r in mine):
-            return ""
-        old = [replica for replica in mine if replica.phase == "loaded" and replica.revision == model.serving]
-        nodes = [self.nodes[replica.node] for replica in old]
-        keeping = [node for node in nodes if node.keeps_replicas and self.candidate(model, node)]
-        if not keeping:
-            return ""
-        new = [r for r in mine if r.phase == "loaded" and r.revision == revision]
-        if any(not self.candidate(model, self.nodes.get(replica.node)) for replica in new):
-            return "for a copy that its selector has left"
-        moving = next((replica.id for replica in mine if replica.phase != "loaded"), "")
-        if moving:
-            return f"while {moving} moves"
-        return "" if any(node.takes_work for node in keeping) else f"while {keeping[0].name} is silent"
-
-    def _well_placed(self, replica: ReplicaView, model: ModelView) -> bool:
+    def may_serve_there(self, replica: ReplicaView, model: ModelView) -> bool:
+        """Whether the replica is on a healthy candidate of its model."""
         node = self.nodes.get(replica.node)
         return node is not None and node.takes_work and self.candidate(model, node)
+
+    def could_fit(self, model: ModelView, disk_margin: int) -> bool:
+        """Whether some candidate, emptied, could hold one replica of the declared revision."""
+        spec = model.specs[model.declared]
+        nodes = (node for node in self.nodes.values() if self.candidate(model, node))
+        return any(
+            could_lie_in(node.budgets, there(spec, unified=node.unified))
+            and (node.disk is None or not spec.disk or node.disk - disk_margin >= spec.disk)
+            for node in nodes
+        )
 
     def left_of(self, model: str) -> int:
         """The highest revision of which replicas or files of that name are anywhere; 0 when nothing is."""
@@ -280,7 +273,8 @@ class Picture:
         """Whether its node has another loaded copy of the same model."""
         node = self.nodes.get(replica.node)
         here = node.replicas.values() if node is not None else ()
-        return any(r.id != replica.id and r.model == replica.model and r.phase == "loaded" for r in here)
+        twins = (r for r in here if r.id != replica.id and r.model == replica.model)
+        return any(twin.phase == "loaded" and not twin.retired for twin in twins)
 
     def drop(self, replica: ReplicaView) -> None:
         """Nothing is left of the replica."""

@@ -84,11 +84,18 @@ class PrefixRules:
         return next((DEPTHS[place] for place in range(len(prefix) - 1, -1, -1) if prefix[place] in held), 0)
 
     def _leaves(
-        self, event: ev.ReplicaEvicted | ev.UnloadRequested | ev.UnloadConfirmed | ev.ReplicaLost | ev.ReplicaLoadFailed
+        self,
+        event: ev.ReplicaEvicted
+        | ev.ReplicaRetired
+        | ev.UnloadRequested
+        | ev.UnloadConfirmed
+        | ev.ReplicaLost
+        | ev.ReplicaLoadFailed,
     ) -> None:
         self.held.pop(event.replica, None)
 
     on_ReplicaEvicted = on_UnloadRequested = on_UnloadConfirmed = on_ReplicaLost = on_ReplicaLoadFailed = _leaves
+    on_ReplicaRetired = _leaves
 
     def on_RevisionServing(self, event: ev.RevisionServing) -> None:
         model = self.court.picture.models.get(event.model)

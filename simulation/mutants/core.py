@@ -20,6 +20,7 @@ from interlock.domain import (
     loads,
     models,
     nodes,
+    parking,
     placement,
     reconcile,
     requests,
@@ -521,7 +522,7 @@ def empty_backend_scaleup(patches: Patches) -> None:
         return Place(room, Explanation("place"))
 
     patches.swap(first_copy, doomed)
-    patches.entry(reconcile.CURES, "time", reconcile.CURES["capacity"])
+    patches.entry(parking.CURES, "time", parking.CURES["capacity"])
     patches.swap(reconcile._lacking_for_floor, _always_parked_until(reconcile._lacking_for_floor))
 
 
@@ -553,7 +554,7 @@ def parked_until_edit(patches: Patches) -> None:
     unpark = reconcile._unpark
 
     def strict(at: Any, model: Any, command: Any, now: int, *, below: bool) -> Any:
-        if below and model.parked.lacks == "edit" and command.change not in reconcile.CURES["edit"]:
+        if below and model.parked.lacks == "edit" and command.change not in parking.CURES["edit"]:
             return []
         return unpark(at, model, command, now, below=below)
 

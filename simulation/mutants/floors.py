@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import consequences, eviction, fairness, loads, models, routing, shrinking
+from interlock.domain import consequences, eviction, fairness, loads, models, roll_outs, routing, shrinking
 from interlock.domain import events as ev
 from interlock.domain.entities import Model, Phase, Replica
 from interlock.domain.state import State
@@ -79,7 +79,22 @@ def evicts_in_vain(patches: Patches) -> None:
 
 def takes_over_for_nothing(patches: Patches) -> None:
     """A new revision that has no room takes over, though the old one's leaving does not give it any."""
-    patches.swap(eviction.has_room_instead, lambda at, model, now: True)
+    patches.swap(roll_outs.has_room_instead, lambda at, model, now: True)
+
+
+def nobody_makes_way(patches: Patches) -> None:
+    """A new revision for which there is no room takes all copies of the old one down at once."""
+    patches.swap(roll_outs.who_makes_way, lambda at, model: None)
+
+
+def last_one_makes_way(patches: Patches) -> None:
+    """The only copy that serves makes way for a new revision of which none has loaded yet."""
+
+    def anybody(at: State, model: Model) -> Replica | None:
+        warm = at.warm.get(model.name)
+        return at.replicas[warm.order[0][3]] if warm is not None else None
+
+    patches.swap(roll_outs.who_makes_way, anybody)
 
 
 def requests_before_floors(patches: Patches) -> None:
@@ -129,6 +144,8 @@ ROWS: tuple[Row, ...] = (
     (silent_copy_keeps_the_floor, "S", "only-what-serves-keeps-a-floor", True),
     (evicts_in_vain, "S", "broken-evicts-no-more", True),
     (takes_over_for_nothing, "S", "takes-over-only-if-it-helps", True),
+    (nobody_makes_way, "S", "one-makes-way", True),
+    (last_one_makes_way, "S", "one-makes-way", True),
     (requests_before_floors, "W", "floors-before-requests", True),
     (floors_by_name, "W", "floors-before-requests", True),
     (growth_beyond_demand, "W", "growth-in-its-measure", True),

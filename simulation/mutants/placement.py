@@ -11,8 +11,8 @@ from interlock.domain import (
     eviction,
     many_victims,
     memory,
+    parking,
     placement,
-    reconcile,
     room_to_come,
     scoring,
     wishes,
@@ -82,7 +82,7 @@ def disk_promised_twice(patches: Patches) -> None:
 def others_leave_unnoticed(patches: Patches) -> None:
     """Memory that others give back wakes no wish that is parked for want of it."""
     for lacks in ("capacity", "node"):
-        patches.entry(reconcile.CURES, lacks, reconcile.CURES[lacks] - {"limits"})
+        patches.entry(parking.CURES, lacks, parking.CURES[lacks] - {"limits"})
 
 
 def evicts_where_it_failed(patches: Patches) -> None:

@@ -55,6 +55,7 @@ REPLICA_LEFT_OUT = {
     "uses_at": "kept in recent uses",
     "idle_seen_at": "kept as whether it was looked at when it was due",
     "revision": "kept as declared, serving or neither",
+    "retired": "kept while it is loaded",
 }
 REQUEST_LEFT_OUT = {
     "id": "renamed", "serial": "kept as the order",
@@ -341,7 +342,8 @@ def _add_replicas(
         model = models.get(replica.model)
         row.append(number)
         if model is not None:
-            row.append((replica.revision == model.declared) + 2 * (replica.revision == model.serving))
+            serving, makes_way = replica.revision == model.serving, replica.retired and since >= 0
+            row.append((replica.revision == model.declared) + 2 * serving + 4 * makes_way)
         if replica.drops:  # where nothing was asked of the worker yet, they come back to the books with its end
             row.append(words.number(("drops", *(_files(state, *files) for files in replica.drops))))
         if since >= 0:

@@ -23,6 +23,7 @@ def is_usable(state: State, replica: Replica, model: Model) -> bool:
     return (
         replica.phase is Phase.LOADED
         and replica.revision == model.serving
+        and not replica.retired
         and node is not None
         and node.status is NodeStatus.HEALTHY
         and is_candidate(model, node)
@@ -104,11 +105,17 @@ def room_that_comes(state: State, model: Model, now: int, deadline: int, waited_
             continue
         if not is_candidate(model, node) or node.status is not NodeStatus.HEALTHY:
             continue
-        mine = [r for r in state.replicas.values() if (r.node, r.model) == (node.name, model.name) and r is not leaving]
-        used = used_in_pools(state, node)
-        free = {pool: limit_of(node, pool) - used[pool] for pool in node.limits}
-        for pool, size in leaving.claim:
-            free[pool] = free.get(pool, 0) + size
-        if len(mine) < node.max_replicas_per_model and could_lie_in(free, there(spec, unified=node.unified)):
+        if would_fit_without(state, model, node, leaving):
             return f"{leaving.model} on {node.name}"
     return ""
+
+
+def would_fit_without(state: State, model: Model, node: Node, leaving: Replica) -> bool:
+    """Whether a slot and memory are there for the declared revision, of one pool, once the replica has left."""
+    mine = [r for r in state.replicas.values() if (r.node, r.model) == (node.name, model.name) and r is not leaving]
+    used = used_in_pools(state, node)
+    free = {pool: limit_of(node, pool) - used[pool] for pool in node.limits}
+    for pool, size in leaving.claim:
+        free[pool] = free.get(pool, 0) + size
+    need = there(model.declared_spec, unified=node.unified)
+    return len(mine) < node.max_replicas_per_model and could_lie_in(free, need)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from interlock.domain import events as ev
-from interlock.domain import loads, reconcile, requests, routing
+from interlock.domain import loads, reconcile, requests, roll_outs, routing
 from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
 from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.routing import BEGINS_LOAD, Lock
@@ -412,6 +412,7 @@ _EVENTS: dict[type[ev.Event], Callable[[State, Any, int], Finding | None]] = {
     ev.ModelDeclared: revisions.declared,
     ev.RevisionDeclared: revisions.edited,
     ev.RevisionServing: revisions.takes_over,
+    ev.ReplicaRetired: revisions.retired,
     ev.NodeWentOffline: silences.gone,
     ev.NodeOfflinePostponed: silences.postponed,
     ev.MassLossOver: silences.over,
@@ -469,6 +470,7 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
     if "reconciler" not in state.frozen:
         yield from _above_budget(state)
         yield from _above_slots(state)
+        yield from revisions.left_over(state)
         for model in state.models.values():
             yield from _satisfied_or_parked(state, model, situation.now)
             yield from _rolled_out(state, model, timers, situation.now)
@@ -605,8 +607,9 @@ def _rolled_out(state: State, model: Model, timers: set[Timer], now: int) -> Ite
         yield Finding("W", f"{model.name} is parked until somebody edits it, and may be tried again")
     if parked is not None and (parked.until, "unpark", model.name) in timers:
         return
-    moving = any(r.model == model.name and r.phase is not Phase.LOADED for r in state.replicas.values())
-    if model.declared != model.serving and not moving and reconcile.roll_out(state, model, now):
+    mine = [replica for replica in state.replicas.values() if replica.model == model.name]
+    moving = any(replica.phase is not Phase.LOADED or replica.retired for replica in mine)
+    if model.declared != model.serving and not moving and roll_outs.roll_out(state, model, now):
         yield Finding("W", f"the new revision of {model.name} could come up now, and nothing is under way")
 
 

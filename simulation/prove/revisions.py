@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from interlock.domain import events as ev
 from interlock.domain.entities import NodeStatus, Phase
 from interlock.domain.state import State
 
-from .predicates import could_ever_fit, is_candidate
+from .predicates import could_ever_fit, is_candidate, is_usable, locks_on, would_fit_without
 from .situation import Finding
 
 
@@ -39,8 +41,35 @@ def takes_over(state: State, event: ev.RevisionServing, now: int) -> Finding | N
     what = f"a revision of {model.name} takes over from one that serves"
     if not any(node.status in alive for _, node in old):
         return None
-    if any(replica.phase is not Phase.LOADED for replica in mine):
+    if any(replica.phase is not Phase.LOADED or replica.retired for replica in mine):
         return Finding("S", f"{what} while a copy comes or goes")
     if not any(node.status is NodeStatus.HEALTHY for _, node in old):
         return Finding("S", f"{what} while the node of that is silent")
-    return None if could_ever_fit(state, model) else Finding("S", f"{what}, and fits nowhere")
+    if not could_ever_fit(state, model):
+        return Finding("S", f"{what}, and fits nowhere")
+    usable = [replica for replica, _ in healthy if is_usable(state, replica, model)]
+    spec, grouped = model.declared_spec, model.scheduling.anti_affinity
+    if len(usable) < 2 or spec.pools != 1 or spec.disk or grouped:
+        return None
+    if any(would_fit_without(state, model, state.nodes[replica.node], replica) for replica in usable):
+        return Finding("S", f"{what} at once, though one copy could make way while others serve")
+    return None
+
+
+def retired(state: State, event: ev.ReplicaRetired, now: int) -> Finding | None:
+    """S: a copy makes way for a new revision alone, and only while another serves."""
+    model = state.models[event.model]
+    what = f"{model.name} on {event.node} makes way"
+    if model.declared == model.serving or not is_usable(state, state.replicas[event.replica], model):
+        return Finding("S", f"{what}, and there is no new revision, or it serves nobody")
+    others = [one for one in state.replicas.values() if one.model == model.name and one.id != event.replica]
+    if not any(is_usable(state, replica, model) for replica in others):
+        return Finding("S", f"{what}, and nobody else serves")
+    return None
+
+
+def left_over(state: State) -> Iterator[Finding]:
+    """W: what makes way leaves when it is idle."""
+    for replica in state.replicas.values():
+        if replica.retired and replica.phase is Phase.LOADED and not locks_on(state, replica.id):
+            yield Finding("W", f"{replica.model} on {replica.node} makes way for a new revision, is idle, and stays")

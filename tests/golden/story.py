@@ -136,6 +136,7 @@ def tell() -> Story:
     _models_that_push_each_other_out(story)
     _operators(story)
     _a_call_in_vain(story)
+    _one_copy_makes_way(story)
     return story
 
 
@@ -281,6 +282,27 @@ def _a_call_in_vain(story: Story) -> None:
     story.release("q-40")
     story.send(cmd.RemoveModel(model="afar"), actor="operator:ann")
     story.send(cmd.RemoveNode(node="remote"), actor="operator:ann")
+
+
+def _one_copy_makes_way(story: Story) -> None:
+    """Two copies on nodes with room for one each: the busy one serves on while the other makes way for an edit."""
+    for name in ("twin-1", "twin-2"):
+        story.node(name, 24, labels={"room": "twins"})
+    story.model("twins", 16, selector={"room": "twins"}, everywhere=True)
+    first, second = (f"r-{story.engine.state.reservations - 1:06d}", story.newest())
+    story.load(first)
+    story.load(second)
+    story.acquire("q-50", "twins")
+    story.model("twins", 17, selector={"room": "twins"}, everywhere=True)
+    story.unload_all()
+    story.load(story.newest())
+    story.release("q-50")
+    story.unload_all()
+    story.load(story.newest())
+    story.send(cmd.RemoveModel(model="twins"), actor="operator:ann")
+    story.unload_all()
+    for name in ("twin-1", "twin-2"):
+        story.send(cmd.RemoveNode(node=name), actor="operator:ann")
 
 
 def _models_that_push_each_other_out(story: Story) -> None:

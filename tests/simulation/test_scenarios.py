@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from interlock.domain import consequences, decide, engine, reconcile, routing, state
+from interlock.domain import consequences, decide, engine, parking, reconcile, routing, state
 from interlock.domain.applying import changes, handlers
 from interlock.domain.errors import NotFound
 from interlock.simulation.api import run
@@ -52,7 +52,7 @@ def test_a_mutant_leaves_no_trace() -> None:
     def picture() -> list[object]:
         modules = (changes, consequences, decide, engine, reconcile, routing, mutations.requests, mutations.loads)
         held = [value for module in modules for value in vars(module).values()]
-        tables = [*decide._RULES.values(), *handlers.HANDLERS.values(), *reconcile.CURES.values()]
+        tables = [*decide._RULES.values(), *handlers.HANDLERS.values(), *parking.CURES.values()]
         return [*held, *tables, *vars(state.State).values(), *vars(engine.Engine).values()]
 
     before = picture()

@@ -1,0 +1,121 @@
+"""Roll-outs: how a model's declared revision comes up beside the serving one, and when it takes its place.
+
+Where there is no room for both, one copy of several makes way: it takes no new locks, leaves when it is idle, and the
+first copy of the new revision comes where it was, while the others serve. Only where nobody can make way without the
+model being left with nobody, the new revision takes over before any copy of it has loaded.
+"""
+
+from __future__ import annotations
+
+from . import events as ev
+from . import loads, placement, routing
+from .entities import Model, Node, Parked, Phase, Replica
+from .eviction import why_not_victim
+from .parking import lacking_room, park
+from .placement import Choice
+from .refusals import RefusalCode
+from .room_after import fits_after
+from .routing import Place
+from .shrinking import below_floor, floor_of, is_loaded, is_moving
+from .state import State
+
+
+def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
+    """Bring up the declared revision beside the serving one; where both do not fit, make way, or cut over at once.
+
+    It takes over when a copy of it can serve. Before that only where the old one's leaving makes the room that it
+    lacks, or when none of the old one lives: a revision that fits nowhere, or whose node is silent, is parked, and the
+    old one goes on serving. So is one whose load failed, until it is tried again as often as any other. What copies
+    that come or go will leave may be enough: until then both may fit yet. Below the floor it is the floor that brings
+    up the next copy.
+    """
+    if model.declared == model.serving:
+        return []
+    if _can_serve(state, model):
+        return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+    below = below_floor(state, model)
+    if below and model.failures:
+        return []
+    if routing.joinable_load(state, model) is not None:
+        return [] if below else _looked_at_later(model, now)
+    choice = placement.choose(state, model)
+    lacking = _lacking_after_failure(state, model, choice, now) if model.failures else None
+    if choice is None and lacking is None:
+        if is_moving(state, model):
+            return _looked_at_later(model, now) if not below else []
+        makes_way = who_makes_way(state, model)
+        if makes_way is not None:
+            return [*_looked_at_later(model, now), _retired(model, makes_way, now)]
+        if not is_loaded(state, model) or has_room_instead(state, model, now):
+            return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+        if below:
+            return []
+        lacking = lacking_room(state, model)
+    if lacking is not None:
+        return [] if model.parked == lacking else [park(model, lacking, now)]
+    assert choice is not None
+    cause = f"revision {model.declared} of {model.name}"
+    plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
+    unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
+    return [*unparked, *loads.begin(state, model, plan, now, cause)]
+
+
+def who_makes_way(state: State, model: Model) -> Replica | None:
+    """The copy in whose place the declared revision would fit, if others serve meanwhile; None when there is none.
+
+    Of several the one with the fewest locks, then the least recently used.
+    """
+    warm = state.warm.get(model.name)
+    if warm is None or len(warm.order) < 2:
+        return None
+    serving = (state.replicas[key[3]] for key in warm.order)
+    return next((one for one in serving if fits_after(state, model, state.nodes[one.node], (one,))), None)
+
+
+def _retired(model: Model, replica: Replica, now: int) -> ev.ReplicaRetired:
+    cause = f"revision {model.declared} of {model.name} fits in its place"
+    return ev.ReplicaRetired(at=now, replica=replica.id, model=model.name, node=replica.node, cause=cause)
+
+
+def has_room_instead(state: State, model: Model, now: int) -> bool:
+    """Whether the declared revision would have room if the model's own copies left, and who may be evicted besides.
+
+    A replica that is resident now is taken to leave: the wait for it is short.
+    """
+    return any(_fits_instead(state, model, state.nodes[name], now) for _, name in state.candidates(model).open)
+
+
+def _fits_instead(state: State, model: Model, node: Node, now: int) -> bool:
+    strictly = floor_of(state, model) > 0
+    own: list[Replica] = []
+    others: list[Replica] = []
+    for replica in (state.replicas[replica] for replica in state.by_node.get(node.name, ())):
+        if replica.model == model.name:
+            own += [replica] if replica.phase is Phase.LOADED else []
+            continue
+        why = why_not_victim(state, replica, model, now, strictly=strictly)
+        others += [replica] if not why or why.startswith("resident") else []
+    return bool(own) and fits_after(state, model, node, (*own, *others))
+
+
+def _looked_at_later(model: Model, now: int) -> list[ev.Event]:
+    """What the roll-out was parked for is over, and what moves will have it looked at."""
+    if model.parked is None:
+        return []
+    return [ev.ModelUnparked(at=now, model=model.name, cause=f"copies of {model.name} come or go")]
+
+
+def _can_serve(state: State, model: Model) -> bool:
+    """Whether a copy of the declared revision could take requests at once."""
+    mine = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
+    ready = (replica for replica in mine if replica.phase is Phase.LOADED and replica.revision == model.declared)
+    return any(state.on_healthy_candidate(replica, model) for replica in ready)
+
+
+def _lacking_after_failure(state: State, model: Model, choice: Choice | None, now: int) -> Parked | None:
+    """What the next try of a roll-out lacks whose load failed; None when it may be tried now."""
+    if routing.is_spent(state, model):
+        return Parked(RefusalCode.LOAD_FAILED, "edit")
+    if model.retry_at > now:
+        return Parked(RefusalCode.LOAD_FAILED, "time", model.retry_at)
+    return lacking_room(state, model) if choice is None else None
