@@ -2,7 +2,7 @@
 
 A change is one of ``model`` (the model itself was changed), ``queue`` (who waits for it has changed), ``node`` (a node
 joined, healed or was changed), ``limits`` (what nodes may hold), ``capacity`` (room came free, or may be made),
-``unpark`` (its instant has come) and ``epoch`` (a writer took over).
+``unpark`` (its instant has come), ``thaw`` (what was frozen is so no more) and ``epoch`` (a writer took over).
 """
 
 from __future__ import annotations
@@ -315,7 +315,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.ReplicaLoadFailed: _room_on_node("the load of {event.model} as {event.replica} failed", own=True),
     ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),
     ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded", own=True),
-    ev.Thawed: _everything("{event.what} were thawed", "capacity"),
+    ev.Thawed: _everything("{event.what} were thawed", "thaw"),
     ev.MassLossOver: _everything("contact with many nodes was lost: {event.reason}", "capacity"),
     ev.SettingsChanged: _settings_changed,
     ev.EpochStarted: _everything("epoch {event.epoch} started", "epoch"),

@@ -57,6 +57,16 @@ def contact_is_back(state: State, names: Iterable[str], now: int) -> list[ev.Eve
     return [ev.MassLossOver(at=now, reason="contact is back", alone_at=alone_at(state, now))]
 
 
+def many_no_longer(state: State, gone: Node, now: int) -> list[ev.Event]:
+    """The end of the suspicion, if without this node, which leaves the cluster, too few are silent for it."""
+    if not suspected(state) or gone.name not in state.approved:
+        return []
+    total = _in_contact(state) - (gone.name not in state.offline)
+    if _too_many(state, _recently_silent(state, now, without=(gone.name,)), total):
+        return []
+    return [ev.MassLossOver(at=now, reason=f"{gone.name} is gone", alone_at=_alone_at(state, now, total))]
+
+
 def grace_is_over(state: State, now: int) -> list[ev.Event]:
     """The nodes that are still silent are taken to be gone, one by one."""
     return [ev.MassLossOver(at=now, reason="mass_loss_grace has passed")]
@@ -90,7 +100,11 @@ def held_back_until(state: State, model: Model, now: int) -> int:
 
 def alone_at(state: State, now: int) -> int:
     """When a node that is silent now is known to be so alone: until then another may be found silent, or be heard."""
-    if not state.settings.mass_loss_share or _in_contact(state) < FEWEST_NODES:
+    return _alone_at(state, now, _in_contact(state))
+
+
+def _alone_at(state: State, now: int, total: int) -> int:
+    if not state.settings.mass_loss_share or total < FEWEST_NODES:
         return 0
     return now + state.settings.unreachable_after
 

@@ -8,6 +8,7 @@ from itertools import combinations, islice
 
 import msgspec
 
+from . import contact
 from .anti_affinity import kept_away, members_there
 from .churn import counted_evictions, evictable_from, live_churn
 from .claims import RAM, Claim
@@ -62,8 +63,26 @@ class Search(msgspec.Struct):
     """The least that making room costs on a node where the model's last load failed."""
 
 
+def may_evict_for(state: State, model: Model, now: int) -> bool:
+    """Whether anybody at all may be evicted for the model now: not while that is frozen, or it may run unheard."""
+    return "evictions" not in state.frozen and not contact.held_back_until(state, model, now)
+
+
 def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int, *, strictly: bool) -> str:
     """Why the replica may not make room for the beneficiary; empty when it may. ``strictly``: only lower priority."""
+    if why := why_barred(state, replica, beneficiary, strictly=strictly):
+        return why
+    model = state.models.get(replica.model)
+    return _resident(model, replica, now) if model is not None and is_resident(model, replica, beneficiary, now) else ""
+
+
+def is_resident(model: Model, replica: Replica, beneficiary: Model, now: int) -> bool:
+    """Whether the replica of this model has not stayed for long enough yet to make room for one of its own priority."""
+    return replica.evictable_at > now and model.scheduling.priority == beneficiary.scheduling.priority
+
+
+def why_barred(state: State, replica: Replica, beneficiary: Model, *, strictly: bool) -> str:
+    """Why the replica may not make room for the beneficiary, however long it has stayed; empty when it may."""
     if replica.phase is not Phase.LOADED:
         return replica.phase
     if locks := state.lock_count(replica.id):
@@ -71,6 +90,8 @@ def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int,
     model = state.models.get(replica.model)
     if model is None:
         return ""
+    if model.name == beneficiary.name and state.takes_locks(replica):
+        return "it serves the very model"
     if replica.model in state.queues and state.takes_locks(replica):
         # They are about to be granted: a warm model never waits behind a cold one.
         return "its own requests wait for it"
@@ -81,8 +102,6 @@ def why_not_victim(state: State, replica: Replica, beneficiary: Model, now: int,
         return f"priority {its} against {mine}"
     if not spare_of_floor(state, replica, model):
         return f"needed for the floor of {model.scheduling.min_replicas}"
-    if replica.evictable_at > now and its == mine:
-        return _resident(model, replica, now)
     return ""
 
 
@@ -110,8 +129,10 @@ def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
         return serving_copies(state, model) - floor_of(state, model) if state.takes_locks(replica) else None
     if not any(keeps_replicas(state.nodes[name]) for name in candidates):
         return None
+    if not state.takes_locks(replica):
+        return None
     here = state.by_slot.get((replica.node, model.name), {}).values()  # each candidate is to keep one of its own
-    return sum(1 for other in here if state.replicas[other].phase is Phase.LOADED) - 1
+    return sum(1 for other in here if state.takes_locks(state.replicas[other])) - 1
 
 
 def find_victims(state: State, model: Model, now: int, *, strictly: bool = False) -> Search:
@@ -158,10 +179,12 @@ def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search
     possible: list[Replica] = []
     for replica_id in state.by_node.get(node.name, ()):
         replica = state.replicas[replica_id]
-        why = why_not_victim(state, replica, model, now, strictly=strictly)
-        if not why:
+        if why_barred(state, replica, model, strictly=strictly):
+            continue
+        its = state.models.get(replica.model)
+        if its is None or not is_resident(its, replica, model, now):
             possible.append(replica)
-        elif why.startswith("resident") and replica.evictable_at < search.safe_until:
+        elif replica.evictable_at < search.safe_until:
             search.safe_until = replica.evictable_at
     if possible and not kept_away(state, model, node, possible):
         _weigh_sets(state, model, node, possible, disk, now, search)

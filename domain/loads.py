@@ -280,26 +280,35 @@ def load_failed(state: State, command: ReportLoadFailed, now: int) -> list[ev.Ev
     return fail(state, replica, command.reason, now)
 
 
-def give_up(state: State, replica: Replica, reason: str, now: int, retry_at: int = 0) -> list[ev.Event]:
-    """End a load that is in progress: clean up on the worker, and free what was held for it."""
+def give_up(
+    state: State, replica: Replica, reason: str, now: int, retry_at: int = 0, *, gone: bool = False
+) -> list[ev.Event]:
+    """End a load that is in progress: clean up on the worker, and free what was held for it.
+
+    ``gone``: nothing is left of it on the node.
+    """
     failed = ev.ReplicaLoadFailed(
         at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, retry_at=retry_at,
-        gone=replica.phase is Phase.RESERVED, op=replica.op + 1, silent_at=now + state.settings.load_silence,
+        gone=gone or replica.phase is Phase.RESERVED, op=replica.op + 1, silent_at=now + state.settings.load_silence,
         counts=retry_at > 0, room_by=_room_by(state, now),
     )  # fmt: skip
     return [*_hold_over(replica, "failed", now), failed]
 
 
-def fail(state: State, replica: Replica, reason: str, now: int) -> list[ev.Event]:
+def fail(state: State, replica: Replica, reason: str, now: int, *, gone: bool = False) -> list[ev.Event]:
     """A load went wrong: give it up, back off, and refuse its waiters when the model's tries are spent."""
     model = state.models.get(replica.model)
     failures = (model.failures if model else 0) + 1
     retry_at = now + min(state.settings.load_backoff * 2 ** (failures - 1), LONGEST_BACKOFF)
-    events = give_up(state, replica, reason, now, retry_at)
+    events = give_up(state, replica, reason, now, retry_at, gone=gone)
     alone = len(state.loading.get(replica.model, ())) <= 1
     if model is not None and alone and model.name not in state.warm and _hopeless(state, model, replica, failures):
-        message = f"Loading {model.name} failed {failures} times; the backend said: {reason}"
-        explanation = Explanation("load failed", cure="Mend what the backend reports, or edit the model.")
+        hung = replica.phase is Phase.RESERVED
+        message = f"Loading {model.name} failed {failures} times; {'at last' if hung else 'the backend said'}: {reason}"
+        cure = (
+            f"See why {replica.node} unloads nothing." if hung else "Mend what the backend reports, or edit the model."
+        )
+        explanation = Explanation("load failed", cure=cure)
         events += [
             ev.RequestRefused(
                 at=now, model=model.name, request=request, code=RefusalCode.LOAD_FAILED, message=message,
@@ -352,16 +361,21 @@ def silent(state: State, replica: Replica, now: int) -> list[ev.Event]:
         rate = format_size(state.settings.slowest_load_rate)
         text = f"moved only {moved} while {replica.phase.value}: slower than slowest_load_rate ({rate}/s) allows"
         return fail(state, replica, text, now)
+    if replica.phase is Phase.RESERVED:
+        victims = ", ".join(state.awaited.get(replica.id, ()))
+        return fail(state, replica, f"what was to make room for it on {replica.node} has not left: {victims}", now)
     size = 0 if replica.done else patience.bytes_of(replica, replica.phase)
     seconds = patience.window(state.settings, size) // SECOND
     return fail(state, replica, f"no progress for {seconds} s while {replica.phase.value}", now)
 
 
 def died(state: State, command: ReportReplicaDied, now: int) -> list[ev.Event]:
-    """The replica's process ended by itself."""
+    """The replica's process ended by itself; during its load, as when it ran out of memory, that load failed."""
     replica = state.replicas.get(command.replica)
     if replica is None or replica.phase is Phase.RESERVED:
         return []
+    if replica.phase in LOADING_PHASES:
+        return fail(state, replica, command.reason, now, gone=True)
     return lose(state, replica, command.reason, now, gone=True)
 
 

@@ -12,7 +12,7 @@ from .errors import Conflict, InvalidField, NotFound, Refused
 from .profiles import check_profile
 from .refusals import RefusalCode
 from .requests import LONGEST_NAME
-from .routing import Evict, Place, Refuse
+from .routing import Evict, Hold, Place, Refuse
 from .shrinking import copies
 from .state import State
 from .units import LARGEST_NUMBER, LARGEST_SIZE
@@ -30,6 +30,7 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
     """Make the model be so. What is the same already makes no event, so that applying a file twice changes nothing."""
     _check(state, command.model, command.spec, command.scheduling, command.aliases)
     model = state.models.get(command.model)
+    spec = _with_known_load_info(model, command.spec)
     if model is None:
         events: list[ev.Event] = [
             ev.ModelDeclared(
@@ -49,9 +50,17 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
         events.append(
             ev.ModelSchedulingChanged(at=now, model=model.name, scheduling=command.scheduling, aliases=command.aliases)
         )
-    if command.spec != model.declared_spec:
-        events += edit(state, model, command.spec, now, "declared")
+    if spec != model.declared_spec:
+        events += edit(state, model, spec, now, "declared")
     return events
+
+
+def _with_known_load_info(model: Model | None, spec: LoadSpec) -> LoadSpec:
+    """A declaration that names no backend leaves what is known: nothing can be loaded without."""
+    if model is None or spec.backend or not model.load_info_known:
+        return spec
+    known = model.declared_spec
+    return replace(spec, backend=known.backend, options=spec.options or known.options)
 
 
 def _last_revision(state: State, name: str) -> int:
@@ -93,6 +102,8 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
         raise InvalidField("anti_affinity_hard", "stands without a group", cure='Name one: anti_affinity = "NAME".')
     if scheduling.placement:
         check_profile(scheduling.placement, state.settings.placement_profiles)
+    if twice := [alias for place, alias in enumerate(aliases) if alias in aliases[:place]]:
+        raise InvalidField("aliases", f"{twice[0]!r} is given twice", cure="Give it once.")
     for alias in aliases:
         owner = state.aliases.get(alias, name)
         if owner != name or (alias in state.models and alias != name):
@@ -183,7 +194,10 @@ def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
     if isinstance(plan, Refuse):
         raise Refused(plan.code.value, plan.message, cure=why.cure)
     rows = "; ".join(f"{row.node}: {row.filter} ({row.detail})" for row in why.considered if row.filter)
-    raise Refused(RefusalCode.CAPACITY_EXHAUSTED, f"No room for {model.name} now. {rows}", cure=why.cure)
+    frozen = isinstance(plan, Hold) and plan.wait.kind == "frozen"
+    code = RefusalCode.FROZEN if frozen else RefusalCode.CAPACITY_EXHAUSTED
+    what = "Evictions are frozen, and without one there is no room" if frozen else "No room"
+    raise Refused(code.value, f"{what} for {model.name} now. {rows}", cure=why.cure)
 
 
 def unload(state: State, command: RequestUnload, now: int) -> list[ev.Event]:

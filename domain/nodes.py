@@ -255,7 +255,8 @@ def worker_left(state: State, command: WorkerLeft, now: int) -> list[ev.Event]:
     if node is None or node.status is NodeStatus.OFFLINE or (command.boot and command.boot != node.boot):
         return []
     lost = _lose_all(state, node.name, WORKER_LEFT, now)
-    return [ev.NodeWentOffline(at=now, node=node.name, reason=WORKER_LEFT), *lost]
+    left = ev.NodeWentOffline(at=now, node=node.name, reason=WORKER_LEFT)
+    return [left, *lost, *contact.many_no_longer(state, node, now)]
 
 
 def _lose_all(state: State, node: str, reason: str, now: int, but: Iterable[str] = ()) -> list[ev.Event]:
@@ -394,7 +395,7 @@ def remove(state: State, command: RemoveNode, now: int) -> list[ev.Event]:
     """Take the node out; what it ran is lost."""
     node = find(state, command.node)
     lost = _lose_all(state, node.name, "its node was removed", now)
-    return [*lost, ev.NodeRemoved(at=now, node=node.name)]
+    return [*lost, ev.NodeRemoved(at=now, node=node.name), *contact.many_no_longer(state, node, now)]
 
 
 def set_budget(state: State, command: SetNodeBudget, now: int) -> list[ev.Event]:

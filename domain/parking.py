@@ -10,15 +10,16 @@ from .refusals import RefusalCode
 from .state import State
 
 CURES = {
-    "load info": frozenset({"model", "epoch"}),
-    "node": frozenset({"node", "limits", "model", "epoch"}),
-    "capacity": frozenset({"capacity", "node", "limits", "model", "epoch"}),
+    "load info": frozenset({"model", "thaw", "epoch"}),
+    "node": frozenset({"node", "limits", "model", "thaw", "epoch"}),
+    "capacity": frozenset({"capacity", "node", "limits", "model", "thaw", "epoch"}),
     "edit": frozenset({"node", "model"}),
     "time": frozenset({"model"}),
 }
 """What a parked model lacks, and the kinds of change that may bring it.
 
 ``limits`` is what nodes may hold at most, by their own figures or by a setting: what never fitted may fit then.
+After a ``thaw`` all that has come while the reconciler was frozen is looked at.
 """
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import events as ev
 from . import loads, placement, routing
 from .entities import Model, Node, Parked, Phase, Replica
-from .eviction import why_not_victim
+from .eviction import may_evict_for, why_barred
 from .parking import lacking_room, park
 from .placement import Choice
 from .refusals import RefusalCode
@@ -39,14 +39,14 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     if routing.joinable_load(state, model) is not None:
         return [] if below else _looked_at_later(model, now)
     choice = placement.choose(state, model)
-    lacking = _lacking_after_failure(state, model, choice, now) if model.failures else None
+    lacking = _lacking_before(state, model, choice, now)
     if choice is None and lacking is None:
         if is_moving(state, model):
-            return _looked_at_later(model, now) if not below else []
-        makes_way = who_makes_way(state, model)
-        if makes_way is not None:
+            if below or not _moves_slowly(state, model):
+                return [] if below else _looked_at_later(model, now)
+        elif (makes_way := who_makes_way(state, model)) is not None:
             return [*_looked_at_later(model, now), _retired(model, makes_way, now)]
-        if not is_loaded(state, model) or has_room_instead(state, model, now):
+        elif not is_loaded(state, model) or has_room_instead(state, model, now):
             return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
         if below:
             return []
@@ -58,6 +58,16 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
     unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
     return [*unparked, *loads.begin(state, model, plan, now, cause)]
+
+
+def _moves_slowly(state: State, model: Model) -> bool:
+    """Whether a copy that comes or goes may take long: it is still busy, or its node is not heard.
+
+    The wish is parked then, so that room elsewhere wakes it.
+    """
+    mine = [state.replicas[replica] for replica in state.by_model.get(model.name, ())]
+    busy = any(replica.retired and replica.phase is Phase.LOADED for replica in mine)
+    return busy or any(r.phase is not Phase.LOADED and not state.nodes[r.node].takes_work for r in mine)
 
 
 def who_makes_way(state: State, model: Model) -> Replica | None:
@@ -86,15 +96,15 @@ def has_room_instead(state: State, model: Model, now: int) -> bool:
 
 
 def _fits_instead(state: State, model: Model, node: Node, now: int) -> bool:
-    strictly = floor_of(state, model) > 0
+    strictly, evicts = floor_of(state, model) > 0, may_evict_for(state, model, now)
     own: list[Replica] = []
     others: list[Replica] = []
     for replica in (state.replicas[replica] for replica in state.by_node.get(node.name, ())):
         if replica.model == model.name:
             own += [replica] if replica.phase is Phase.LOADED else []
             continue
-        why = why_not_victim(state, replica, model, now, strictly=strictly)
-        others += [replica] if not why or why.startswith("resident") else []
+        if evicts and not why_barred(state, replica, model, strictly=strictly):
+            others.append(replica)
     return bool(own) and fits_after(state, model, node, (*own, *others))
 
 
@@ -112,8 +122,12 @@ def _can_serve(state: State, model: Model) -> bool:
     return any(state.on_healthy_candidate(replica, model) for replica in ready)
 
 
-def _lacking_after_failure(state: State, model: Model, choice: Choice | None, now: int) -> Parked | None:
-    """What the next try of a roll-out lacks whose load failed; None when it may be tried now."""
+def _lacking_before(state: State, model: Model, choice: Choice | None, now: int) -> Parked | None:
+    """What keeps a roll-out from being tried at all: load info, or what its last load failed for; else None."""
+    if not model.load_info_known:
+        return Parked(RefusalCode.LOAD_INFO_MISSING, "load info")
+    if not model.failures:
+        return None
     if routing.is_spent(state, model):
         return Parked(RefusalCode.LOAD_FAILED, "edit")
     if model.retry_at > now:

@@ -21,13 +21,11 @@ def room_after(balance: Mapping[int, int], leaving: Iterable[Replica]) -> dict[i
     return room
 
 
-def fits_after(
-    state: State, model: Model, node: Node, leaving: tuple[Replica, ...], promised: Iterable[Replica] = ()
-) -> bool:
+def fits_after(state: State, model: Model, node: Node, leaving: tuple[Replica, ...]) -> bool:
     """Whether one replica of the declared revision would fit on the node once these have left it.
 
-    ``promised``: loads that wait there for their victims, and take first what they are still owed. The files of another
-    edition give way once no copy is left that uses them.
+    What loads there are still owed is in use by their victims, and no room yet. The files of another edition give way
+    once no copy is left that uses them.
     """
     slots = len(state.by_slot.get((node.name, model.name), ()))
     own = sum(1 for replica in leaving if replica.model == model.name)
@@ -38,9 +36,4 @@ def fits_after(
     if staging_need(state, model, node, replacing=0 < slots == own) is None:
         return False
     balance = state.balance_of_memory(node)
-    room = room_after(balance, leaving)
-    for replica in promised:
-        for pool, size in replica.owed_in:
-            if pool in room:
-                room[pool] -= size
-    return fit_after(balance, room, spec_on(node, model.declared_spec)) is not None
+    return fit_after(balance, room_after(balance, leaving), spec_on(node, model.declared_spec)) is not None

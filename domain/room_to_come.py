@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from .entities import Model, Node, Replica
+from .entities import Model, Replica
 from .room_after import fits_after
 from .state import State
 
@@ -43,7 +43,7 @@ def room_to_come(state: State, model: Model, now: int) -> RoomToCome | None:
         if replica.room_by <= now or replica.node not in open_nodes or replica.node in model.failed_nodes:
             continue
         may_be = replica_id not in waited_for and (best is None or replica.serial < best.serial)
-        if may_be and _will_fit(state, model, state.nodes[replica.node], replica):
+        if may_be and fits_after(state, model, state.nodes[replica.node], (replica,)):
             best = replica
     return RoomToCome(best.node, best.id, best.room_by) if best is not None else None
 
@@ -54,8 +54,3 @@ def waits_for_leaving(state: State, but: str) -> Iterator[tuple[str, str]]:
         wait = state.requests[queue[0][2]].wait if name != but else None
         if wait is not None and wait.kind == LEAVING:
             yield name, wait.on
-
-
-def _will_fit(state: State, model: Model, node: Node, leaving: Replica) -> bool:
-    """Whether the model fits there once it has left, and the loads that others were evicted for have got their room."""
-    return fits_after(state, model, node, (leaving,), [state.replicas[other] for other in state.by_node[node.name]])

@@ -149,8 +149,14 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
             return Place(choice.room, explain_choice(state, model, "place", choice))
         if choice is not None:
             until = model.retry_at  # its last growth load failed: nothing else may come to try again
+    return Hold(Wait("busy", until=until), explain=lambda: _explain_busy(state, model))
+
+
+def _explain_busy(state: State, model: Model) -> Explanation:
     cure = "A release, or a higher `parallel` or `max_replicas`."
-    return Hold(Wait("busy", until=until), explain=lambda: survey_warm(state, model, "queue", cure=cure))
+    if model.scheduling.scales and is_spent(state, model):
+        cure = f"A release, or an edit: loads of one more copy have failed, the last with: {model.failure}"
+    return survey_warm(state, model, "queue", cure=cure)
 
 
 def joinable_load(state: State, model: Model) -> Replica | None:

@@ -57,9 +57,9 @@ def is_loaded(state: State, model: Model) -> bool:
 
 
 def has_twin(state: State, replica: Replica) -> bool:
-    """Whether its node holds another copy of the same model that is not leaving."""
+    """Whether its node holds another copy of the same model that takes locks."""
     here = (state.replicas[other] for other in state.by_slot.get((replica.node, replica.model), {}).values())
-    return any(one.id != replica.id and one.phase is not Phase.UNLOADING and not one.retired for one in here)
+    return any(one.id != replica.id and state.takes_locks(one) for one in here)
 
 
 def idle_unload_of(state: State, model: Model) -> int:

@@ -66,6 +66,12 @@ def drop_replica(state: State, replica: Replica) -> None:
     arm_idle_of(state, replica.model)
 
 
+def free_victims(state: State, replica: Replica, room_by: int) -> None:
+    """The load that its victims leave for has ended: what they leave is room for anybody, waited for until then."""
+    for victim in state.awaited.pop(replica.id, ()):
+        put_replica(state, replace(state.replicas[victim], beneficiary="", room_by=room_by))
+
+
 def pay_beneficiary(state: State, victim: Replica) -> None:
     """The victim's memory goes to the load that it made room for, as far as that load is still owed any."""
     waiting = state.awaited.get(victim.beneficiary)

@@ -39,7 +39,7 @@ def _model_scheduling_changed(state: State, event: ev.ModelSchedulingChanged) ->
     state.index_selector(event.scheduling.selector)
     put_model(state, replace(model, scheduling=event.scheduling, aliases=event.aliases))
     for alias in model.aliases:
-        del state.aliases[alias]
+        state.aliases.pop(alias, None)  # logs from before that was refused may name one twice
     for alias in event.aliases:
         state.aliases[alias] = event.model
     state.drop_unused_selectors()

@@ -17,6 +17,7 @@ from .changes import (
     drop_locks,
     drop_replica,
     end_request,
+    free_victims,
     leave_queue,
     put_model,
     put_replica,
@@ -151,11 +152,11 @@ def _replica_load_failed(state: State, event: ev.ReplicaLoadFailed) -> None:
 def _let_go(state: State, replica: Replica, reason: str, event: ev.ReplicaLoadFailed | ev.ReplicaLost) -> None:
     """The replica stops being one: at once when nothing is left of it, else after the worker has cleaned up."""
     drop_locks(state, replica)
+    free_victims(state, replica, event.room_by)
     if event.gone:
         drop_replica(state, replica)
         return
     unstage(state, replica)
-    state.awaited.pop(replica.id, None)
     put_replica(
         state,
         replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interlock.domain import events as ev
 from interlock.domain.claims import in_pools
-from interlock.domain.commands import Command, RegisterNode, ReportCapacity, WorkerLeft
+from interlock.domain.commands import Command, RegisterNode, ReportCapacity, ReportReplicaDied, WorkerLeft
 from interlock.domain.nodes import QUANTUM, WORKER_LEFT
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, SECOND, format_size
@@ -54,6 +54,8 @@ class NodeRules:
         self._registration: RegisterNode | None = None
         self._goodbye = ""
         """Which boot says goodbye, while that is decided on."""
+        self._dead = ""
+        """Whose process has died, while that is decided on."""
         self.foreign: dict[str, list[int]] = {}
         """By node, what others use at least, as it was last reported."""
         self.in_doubt: dict[str, int] = {}
@@ -83,6 +85,7 @@ class NodeRules:
         """A command's events come next. The figures of a registration count from the event on that it leads to."""
         self._registration = command if isinstance(command, RegisterNode) else None
         self._goodbye = command.boot if isinstance(command, WorkerLeft) else ""
+        self._dead = command.replica if isinstance(command, ReportReplicaDied) else ""
         if isinstance(command, ReportCapacity):
             self.figures(command)
 
@@ -265,6 +268,9 @@ class NodeRules:
             self.court.breach("S", text, event.replica)
 
     def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
+        if event.replica in self.operations and event.replica == self._dead:
+            text = f"{event.replica} dies while it loads, and its load does not count as failed: nothing ends the next"
+            self.court.breach("S", text, event.replica)
         self.operations.pop(event.replica, None)
         if event.reason.startswith(BY_A_CALL) and self._is_silent(event.node):
             text = f"{event.replica} is given up for a call that failed, and its node is silent: it may well run there"

@@ -270,11 +270,10 @@ class Picture:
         return settings.idle_unload if own is None else own
 
     def has_twin(self, replica: ReplicaView) -> bool:
-        """Whether its node has another loaded copy of the same model."""
+        """Whether its node has another copy of the same model that may be sent requests."""
         node = self.nodes.get(replica.node)
         here = node.replicas.values() if node is not None else ()
-        twins = (r for r in here if r.id != replica.id and r.model == replica.model)
-        return any(twin.phase == "loaded" and not twin.retired for twin in twins)
+        return any(twin.id != replica.id and twin.model == replica.model and self.eligible(twin) for twin in here)
 
     def drop(self, replica: ReplicaView) -> None:
         """Nothing is left of the replica."""

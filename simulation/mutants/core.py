@@ -252,13 +252,13 @@ def floor_forgotten_after_edit(patches: Patches) -> None:
 
 def cold_before_warm(patches: Patches) -> None:
     """A replica that has come free goes to a cold model, while its own model's requests wait for it."""
-    let_go, why_not, review = requests.let_go, eviction.why_not_victim, reconcile.review
+    let_go, why_not, review = requests.let_go, eviction.why_barred, reconcile.review
 
     def keeps_nothing(at: Any, request: Any, outcome: str, detail: str, now: int) -> Any:
         return let_go(at, request, outcome, detail, now)[:1]
 
-    def own_count_for_nothing(at: Any, replica: Any, beneficiary: Any, now: int, *, strictly: bool) -> str:
-        why = why_not(at, replica, beneficiary, now, strictly=strictly)
+    def own_count_for_nothing(at: Any, replica: Any, beneficiary: Any, *, strictly: bool) -> str:
+        why = why_not(at, replica, beneficiary, strictly=strictly)
         return "" if why == "its own requests wait for it" else why
 
     def cold_first(at: Any, command: Any, now: int) -> Any:
@@ -274,17 +274,17 @@ def cold_before_warm(patches: Patches) -> None:
 
 
 def _spoil_victims(patches: Patches, forgive: Callable[[str, Any, Any, Any], str]) -> None:
-    why_not = eviction.why_not_victim
+    why_not = eviction.why_barred
 
-    def spoiled(at: Any, replica: Any, beneficiary: Any, now: int, *, strictly: bool) -> str:
-        return forgive(why_not(at, replica, beneficiary, now, strictly=strictly), at, replica, beneficiary)
+    def spoiled(at: Any, replica: Any, beneficiary: Any, *, strictly: bool) -> str:
+        return forgive(why_not(at, replica, beneficiary, strictly=strictly), at, replica, beneficiary)
 
     patches.swap(why_not, spoiled)
 
 
 def residency_ignored(patches: Patches) -> None:
     """A replica may be evicted the moment it has loaded."""
-    _spoil_victims(patches, lambda why, at, replica, model: "" if why.startswith("resident") else why)
+    patches.swap(eviction.is_resident, lambda model, replica, beneficiary, now: False)
 
 
 def priority_inverted(patches: Patches) -> None:
@@ -460,6 +460,17 @@ def _without_timer(patches: Patches, forgotten: str) -> None:
 # --- loads ----------------------------------------------------------------------------------------------------------
 
 
+def death_in_a_load_forgotten(patches: Patches) -> None:
+    """A process that dies during its load is lost like any other: it is started again at once, for ever."""
+
+    def lost(at: Any, command: Any, now: int) -> Any:
+        replica = at.replicas.get(command.replica)
+        reserved = replica is None or replica.phase is Phase.RESERVED
+        return [] if reserved else loads.lose(at, replica, command.reason, now, gone=True)
+
+    patches.swap(loads.died, lost)
+
+
 def silence_unwatched(patches: Patches) -> None:
     """Nobody notices that a worker has stopped answering in the middle of a load."""
     _without_timer(patches, "silent")
@@ -469,8 +480,8 @@ def give_up_leaves_running(patches: Patches) -> None:
     """A load that the control plane gives up on goes on running on its worker."""
     give_up = loads.give_up
 
-    def abandoned(at: Any, replica: Any, reason: str, now: int, retry_at: int = 0) -> Any:
-        events = give_up(at, replica, reason, now, retry_at)
+    def abandoned(at: Any, replica: Any, reason: str, now: int, retry_at: int = 0, *, gone: bool = False) -> Any:
+        events = give_up(at, replica, reason, now, retry_at, gone=gone)
         return [replace(e, gone=True) if isinstance(e, ev.ReplicaLoadFailed) else e for e in events]
 
     patches.swap(give_up, abandoned)
@@ -759,6 +770,7 @@ ALL: tuple[Row, ...] = (
     (declare_always_edits, "S", "same-options-again", True),
     (scale_down_at_once, "S", "autoscaler-swings", True),
     (restart_forgets_failures, "S", "restart-keeps-counters", True),
+    (death_in_a_load_forgotten, "S", "dies-while-it-loads", True),
     (silence_unwatched, "W", "dead-worker-mid-load", True),
     (stray_ignored, "Q", "orphans-after-partition", True),
     (unreachable_is_lost, "S", "brief-mass-silence", True),

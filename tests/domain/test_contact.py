@@ -6,6 +6,7 @@ import pytest
 
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
+from interlock.domain.contact import suspected
 from interlock.domain.units import MINUTE, SECOND
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
@@ -313,4 +314,17 @@ def test_a_node_that_was_silent_for_long_and_is_heard_again_says_nothing_of_thos
     assert cluster.count("MassLossOver") == 0
     hear(cluster, 1)
     assert cluster.count("MassLossOver") == 1
+    check_replay(cluster)
+
+
+def test_the_suspicion_of_a_mass_loss_ends_when_an_operator_removes_those_that_are_silent() -> None:
+    cluster = Cluster()
+    for name in ("n1", "n2", "n3", "n4"):
+        cluster.node(name)
+    for name in ("n1", "n2"):
+        cluster.send(cmd.ReportSilence(node=name))
+    assert suspected(cluster.state)
+    cluster.send(cmd.RemoveNode(node="n1"))
+    cluster.send(cmd.RemoveNode(node="n2"))
+    assert not suspected(cluster.state)
     check_replay(cluster)

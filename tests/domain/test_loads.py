@@ -152,7 +152,7 @@ def test_a_load_whose_process_dies_gives_up_what_victims_freed_and_ends_after_th
     load = cluster.effects[0]
     cluster.forget()
     cluster.send(cmd.ReportReplicaDied(replica=load.replica, reason="signal 9"))
-    assert cluster.names()[:2] == ["HoldReleased", "ReplicaLost"]
+    assert cluster.names()[:2] == ["HoldReleased", "ReplicaLoadFailed"]
     check_replay(cluster)
 
 
@@ -311,3 +311,46 @@ def test_bad_input_is_rejected_with_the_field_and_leaves_no_event() -> None:
         assert isinstance(reply, Rejected)
         assert word in reply.message
     assert len(cluster.log) == before
+
+
+def test_a_process_that_dies_each_time_it_loads_is_tried_as_often_as_any_load_that_fails() -> None:
+    cluster = cluster_with("m")
+    cluster.request("q", "m")
+    for _ in range(3):
+        load = cluster.effects.pop()
+        cluster.send(cmd.ReportReplicaDied(replica=load.replica, reason="signal 11"))
+        cluster.wait(120)
+    assert not cluster.effects
+    (refused,) = [event for event in cluster.events if isinstance(event, ev.RequestRefused)]
+    assert refused.code == "load_failed"
+    assert "signal 11" in refused.message
+    check_replay(cluster)
+
+
+def test_what_a_victim_leaves_is_anybodys_room_once_the_load_that_it_leaves_for_has_ended() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("a")
+    for name in ("v", "w"):
+        cluster.model(name, vram=12)
+        cluster.loaded(name)
+    cluster.model("m", vram=12)
+    cluster.request("q", "m")
+    assert cluster.count("ReplicaEvicted") == 1
+    cluster.model("m", vram=11)  # the load is given up, and its victim is still there
+    wait = cluster.state.requests["q"].wait
+    assert wait is not None
+    assert wait.kind == "leaving"
+    assert cluster.count("ReplicaEvicted") == 1
+    cluster.settle()
+    assert cluster.state.requests["q"].replica
+    check_replay(cluster)
+
+
+def test_a_load_whose_victim_never_leaves_says_so_and_blames_no_backend() -> None:
+    cluster = held_load(victim_gone=False)
+    victim = next(replica.id for replica in cluster.state.replicas.values() if replica.beneficiary)
+    cluster.forget()
+    cluster.wait(601)
+    failed = next(event for event in cluster.events if isinstance(event, ev.ReplicaLoadFailed))
+    assert failed.reason == f"what was to make room for it on n0 has not left: {victim}"

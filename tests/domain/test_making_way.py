@@ -145,3 +145,31 @@ def test_a_copy_that_makes_way_holds_no_prompts_any_more() -> None:
     (retired,) = [replica.id for replica in cluster.state.replicas.values() if replica.retired]
     assert retired not in cluster.state.prefixes.held
     assert len(cluster.state.prefixes.held) == 1
+
+
+def test_room_elsewhere_is_taken_while_the_copy_that_makes_way_is_still_busy() -> None:
+    cluster = copies_on("a", "b", parallel=1)
+    for request in ("q-1", "q-2"):
+        cluster.request(request, "m")
+    edit(cluster)
+    assert parked(cluster) == ("capacity_exhausted", "capacity")
+    cluster.node("c")
+    cluster.settle()
+    assert cluster.state.models["m"].serving == 2
+    assert serving_on(cluster) == ["c"]
+
+
+def test_room_elsewhere_is_taken_while_a_copy_is_to_be_cleaned_up_on_a_silent_node() -> None:
+    cluster = Cluster()
+    cluster.node("a")
+    cluster.node("b")
+    cluster.model("m", vram=16)
+    cluster.loaded("m")
+    edit(cluster)
+    cluster.send(cmd.ReportSilence(node=cluster.effects[-1].node))
+    edit(cluster)  # the load is given up, and what it left behind is on the silent node
+    assert cluster.state.models["m"].serving == 1
+    cluster.node("c")
+    cluster.settle()
+    assert cluster.state.models["m"].serving == 3
+    check_replay(cluster)

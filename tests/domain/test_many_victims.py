@@ -7,7 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from interlock.domain import commands as cmd
+from interlock.domain import events as ev
 from interlock.domain import eviction
+from interlock.domain.apply import apply
 from interlock.domain.entities import ANY_POOLS, Model, Replica
 from interlock.domain.eviction import EXACT_REPLICAS, Search, find_victims, ground_of, weigh_set
 from interlock.domain.units import GIB
@@ -40,6 +42,14 @@ def victims_for(cluster: Cluster, name: str) -> list[str]:
     """The models of those that would make room for it."""
     found = find_victims(cluster.state, cluster.state.models[name], cluster.now).best
     return sorted(cluster.state.replicas[victim].model for victim in found.victims) if found is not None else []
+
+
+def stand_aside(cluster: Cluster, model: str) -> None:
+    """Its copies take no more requests and stay: only then may they make room for one of their own model."""
+    cluster.send(cmd.Freeze(what="reconciler"))
+    for replica in list(cluster.state.by_model.get(model, ())):
+        node = cluster.state.replicas[replica].node
+        apply(cluster.state, ev.ReplicaRetired(at=cluster.now, replica=replica, model=model, node=node, cause="test"))
 
 
 def use(cluster: Cluster, model: str, times: int) -> None:
@@ -75,6 +85,8 @@ def test_where_the_models_own_slots_are_all_that_is_short_one_of_its_own_goes() 
     cluster = host(64)
     small_ones(cluster, vram=2)
     load(cluster, "new", times=4, vram=1)
+    assert victims_for(cluster, "new") == []  # they serve the very model
+    stand_aside(cluster, "new")
     assert victims_for(cluster, "new") == ["new"]
 
 
@@ -227,6 +239,7 @@ def test_no_victim_can_be_left_out_and_a_set_is_found_whenever_all_together_woul
 ) -> None:
     cluster = host(*pools, ram=ram * GIB, slots=3)
     load(cluster, "new", **new.pop("group"), **new)
+    stand_aside(cluster, "new")
     for number, part in enumerate(parts):
         load(cluster, f"m{number}", **part)
     for number in used:

@@ -9,9 +9,10 @@ import pytest
 
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
-from interlock.domain.effects import LoadModel
+from interlock.domain.commands import Rejected
+from interlock.domain.effects import InstallBackend, LoadModel
 from interlock.domain.engine import Engine
-from interlock.domain.entities import Phase, Scheduling
+from interlock.domain.entities import LoadSpec, Phase, Scheduling
 from interlock.domain.loads import pending_effects
 from interlock.domain.selector import parse_selector
 from interlock.domain.snapshots import encode_cluster
@@ -319,3 +320,84 @@ ACTS = {
 def test_a_change_costs_what_changed_and_not_what_exists(name: str) -> None:
     few, many = settled(40), settled(400)
     assert visits(many, lambda: ACTS[name](many)) <= visits(few, lambda: ACTS[name](few)) + 5
+
+
+def test_a_declaration_that_names_no_backend_leaves_what_is_known_about_loading_it() -> None:
+    cluster = Cluster()
+    cluster.node("a")
+    cluster.model("m", backend="")
+    cluster.send(cmd.StoreLoadInfo(model="m", spec=LoadSpec(backend="echo", options={"context": 4096})))
+    cluster.loaded("m")
+    cluster.forget()
+    cluster.model("m", backend="")
+    assert cluster.names() == []
+    cluster.model("m", backend="", vram=10)
+    spec = cluster.state.models["m"].declared_spec
+    assert (spec.backend, spec.options) == ("echo", {"context": 4096})
+    assert all(effect.spec.backend for effect in cluster.effects if isinstance(effect, InstallBackend))
+
+
+def test_what_parked_floors_lacked_and_got_while_the_reconciler_was_frozen_is_looked_at_after_the_thaw() -> None:
+    cluster = Cluster()
+    cluster.node("a")
+    cluster.model("elsewhere", min_replicas=1, selector={"tier": "fast"})
+    cluster.model("giant", vram=40, min_replicas=1)
+    cluster.model("bare", vram=1, backend="", min_replicas=1)
+    cluster.send(cmd.Freeze(what="reconciler"))
+    cluster.send(cmd.SetNodeLabels(node="a", labels={"tier": "fast"}))
+    cluster.model("giant", vram=8, min_replicas=1)
+    cluster.send(cmd.StoreLoadInfo(model="bare", spec=LoadSpec(backend="echo")))
+    assert "ReplicaReserved" not in cluster.names()
+    cluster.send(cmd.Thaw(what="reconciler"))
+    cluster.settle()
+    assert sorted(cluster.state.warm) == ["bare", "elsewhere", "giant"]
+
+
+def test_no_revision_takes_over_counting_on_evictions_that_are_frozen() -> None:
+    cluster = Cluster()
+    cluster.node("a")
+    for name in ("m", "beside"):
+        cluster.model(name, vram=10)
+        cluster.loaded(name)
+    cluster.send(cmd.Freeze(what="evictions"))
+    cluster.model("m", vram=20)
+    assert cluster.state.models["m"].serving == 1
+    parked = cluster.state.models["m"].parked
+    assert parked is not None
+    assert parked.lacks == "capacity"
+    cluster.send(cmd.Thaw(what="evictions"))
+    assert cluster.state.models["m"].serving == 2
+
+
+def test_an_alias_is_given_once() -> None:
+    cluster = Cluster()
+    spec = LoadSpec(backend="echo", vram=GIB)
+    reply = cluster.send(cmd.DeclareModel(model="m", spec=spec, aliases=("x", "x"))).reply
+    assert isinstance(reply, Rejected)
+    assert "'x' is given twice" in reply.message
+
+
+def test_an_operators_load_makes_no_copy_of_the_same_model_leave() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("a")
+    cluster.model("m")
+    cluster.loaded("m")
+    cluster.forget()
+    reply = cluster.send(cmd.RequestLoad(model="m")).reply
+    assert isinstance(reply, Rejected)
+    assert reply.code == "capacity_exhausted"
+    assert cluster.names() == []
+
+
+def test_an_operators_load_that_frozen_evictions_stand_in_the_way_of_is_refused_as_frozen() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("a")
+    cluster.model("old", vram=20)
+    cluster.loaded("old")
+    cluster.model("new", vram=20)
+    cluster.send(cmd.Freeze(what="evictions"))
+    reply = cluster.send(cmd.RequestLoad(model="new")).reply
+    assert isinstance(reply, Rejected)
+    assert (reply.code, "frozen" in reply.message) == ("frozen", True)

@@ -193,3 +193,26 @@ def test_turning_it_off_evicts_for_those_who_wait() -> None:
 def test_a_patience_without_an_end_is_refused(length: str) -> None:
     with pytest.raises(InvalidSetting, match=r"unload_patience: .* too long"):
         parse_setting("unload_patience", length)
+
+
+def test_what_a_load_is_owed_there_is_its_victims_memory_and_takes_nothing_of_the_room_on_its_way() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    for name in ("first", "second"):
+        cluster.node(name)
+    first = {"node.name": "first"}
+    cluster.model("leaves", vram=8, selector=first)
+    cluster.model("victim", vram=16, selector=first)
+    cluster.model("bystander", vram=24, selector={"node.name": "second"})
+    for name in ("leaves", "victim", "bystander"):
+        cluster.loaded(name)
+    cluster.request("busy", "leaves")
+    cluster.model("taker", vram=15, selector=first)
+    cluster.request("q-1", "taker")
+    cluster.release("busy")
+    cluster.send(cmd.RequestUnload(model="leaves"))
+    cluster.forget()
+    cluster.model("new", vram=8)
+    cluster.request("q-2", "new")
+    assert cluster.state.requests["q-2"].wait.kind == "leaving"
+    assert cluster.count("ReplicaEvicted") == 0

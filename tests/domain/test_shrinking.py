@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from interlock.domain import commands as cmd
-from interlock.domain.entities import Scheduling
+from interlock.domain.entities import Phase, Scheduling
 from interlock.domain.units import FOREVER
 from tests.domain.cluster import Cluster, check_replay
 
@@ -184,3 +184,21 @@ def test_a_short_idle_unload_does_not_keep_a_second_copy_from_leaving_after_its_
     cluster.wait(2)
     cluster.settle()
     assert not cluster.state.replicas
+
+
+def test_a_busy_copy_of_the_old_revision_is_no_twin_of_the_one_that_serves() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("a", vram=48, slots=2)
+    cluster.model("m", vram=20, everywhere=True)
+    cluster.settle()
+    cluster.request("long", "m")
+    cluster.model("m", vram=21, everywhere=True)
+    cluster.settle()
+    (serving,) = [key[3] for key in cluster.state.warm["m"].order]
+    cluster.wait(3600)
+    assert cluster.state.replicas[serving].phase is Phase.LOADED  # it is no copy too many
+    cluster.model("other", vram=20)
+    cluster.request("q", "other")
+    assert cluster.state.replicas[serving].phase is Phase.LOADED  # and no victim: its node is to have one
+    check_replay(cluster)
