@@ -40,24 +40,32 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
         return [] if below else _looked_at_later(model, now)
     choice = placement.choose(state, model)
     lacking = _lacking_before(state, model, choice, now)
-    if choice is None and lacking is None:
-        if is_moving(state, model):
-            if below or not _moves_slowly(state, model):
-                return [] if below else _looked_at_later(model, now)
-        elif (makes_way := who_makes_way(state, model)) is not None:
-            return [*_looked_at_later(model, now), _retired(model, makes_way, now)]
-        elif not is_loaded(state, model) or has_room_instead(state, model, now):
-            return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
-        if below:
-            return []
-        lacking = lacking_room(state, model)
     if lacking is not None:
-        return [] if model.parked == lacking else [park(model, lacking, now)]
-    assert choice is not None
+        return _parked_for(model, lacking, now)
+    if choice is None:
+        return _without_room(state, model, now, below=below)
     cause = f"revision {model.declared} of {model.name}"
     plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
     unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
     return [*unparked, *loads.begin(state, model, plan, now, cause)]
+
+
+def _without_room(state: State, model: Model, now: int, *, below: bool) -> list[ev.Event]:
+    """While there is no room for both: wait for what moves, have one copy make way, cut over at once, or be parked."""
+    if is_moving(state, model):
+        if below or _moves_slowly(state, model):
+            return [] if below else _parked_for(model, lacking_room(state, model), now)
+        return _looked_at_later(model, now)
+    makes_way = who_makes_way(state, model)
+    if makes_way is not None:
+        return [*_looked_at_later(model, now), _retired(model, makes_way, now)]
+    if not is_loaded(state, model) or has_room_instead(state, model, now):
+        return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+    return [] if below else _parked_for(model, lacking_room(state, model), now)
+
+
+def _parked_for(model: Model, lacking: Parked, now: int) -> list[ev.Event]:
+    return [] if model.parked == lacking else [park(model, lacking, now)]
 
 
 def _moves_slowly(state: State, model: Model) -> bool:
