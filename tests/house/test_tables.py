@@ -1,0 +1,34 @@
+"""The tables that say what there is: they name everything that is there, each once, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from interlock.simulation.prove.scopes import bundled_scopes
+from tests.house.tree import texts
+
+CELL = re.compile(r"(?<!\\)\|")
+
+
+def rows_under(path: str, header: str) -> Iterator[list[str]]:
+    """The rows of the one table of a file whose header begins so, as cells; each has as many as the header."""
+    (table,) = re.findall(rf"^(\| {re.escape(header)} \|.*\n\|-.*\n(?:\|.*\n)+)", texts()[path], re.MULTILINE)
+    head, _, *rows = table.splitlines()
+    for row in rows:
+        cells = [cell.strip() for cell in CELL.split(row)[1:-1]]
+        assert len(cells) == len(CELL.split(head)) - 2, f"{path}: this row has not the columns of its table: {row}"
+        yield cells
+
+
+def names_under(path: str, header: str) -> list[str]:
+    return [cells[0].strip("`") for cells in rows_under(path, header)]
+
+
+def test_the_table_of_scopes_names_every_bundled_scope_once() -> None:
+    assert sorted(names_under("simulation/prove/README.md", "scope")) == sorted(bundled_scopes())
+
+
+def test_the_table_of_cycles_that_replay_has_whole_rows() -> None:
+    scopes = {cells[1].strip("`") for cells in rows_under("simulation/prove/README.md", "mutant")}
+    assert scopes <= set(bundled_scopes())
