@@ -15,6 +15,7 @@ from tests.house import rules
 from tests.house.rules import Source
 from tests.house.tree import PACKAGES, sources, texts
 
+TO_CHANGE = "\n| to change | touch |\n|---|---|\n| "
 STANDARD_LIBRARY = frozenset(sys.stdlib_module_names)
 
 
@@ -91,10 +92,15 @@ def test_packages_are_imported_by_their_full_names_and_setuptools_not_at_all() -
     assert not {"setup.py", "setup.cfg", "MANIFEST.in"} & texts().keys()
 
 
-def test_every_package_explains_itself_in_a_readme() -> None:
+def test_every_package_explains_itself_in_a_readme_and_says_what_to_touch_for_what() -> None:
     packages = {os.path.dirname(path) for path in texts() if path.endswith("/__init__.py")}
     explained = [path for path in packages if path in PACKAGES or re.fullmatch(r"adapters/\w+", path)]
     assert_none(f"{path} has no README.md" for path in sorted(explained) if f"{path}/README.md" not in texts())
+    assert_none(
+        f"{path}/README.md has no table of what to touch for what"
+        for path in sorted(explained)
+        if TO_CHANGE not in texts()[f"{path}/README.md"]
+    )
 
 
 # --- tests ----------------------------------------------------------------------------------------------------------

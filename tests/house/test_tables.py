@@ -32,3 +32,10 @@ def test_the_table_of_scopes_names_every_bundled_scope_once() -> None:
 def test_the_table_of_cycles_that_replay_has_whole_rows() -> None:
     scopes = {cells[1].strip("`") for cells in rows_under("simulation/prove/README.md", "mutant")}
     assert scopes <= set(bundled_scopes())
+
+
+def test_the_map_of_the_adapters_names_every_room_and_every_loose_module_once() -> None:
+    inside = {path.split("/")[1] for path in texts() if re.fullmatch(r"adapters/\w+(/__init__)?\.py", path)}
+    linked = [cells[0].split("]")[0].strip("[") for cells in rows_under("adapters/README.md", "room")]
+    mapped = [*linked, *names_under("adapters/README.md", "module")]
+    assert sorted(mapped) == sorted(inside - {"__init__.py"})
