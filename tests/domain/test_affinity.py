@@ -199,6 +199,7 @@ def test_marks_are_dense_at_first_and_few_for_the_longest_prompt() -> None:
 def test_the_index_stays_bounded_and_consistent_under_a_flood(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "MARKS_PER_REPLICA", 20)
     monkeypatch.setattr(prefixes, "MARKS_IN_ALL", 300)
+    monkeypatch.setattr(prefixes, "HOLDERS_PER_MARK", 3)
     rng, index = random.Random(seed), PrefixIndex()
     replicas = [(f"m{number % 3}", f"r{number}") for number in range(60)]
     for step in range(3000):
@@ -219,6 +220,13 @@ def test_the_index_stays_bounded_and_consistent_under_a_flood(seed: int, monkeyp
     assert (index.count, len(index.held), index.holders) == (0, 0, {})
 
 
+def test_of_the_holders_of_one_mark_so_many_are_remembered_and_no_more() -> None:
+    index = PrefixIndex()
+    for number in range(40):
+        index.note("m", f"r{number:02}", (7,))
+    assert index.holders["m"][7] == tuple(f"r{number:02}" for number in range(40 - HOLDERS_PER_MARK, 40))
+
+
 def _check_index(index: PrefixIndex) -> None:
     """``holders`` is ``held`` the other way round, and every bound is kept."""
     turned: dict[str, dict[int, set[str]]] = {}
@@ -232,4 +240,4 @@ def _check_index(index: PrefixIndex) -> None:
     for by_mark in index.holders.values():
         for holders in by_mark.values():
             assert list(holders) == sorted(holders)
-            assert len(holders) <= HOLDERS_PER_MARK
+            assert len(holders) <= 3
