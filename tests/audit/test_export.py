@@ -52,6 +52,15 @@ def test_a_redacted_field_is_nowhere(audit: AuditService, form: str) -> None:
     assert b"gateway-1" not in _export(audit, form, redact=("holder", "actor", "reason", "detail"))
 
 
+def test_what_is_blacked_out_is_so_within_lists_too(audit: AuditService) -> None:
+    surveys = [
+        explanation.get("considered", ())
+        for line in _export(audit, "jsonl", redact=("node",)).splitlines()
+        if (explanation := json.loads(line)["data"].get("explanation"))
+    ]
+    assert {row["node"] for survey in surveys for row in survey} == {"[redacted]"}
+
+
 @pytest.mark.parametrize("wrong", ["hodler", "", "data.holder"])
 def test_a_field_that_there_is_not_is_refused_before_anything_is_written(audit: AuditService, wrong: str) -> None:
     out = io.BytesIO()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from interlock.adapters.audit.sentences import sentence
+from interlock.domain import churn
 from interlock.domain import commands as cmd
-from interlock.domain.entities import Scheduling
+from interlock.domain.entities import Churn, Scheduling
 from interlock.domain.events import ReplicaLoaded, RequestRefused, ThrashingDetected
-from interlock.domain.units import MINUTE, SECOND
+from interlock.domain.state import State
+from interlock.domain.units import FOREVER, MINUTE, SECOND
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
 
@@ -251,3 +255,38 @@ def test_two_copies_that_make_room_for_one_load_are_one_step() -> None:
     victims = [event for event in cluster.events if getattr(event, "beneficiary_model", "") == "large"]
     assert [(event.churn.evicted, event.churn.others) for event in victims] == [(False, ("other", "large"))] * 2
     check_replay(cluster)
+
+
+def test_the_next_eviction_is_possible_as_soon_as_one_of_those_that_count_does_no_more() -> None:
+    state = State()
+    state.settings = replace(state.settings, evictions_per_node=2)
+    assert churn.evictable_from(state, [10, 20], 1) == 10
+    assert churn.evictable_from(state, [10, 20], 2) == 20
+    assert churn.evictable_from(state, [10, 20], 9) == 20, "more than the bound at once, when all is quiet"
+    assert churn.evictable_from(state, [10], 1) == 0
+
+
+def after_eviction_for(beneficiary: str, others: tuple[str, ...], now: int) -> Churn | None:
+    """What is remembered of a model with two cycles since 5 that made room for these, and makes room for one more."""
+    cluster = Cluster()
+    cluster.node("only", vram=24)
+    cluster.model("m", vram=4)
+    replica = cluster.state.replicas[cluster.loaded("m")]
+    state = cluster.state.fork()
+    remembered = Churn(cycles=2, since=5, until=FOREVER, others=others)
+    state.models["m"] = replace(state.models["m"], churn=remembered)
+    return churn.churn_after_eviction(state, replica, beneficiary, now)
+
+
+def test_of_the_models_that_room_was_made_for_only_the_last_few_are_remembered() -> None:
+    kept = after_eviction_for("e", ("a", "b", "c", "d"), 9)
+    assert kept is not None
+    assert kept.others == ("b", "c", "d", "e")
+
+
+def test_a_row_of_cycles_goes_on_for_the_same_few_and_begins_now_for_another() -> None:
+    same, another = after_eviction_for("a", ("a", "b"), 9), after_eviction_for("c", ("a", "b"), 9)
+    assert same is not None
+    assert another is not None
+    assert (same.cycles, same.since, same.others) == (2, 5, ("b", "a"))
+    assert (another.cycles, another.since, another.others) == (0, 9, ("a", "b", "c"))

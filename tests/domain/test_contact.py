@@ -46,6 +46,17 @@ def test_half_of_at_least_three_nodes_are_too_many_to_be_believed(nodes: int, si
     check_replay(cluster)
 
 
+def test_a_node_that_is_known_to_be_gone_is_not_one_of_those_that_half_are_counted_of() -> None:
+    cluster = cluster_of(5)
+    silence(cluster, 0)
+    cluster.wait(11 * 60)
+    assert len(offline_at(cluster)) == 1
+    silence(cluster, 1)
+    assert cluster.count("MassLossSuspected") == 0
+    silence(cluster, 2)
+    assert cluster.count("MassLossSuspected") == 1, "two of the four that are left"
+
+
 def test_no_node_counts_as_offline_before_the_grace_has_passed_and_then_one_at_a_time() -> None:
     cluster = cluster_of(6)
     silence(cluster, 0, 1, 2)

@@ -298,6 +298,17 @@ def test_what_a_pin_or_a_floor_protects_leaves_last() -> None:
     assert leaving(cluster) == [plain, pinned], "the smaller of the two, for which the other stays within the budget"
 
 
+def test_what_a_lowered_budget_makes_leave_is_of_the_lowest_priority_before_it_is_cheap_to_load_again() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=48)
+    cluster.model("cheap", vram=8, priority=5)
+    cluster.model("dear", vram=12, priority=0)
+    cluster.loaded("cheap")
+    dear = cluster.loaded("dear")
+    lower(cluster, "only", size=12 * GIB)
+    assert leaving(cluster) == [dear]
+
+
 def test_a_budget_is_sticky_when_the_worker_registers_anew_and_goes_with_what_it_exceeds() -> None:
     cluster = Cluster()
     cluster.node("only", vram=24)
@@ -349,6 +360,17 @@ def report(cluster: Cluster, *used: float, **more: object) -> None:
 
 def foreign(cluster: Cluster) -> float:
     return cluster.state.nodes["only"].foreign[0] / GIB
+
+
+def test_what_others_use_outside_the_budget_takes_nothing_of_it() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=40, budget=Budget(percent=50))
+    assert cluster.state.nodes["only"].budgets == (20 * GIB,)
+    report(cluster, 10)
+    assert foreign(cluster) == 10
+    assert cluster.state.free_in_pools(cluster.state.nodes["only"]) == (20 * GIB,)
+    report(cluster, 25)
+    assert cluster.state.free_in_pools(cluster.state.nodes["only"]) == (15 * GIB,), "five of them are within it"
 
 
 def test_what_others_use_stays_known_while_a_load_is_on_its_way() -> None:
@@ -441,6 +463,18 @@ def test_what_staging_has_brought_is_not_counted_twice() -> None:
     report(cluster, 0, disk=10 * GIB)
     assert cluster.state.nodes["only"].disk == 30 * GIB, "10 are free and 20 are ours"
     assert cluster.state.disk_free(cluster.state.nodes["only"]) == 9 * GIB
+
+
+def test_a_staging_that_moves_more_than_was_declared_brings_no_more_than_that() -> None:
+    cluster = Cluster()
+    cluster.node("only", vram=100, disk=30 * GIB)
+    cluster.model("m", disk=20)
+    cluster.send(cmd.RequestLoad(model="m"))
+    cluster.answer(cluster.effects[0])
+    stage = cluster.effects[0]
+    cluster.send(cmd.ReportProgress(replica=stage.replica, op=stage.op, done=25 * GIB, total=25 * GIB))
+    report(cluster, 0, disk=10 * GIB)
+    assert cluster.state.nodes["only"].disk == 30 * GIB
 
 
 # --- disk ------------------------------------------------------------------------------------------------------------

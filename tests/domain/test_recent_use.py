@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from interlock.domain import commands as cmd
+from interlock.domain import recent_use
 from interlock.domain.recent_use import past_uses, recent_uses
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
@@ -73,3 +76,18 @@ def test_an_evicted_model_leaves_its_uses_to_its_next_replica() -> None:
     small = next(replica for replica in cluster.state.replicas.values() if replica.model == "small")
     assert recent_uses(cluster.state, small) >= left // 2
     check_replay(cluster)
+
+
+def test_uses_are_bounded_where_they_are_counted_and_not_only_where_they_are_read() -> None:
+    cluster = busy(recent_uses=2)
+    assert [replica.uses for replica in cluster.state.replicas.values() if replica.model == "small"] == [2]
+
+
+def test_a_turnover_takes_no_more_evictions_than_its_bound_however_many_replicas_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recent_use, "LONGEST_TURNOVER", 1)
+    state = busy().state.fork()
+    assert len(state.replicas) == 2
+    recent_use.count_eviction(state, next(iter(state.replicas.values())))
+    assert state.turnovers == 1

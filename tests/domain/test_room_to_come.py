@@ -54,6 +54,16 @@ def test_a_request_waits_for_room_that_is_on_its_way() -> None:
     check_invariants(cluster)
 
 
+def test_of_several_that_leave_the_oldest_is_waited_for() -> None:
+    cluster = two_nodes(old=20, younger=20, new=20)
+    oldest = cluster.loaded("old")
+    cluster.loaded("younger")
+    unload(cluster, "younger")
+    unload(cluster, "old")
+    cluster.request("r", "new")
+    assert cluster.state.requests["r"].wait.on == oldest
+
+
 def test_it_waits_no_longer_than_the_setting_says() -> None:
     cluster = one_leaves()
     cluster.request("r", "new")

@@ -151,6 +151,21 @@ def test_a_second_copy_on_a_node_may_be_evicted_and_the_only_one_there_may_not()
     assert where(cluster) == ["n0", "n1"]
 
 
+def test_the_one_copy_of_a_model_everywhere_that_serves_is_not_evicted_beside_one_that_still_loads() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("only", slots=2)
+    cluster.model("m", everywhere=True)
+    cluster.settle()
+    cluster.model("m", vram=10, everywhere=True)
+    assert where(cluster) == ["only", "only"], "its new revision is on its way"
+    cluster.model("big", vram=12)
+    cluster.request("b", "big")
+    assert cluster.count("ReplicaEvicted") == 0
+    cluster.settle()
+    check_replay(cluster)
+
+
 def test_a_models_own_idle_unload_goes_before_the_clusters() -> None:
     for own, cluster_wide, left in ((60_000_000, FOREVER, 0), (FOREVER, 60_000_000, 1), (None, 60_000_000, 0)):
         cluster = grown(1, idle_unload=own)

@@ -15,7 +15,7 @@ from interlock.domain.events import (
     RequestRefused,
     RequestWoken,
 )
-from interlock.domain.requests import UNTIMED_RETRY
+from interlock.domain.requests import LONGEST_RETRY, UNTIMED_RETRY
 from interlock.domain.settings import Settings, format_setting, parse_setting
 from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND
 from tests.domain.cluster import Cluster, check_invariants, check_replay
@@ -313,6 +313,15 @@ def test_a_refused_request_is_told_the_instant_that_routing_itself_waits_for() -
     cluster.wait(29)  # eleven and twenty-nine: the very instant
     cluster.request("again", "m")
     assert isinstance(cluster.events[-2], ReplicaReserved)
+
+
+def test_nobody_is_told_to_come_again_only_after_a_very_long_time() -> None:
+    cluster = one_slot("resident", "m")
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 60 * MINUTE}))
+    cluster.loaded("resident")
+    cluster.request("r", "m", deadline=cluster.now + 10 * SECOND)
+    cluster.wait(11)
+    assert cluster.answers["r"].retry_after == LONGEST_RETRY == 5 * MINUTE
 
 
 def test_what_concerns_others_tells_nobody_when_to_come_again() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from interlock.adapters.http.metrics import Counter
 from interlock.adapters.http.ports import Readiness
 from interlock.domain import commands as c
 from interlock.domain.entities import LoadSpec
@@ -171,6 +172,16 @@ async def test_metrics_count_answers_outcomes_and_lengths(cluster: Cluster) -> N
     assert 'interlock_lock_seconds_bucket{le="+Inf"} 1' in text
     assert 'interlock_nodes{status="he\\"althy"} 0' in text
     assert "interlock_unsettled_releases 0" in text
+
+
+def test_the_series_of_a_metric_are_bounded_and_what_comes_beyond_is_counted_as_other() -> None:
+    counter = Counter("interlock_things", "Things.", ("route", "status"))
+    for number in range(2_500):
+        counter.add(str(number), "200")
+    counter.add("7", "200")
+    assert len(counter.values) == 2_001
+    assert counter.values["other", "other"] == 500
+    assert counter.values["7", "200"] == 2, "what is known already goes on"
 
 
 async def test_the_dashboard_is_one_page_without_foreign_assets(cluster: Cluster) -> None:

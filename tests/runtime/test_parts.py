@@ -7,16 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from interlock.adapters.nats.broker import Broker
 from interlock.adapters.nats.connection import connect
+from interlock.adapters.runtime import repeats as repeats_module
 from interlock.adapters.runtime.clock import SteadyClock, SystemClock
 from interlock.adapters.runtime.events import EventFeed
 from interlock.adapters.runtime.fanout import Fanout
 from interlock.adapters.runtime.holders import Holders
+from interlock.adapters.runtime.lease import Lease
 from interlock.adapters.runtime.queries import Queries
 from interlock.adapters.runtime.repeats import Repeats
+from interlock.adapters.runtime.store_threads import StoreThreads
+from interlock.adapters.store import MemoryLog, MemoryStore
 from interlock.domain import commands as c
+from interlock.domain.errors import Fenced, StoreUnavailable
 from interlock.domain.units import GIB, SECOND
 from tests.runtime.rig import Rig
 
@@ -43,6 +49,16 @@ def test_the_filter_never_takes_a_known_id_for_a_fresh_one() -> None:
     assert mistaken < 1_000
 
 
+def test_a_repeat_is_known_for_one_generation_more_than_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats_module, "_GENERATION_IDS", 10)
+    repeats = Repeats()
+    for number in range(20):
+        repeats.add(f"c{number}")
+    assert repeats.may_know("c0")
+    repeats.add("c20")
+    assert not repeats.may_know("c0"), "nor for longer: memory is bounded"
+
+
 def test_a_lease_lapses_after_its_length_and_not_before() -> None:
     clock = HandClock()
     holders = Holders(["known"], clock, lambda: 30 * SECOND)
@@ -66,6 +82,45 @@ def test_time_in_which_this_process_stood_still_is_not_held_against_holders() ->
         clock.at += 9
         lapsed += holders.lapsed()
     assert lapsed == ["gw"]
+
+
+class AwayStore(MemoryStore):
+    """A store that answers no renewal, and each time takes half of a lease to say so."""
+
+    def __init__(self, clock: HandClock, half_s: float) -> None:
+        super().__init__()
+        self.clock, self.half_s, self.asked = clock, half_s, 0
+
+    def renew_epoch(self, epoch: int, lease_us: int) -> None:
+        self.asked += 1
+        self.clock.at += self.half_s
+        raise StoreUnavailable("the store is away (a fault made to order).")
+
+
+async def test_a_writer_bears_a_store_that_is_away_for_one_length_of_its_lease_beyond_its_end() -> None:
+    clock = HandClock()
+    store = AwayStore(clock, half_s=0.01)
+    threads = StoreThreads(store)
+    lease = Lease(threads, "writer", 20_000, clock)
+    await lease.take()
+    with pytest.raises(StoreUnavailable):
+        await lease.keep()
+    assert store.asked == 5, "four halves are two lengths, and the fifth is beyond them"
+    await threads.close()
+
+
+async def test_an_epoch_that_the_writer_took_itself_while_it_renewed_fences_nobody_and_anothers_does() -> None:
+    log = MemoryLog(clock=lambda: 0)
+    threads = StoreThreads(MemoryStore(log))
+    lease = Lease(threads, "writer", 3 * SECOND, HandClock())
+    assert await lease.take() == 1
+    taken, _ = await asyncio.gather(lease.take(), lease.renew())
+    assert (taken, lease.epoch, lease.holds) == (2, 2, True)
+    log.lease_until = 0
+    MemoryStore(log).take_epoch("another", 3 * SECOND)
+    with pytest.raises(Fenced):
+        await lease.renew()
+    await threads.close()
 
 
 async def test_the_feed_gives_the_past_from_the_store_and_then_what_comes(rig: Rig) -> None:
