@@ -20,7 +20,6 @@ from interlock.domain.units import format_instant
 from .rows import event_name, payload
 
 REDACTED = "[redacted]"
-FORMATS = ("jsonl", "csv", "parquet", "cloudevents")
 COLUMNS = (
     "position", "time", "stream", "version", "event", "topic", "event_id", "epoch", "actor", "command_id",
     "correlation_id", "causation_id", "request_id", "data",
@@ -90,7 +89,10 @@ def _blacken(data: Any, hidden: frozenset[str]) -> Any:
 
 
 def write(form: str, rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
-    """Write records in one of FORMATS; returns how many. Raises UsageError when a library that it takes is missing."""
+    """Write records in one of the formats of :mod:`~interlock.adapters.audit.formats`; returns how many.
+
+    Raises UsageError when a library that it takes is missing.
+    """
     return _WRITERS[form](rows, out)
 
 

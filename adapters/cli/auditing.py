@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interlock.adapters.audit.formats import FORMATS
+
 from .options import Place, as_json, reads_store
 from .output import print_json, print_json_line, print_table, say
 
@@ -332,7 +334,7 @@ def print_json_plainly(document: object) -> None:
 
 
 @audit.command("export", epilog="Example: interlock audit export --format csv --redact tenant --output log.csv")
-@click.option("--format", "form", type=click.Choice(["jsonl", "csv", "parquet", "cloudevents"]), default="jsonl")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="jsonl")
 @click.option("--redact", multiple=True, metavar="FIELD", help="Black out a column, or a field at any depth of data.")
 @click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="A file; else standard output.")
 @_filtered
