@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from interlock.adapters.runtime.config import Configuration
+from interlock.domain.settings import Settings
 from interlock.simulation.prove.scopes import bundled_scopes
 from tests.house.tree import texts
 
@@ -39,3 +41,14 @@ def test_the_map_of_the_adapters_names_every_room_and_every_loose_module_once() 
     linked = [cells[0].split("]")[0].strip("[") for cells in rows_under("adapters/README.md", "room")]
     mapped = [*linked, *names_under("adapters/README.md", "module")]
     assert sorted(mapped) == sorted(inside - {"__init__.py"})
+
+
+def test_the_tables_of_settings_name_every_setting_with_its_default() -> None:
+    defaults = {shown.name: shown.value or "none" for shown in Configuration({}).shown()}
+    of_the_cluster = names_under("docs/operations.md", "setting")
+    assert of_the_cluster == list(Settings.__struct_fields__), "in the order of their definitions"
+    of_a_process = names_under("docs/operations.md", "setting of a process")
+    assert sorted([*of_the_cluster, *of_a_process]) == sorted(defaults)
+    rows = [*rows_under("docs/operations.md", "setting"), *rows_under("docs/operations.md", "setting of a process")]
+    assert {cells[0].strip("`"): cells[1] for cells in rows} == defaults
+    assert all(cells[2] for cells in rows)
