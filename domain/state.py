@@ -244,14 +244,14 @@ class State:
         """Requests in flight on the replica: its live locks."""
         return len(self.locks.get(replica, ()))
 
+    def free_memory(self, node: Node) -> dict[int, int]:
+        """Bytes by pool that a new load could reserve: budget less what is committed, and less what others use."""
+        return {pool: size if size > 0 else 0 for pool, size in self.balance_of_memory(node).items()}
+
     def free_in_pools(self, node: Node) -> tuple[int, ...]:
         """The same for the pools that models are loaded into, in their order."""
         balance = self.balance_of_memory(node)
         return tuple([size if size > 0 else 0 for pool, size in balance.items() if pool != RAM])
-
-    def free_memory(self, node: Node) -> dict[int, int]:
-        """Bytes by pool that a new load could reserve: budget less what is committed, and less what others use."""
-        return {pool: size if size > 0 else 0 for pool, size in self.balance_of_memory(node).items()}
 
     def balance_of_memory(self, node: Node) -> dict[int, int]:
         """What is free in each pool; below zero, what must leave before anything is free there.
