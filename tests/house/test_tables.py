@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import pytest
+
 from interlock.adapters.runtime.config import Configuration
 from interlock.domain.settings import Settings
 from interlock.simulation.prove.scopes import bundled_scopes
@@ -52,3 +54,17 @@ def test_the_tables_of_settings_name_every_setting_with_its_default() -> None:
     rows = [*rows_under("docs/operations.md", "setting"), *rows_under("docs/operations.md", "setting of a process")]
     assert {cells[0].strip("`"): cells[1] for cells in rows} == defaults
     assert all(cells[2] for cells in rows)
+
+
+@pytest.mark.parametrize(
+    ("readme", "folder"),
+    [
+        ("domain/README.md", "domain"),
+        ("simulation/README.md", "simulation/judging"),
+        ("simulation/README.md", "simulation/mutants"),
+    ],
+)
+def test_a_map_names_every_module_of_its_folder(readme: str, folder: str) -> None:
+    inside = [path.removeprefix(f"{folder}/") for path in texts() if re.fullmatch(rf"{folder}/(?!__)\w+\.py", path)]
+    assert len(inside) > 9
+    assert [name for name in inside if not re.search(rf"\b{name}`", texts()[readme])] == []
