@@ -11,7 +11,6 @@ from functools import lru_cache
 
 from .errors import InvalidField
 
-MICROSECOND = 1
 MILLISECOND = 1_000
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
