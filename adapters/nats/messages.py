@@ -112,6 +112,7 @@ class StopAnswer(Answer, kw_only=True):
 
     stopped_process_keys: list[str] = []
     reports_stopped_processes: bool = True
+    """For LocalAI's masters, which take an empty list from a worker that does not say so for ignorance."""
 
 
 class ModelStopAnswer(Answer, kw_only=True):
@@ -146,6 +147,7 @@ class BackendInfo(msgspec.Struct, kw_only=True):
 
     name: str
     is_system: bool = True
+    """For LocalAI's masters, which offer to delete what is not: ours come with the package."""
     version: str = ""
 
 
