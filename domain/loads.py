@@ -6,6 +6,8 @@ the instant at which an operation that shows no progress counts as failed.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from . import events as ev
@@ -23,7 +25,7 @@ from .commands import (
     ReportUnloaded,
 )
 from .effects import Effect, InstallBackend, LoadModel, StageModel, StopStray, UnloadModel
-from .entities import LOADING_PHASES, Model, Phase, Replica
+from .entities import LOADING_PHASES, Model, Phase, Replica, Request
 from .errors import Conflict, NotFound
 from .eviction import Eviction
 from .explanation import Explanation
@@ -33,6 +35,9 @@ from .routing import Evict, Place, is_spent
 from .state import State
 from .survey import survey_warm
 from .units import FOREVER, MINUTE, SECOND, format_size
+
+if TYPE_CHECKING:
+    from .requests import Asking  # which itself needs this module to run
 
 LONGEST_BACKOFF = 5 * MINUTE
 UNLOAD_TRIES = 3
@@ -258,18 +263,19 @@ def grants(state: State, model: Model, replica: Replica, room: int, now: int, ca
     if not waiting:
         return []
     why = survey_warm(state, model, "granted", chosen=replica.id, node=replica.node)
-    granted: list[ev.Event] = []
-    for _, _, request_id in waiting:
-        request = state.requests[request_id]
-        granted.append(
-            ev.ReplicaLocked(
-                at=now, replica=replica.id, model=model.name, node=replica.node, request=request.id,
-                holder=request.holder, arrival=request.arrival, deadline=request.deadline, tenant=request.tenant,
-                priority=request.priority, passes=request.passes, prefix=request.prefix, cause=cause,
-                explanation=why,
-            )
-        )  # fmt: skip
-    return granted
+    return [lock(model, replica, state.requests[request], why, now, cause) for _, _, request in waiting]
+
+
+def lock(
+    model: Model, replica: Replica, request: Request | Asking, why: Explanation, now: int, cause: str
+) -> ev.ReplicaLocked:
+    """The event that gives a request its replica, whether it has waited or comes now."""
+    return ev.ReplicaLocked(
+        at=now, replica=replica.id, model=model.name, node=replica.node, request=request.id,
+        holder=request.holder, arrival=request.arrival, deadline=request.deadline, tenant=request.tenant,
+        priority=request.priority, passes=request.passes, prefix=request.prefix, cause=cause,
+        explanation=why,
+    )  # fmt: skip
 
 
 def load_failed(state: State, command: ReportLoadFailed, now: int) -> list[ev.Event]:

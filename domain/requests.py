@@ -140,7 +140,7 @@ def queue_length(state: State) -> int:
 def settle(state: State, model: Model, request: Asking, plan: Plan, now: int, cause: str = "") -> list[ev.Event]:
     """The events of a plan for one request. Beginning a load is an own step of the request, and uses up one pass."""
     if isinstance(plan, Lock):
-        return [_locked(state, model, request, plan, now, cause)]
+        return [loads.lock(model, state.replicas[plan.replica], request, plan.explanation, now, cause)]
     if isinstance(plan, Refuse):
         return [_refused(request, plan, now)]
     if isinstance(plan, Join):
@@ -161,15 +161,6 @@ def budget_spent(model: Model, request: Asking, plan: Plan, now: int) -> Refuse:
     message = f"Request {request.id} has used up its {request.passes} own steps (from load_attempts)."
     why = msgspec.structs.replace(plan.explanation, cure=cure)
     return Refuse(RefusalCode.CAPACITY_EXHAUSTED, message, retry_after(model, plan, now), explain=lambda: why)
-
-
-def _locked(state: State, model: Model, request: Asking, plan: Lock, now: int, cause: str) -> ev.ReplicaLocked:
-    return ev.ReplicaLocked(
-        at=now, replica=plan.replica, model=model.name, node=state.replicas[plan.replica].node, request=request.id,
-        holder=request.holder, arrival=request.arrival, deadline=request.deadline, tenant=request.tenant,
-        priority=request.priority, passes=request.passes, prefix=request.prefix, cause=cause,
-        explanation=plan.explanation,
-    )  # fmt: skip
 
 
 def _queued(request: Asking, wait: Wait, explanation: Explanation | None, now: int) -> ev.RequestQueued:
