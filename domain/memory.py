@@ -22,6 +22,11 @@ def spec_on(node: Node, spec: LoadSpec) -> LoadSpec:
     return replace(spec, vram=spec.vram + spec.ram, ram=0) if node.unified and spec.ram else spec
 
 
+def foreign_within_budget(node: Node, pool: int, budget: int) -> int:
+    """Bytes of the pool's budget that others use: what lies outside the budget is theirs first."""
+    return max(0, budget + node.foreign[pool] - node.pools[pool])
+
+
 def shares(spec: LoadSpec, pools: int) -> list[tuple[int, int]]:
     """The ways to split the model over some of ``pools`` pools: how many, and the bytes in each; fewest first."""
     if spec.pools == ANY_POOLS:

@@ -13,6 +13,7 @@ from typing import Protocol, Self, TypeVar
 
 from .claims import RAM, Claim
 from .entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, Stray, Tenant
+from .memory import foreign_within_budget
 from .prefixes import PrefixIndex
 from .selector import Selector, matches
 from .settings import Settings
@@ -262,7 +263,7 @@ class State:
         balance = {pool: limit - used.get(pool, 0) for pool, limit in limits.items()}
         for pool, foreign in enumerate(node.foreign):
             if foreign:
-                balance[pool] -= max(0, limits[pool] + foreign - node.pools[pool])
+                balance[pool] -= foreign_within_budget(node, pool, limits[pool])
         return balance
 
     def disk_free(self, node: Node) -> int | None:

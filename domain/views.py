@@ -9,6 +9,7 @@ import msgspec
 
 from .claims import RAM, in_pools, in_ram, sum_of, total
 from .entities import LOADING_PHASES, Budget, Model, Node, NodeStatus, Phase, Replica, Request, TenantLimits
+from .memory import foreign_within_budget
 from .selector import format_selector
 from .settings import format_affinity, format_idle_unload, format_setting
 from .shrinking import copies, floor_of
@@ -250,7 +251,7 @@ def _pools(state: State, node: Node) -> list[PoolView]:
     views = []
     committed, free = state.committed[node.name], state.free_in_pools(node)
     for pool, (size, budget, foreign) in enumerate(zip(node.pools, node.budgets, node.foreign, strict=True)):
-        within = budget - min(budget, max(0, size - foreign))
+        within = min(budget, foreign_within_budget(node, pool, budget))
         held, reserved = committed.get(pool, 0), loading.get(pool, 0)
         views.append(
             PoolView(
