@@ -16,7 +16,7 @@ from .entities import Files, Model, Node, Phase, Replica
 from .memory import fit, least_share, spec_on
 from .own_rules import refused_by
 from .profiles import BUILT_IN, Profile
-from .scoring import Room, Standing, profile_of, weigh
+from .scoring import COPY_IS_THERE, GROUP_IS_THERE, LOAD_FAILED, WORSE_THAN_ALL, Room, Standing, profile_of, weigh
 from .state import State
 
 __all__ = ["Choice", "Room", "choose", "find_room"]
@@ -60,7 +60,7 @@ def choose(state: State, model: Model) -> Choice | None:
 def _roomiest(state: State, model: Model) -> Room | None:
     """With nothing to weigh: what is least to be avoided, then the most free memory, then by name."""
     fallback: Room | None = None
-    fallback_rank = 8
+    fallback_rank = WORSE_THAN_ALL
     least = least_share(model.declared_spec)
     for key, name in state.candidates(model).open:
         if -key < least:
@@ -83,11 +83,11 @@ def avoided(state: State, model: Model, node: str, leaving: tuple[Replica, ...] 
     """
     if avoids_nothing(state, model):
         return 0
-    rank = 4 if node in model.failed_nodes else 0
+    rank = LOAD_FAILED if node in model.failed_nodes else 0
     if members_there(state, model, state.nodes[node], leaving)[0] > 0:
-        rank += 2
+        rank |= GROUP_IS_THERE
     same = sum(1 for replica in leaving if replica.model == model.name) if leaving else 0
-    return rank + (len(state.by_slot.get((node, model.name), ())) > same)
+    return rank | COPY_IS_THERE if len(state.by_slot.get((node, model.name), ())) > same else rank
 
 
 def avoids_nothing(state: State, model: Model) -> bool:
@@ -117,7 +117,7 @@ def _rooms(state: State, model: Model, profile: Profile) -> list[Standing]:
 
 def _take_some(state: State, model: Model, names: Iterable[str], most: int, rooms: dict[str, Standing]) -> None:
     """Take the first ``most`` rooms where the least is to be avoided."""
-    found, least = 0, 8
+    found, least = 0, WORSE_THAN_ALL
     for name in names:
         rank = avoided(state, model, name)
         if rank > least or (rank == least and found == most):

@@ -20,7 +20,15 @@ from .state import State
 from .units import GIB, SECOND
 
 BEST = 100
-AVOIDED = ((4, "its last load failed there"), (2, "a member of its group is there"), (1, "a copy of it is there"))
+LOAD_FAILED, GROUP_IS_THERE, COPY_IS_THERE = 4, 2, 1
+"""What a replica avoids on a node, as bits of a rank: each weighs more than all after it."""
+AVOIDED = (
+    (LOAD_FAILED, "its last load failed there"),
+    (GROUP_IS_THERE, "a member of its group is there"),
+    (COPY_IS_THERE, "a copy of it is there"),
+)
+WORSE_THAN_ALL = 2 * LOAD_FAILED
+"""A rank that no node has."""
 ASSUMED_RATE = GIB
 """Bytes a second that a node is taken to load or stage at before it has been measured."""
 
