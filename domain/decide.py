@@ -19,6 +19,7 @@ from .own_rules import check_terms
 from .profiles import check_profile, profiles_in
 from .settings import DEFAULTS, Settings
 from .state import State
+from .timers import rule_of
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -47,23 +48,20 @@ def _tick(state: State, command: cmd.Tick, now: int) -> Decision:
     if not state.timers or state.timers[0][0] > now:
         return Decision([])
     _, kind, owner = state.timers[0]
-    if kind == "silent":
-        events = loads.silent(state, state.replicas[owner], now)
-    elif kind == "offline":
-        events = nodes.went_offline(state, state.nodes[owner], now)
-    elif kind == "mass-loss":
-        events = contact.grace_is_over(state, now)
-    elif kind == "drain":
-        events = nodes.enforce_drain(state, state.nodes[owner], now)
-    elif kind == "idle":
-        events = reconcile.idle_reached(state, state.replicas[owner], now)
-    elif kind == "unpark":
-        events = parking.unpark_by_time(state, state.models[owner], now)
-    elif kind == "deadline":
-        events = requests.deadline_reached(state, state.requests[owner], now)
-    else:
-        events = requests.wake(state, state.requests[owner], now)
-    return Decision(events, (command,))
+    return Decision(rule_of(DUE, kind, owner)(state, owner, now), (command,))
+
+
+DUE: dict[str, Callable[[State, str, int], list[ev.Event]]] = {
+    "silent": lambda state, owner, now: loads.silent(state, state.replicas[owner], now),
+    "offline": lambda state, owner, now: nodes.went_offline(state, state.nodes[owner], now),
+    "mass-loss": lambda state, owner, now: contact.grace_is_over(state, now),
+    "drain": lambda state, owner, now: nodes.enforce_drain(state, state.nodes[owner], now),
+    "idle": lambda state, owner, now: reconcile.idle_reached(state, state.replicas[owner], now),
+    "unpark": lambda state, owner, now: parking.unpark_by_time(state, state.models[owner], now),
+    "deadline": lambda state, owner, now: requests.deadline_reached(state, state.requests[owner], now),
+    "wake": lambda state, owner, now: requests.wake(state, state.requests[owner], now),
+}
+"""What is done when a timer is due, for each kind that ``timers.LIVE`` knows."""
 
 
 def _review(state: State, command: cmd.Review, now: int) -> Decision:

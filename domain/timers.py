@@ -6,12 +6,17 @@ to do and decides something.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from heapq import heappop
+from typing import TypeVar
 
 from .entities import NodeStatus, Phase, Replica, RequestStatus
+from .errors import InvariantBroken
 from .shrinking import idle_since, idle_unload_of
 from .state import State
 from .units import FOREVER
+
+_Rule = TypeVar("_Rule")
 
 
 def prune(state: State) -> None:
@@ -19,38 +24,55 @@ def prune(state: State) -> None:
     timers = state.timers
     while timers:
         instant, kind, owner = timers[0]
-        if kind == "idle":
-            if _idle_is_live(state, instant, owner):
-                return
-            heappop(timers)
-            _renew_idle(state, owner, instant)
-        elif _is_live(state, instant, kind, owner):
+        if rule_of(LIVE, kind, owner)(state, instant, owner):
             return
-        else:
-            heappop(timers)
+        heappop(timers)
+        if kind == "idle":
+            _renew_idle(state, owner, instant)
 
 
-def _is_live(state: State, instant: int, kind: str, owner: str) -> bool:
-    if kind == "silent":
-        replica = state.replicas.get(owner)
-        return replica is not None and replica.silent_at == instant
-    if kind == "unpark":
-        model = state.models.get(owner)
-        return model is not None and model.parked is not None and model.parked.until == instant
-    if kind == "offline":
-        node = state.nodes.get(owner)
-        return node is not None and node.status is NodeStatus.UNREACHABLE and node.offline_at == instant
-    if kind == "mass-loss":
-        return state.mass_loss_until == instant
-    if kind == "drain":
-        node = state.nodes.get(owner)
-        return node is not None and node.drained and node.drain_by == instant
+def rule_of(table: Mapping[str, _Rule], kind: str, owner: str) -> _Rule:
+    """What a table of kinds says of one; raises InvariantBroken for a kind that there is not."""
+    rule = table.get(kind)
+    if rule is None:
+        raise InvariantBroken(f"A timer of {owner!r} is of the kind {kind!r}, and there is none.")
+    return rule
+
+
+def _silent_is_live(state: State, instant: int, owner: str) -> bool:
+    replica = state.replicas.get(owner)
+    return replica is not None and replica.silent_at == instant
+
+
+def _unpark_is_live(state: State, instant: int, owner: str) -> bool:
+    model = state.models.get(owner)
+    return model is not None and model.parked is not None and model.parked.until == instant
+
+
+def _offline_is_live(state: State, instant: int, owner: str) -> bool:
+    node = state.nodes.get(owner)
+    return node is not None and node.status is NodeStatus.UNREACHABLE and node.offline_at == instant
+
+
+def _mass_loss_is_live(state: State, instant: int, owner: str) -> bool:
+    return state.mass_loss_until == instant
+
+
+def _drain_is_live(state: State, instant: int, owner: str) -> bool:
+    node = state.nodes.get(owner)
+    return node is not None and node.drained and node.drain_by == instant
+
+
+def _deadline_is_live(state: State, instant: int, owner: str) -> bool:
     request = state.requests.get(owner)
-    if request is None or request.status is not RequestStatus.QUEUED:
+    return request is not None and request.status is RequestStatus.QUEUED and request.deadline == instant
+
+
+def _wake_is_live(state: State, instant: int, owner: str) -> bool:
+    request = state.requests.get(owner)
+    if request is None or request.status is not RequestStatus.QUEUED or request.wait is None:
         return False
-    if kind == "deadline":
-        return request.deadline == instant
-    return request.wait is not None and request.wait.until == instant
+    return request.wait.until == instant
 
 
 # --- idle replicas --------------------------------------------------------------------------------------------------
@@ -107,3 +129,16 @@ def _renew_idle(state: State, owner: str, instant: int) -> None:
         replica = state.replicas.get(owner)
         if replica is not None:
             arm_idle(state, replica)
+
+
+LIVE: dict[str, Callable[[State, int, str], bool]] = {
+    "silent": _silent_is_live,
+    "offline": _offline_is_live,
+    "mass-loss": _mass_loss_is_live,
+    "drain": _drain_is_live,
+    "idle": _idle_is_live,
+    "unpark": _unpark_is_live,
+    "deadline": _deadline_is_live,
+    "wake": _wake_is_live,
+}
+"""Every kind of timer, and how it is told whether its owner still means it; what is done then: ``decide.DUE``."""

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, MutableMapping
 from types import ModuleType
 from typing import Any
 
-from interlock.domain import consequences, decide, parking
+from interlock.domain import consequences, decide, parking, timers
 from interlock.domain.applying import handlers
 
 _TABLES: tuple[tuple[ModuleType, str], ...] = (
     (decide, "_RULES"), (consequences, "_RULES"), (handlers, "HANDLERS"), (parking, "CURES"),
+    (timers, "LIVE"),
 )  # fmt: skip
 
 
