@@ -88,7 +88,7 @@ class Result:
         try:
             import pyarrow
         except ImportError:
-            cure = "pip install pyarrow, or give events() or requests() to the library that you have."
+            cure = "pip install 'interlock[parquet]', or give events() or requests() to the library that you have."
             raise UsageError("pyarrow is not installed.", cure=cure) from None
         if what == "requests":
             return pyarrow.Table.from_pylist(list(self.requests()))

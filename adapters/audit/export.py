@@ -146,7 +146,7 @@ def _parquet() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        cure = "Install it: pip install pyarrow; or choose jsonl, csv or cloudevents."
+        cure = "Install it: pip install 'interlock[parquet]'; or choose jsonl, csv or cloudevents."
         raise UsageError("Parquet needs the library pyarrow, which is not installed.", cure=cure) from None
     return pyarrow, pyarrow.parquet
 

@@ -104,5 +104,5 @@ def test_filters_hold_for_exports_too(audit: AuditService) -> None:
 def test_parquet_without_its_library_says_what_to_do(audit: AuditService, tmp_path: Path) -> None:
     if importlib.util.find_spec("pyarrow") is not None:
         pytest.skip("pyarrow is installed")
-    with pytest.raises(UsageError, match="pip install pyarrow"):
+    with pytest.raises(UsageError, match=r"pip install 'interlock\[parquet\]'"):
         audit.export("parquet", io.BytesIO(), path=tmp_path / "log.parquet")

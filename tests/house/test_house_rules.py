@@ -145,6 +145,13 @@ def test_no_file_names_a_package_registry() -> None:
     assert_none(lines_with(REGISTRIES))
 
 
+def test_every_extra_that_somebody_is_told_to_install_is_there() -> None:
+    extras = tomllib.loads(texts()["pyproject.toml"])["project"]["optional-dependencies"]
+    told = {name: path for path, text in texts().items() for name in re.findall(r"\binterlock\[(\w+)\]", text)}
+    assert {"parquet", "ray"} <= told.keys()
+    assert_none(f"{path}: interlock[{name}]" for name, path in told.items() if name not in extras)
+
+
 def test_every_toml_file_parses() -> None:
     breaches = []
     for path, text in texts().items():
@@ -200,8 +207,9 @@ def test_the_lock_pins_everything_that_is_asked_for_by_hash() -> None:
     project = tomllib.loads(texts()["pyproject.toml"])
     asked = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
     extras = project["project"]["optional-dependencies"]
-    heavy = extras.pop("ray")  # what the lock pins is installed for everybody; who sweeps over machines installs this
-    assert heavy
+    # What the lock pins is installed for everybody; who sweeps over machines or exports to Parquet installs these.
+    heavy = [extras.pop(name) for name in ("ray", "parquet")]
+    assert all(heavy)
     for group in (*extras.values(), *project["dependency-groups"].values()):
         asked += group
     pins = re.findall(

@@ -93,7 +93,7 @@ def test_the_rows_are_as_many_as_the_report_counts() -> None:
 def test_events_and_requests_become_arrow_tables_or_it_is_said_what_is_missing() -> None:
     result = run("orin-thor")
     if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(UsageError, match="pip install pyarrow"):
+        with pytest.raises(UsageError, match=r"pip install 'interlock\[parquet\]'"):
             result.to_arrow("requests")
         return
     assert result.to_arrow("requests").num_rows == result.report["requests"]["submitted"]
