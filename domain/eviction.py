@@ -12,10 +12,11 @@ from . import contact
 from .anti_affinity import kept_away, members_there
 from .churn import counted_evictions, evictable_from, live_churn
 from .claims import RAM, Claim
+from .disk import staging_need
 from .entities import LoadSpec, Model, Node, Phase, Replica
 from .many_victims import few_of_many, helpers_among, lack_of
 from .memory import fit_after, least_share, spec_on
-from .placement import avoided, may_host, staging_need
+from .placement import avoided, may_host
 from .recent_use import reload_cost
 from .room_after import room_after
 from .scoring import Room, Standing

@@ -24,12 +24,13 @@ from .commands import (
     ReportStaged,
     ReportUnloaded,
 )
+from .disk import files_to_drop
 from .effects import Effect, InstallBackend, LoadModel, StageModel, StopStray, UnloadModel
 from .entities import LOADING_PHASES, Model, Phase, Replica, Request
 from .errors import Conflict, NotFound
 from .eviction import Eviction
 from .explanation import Explanation
-from .placement import Room, files_to_drop
+from .placement import Room
 from .refusals import RefusalCode
 from .routing import Evict, Place, is_spent
 from .state import State

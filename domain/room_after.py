@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from .anti_affinity import kept_away
+from .disk import staging_need
 from .entities import Model, Node, Replica
 from .memory import fit_after, spec_on
-from .placement import may_host, staging_need
+from .placement import may_host
 from .state import State
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from . import affinity, contact, eviction, placement, scoring
+from . import affinity, contact, disk, eviction, placement, scoring
 from .anti_affinity import kept_away
 from .churn import explain_bound
 from .claims import format_claim
@@ -352,7 +352,7 @@ def _cure_of_no_room(state: State, model: Model) -> str:
     ]
     if lacking:
         return f"Main memory on {lacking[0]} or another candidate, or less `ram` for {model.name}, if it takes less."
-    full = next((node for node in open_nodes if placement.staging_need(state, model, node) is None), None)
+    full = next((node for node in open_nodes if disk.staging_need(state, model, node) is None), None)
     if full is not None:
         return _cure_of_full_disk(state, model, full)
     return "Room on one of these nodes."
@@ -361,7 +361,7 @@ def _cure_of_no_room(state: State, model: Model) -> str:
 def _cure_of_full_disk(state: State, model: Model, node: Node) -> str:
     """Whom to unload, so that their files may give way; evictions make room in memory and not on the disk."""
     larger = f"a larger disk, or less `disk` for {model.name}, if it takes less."
-    users = placement.whose_files_would_do(state, model, node)
+    users = disk.whose_files_would_do(state, model, node)
     if not users:
         return f"Disk on {node.name} or another candidate: {larger}"
     names = [f"{replica.id} of {replica.model}" for replica in users[:NAMED_USERS]]

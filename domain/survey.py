@@ -13,11 +13,12 @@ import msgspec
 
 from .anti_affinity import kept_away, who_keeps_away
 from .claims import RAM
+from .disk import staging_need, unused_files
 from .entities import LoadSpec, Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from .memory import fit_in_pools, lacks_ram, share_of, spec_on
 from .own_rules import refused_by
-from .placement import may_host, staging_need, unused_files
+from .placement import may_host
 from .scoring import profile_of
 from .selector import first_failing_term
 from .state import CandidateSet, State

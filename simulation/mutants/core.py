@@ -14,6 +14,7 @@ from interlock.domain import (
     budgets,
     churn,
     consequences,
+    disk,
     engine,
     eviction,
     fairness,
@@ -161,10 +162,10 @@ def never_fits_waits(patches: Patches) -> None:
 
 def disk_unchecked(patches: Patches) -> None:
     """Whether the disk can hold a model is found out only while it is being staged."""
-    need = placement.staging_need
+    need = disk.staging_need
 
-    def unchecked(at: Any, model: Any, node: Any) -> int:
-        known = need(at, model, node)
+    def unchecked(at: Any, model: Any, node: Any, *, replacing: bool = False) -> int:
+        known = need(at, model, node, replacing=replacing)
         return model.declared_spec.disk if known is None else known
 
     patches.swap(need, unchecked)
@@ -651,7 +652,7 @@ def all_forgets_the_newcomer(patches: Patches) -> None:
 
 def files_in_use_dropped(patches: Patches) -> None:
     """Files give way on a full disk whether or not something runs from them."""
-    unused = placement.unused_files
+    unused = disk.unused_files
 
     def any_files(at: Any, node: Any) -> Any:
         return [(*key, size) for key, size in at.staged.get(node.name, {}).items()]
