@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from interlock.adapters.outputs import harmed_store
+
 if TYPE_CHECKING:
     from interlock.adapters.store import chain
 
@@ -39,6 +41,8 @@ def verify(url: str, *, anchors: Sequence[Path] = (), write_anchor: Path | None 
     ``problem``. An anchor is written only when all holds. Raises CannotVerify.
     """
     chain = _load_chain()
+    if write_anchor is not None and (harm := harmed_store(write_anchor)):
+        raise CannotVerify(harm, "Write the anchor to another file.", exit_code=2)  # because this module knows no domain
     try:
         known = [chain.read_anchor(path) for path in anchors]
     except OSError as problem:

@@ -367,5 +367,5 @@ def test_neither_a_file_nor_the_log_itself_is_written_over(tmp_path: Path) -> No
     result = whatif("--store", str(path), "--from", "1", "--scenario", str(path))
     assert "is there already" in str(result.exception)
     exported = CliRunner().invoke(audit, ["export", "--store", str(path), "-o", str(path)], standalone_mode=False)
-    assert "is the log itself" in str(exported.exception)
+    assert "is an event store" in str(exported.exception)
     assert part(path).recorded.counts.requests > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -246,6 +247,39 @@ def test_an_export_that_is_refused_leaves_the_file_that_is_there(interlock: Shel
         refused = interlock("audit", "export", *wrong, "-o", "log.jsonl", "--data", story_data, status=2)
         assert wrong[1] in refused.err
     assert (interlock.folder / "log.jsonl").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "export", "--data", "data", "-o", "data/events.db"),
+        ("audit", "export", "--data", "data", "-o", "link"),
+        ("audit", "export", "--data", "data", "-o", "data/events.db-wal"),
+        ("audit", "export", "--store", "sqlite:///data/events.db", "--format", "csv", "-o", "data/events.db"),
+        ("audit", "export", "--store", "sqlite:///other.db", "-o", "data/events.db"),
+        ("audit", "verify", "--store", "data/events.db", "--write-anchor", "data/events.db"),
+        ("audit", "verify", "--data", "data", "--write-anchor", "data/events.db.lease"),
+        ("audit", "whatif", "--data", "data", "--from", "1", "--scenario", "data/events.db.lease"),
+        ("simulate", "orin-thor", "--html", "data/events.db"),
+        ("simulate", "orin-thor", "--shrink", "data/events.db"),
+        ("simulate", "orin-thor", "--events", "data/events.db-wal"),
+        ("prove", "--scope", "orin-thor", "--html", "data/events.db"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_no_output_is_written_over_an_event_store(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
+    log = story_data / "events.db"
+    (interlock.folder / "link").symlink_to(log)
+    shutil.copy(log, interlock.folder / "other.db")
+    before = log.read_bytes()
+    refused = interlock(*words, status=2)
+    assert "Name another file" in refused.err or "to another file" in refused.err
+    assert log.read_bytes() == before
+    assert interlock("audit", "verify", "--data", story_data, "--json").document["holds"]
+
+
+def test_an_output_may_be_a_pipe(interlock: Shell, story_data: Path) -> None:
+    assert interlock("audit", "export", "--data", story_data, "-o", "/dev/stdout").out.startswith('{"position":1,')
 
 
 def test_two_columns_of_one_name_are_shown_as_a_table_and_refused_as_json(interlock: Shell, story_data: Path) -> None:
