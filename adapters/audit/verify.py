@@ -42,7 +42,9 @@ def verify(url: str, *, anchors: Sequence[Path] = (), write_anchor: Path | None 
     """
     chain = _load_chain()
     if write_anchor is not None and (harm := harmed_store(write_anchor)):
-        raise CannotVerify(harm, "Write the anchor to another file.", exit_code=2)  # because this module knows no domain
+        raise CannotVerify(
+            harm, "Write the anchor to another file.", exit_code=2
+        )  # because this module knows no domain
     try:
         known = [chain.read_anchor(path) for path in anchors]
     except OSError as problem:
@@ -88,8 +90,11 @@ def _store_folder() -> Path:
     return Path(__file__).resolve().parent.parent / "store"
 
 
-def _statement(dialect: str) -> str:
-    return (_store_folder() / "sql" / f"{dialect}_rows.sql").read_text(encoding="utf-8")
+def _statements(dialect: str, position: str, mark: str) -> tuple[str, str]:
+    """What asks for the first page of rows, and for the one beyond a position."""
+    rows = (_store_folder() / "sql" / f"{dialect}_rows.sql").read_text(encoding="utf-8")
+    page = f"ORDER BY {position} LIMIT {_PAGE_EVENTS}"
+    return f"{rows} {page}", f"{rows} WHERE {position} > {mark} {page}"
 
 
 def _rows(url: str) -> Iterator[chain.Row]:
@@ -116,10 +121,9 @@ def _sqlite_rows(path: Path) -> Iterator[chain.Row]:
     try:
         db = _open_sqlite(path)
         try:
+            first, next_ones = _statements("sqlite", "rowid", "?")
             yield from _pages(
-                lambda after: db.execute(
-                    f"{_statement('sqlite')} WHERE rowid > ? ORDER BY rowid LIMIT {_PAGE_EVENTS}", (after,)
-                ).fetchall()
+                lambda after: (db.execute(first) if after is None else db.execute(next_ones, (after,))).fetchall()
             )
         finally:
             db.close()
@@ -152,10 +156,14 @@ def _postgres_rows(url: str) -> Iterator[chain.Row]:
 
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="interlock verify") as session:
-            statement = (
-                f"{_statement('postgres')} WHERE notification_id > %s ORDER BY notification_id LIMIT {_PAGE_EVENTS}"
+            first, next_ones = (text.encode() for text in _statements("postgres", "notification_id", "%s"))
+            yield from _pages(
+                lambda after: (
+                    session.execute(first, binary=True)
+                    if after is None
+                    else session.execute(next_ones, (after,), binary=True)
+                ).fetchall()
             )
-            yield from _pages(lambda after: session.execute(statement.encode(), (after,), binary=True).fetchall())
     except psycopg.Error as problem:
         words = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         message = f"the event store cannot be read: {words}."
@@ -163,7 +171,8 @@ def _postgres_rows(url: str) -> Iterator[chain.Row]:
 
 
 def _pages(fetch: Any) -> Iterator[chain.Row]:
-    after = -(2**62)
+    # Not beyond some number: a row that was added before the first one is to be seen wherever it stands.
+    after = None
     while page := fetch(after):
         yield from page
         after = page[-1][0]
