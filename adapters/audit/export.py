@@ -12,12 +12,13 @@ from typing import IO, Any
 import msgspec
 
 from interlock.adapters.cloudevents import cloud_event
-from interlock.domain.errors import InvalidField, UsageError
+from interlock.domain.errors import ChainBroken, InvalidField, UsageError
 from interlock.domain.events import EVENT_TYPES
 from interlock.domain.recording import Recorded
 from interlock.domain.units import format_instant
 
-from .rows import event_name, payload
+from .rebuild import ASK_VERIFY
+from .rows import altered, event_name, payload
 
 REDACTED = "[redacted]"
 FORMATS = ("jsonl", "csv", "parquet", "cloudevents")
@@ -70,6 +71,9 @@ def records(log: Iterable[Recorded], redact: Sequence[str] = ()) -> Iterator[dic
     """Events as plain records; ``redact`` names columns, and fields at any depth of ``data``, to black out."""
     hidden = frozenset(redact)
     for recorded in log:
+        if altered(recorded):
+            problem = f"position {recorded.position} holds a text that is no Unicode, and cannot be exported."
+            raise ChainBroken(problem, cure=ASK_VERIFY)
         record = msgspec.structs.asdict(recorded)
         del record["state"]
         record["time"] = format_instant(recorded.time)

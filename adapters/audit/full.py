@@ -17,7 +17,7 @@ from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.recording import Recorded
 from interlock.domain.survey import room_verdict, warm_rows
 
-from .rebuild import engine_at
+from .rebuild import engine_at, fold
 
 if TYPE_CHECKING:
     from .rows import Log
@@ -58,7 +58,7 @@ def _boundaries(engine: Engine, breath: list[Recorded]) -> Iterator[Engine]:
     """The state before each event of the breath, one after the other, in one engine."""
     for recorded in breath:
         yield engine
-        engine.fold(recorded)
+        fold(engine, recorded)
 
 
 def _survey(engine: Engine, name: str, explanation: Explanation) -> list[Considered] | None:

@@ -17,7 +17,7 @@ from interlock.domain.survey import NO_REPLICA
 from interlock.domain.units import format_instant, tell_duration, whole_number
 
 from .full import recompute
-from .rows import event_name
+from .rows import check_name, event_name, shown
 from .sentences import sentence
 from .waits import Waited, ends_load, waits_of
 
@@ -138,6 +138,7 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
 
 def find_subject(log: Log, text: str) -> Subject:
     """What an id means; raises NotFound, or InvalidField for a position that is no number."""
+    check_name(text, "id")
     kind, colon, name = text.partition(":")
     if colon and kind in KINDS:
         if kind == "position" and whole_number(name) is None:
@@ -192,7 +193,7 @@ class _Gatherer:
 
     def take(self, found: Iterable[Recorded]) -> list[_Link]:
         """Add events; returns them decoded."""
-        links = [_Link(recorded, _decoded(recorded)) for recorded in found]
+        links = [_Link(recorded, _decoded(recorded)) for recorded in map(shown, found)]
         for link in links:
             self._links.setdefault(link.recorded.position, link)
         return links

@@ -184,6 +184,8 @@ class Link:
 
     def _translated(self, problem: psycopg.Error, commits: bool) -> InterlockError:
         """The port's error for one of the client library's."""
+        if isinstance(problem, psycopg.DataError) and not self.lost:
+            return InvalidField("event", f"it cannot be stored: {_words(problem)}")
         # A FATAL error has a code and ends the session: whether the commit came before it is as unknown as without one.
         if self.lost or problem.sqlstate is None:
             if commits:
@@ -199,8 +201,6 @@ class Link:
                 f"a stream and version, or an event id, is stored already with other content ({_words(problem)}).",
                 cure="Read the log's tail and decide again.",
             )
-        if isinstance(problem, psycopg.DataError):
-            return InvalidField("event", f"it cannot be stored: {_words(problem)}")
         reason, cure = _reason(problem.sqlstate)
         return StoreUnavailable(f"the event store {self._name} does not work: {reason or _words(problem)}.", cure=cure)
 

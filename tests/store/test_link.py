@@ -7,6 +7,7 @@ import os
 import pytest
 
 from interlock.adapters.store.link import Link, Timeouts
+from interlock.domain.errors import InvalidField
 
 SIZES = range(32_600, 33_200, 8)
 """Two columns of these sizes end near the 64 KiB that the client library reads at once."""
@@ -29,5 +30,16 @@ def test_the_librarys_socket_stays_as_it_wants_it(postgres_url: str) -> None:
     link = Link(postgres_url, Timeouts())
     try:
         assert not os.get_blocking(link._session.fileno())
+    finally:
+        link.close()
+
+
+@pytest.mark.xdist_group("postgres")
+def test_a_text_that_the_server_does_not_take_ends_no_session(postgres_url: str) -> None:
+    link = Link(postgres_url, Timeouts())
+    try:
+        with pytest.raises(InvalidField, match="NUL"):
+            link.execute("SELECT $1::text", ["a\0b"])
+        assert link.execute("SELECT 1").fetchall() == [(1,)]
     finally:
         link.close()
