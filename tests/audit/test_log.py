@@ -141,7 +141,7 @@ def test_following_goes_on_with_what_comes(tmp_path: Path) -> None:
     reader, writer = SqliteStore(path, read_only=True), SqliteStore(path)
     pages = AuditService(reader).follow({"event": "NodeApproved"}, poll_s=0.01)
     first = next(pages)
-    named = ["thor", "orin", "spare", "old", "far-1", "far-2", "far-3", "narrow", "remote"]
+    named = ["thor", "orin", "spare", "old", "far-1", "far-2", "far-3", "narrow", "remote", "twin-1", "twin-2"]
     assert [row.data["node"] for row in first.rows] == named
     head = writer.head().position
     epoch = writer.take_epoch("test", 1)
