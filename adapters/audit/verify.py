@@ -153,7 +153,16 @@ def _open_sqlite(path: Path) -> sqlite3.Connection:
 def _postgres_rows(url: str) -> Iterator[chain.Row]:
     # Imported here, so that checking an embedded log needs no client library.
     import psycopg
+    from psycopg.conninfo import conninfo_to_dict
 
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError as problem:
+        # What is quoted there may be a part of the password.
+        words = str(problem).partition('"')[0].removesuffix("in ").strip(" :\n")
+        cure = "Write --store postgresql://USER@HOST:PORT/DATABASE, and other signs in it as %20 and the like."
+        message = f"the address of the event store does not parse: {words}."
+        raise CannotVerify(message, cure, exit_code=2) from problem  # because this module knows no domain
     try:
         with psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="interlock verify") as session:
             first, next_ones = (text.encode() for text in _statements("postgres", "notification_id", "%s"))

@@ -87,6 +87,7 @@ def test_no_anchor_is_written_of_a_log_that_does_not_hold(path: Path, tmp_path: 
         (lambda folder: str(folder / "missing.db"), 3),
         (lambda folder: "mysql://somewhere", 2),
         (lambda folder: "postgresql://127.0.0.1:1/none", 3),
+        (lambda folder: "postgresql://u:p%zz@127.0.0.1/none", 2),
     ],
 )
 def test_what_cannot_be_read_says_why(tmp_path: Path, damage: Callable[[Path], str], status: int) -> None:

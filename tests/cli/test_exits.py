@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
 import shutil
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from interlock.adapters.cli.output import print_json
 from interlock.adapters.store import SqliteStore
 from tests.cli.conftest import Shell
 
@@ -425,3 +428,8 @@ def test_a_defect_is_one_line_and_no_traceback(
     assert "ZeroDivisionError" in told.err
     assert "Traceback" not in told.err
     assert told.out.count("\n") == 1
+
+
+def test_a_value_that_json_has_no_kind_for_is_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"address": ipaddress.ip_address("10.0.0.1")})
+    assert json.loads(capsys.readouterr().out) == {"address": "10.0.0.1"}
