@@ -153,6 +153,10 @@ def survey(
     return Explanation(step, rows, _rejected(state, state.candidates(model)), chosen, cure)
 
 
+_WITH_TWINS = 4 * TOP_SCORES
+"""So many replicas are looked at for as many nodes as are listed, where several stand on one."""
+
+
 def survey_warm(
     state: State, model: Model, step: str, *, chosen: str = "", node: str = "", cure: str = ""
 ) -> Explanation:
@@ -167,7 +171,7 @@ def survey_warm(
     warm = state.warm.get(model.name)
     if warm is None:
         return Explanation(step, (), rejected, chosen, cure)
-    without = len(candidates.open) - len(warm.where)
+    without = len(candidates.open) - len(warm.where) + warm.twins
     if without > 0:
         rejected["replica"] = without
     locks = warm.order[0][0]
@@ -175,15 +179,16 @@ def survey_warm(
     full = parallel > 0 and locks >= parallel
     score = -float(locks)
     rows = [Considered(node, "chosen", "", chosen, score)] if chosen else []
-    for its, _, _, replica, name in warm.order[:TOP_SCORES]:
+    twins = warm.twins
+    for its, _, _, replica, name in warm.order[: _WITH_TWINS if twins else TOP_SCORES]:
         if its != locks or len(rows) == TOP_SCORES:
             break
-        if replica == chosen:
+        if replica == chosen or (twins and any(row.node == name for row in rows)):
             continue
         if full:
             rows.append(Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight"))
         else:
-            rows.append(Considered(name, "eligible", "", replica, score))
+            rows.append(_in_flight(name, locks))
     return Explanation(step, tuple(rows), rejected, chosen, cure)
 
 
