@@ -20,7 +20,7 @@ from .own_rules import refused_by
 from .placement import may_host, staging_need, unused_files
 from .scoring import profile_of
 from .selector import first_failing_term
-from .state import CandidateSet, State
+from .state import CandidateSet, State, WarmKey, WarmSet
 from .units import GIB, format_size
 
 Verdict = Callable[[Node], Considered]
@@ -153,8 +153,10 @@ def survey(
     return Explanation(step, rows, _rejected(state, state.candidates(model)), chosen, cure)
 
 
+_FEW = 64
+_FEW_IN_FLIGHT = tuple([f"{locks} in flight" for locks in range(_FEW)])
 _WITH_TWINS = 4 * TOP_SCORES
-"""So many replicas are looked at for as many nodes as are listed, where several stand on one."""
+"""So many replicas are looked at for the nodes that are listed, where several stand on one."""
 
 
 def survey_warm(
@@ -179,17 +181,26 @@ def survey_warm(
     full = parallel > 0 and locks >= parallel
     score = -float(locks)
     rows = [Considered(node, "chosen", "", chosen, score)] if chosen else []
-    twins = warm.twins
-    for its, _, _, replica, name in warm.order[: _WITH_TWINS if twins else TOP_SCORES]:
+    detail = _FEW_IN_FLIGHT[locks] if locks < _FEW else f"{locks} in flight"
+    for its, _, _, replica, name in _one_a_node(warm, chosen, node) if warm.twins else warm.order[:TOP_SCORES]:
         if its != locks or len(rows) == TOP_SCORES:
             break
-        if replica == chosen or (twins and any(row.node == name for row in rows)):
+        if replica == chosen:
             continue
         if full:
             rows.append(Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight"))
         else:
-            rows.append(_in_flight(name, locks))
+            rows.append(Considered(name, "eligible", "", detail, score))
     return Explanation(step, tuple(rows), rejected, chosen, cure)
+
+
+def _one_a_node(warm: WarmSet, chosen: str, node: str) -> Iterable[WarmKey]:
+    """The first replicas of the warm set, one of each node; of the chosen one's node, that one alone."""
+    first: dict[str, WarmKey] = {}
+    for key in warm.order[:_WITH_TWINS]:
+        if key[3] == chosen or not (chosen and key[4] == node):
+            first.setdefault(key[4], key)
+    return first.values()
 
 
 def noted(explanation: Explanation, note: str, locks: int) -> Explanation:
