@@ -189,7 +189,8 @@ def topics_of(name: str) -> tuple[str, ...]:
 
 def instant_of(text: str, field: str) -> int:
     """Microseconds since 1970 of a time (``2026-01-01T03:12:00Z``) or of so long ago (``15m``); raises InvalidField."""
-    if text[:1].isdigit() and text[-1:].isalpha() and "T" not in text:
+    # A date has signs between its numbers, a length has none.
+    if text[:1].isdigit() and text[-1:].isalpha() and not any(sign in text for sign in "T-:"):
         return max(0, time.time_ns() // 1000 - parse_duration(text, field))
     return parse_instant(text, field)
 

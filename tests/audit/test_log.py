@@ -97,6 +97,7 @@ def test_what_never_comes_is_not_told_as_a_time() -> None:
         ({"event": "Frozen"}, {"Frozen"}),
         ({"until": "2026-01-01T00:00:00Z"}, set()),
         ({"since": "2030-01-01T00:00:00Z"}, set()),
+        ({"since": "2030-01-01 00:00:00Z"}, set()),
     ],
 )
 def test_filters_show_what_they_say(audit: AuditService, given: dict[str, str], expected: set[str]) -> None:
@@ -113,6 +114,7 @@ def test_a_replicas_rows_are_its_own_or_name_it(audit: AuditService) -> None:
     "given",
     [
         {"colour": "red"}, {"limit": "0"}, {"limit": "many"}, {"after": "-1"}, {"since": "yesterday"},
+        {"since": "2026-13-01Z"},
         {"event": "NodePraised"},
     ],
 )  # fmt: skip
