@@ -98,8 +98,11 @@ def write(form: str, rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
     return _WRITERS[form](rows, out)
 
 
-def check(form: str, path: Path | None) -> None:
-    """Raise UsageError when this format cannot be written there, before anything is read."""
+def check(form: str, path: Path | None, redact: Sequence[str] = ()) -> None:
+    """Raise UsageError when this format cannot be written there, or without this, before anything is read."""
+    if form == "cloudevents" and "event_id" in redact:
+        cure = "Leave it, or choose jsonl, csv or parquet."
+        raise InvalidField("redact", "a CloudEvent is told from others by its event_id", cure=cure)
     if form == "parquet":
         _parquet()
         if path is None:
@@ -119,6 +122,8 @@ def _cloudevents(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
     for row in rows:
         place = row["position"]
         sequence = place if isinstance(place, str) else str(place).zfill(20)
+        if row["time"] == REDACTED:
+            row["time"] = ""  # it may be left out, and nothing but a time may stand there
         out.write(msgspec.json.encode(cloud_event(row, row["data"], sequence=sequence)) + b"\n")
         count += 1
     return count

@@ -109,7 +109,7 @@ class AuditService:
         self, form: str, *, filters: Mapping[str, str] | None = None, redact: Sequence[str] = (), path: Path | None
     ) -> None:
         """Raise what :meth:`export` would raise before it writes anything."""
-        export.check(form, path)
+        export.check(form, path, redact)
         export.check_fields(redact, self._all(filters or {}))
 
     def export(

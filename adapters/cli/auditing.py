@@ -241,6 +241,8 @@ def whatif(
         scenario.write_text(toml.dump(part.recorded.tables), encoding="utf-8")
         say(f"Scenario: {scenario}")
         if not wanted and policy is None:
+            if json_:
+                print_json({"scenario": str(scenario), "left_out": part.recorded.left_out})
             return
     found = what_if(part, wanted, _policy_of(policy))
     if json_:

@@ -52,6 +52,15 @@ def test_a_redacted_field_is_nowhere(audit: AuditService, form: str) -> None:
     assert b"gateway-1" not in _export(audit, form, redact=("holder", "actor", "reason", "detail"))
 
 
+def test_a_cloud_event_without_its_time_has_none_and_is_never_without_its_id(audit: AuditService) -> None:
+    for line in _export(audit, "cloudevents", redact=("time", "actor")).splitlines():
+        assert "time" not in json.loads(line)
+        assert json.loads(line)["id"]
+    assert b"[redacted]" in _export(audit, "jsonl", redact=("event_id",))
+    with pytest.raises(InvalidField, match=r"redact: .*event_id"):
+        audit.check_export("cloudevents", redact=("event_id",), path=None)
+
+
 @pytest.mark.parametrize("wrong", ["hodler", "", "data.holder"])
 def test_a_field_that_there_is_not_is_refused_before_anything_is_written(audit: AuditService, wrong: str) -> None:
     out = io.BytesIO()

@@ -271,6 +271,15 @@ def test_the_stretch_can_be_written_as_a_scenario_that_runs(tmp_path: Path) -> N
     assert run(scenario).report["loads"] == run("orin-thor").report["loads"]
 
 
+def test_a_scenario_that_is_only_written_is_told_as_one_document(tmp_path: Path) -> None:
+    path = recorded(tmp_path, "orin-thor")
+    file = tmp_path / "stretch.toml"
+    document = json.loads(whatif("--store", str(path), "--from", "1", "--scenario", str(file), "--json").stdout)
+    assert document["scenario"] == str(file)
+    assert "left_out" in document
+    assert Scenario.load(file)
+
+
 def test_a_policy_is_a_file(tmp_path: Path) -> None:
     path, policy = recorded(tmp_path, "working-set-above-capacity"), tmp_path / "policy.toml"
     policy.write_text('[scheduler]\nmin_residency = "2m"\n', encoding="utf-8")
