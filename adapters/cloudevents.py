@@ -24,7 +24,7 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str
     type: str
     subject: str
-    time: str
+    time: str = ""
     datacontenttype: str
     data: Any
     position: int | str

@@ -102,7 +102,8 @@ def why_barred(state: State, replica: Replica, beneficiary: Model, *, strictly: 
     if its > mine or (strictly and its == mine):
         return f"priority {its} against {mine}"
     if not spare_of_floor(state, replica, model):
-        return f"needed for the floor of {model.scheduling.min_replicas}"
+        everywhere = model.scheduling.everywhere
+        return "its node is to have one" if everywhere else f"needed for the floor of {floor_of(state, model)}"
     return ""
 
 

@@ -370,6 +370,10 @@ def _cure_of_full_disk(state: State, model: Model, node: Node) -> str:
     return f"Disk on {node.name} or another candidate: {whom}; {larger}"
 
 
+MOST_NOTES = 8
+"""So many replicas of the node that makes room are told of, those that leave first."""
+
+
 def explain_eviction(
     state: State, model: Model, search: Search, chosen: Eviction, now: int, *, strictly: bool
 ) -> Explanation:
@@ -382,8 +386,11 @@ def explain_eviction(
     rows = []
     for row in plain.considered:
         if row.outcome == "chosen":
-            notes = [_victim_note(state, replica, model, chosen, now, strictly) for replica in state.by_node[row.node]]
-            row = msgspec.structs.replace(row, detail="; ".join([row.detail, *notes[:8]]))
+            there = sorted(state.by_node[row.node], key=lambda replica: replica not in chosen.victims)
+            notes = [_victim_note(state, replica, model, chosen, now, strictly) for replica in there[:MOST_NOTES]]
+            if len(there) > MOST_NOTES:
+                notes.append(f"and {len(there) - MOST_NOTES} more")
+            row = msgspec.structs.replace(row, detail="; ".join([row.detail, *notes]))
         if row.node in standings:
             row = _with_scores(row, standings[row.node])
         rows.append(row)

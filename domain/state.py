@@ -60,18 +60,21 @@ class CandidateSet:
 class WarmSet:
     """One model's replicas that may be locked, in the order in which they are taken."""
 
-    __slots__ = ("order", "size", "where")
+    __slots__ = ("order", "size", "twins", "where")
 
     def __init__(self, size: int) -> None:
         self.size = size
         """Bytes that one of them takes: what loading it again would move."""
+        self.twins = 0
+        """How many of them stand on a node that has another of them already."""
         self.order: list[WarmKey] = []
         self.where: dict[str, WarmKey] = {}
 
     def fork(self) -> WarmSet:
         """An independent copy."""
         copy = WarmSet.__new__(WarmSet)
-        copy.size, copy.order, copy.where = self.size, self.order.copy(), self.where.copy()
+        copy.size, copy.twins = self.size, self.twins
+        copy.order, copy.where = self.order.copy(), self.where.copy()
         return copy
 
     def idle(self) -> list[WarmKey]:
@@ -378,6 +381,8 @@ class State:
                 size = self.models[replica.model].serving_spec.vram
                 warm = self.warm[replica.model] = WarmSet(size)
                 insort(self.warm_by_size, (size, replica.model))
+            if replica.id not in warm.where:
+                warm.twins += self._has_twin(replica, warm)
             warm.put(replica, self.lock_count(replica.id))
         else:
             self.unindex_warm(replica)
@@ -386,10 +391,17 @@ class State:
         """Take the replica out of its model's warm set."""
         warm = self.warm.get(replica.model)
         if warm is not None:
+            if replica.id in warm.where:
+                warm.twins -= self._has_twin(replica, warm)
             warm.remove(replica.id)
             if not warm.where:
                 del self.warm[replica.model]
                 del self.warm_by_size[bisect_left(self.warm_by_size, (warm.size, replica.model))]
+
+    def _has_twin(self, replica: Replica, warm: WarmSet) -> bool:
+        """Whether its node has another of its model's replicas in the warm set."""
+        here = self.by_slot.get((replica.node, replica.model))
+        return here is not None and any(other != replica.id and other in warm.where for other in here.values())
 
     def stage(self, node: str, model: str, revision: int, size: int) -> None:
         """The files of this revision are on the node's disk from now on."""

@@ -21,7 +21,7 @@ from .own_rules import refused_by
 from .placement import may_host
 from .scoring import profile_of
 from .selector import first_failing_term
-from .state import CandidateSet, State
+from .state import CandidateSet, State, WarmKey, WarmSet
 from .units import GIB, format_size
 
 Verdict = Callable[[Node], Considered]
@@ -154,6 +154,12 @@ def survey(
     return Explanation(step, rows, _rejected(state, state.candidates(model)), chosen, cure)
 
 
+_FEW = 64
+_FEW_IN_FLIGHT = tuple([f"{locks} in flight" for locks in range(_FEW)])
+_WITH_TWINS = 4 * TOP_SCORES
+"""So many replicas are looked at for the nodes that are listed, where several stand on one."""
+
+
 def survey_warm(
     state: State, model: Model, step: str, *, chosen: str = "", node: str = "", cure: str = ""
 ) -> Explanation:
@@ -168,7 +174,7 @@ def survey_warm(
     warm = state.warm.get(model.name)
     if warm is None:
         return Explanation(step, (), rejected, chosen, cure)
-    without = len(candidates.open) - len(warm.where)
+    without = len(candidates.open) - len(warm.where) + warm.twins
     if without > 0:
         rejected["replica"] = without
     locks = warm.order[0][0]
@@ -176,7 +182,8 @@ def survey_warm(
     full = parallel > 0 and locks >= parallel
     score = -float(locks)
     rows = [Considered(node, "chosen", "", chosen, score)] if chosen else []
-    for its, _, _, replica, name in warm.order[:TOP_SCORES]:
+    detail = _FEW_IN_FLIGHT[locks] if locks < _FEW else f"{locks} in flight"
+    for its, _, _, replica, name in _one_a_node(warm, chosen, node) if warm.twins else warm.order[:TOP_SCORES]:
         if its != locks or len(rows) == TOP_SCORES:
             break
         if replica == chosen:
@@ -184,8 +191,17 @@ def survey_warm(
         if full:
             rows.append(Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight"))
         else:
-            rows.append(Considered(name, "eligible", "", replica, score))
+            rows.append(Considered(name, "eligible", "", detail, score))
     return Explanation(step, tuple(rows), rejected, chosen, cure)
+
+
+def _one_a_node(warm: WarmSet, chosen: str, node: str) -> Iterable[WarmKey]:
+    """The first replicas of the warm set, one of each node; of the chosen one's node, that one alone."""
+    first: dict[str, WarmKey] = {}
+    for key in warm.order[:_WITH_TWINS]:
+        if key[3] == chosen or not (chosen and key[4] == node):
+            first.setdefault(key[4], key)
+    return first.values()
 
 
 def noted(explanation: Explanation, note: str, locks: int) -> Explanation:

@@ -53,11 +53,14 @@ def over_limit(state: State, tenant: str, limits: Limits, now: int) -> Refuse | 
     """The refusal of one more request of this tenant; None when it may come."""
     live = state.live_of_tenant.get(tenant, 0)
     if live >= limits.at_once:
-        cure = f"Send fewer at once; `interlock tenants limit {tenant} --at-once N` raises the limit."
-        message = f"Tenant {tenant} has {live} requests waiting or running; its limit is {limits.at_once}."
-        return Refuse(
-            RefusalCode.RATE_LIMITED, message, _COMES_AGAIN, explain=partial(Explanation, "tenant", cure=cure)
-        )
+        cure = f"`interlock tenants limit {tenant} --at-once N` raises the limit."
+        message = f"Tenant {tenant} may send nothing: its limit is 0."
+        again = 0  # what is never let in comes no sooner for trying again
+        if limits.at_once:
+            cure = f"Send fewer at once; {cure}"
+            message = f"Tenant {tenant} has {live} requests waiting or running; its limit is {limits.at_once}."
+            again = _COMES_AGAIN
+        return Refuse(RefusalCode.RATE_LIMITED, message, again, explain=partial(Explanation, "tenant", cure=cure))
     if not limits.rate:
         return None
     known = state.tenants.get(tenant)

@@ -33,6 +33,7 @@ _SIZE_UNITS = {
 _NUMBER_AND_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_INSTANT = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _LAST_INSTANT = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
@@ -159,8 +160,12 @@ def format_size(size: int) -> str:
 
 
 def format_instant(instant: int) -> str:
-    """An instant (microseconds since 1970) as ISO 8601 in UTC with microseconds; later ones as the end of year 9999."""
-    instant = min(instant, _LAST_INSTANT)  # "forever" from now on is an instant, too, and has no date
+    """An instant (microseconds since 1970) as ISO 8601 in UTC with microseconds.
+
+    What lies outside of the years that have a name is shown as the nearest moment of them.
+    """
+    # "Forever" from now on is an instant, too, and has no date; nor has what somebody writes into a log.
+    instant = max(_FIRST_INSTANT, min(instant, _LAST_INSTANT))
     return (_EPOCH + timedelta(microseconds=instant)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

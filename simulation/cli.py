@@ -95,6 +95,10 @@ def simulate(
         from .store import events_file
 
         events_file(events)  # now, and not after a run of an hour
+    for written in filter(None, (html, shrink)):
+        from .store import spare_stores
+
+        spare_stores(Path(written))
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
     if events is not None:
         from .store import write_events

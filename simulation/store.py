@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
+from interlock.adapters.outputs import harmed_store
 from interlock.adapters.store.sqlite import FILE_NAME, SqliteStore
 from interlock.domain.errors import UsageError
 from interlock.domain.recording import Recorded
@@ -29,9 +30,16 @@ def events_file(named: str | Path) -> Path:
         raise UsageError(
             f"The file {path} exists already.", cure="Name a new file for --events, or move that one away."
         )
+    spare_stores(path)
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}.", cure="Make it, or name a file in another.")
     return path
+
+
+def spare_stores(path: Path) -> None:
+    """Raise UsageError for a file to be written that is an event store, or belongs to one."""
+    if harm := harmed_store(path):
+        raise UsageError(harm, cure="Name another file.")
 
 
 def write_events(rows: list[Recorded], named: str | Path) -> Path:

@@ -12,12 +12,13 @@ from typing import IO, Any
 import msgspec
 
 from interlock.adapters.cloudevents import cloud_event
-from interlock.domain.errors import InvalidField, UsageError
+from interlock.domain.errors import ChainBroken, InvalidField, UsageError
 from interlock.domain.events import EVENT_TYPES
 from interlock.domain.recording import Recorded
 from interlock.domain.units import format_instant
 
-from .rows import event_name, payload
+from .rebuild import ASK_VERIFY
+from .rows import altered, event_name, payload
 
 REDACTED = "[redacted]"
 COLUMNS = (
@@ -69,6 +70,9 @@ def records(log: Iterable[Recorded], redact: Sequence[str] = ()) -> Iterator[dic
     """Events as plain records; ``redact`` names columns, and fields at any depth of ``data``, to black out."""
     hidden = frozenset(redact)
     for recorded in log:
+        if altered(recorded):
+            problem = f"position {recorded.position} holds a text that is no Unicode, and cannot be exported."
+            raise ChainBroken(problem, cure=ASK_VERIFY)
         record = msgspec.structs.asdict(recorded)
         del record["state"]
         record["time"] = format_instant(recorded.time)
@@ -96,8 +100,11 @@ def write(form: str, rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
     return _WRITERS[form](rows, out)
 
 
-def check(form: str, path: Path | None) -> None:
-    """Raise UsageError when this format cannot be written there, before anything is read."""
+def check(form: str, path: Path | None, redact: Sequence[str] = ()) -> None:
+    """Raise UsageError when this format cannot be written there, or without this, before anything is read."""
+    if form == "cloudevents" and "event_id" in redact:
+        cure = "Leave it, or choose jsonl, csv or parquet."
+        raise InvalidField("redact", "a CloudEvent is told from others by its event_id", cure=cure)
     if form == "parquet":
         _parquet()
         if path is None:
@@ -117,6 +124,8 @@ def _cloudevents(rows: Iterable[dict[str, Any]], out: IO[bytes]) -> int:
     for row in rows:
         place = row["position"]
         sequence = place if isinstance(place, str) else str(place).zfill(20)
+        if row["time"] == REDACTED:
+            row["time"] = ""  # it may be left out, and nothing but a time may stand there
         out.write(msgspec.json.encode(cloud_event(row, row["data"], sequence=sequence)) + b"\n")
         count += 1
     return count

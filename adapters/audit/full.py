@@ -17,7 +17,7 @@ from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.recording import Recorded
 from interlock.domain.survey import room_verdict, warm_rows
 
-from .rebuild import engine_at
+from .rebuild import engine_at, fold
 
 if TYPE_CHECKING:
     from .rows import Log
@@ -58,7 +58,7 @@ def _boundaries(engine: Engine, breath: list[Recorded]) -> Iterator[Engine]:
     """The state before each event of the breath, one after the other, in one engine."""
     for recorded in breath:
         yield engine
-        engine.fold(recorded)
+        fold(engine, recorded)
 
 
 def _survey(engine: Engine, name: str, explanation: Explanation) -> list[Considered] | None:
@@ -72,27 +72,35 @@ def _survey(engine: Engine, name: str, explanation: Explanation) -> list[Conside
         surveys.append(warm_rows(engine.state, model, explanation.chosen))
     if explanation.step not in ("warm", "granted"):
         surveys.append(map(room_verdict(engine.state, model, chosen_node), engine.state.nodes.values()))
+    # What an older program wrote lists a node again for each of its replicas, the chosen one first.
+    listed = {row.node: row for row in reversed(explanation.considered)}
     for survey in surveys:
         rows = {row.node: row for row in survey}
-        if _agrees(rows, explanation):
-            listed = {row.node: row for row in explanation.considered}
+        if _agrees(rows, listed, explanation):
             return [listed.get(name, row) for name, row in rows.items()]
     return None
 
 
-def _agrees(rows: dict[str, Considered], explanation: Explanation) -> bool:
+def _agrees(rows: dict[str, Considered], listed: dict[str, Considered], explanation: Explanation) -> bool:
     counts = Counter("health" if row.filter == "drain" else row.filter for row in rows.values())
     for kind in ("approval", "selector", "health"):
         if counts[kind] != explanation.rejected.get(kind, 0):
             return False
-    for said in explanation.considered:
+    replicas = explanation.step in ("warm", "granted", "queue")
+    for said in listed.values():
         row = rows.get(said.node)
         if row is None or (row.outcome, row.filter) != (said.outcome, said.filter):
             return False
-        # Evictions write down more behind the same words.
-        if not said.detail.startswith(row.detail):
+        # Evictions write down more behind the same words. An older program named the replica that would have done.
+        if not said.detail.startswith(row.detail) and not (replicas and said.outcome == "eligible"):
             return False
     return True
+
+
+def _outcome(event: ev.Event) -> ev.Event:
+    """The event without its explanation, which an older program may have put into other words."""
+    explained = getattr(event, "explanation", None) is not None
+    return msgspec.structs.replace(event, explanation=None) if explained else event
 
 
 def _confirm(engine: Engine, event: ev.Event, recorded: Recorded) -> str:
@@ -111,6 +119,6 @@ def _confirm(engine: Engine, event: ev.Event, recorded: Recorded) -> str:
         deadline=event.deadline,
         prefix=event.prefix,
     )
-    if event in decide(engine.state, command, event.at).events:
+    if _outcome(event) in map(_outcome, decide(engine.state, command, event.at).events):
         return "Surveyed again on the state before the decision, and decided again with the same outcome."
     return f"{told} This program would decide it differently."

@@ -2,24 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from interlock.domain import events as ev
+from interlock.domain.codec import decode_event
 from interlock.domain.engine import Engine
-from interlock.domain.recording import Snapshot
+from interlock.domain.errors import ChainBroken
+from interlock.domain.recording import Recorded, Snapshot
 from interlock.domain.snapshots import SCHEMA, restore
 
 if TYPE_CHECKING:
     from .rows import Log
 
+ASK_VERIFY = "Run `interlock audit verify`; if the chain holds, this is a defect to be reported."
+
 
 def engine_at(log: Log, position: int) -> Engine:
     """An engine that has folded the log up to and with ``position``.
 
-    Raises UnknownEvent when an event there is too new for this program.
+    Raises UnknownEvent when an event there is too new for this program, ChainBroken when one cannot be read.
     """
     snapshot = newest_snapshot(log, position)
     engine = restore(snapshot) if snapshot is not None else Engine()
-    return engine.replay(log.read(engine.ledger.position, upto=position))
+    for recorded in log.read(engine.ledger.position, upto=position):
+        fold(engine, recorded)
+    return engine
+
+
+def fold(engine: Engine, recorded: Recorded) -> None:
+    """Apply the next event of the log; raises as :func:`engine_at` does."""
+    _follows(recorded, engine.ledger.position)
+    try:
+        engine.fold(recorded)
+    except _OF_DAMAGE as problem:
+        raise _unreadable(recorded, problem) from problem
+
+
+def events_of(rows: Iterable[Recorded], after: int) -> Iterator[ev.Event]:
+    """The events in consecutive rows, the first beyond ``after``; raises as :func:`engine_at` does."""
+    for recorded in rows:
+        _follows(recorded, after)
+        after = recorded.position
+        try:
+            event = decode_event(recorded.topic, recorded.state)
+        except _OF_DAMAGE as problem:
+            raise _unreadable(recorded, problem) from problem
+        yield event
+
+
+def _follows(recorded: Recorded, last: int) -> None:
+    if recorded.position != last + 1:
+        raise ChainBroken(f"Position {recorded.position} follows {last} in the log.", cure=ASK_VERIFY)
+
+
+_OF_DAMAGE = (msgspec.MsgspecError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading an event that somebody altered may end in."""
+
+
+def _unreadable(recorded: Recorded, problem: Exception) -> ChainBroken:
+    told = f"{type(problem).__name__}: {problem}".splitlines()[0]
+    return ChainBroken(f"Position {recorded.position} cannot be read: {told}.", cure=ASK_VERIFY)
 
 
 def newest_snapshot(log: Log, position: int) -> Snapshot | None:

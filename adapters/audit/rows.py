@@ -63,6 +63,7 @@ def event_name(topic: str) -> str:
 
 def row_of(recorded: Recorded) -> Row:
     """The row of a stored event; one of a kind that this program does not know is shown as it is stored."""
+    recorded = shown(recorded)
     try:
         summary = sentence(decode_event(recorded.topic, recorded.state))
     except (UnknownEvent, msgspec.MsgspecError):
@@ -80,6 +81,32 @@ def row_of(recorded: Recorded) -> Row:
         summary=summary,
         data=payload(recorded),
     )
+
+
+def shown(recorded: Recorded) -> Recorded:
+    """The event with what cannot be written in any text replaced: somebody put it there, and it is to be seen."""
+    if not altered(recorded):
+        return recorded
+    values = msgspec.structs.asdict(recorded)
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    return msgspec.structs.replace(
+        recorded, **{name: value.encode("utf-8", "replace").decode() for name, value in texts.items()}
+    )
+
+
+def altered(recorded: Recorded) -> bool:
+    """Whether a text of the event is none: bytes that are no Unicode, which no writer of ours stores."""
+    texts = (value for value in msgspec.structs.astuple(recorded) if isinstance(value, str))
+    return any(not writable(text) for text in texts)
+
+
+def writable(text: str) -> bool:
+    """Whether the text can be written in Unicode: bytes that are none come as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def payload(recorded: Recorded) -> Any:
@@ -127,6 +154,8 @@ def matching(
 
 def filters_of(given: Mapping[str, str]) -> Filters:
     """The store's filters for what people write; the event's kind is left to :func:`topics_of`."""
+    for name in FILTERS:
+        check_name(given.get(name, ""), name)
     return Filters(
         model=given.get("model", ""),
         node=given.get("node", ""),
@@ -137,6 +166,14 @@ def filters_of(given: Mapping[str, str]) -> Filters:
         since=instant_of(given["since"], "since") if given.get("since") else None,
         until=instant_of(given["until"], "until") if given.get("until") else None,
     )
+
+
+def check_name(text: str, field: str) -> None:
+    """Raise InvalidField for a text that nothing in a log can be called."""
+    if not writable(text):
+        raise InvalidField(field, f"{text[:40]!r} is no text", cure="Write it in UTF-8.")
+    if "\0" in text:
+        raise InvalidField(field, f"{text[:40]!r} holds a NUL, which no name has")
 
 
 def topics_of(name: str) -> tuple[str, ...]:
@@ -152,7 +189,8 @@ def topics_of(name: str) -> tuple[str, ...]:
 
 def instant_of(text: str, field: str) -> int:
     """Microseconds since 1970 of a time (``2026-01-01T03:12:00Z``) or of so long ago (``15m``); raises InvalidField."""
-    if text[:1].isdigit() and text[-1:].isalpha() and "T" not in text:
+    # A date has signs between its numbers, a length has none.
+    if text[:1].isdigit() and text[-1:].isalpha() and not any(sign in text for sign in "T-:"):
         return max(0, time.time_ns() // 1000 - parse_duration(text, field))
     return parse_instant(text, field)
 

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from interlock.adapters.store.queries import SqlAnswer
+from interlock.domain.errors import InvalidField
 from interlock.domain.settings import Settings
 from interlock.domain.units import format_instant
 
@@ -17,7 +18,7 @@ from . import export
 from .differences import Change, changes
 from .picture import Picture, comparable, picture
 from .rebuild import engine_at
-from .rows import Page, cursor_of, filters_of, matching, position_of, read_page, topics_of
+from .rows import Page, cursor_of, filters_of, matching, position_of, read_page, topics_of, writable
 from .why import Why, explain
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class AuditService:
         self, form: str, *, filters: Mapping[str, str] | None = None, redact: Sequence[str] = (), path: Path | None
     ) -> None:
         """Raise what :meth:`export` would raise before it writes anything."""
-        export.check(form, path)
+        export.check(form, path, redact)
         export.check_fields(redact, self._all(filters or {}))
 
     def export(
@@ -126,6 +127,8 @@ class AuditService:
 
     def sql(self, statement: str) -> SqlAnswer:
         """The answer to a query that only reads."""
+        if not writable(statement):
+            raise InvalidField("statement", "it holds what is no text", cure="Write it in UTF-8.")
         return self._log.execute_sql(statement)
 
     def settings(self) -> Settings:

@@ -15,6 +15,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from interlock.adapters.outputs import harmed_store
+
 if TYPE_CHECKING:
     from interlock.adapters.store import chain
 
@@ -39,6 +41,10 @@ def verify(url: str, *, anchors: Sequence[Path] = (), write_anchor: Path | None 
     ``problem``. An anchor is written only when all holds. Raises CannotVerify.
     """
     chain = _load_chain()
+    if write_anchor is not None and (harm := harmed_store(write_anchor)):
+        raise CannotVerify(
+            harm, "Write the anchor to another file.", exit_code=2
+        )  # because this module knows no domain
     try:
         known = [chain.read_anchor(path) for path in anchors]
     except OSError as problem:
@@ -84,8 +90,11 @@ def _store_folder() -> Path:
     return Path(__file__).resolve().parent.parent / "store"
 
 
-def _statement(dialect: str) -> str:
-    return (_store_folder() / "sql" / f"{dialect}_rows.sql").read_text(encoding="utf-8")
+def _statements(dialect: str, position: str, mark: str) -> tuple[str, str]:
+    """What asks for the first page of rows, and for the one beyond a position."""
+    rows = (_store_folder() / "sql" / f"{dialect}_rows.sql").read_text(encoding="utf-8")
+    page = f"ORDER BY {position} LIMIT {_PAGE_EVENTS}"
+    return f"{rows} {page}", f"{rows} WHERE {position} > {mark} {page}"
 
 
 def _rows(url: str) -> Iterator[chain.Row]:
@@ -112,10 +121,9 @@ def _sqlite_rows(path: Path) -> Iterator[chain.Row]:
     try:
         db = _open_sqlite(path)
         try:
+            first, next_ones = _statements("sqlite", "rowid", "?")
             yield from _pages(
-                lambda after: db.execute(
-                    f"{_statement('sqlite')} WHERE rowid > ? ORDER BY rowid LIMIT {_PAGE_EVENTS}", (after,)
-                ).fetchall()
+                lambda after: (db.execute(first) if after is None else db.execute(next_ones, (after,))).fetchall()
             )
         finally:
             db.close()
@@ -145,13 +153,26 @@ def _open_sqlite(path: Path) -> sqlite3.Connection:
 def _postgres_rows(url: str) -> Iterator[chain.Row]:
     # Imported here, so that checking an embedded log needs no client library.
     import psycopg
+    from psycopg.conninfo import conninfo_to_dict
 
     try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError as problem:
+        # What is quoted there may be a part of the password.
+        words = str(problem).partition('"')[0].removesuffix("in ").strip(" :\n")
+        cure = "Write --store postgresql://USER@HOST:PORT/DATABASE, and other signs in it as %20 and the like."
+        message = f"the address of the event store does not parse: {words}."
+        raise CannotVerify(message, cure, exit_code=2) from problem  # because this module knows no domain
+    try:
         with psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="interlock verify") as session:
-            statement = (
-                f"{_statement('postgres')} WHERE notification_id > %s ORDER BY notification_id LIMIT {_PAGE_EVENTS}"
+            first, next_ones = (text.encode() for text in _statements("postgres", "notification_id", "%s"))
+            yield from _pages(
+                lambda after: (
+                    session.execute(first, binary=True)
+                    if after is None
+                    else session.execute(next_ones, (after,), binary=True)
+                ).fetchall()
             )
-            yield from _pages(lambda after: session.execute(statement.encode(), (after,), binary=True).fetchall())
     except psycopg.Error as problem:
         words = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         message = f"the event store cannot be read: {words}."
@@ -159,7 +180,8 @@ def _postgres_rows(url: str) -> Iterator[chain.Row]:
 
 
 def _pages(fetch: Any) -> Iterator[chain.Row]:
-    after = -(2**62)
+    # Not beyond some number: a row that was added before the first one is to be seen wherever it stands.
+    after = None
     while page := fetch(after):
         yield from page
         after = page[-1][0]

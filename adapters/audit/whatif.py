@@ -25,7 +25,7 @@ from interlock.simulation.reading.scenario import Scenario
 from interlock.simulation.recorded import Recorded, record_of
 from interlock.simulation.report import lengths_of
 
-from .rebuild import engine_at
+from .rebuild import engine_at, events_of
 from .rows import instant_of, is_position, position_of
 from .sentences import sentence
 
@@ -99,7 +99,7 @@ def stretch(log: Log, begin: str, until: str) -> Stretch:
     end = (rows[-1].time if rows else start) if upto is None else upto
     if end <= start:
         raise InvalidField("until", f"{until} is not after {begin}", cure="Give a later time or position.")
-    events = ((decode_event(row.topic, row.state), row.actor) for row in rows)
+    events = zip(events_of(rows, first), (row.actor for row in rows), strict=True)
     return Stretch(start=start, end=end, recorded=record_of(engine.state, events, start, end))
 
 

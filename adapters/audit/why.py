@@ -17,7 +17,7 @@ from interlock.domain.survey import NO_REPLICA
 from interlock.domain.units import format_instant, tell_duration, whole_number
 
 from .full import recompute
-from .rows import event_name
+from .rows import check_name, event_name, shown
 from .sentences import sentence
 from .waits import Waited, ends_load, waits_of
 
@@ -85,7 +85,10 @@ class Subject(msgspec.Struct, frozen=True):
 
 
 class Why(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer. ``considered``, ``chosen`` and ``cure`` are those of the decision that settled it."""
+    """The answer. ``considered``, ``chosen`` and ``cure`` are those of the decision that settled it.
+
+    There is no cure for what is over: a request that got its replica or gave up, a model that is no longer parked.
+    """
 
     subject: Subject
     sentence: str
@@ -115,21 +118,20 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
     gatherer = _Gatherer(log)
     _GATHER[known.kind](gatherer, known.id)
     links, truncated = gatherer.chain()
-    eviction = _eviction(links) if known.kind == "replica" else None
+    eviction = _eviction(links, known.id) if known.kind == "replica" else None
     steps = [_step(log, link, full=full) for link in links]
     settled = _settled(links, steps, known)
+    waits = _waits(links, known)
     return Why(
         subject=known,
-        sentence=eviction.sentence if eviction else _answer(links, known, settled),
+        sentence=eviction.sentence if eviction else _answer(links, known, settled, waits),
         considered=settled.considered if settled else [],
         chosen=settled.chosen if settled else "",
         cure=settled.cure if settled else "",
         chain=steps,
         eviction=eviction,
         truncated=truncated,
-        waits=waits_of(link.event for link in links if link.event and (_is_about(link, known) or ends_load(link.event)))
-        if known.kind == "request"
-        else [],
+        waits=waits,
     )
 
 
@@ -138,6 +140,7 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
 
 def find_subject(log: Log, text: str) -> Subject:
     """What an id means; raises NotFound, or InvalidField for a position that is no number."""
+    check_name(text, "id")
     kind, colon, name = text.partition(":")
     if colon and kind in KINDS:
         if kind == "position" and whole_number(name) is None:
@@ -192,7 +195,7 @@ class _Gatherer:
 
     def take(self, found: Iterable[Recorded]) -> list[_Link]:
         """Add events; returns them decoded."""
-        links = [_Link(recorded, _decoded(recorded)) for recorded in found]
+        links = [_Link(recorded, _decoded(recorded)) for recorded in map(shown, found)]
         for link in links:
             self._links.setdefault(link.recorded.position, link)
         return links
@@ -349,12 +352,28 @@ def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
     )
 
 
+_OVER: dict[str, tuple[type[ev.Event], ...]] = {
+    "request": (ev.ReplicaLocked, ev.ReplicaReleased, ev.RequestCancelled),
+    "model": (ev.ModelUnparked, ev.ModelRemoved),
+}
+"""By the kind of a subject, the events after which nothing need help any more that a decision before them lacked."""
+
+
 def _settled(links: list[_Link], steps: list[Step], subject: Subject) -> Decision | None:
-    """The decision that settled the matter: the last one about the subject itself."""
+    """The decision that settled the matter: the last one about the subject itself; without a cure when it is over."""
+    over = False
     for link, step in zip(reversed(links), reversed(steps), strict=True):
-        if step.decision is not None and _is_about(link, subject):
-            return step.decision
+        if _is_about(link, subject):
+            if step.decision is not None:
+                return msgspec.structs.replace(step.decision, cure="") if over else step.decision
+            over = over or isinstance(link.event, _OVER.get(subject.kind, ()))
     return None
+
+
+def _waits(links: list[_Link], subject: Subject) -> list[Waited]:
+    if subject.kind != "request":
+        return []
+    return waits_of(link.event for link in links if link.event and (_is_about(link, subject) or ends_load(link.event)))
 
 
 def _is_about(link: _Link, subject: Subject) -> bool:
@@ -365,7 +384,7 @@ def _is_about(link: _Link, subject: Subject) -> bool:
     return bool(getattr(link.event, subject.kind, "") == subject.id)
 
 
-def _answer(links: list[_Link], subject: Subject, settled: Decision | None) -> str:
+def _answer(links: list[_Link], subject: Subject, settled: Decision | None, waits: list[Waited]) -> str:
     """One plain sentence or two: what came of it, and what stood in the way of the others."""
     own = [link for link in links if _is_about(link, subject)]
     if not own:
@@ -377,7 +396,7 @@ def _answer(links: list[_Link], subject: Subject, settled: Decision | None) -> s
         told = sentence(last) if last is not None else "The last event is one that this program cannot read."
     if settled is None:
         return told
-    placing = _placing(links, own)
+    placing = _placing(links, own, waits)
     against = [_against(row) for row in settled.considered if row.outcome == "rejected"]
     if placing is not None:
         against = [_against(row) for row in placing.considered if row.outcome != "chosen"]
@@ -388,11 +407,13 @@ def _answer(links: list[_Link], subject: Subject, settled: Decision | None) -> s
     return told
 
 
-def _placing(links: list[_Link], own: list[_Link]) -> Explanation | None:
-    """For a request that waited for a load: why that load went where it went, which settled where it is served."""
+def _placing(links: list[_Link], own: list[_Link], waits: list[Waited]) -> Explanation | None:
+    """For a request whose last wait was for a load: why that went where it went, which settled where it is served."""
     locked = [link.event for link in own if isinstance(link.event, ev.ReplicaLocked)]
     if not locked or locked[-1].explanation is None or locked[-1].explanation.step != "granted":
         return None
+    if not waits or (waits[-1].kind, waits[-1].on) != ("load", locked[-1].replica):
+        return None  # somebody else's release gave it the replica, long after that was placed
     reserved = (link.event for link in links if isinstance(link.event, ev.ReplicaReserved))
     return next((event.explanation for event in reserved if event.replica == locked[-1].replica), None)
 
@@ -440,10 +461,13 @@ def _of_its_prompt(lock: ev.ReplicaLocked) -> str:
 
 
 _NOTE = re.compile(r"(keeps|evicts) (.+) \(([^()]+)\)(?:: (.*))?")
+_MORE = re.compile(r"and (\d+) more")
 
 
-def _eviction(links: list[_Link]) -> EvictionStory | None:
-    evictions = [link.event for link in links if isinstance(link.event, ev.ReplicaEvicted)]
+def _eviction(links: list[_Link], replica: str) -> EvictionStory | None:
+    """How the replica had to leave, if it had to; others in its chain may have left for it."""
+    left = (link.event for link in links if isinstance(link.event, ev.ReplicaEvicted))
+    evictions = [event for event in left if event.replica == replica]
     reservations = {link.event.replica: link.event for link in links if isinstance(link.event, ev.ReplicaReserved)}
     if not evictions:
         return None
@@ -452,8 +476,10 @@ def _eviction(links: list[_Link]) -> EvictionStory | None:
     if reserved is None:
         return None
     kept = _kept(event.explanation, event.node)
-    told = "; ".join(f"{one.replica} of {one.model} ({one.why})" for one in kept)
-    others = f" Kept there: {told}." if kept else " Nothing else that could have left was on that node."
+    told = [f"{one.replica} of {one.model} ({one.why})" for one in kept]
+    if more := _untold(event.explanation, event.node):
+        told.append(f"and {more} more")
+    others = f" Kept there: {'; '.join(told)}." if told else " Nothing else that could have left was on that node."
     rows = event.explanation.considered if event.explanation is not None else ()
     elsewhere = [_against(row) for row in rows if row.outcome == "rejected"][:3]
     others += f" Not on {'; '.join(elsewhere)}." if elsewhere else ""
@@ -472,7 +498,16 @@ def _eviction(links: list[_Link]) -> EvictionStory | None:
 
 def _kept(explanation: Explanation | None, node: str) -> list[Kept]:
     """Who stayed on the node, from the words of the chosen node's row."""
-    rows = explanation.considered if explanation is not None else ()
-    notes = (note for row in rows if row.node == node for note in row.detail.split("; "))
-    found = filter(None, map(_NOTE.fullmatch, notes))
+    found = filter(None, map(_NOTE.fullmatch, _notes(explanation, node)))
     return [Kept(match[3], match[2], match[4] or "") for match in found if match[1] == "keeps"]
+
+
+def _untold(explanation: Explanation | None, node: str) -> int:
+    """How many more were on the node, of whom the record tells nothing."""
+    found = filter(None, map(_MORE.fullmatch, _notes(explanation, node)))
+    return sum(int(match[1]) for match in found)
+
+
+def _notes(explanation: Explanation | None, node: str) -> list[str]:
+    rows = explanation.considered if explanation is not None else ()
+    return [note for row in rows if row.node == node for note in row.detail.split("; ")]

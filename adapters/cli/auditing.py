@@ -239,9 +239,12 @@ def whatif(
 
         if scenario.exists():
             raise click.UsageError(f"{scenario} is there already: name a new file.")
+        _spare_stores(scenario)
         scenario.write_text(toml.dump(part.recorded.tables), encoding="utf-8")
         say(f"Scenario: {scenario}")
         if not wanted and policy is None:
+            if json_:
+                print_json({"scenario": str(scenario), "left_out": part.recorded.left_out})
             return
     found = what_if(part, wanted, _policy_of(policy))
     if json_:
@@ -341,17 +344,25 @@ def print_json_plainly(document: object) -> None:
 @reads_store
 def export(place: Place, form: str, redact: tuple[str, ...], output: Path | None, filters: dict[str, str]) -> None:
     """Write events in another format."""
+    if output is not None:
+        _spare_stores(output)
     with _asking(place) as service:
         if output is None:
             count = service.export(form, sys.stdout.buffer, filters=filters, redact=redact)
             sys.stdout.buffer.flush()
         else:
             service.check_export(form, filters=filters, redact=redact, path=output)
-            if output.exists() and Path(place.log).exists() and output.samefile(place.log):
-                raise click.UsageError(f"{output} is the log itself: name another file.")
             with output.open("wb") as file:
                 count = service.export(form, file, filters=filters, redact=redact, path=output)
     say(f"{count} events exported.")
+
+
+def _spare_stores(output: Path) -> None:
+    """Raise UsageError for a file that is an event store, or belongs to one."""
+    from interlock.adapters.outputs import harmed_store
+
+    if harm := harmed_store(output):
+        raise click.UsageError(f"{harm} Name another file.")
 
 
 @audit.command("sql", epilog='Example: interlock audit sql "SELECT topic, count(*) FROM events GROUP BY topic"')

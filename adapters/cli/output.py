@@ -15,7 +15,8 @@ def print_json(document: object) -> None:
     """The one document on standard output."""
     import msgspec
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    # A database has kinds of values that JSON has none for: addresses, ranges.
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2).decode() + "\n")
 
 
 def print_json_line(document: object) -> None:

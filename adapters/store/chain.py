@@ -124,16 +124,21 @@ def verify(rows: Iterable[Row], *, after: int = 0, previous: bytes = GENESIS) ->
 def check(rows: Iterable[Row], *, after: int = 0, previous: bytes = GENESIS, anchors: Iterable[Anchor] = ()) -> Finding:
     """Check sealed ``rows`` and the anchors that lie in them, and say what is wrong at the first bad position.
 
-    An anchor beyond the last row means that the tail was cut: the first missing position is reported. One at or before
+    An anchor beyond the last row means that the tail was cut: the first missing position is reported. One before
     ``after`` is not looked at, since its row is not here.
     """
     expected = after
-    wanted = {anchor.position: anchor.digest for anchor in anchors if anchor.position > after}
+    wanted: dict[int, set[str]] = {}
+    for anchor in anchors:
+        if anchor.position >= after:
+            wanted.setdefault(anchor.position, set()).add(anchor.digest.lower())
+    if wanted.get(after, set()) - {previous.hex()}:
+        return Finding(0, after, previous.hex(), after, _OTHER_ANCHOR)
     for row in rows:
         expected += 1
         problem = _problem(row, expected, previous)
-        if not problem and wanted.get(expected, row[-1].hex()) != row[-1].hex():
-            problem = "the digest differs from the anchor's"
+        if not problem and wanted.get(expected, set()) - {row[-1].hex()}:
+            problem = _OTHER_ANCHOR
         if problem:
             bad = min(expected, row[0]) if isinstance(row[0], int) else expected
             return Finding(expected - 1 - after, expected - 1, previous.hex(), bad, problem)
@@ -143,6 +148,9 @@ def check(rows: Iterable[Row], *, after: int = 0, previous: bytes = GENESIS, anc
         problem = f"the log ends at {expected}, and an anchor knows position {max(wanted)}: its tail was cut"
         return Finding(end.checked, end.position, end.digest, expected + 1, problem)
     return end
+
+
+_OTHER_ANCHOR = "the digest differs from the anchor's"
 
 
 def _problem(row: Row, expected: int, previous: bytes) -> str:
@@ -185,9 +193,10 @@ def read_anchor(path: Path) -> Anchor:
         document = json.loads(path.read_bytes())
         if document["format"] != _ANCHOR_FORMAT:
             raise ValueError(f"its format is {document['format']!r}")  # this module imports no errors
-        anchor = Anchor(int(document["position"]), str(document["digest"]))
-        if anchor.position < 0 or len(bytes.fromhex(anchor.digest)) != len(GENESIS):
+        digest = bytes.fromhex(document["digest"])
+        anchor = Anchor(int(document["position"]), digest.hex())
+        if anchor.position < 0 or len(digest) != len(GENESIS):
             raise ValueError("its position or digest is out of range")  # this module imports no errors
-    except (KeyError, TypeError, ValueError, OverflowError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as problem:
         raise ValueError(f"{path} is not an anchor file of Interlock: {problem}") from problem  # as above
     return anchor

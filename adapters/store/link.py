@@ -23,10 +23,25 @@ from typing import Any
 import psycopg
 from psycopg import pq
 from psycopg.abc import Buffer
-from psycopg.adapt import Dumper
+from psycopg.adapt import Dumper, Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.datetime import (
+    DateLoader,
+    IntervalLoader,
+    TimeLoader,
+    TimestampLoader,
+    TimestamptzLoader,
+    TimetzLoader,
+)
 
-from interlock.domain.errors import CommitUnknown, EventConflict, InterlockError, InvalidField, StoreUnavailable
+from interlock.domain.errors import (
+    CommitUnknown,
+    EventConflict,
+    InterlockError,
+    InvalidField,
+    InvalidSetting,
+    StoreUnavailable,
+)
 
 from .queries import Params
 
@@ -134,19 +149,28 @@ class Link:
         *,
         commits: bool = False,
         prepare: bool = True,
+        binary: bool = True,
         wait_s: float | None = None,
     ) -> psycopg.Cursor[tuple[Any, ...]]:
         """Run one statement with ``$1`` parameters and give its cursor; the result is here already.
 
         ``commits`` says that the statement commits what it does: if its answer is lost then, the error is
-        ``CommitUnknown``.
+        ``CommitUnknown``. ``binary=False`` asks for values as text: see :meth:`take_any_date`.
         """
         try:
             with _watchdog.guard(self._peer, wait_s or self._timeouts.answer_s):
-                cursor = self._session.cursor(binary=True)
-                return cursor.execute(statement, params or None, prepare=prepare, binary=True)
+                cursor = self._session.cursor(binary=binary)
+                return cursor.execute(statement, params or None, prepare=prepare, binary=binary)
         except psycopg.Error as problem:
             raise self._translated(problem, commits) from problem
+
+    def take_any_date(self) -> None:
+        """Take dates and times that Python has no value for (``infinity``, 24:00) as the server's own text.
+
+        It counts for what is asked with ``binary=False``.
+        """
+        for name, loader in _LOADERS.items():
+            self._session.adapters.register_loader(name, loader)
 
     def script(self, statements: str) -> None:
         """Run several statements without parameters."""
@@ -184,6 +208,8 @@ class Link:
 
     def _translated(self, problem: psycopg.Error, commits: bool) -> InterlockError:
         """The port's error for one of the client library's."""
+        if isinstance(problem, psycopg.DataError) and not self.lost:
+            return InvalidField("event", f"it cannot be stored: {_words(problem)}")
         # A FATAL error has a code and ends the session: whether the commit came before it is as unknown as without one.
         if self.lost or problem.sqlstate is None:
             if commits:
@@ -199,8 +225,6 @@ class Link:
                 f"a stream and version, or an event id, is stored already with other content ({_words(problem)}).",
                 cure="Read the log's tail and decide again.",
             )
-        if isinstance(problem, psycopg.DataError):
-            return InvalidField("event", f"it cannot be stored: {_words(problem)}")
         reason, cure = _reason(problem.sqlstate)
         return StoreUnavailable(f"the event store {self._name} does not work: {reason or _words(problem)}.", cure=cure)
 
@@ -229,9 +253,20 @@ def _words(problem: psycopg.Error) -> str:
 
 def describe(url: str) -> str:
     """The address in ``url`` without a password, for messages."""
-    parts = conninfo_to_dict(url)
+    parts = _parts(url)
     where = f"{parts.get('host', 'localhost')}:{parts['port']}" if "port" in parts else parts.get("host", "localhost")
     return f"postgresql://{where}/{parts.get('dbname', '')}"
+
+
+def _parts(url: str) -> dict[str, Any]:
+    """What ``url`` says, by name; raises InvalidSetting for one that does not parse."""
+    try:
+        return conninfo_to_dict(url)
+    except psycopg.ProgrammingError as problem:
+        # What is quoted there may be a part of the password.
+        words = _words(problem).partition('"')[0].removesuffix("in ").strip(" :")
+        cure = "Write --store postgresql://USER@HOST:PORT/DATABASE, and other signs in it as %20 and the like."
+        raise InvalidSetting(f"the address of the event store does not parse: {words}.", cure=cure) from problem
 
 
 def _conninfo(url: str, timeouts: Timeouts) -> str:
@@ -245,8 +280,31 @@ def _conninfo(url: str, timeouts: Timeouts) -> str:
         "tcp_user_timeout": int(timeouts.answer_s * 1000),
         "application_name": "interlock",
     }
-    given = conninfo_to_dict(url)
+    given = _parts(url)
     return make_conninfo(url, **{name: value for name, value in ours.items() if name not in given})
+
+
+def _lenient(loader: type[Loader]) -> type[Loader]:
+    """The loader, but for what it has no value for: then the server's text itself."""
+
+    class Lenient(loader):  # type: ignore[valid-type,misc]  # because the class is a parameter
+        def load(self, data: Buffer) -> Any:
+            try:
+                return super().load(data)
+            except (psycopg.DataError, OverflowError):
+                return bytes(data).decode()
+
+    return Lenient
+
+
+_LOADERS = {
+    "date": _lenient(DateLoader),
+    "time": _lenient(TimeLoader),
+    "timetz": _lenient(TimetzLoader),
+    "timestamp": _lenient(TimestampLoader),
+    "timestamptz": _lenient(TimestamptzLoader),
+    "interval": _lenient(IntervalLoader),
+}
 
 
 def _duplicate(number: int) -> socket.socket:

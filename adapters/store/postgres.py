@@ -45,13 +45,8 @@ _PAGE_EVENTS = 5_000
 _SQL_PAGE_ROWS = 1_000
 _KEPT_SNAPSHOTS = 2
 _IDLE_READERS = 4
-# The kinds of errors for a statement that is wrong, or not allowed: the asker's mistake, not the server's.
-_ASKERS_ERRORS = (
-    psycopg.ProgrammingError,
-    psycopg.DataError,
-    psycopg.NotSupportedError,
-    psycopg.errors.ReadOnlySqlTransaction,
-)
+_SERVERS_TROUBLES = ("08", "40", "53", "55", "57", "58", "F0", "XX")
+"""Classes of errors that no foreign statement is to blame for; any other is its asker's mistake."""
 
 
 class PostgresStore(LogReader):
@@ -279,14 +274,21 @@ class PostgresStore(LogReader):
         try:
             link.execute("SELECT set_config('statement_timeout', $1, false)", [f"{int(timeout_s * 1000)}ms"])
             link.execute("BEGIN READ ONLY")
+            link.take_any_date()
             # After a first query the transaction cannot be made writable any more.
             link.execute("SELECT 1")
             yield lambda statement: _ask(link, statement, timeout_s)
         except InterlockError as problem:
-            if isinstance(problem.__cause__, _ASKERS_ERRORS):
-                cause = str(problem.__cause__).strip().splitlines()[0]
-                raise UsageError(f"the query cannot be run: {cause}.", cure="Ask with one SELECT.") from problem
+            cause = problem.__cause__
+            if isinstance(cause, psycopg.Error) and _askers_mistake(cause):
+                words = str(cause).strip().splitlines()[0]
+                raise UsageError(f"the query cannot be run: {words}.", cure="Ask with one SELECT.") from problem
             raise
+        except psycopg.Error as problem:
+            # Raised while values are read, which are all here already.
+            words = str(problem).strip().splitlines()[0]
+            cure = "Ask for the column as text: SELECT column::text."
+            raise UsageError(f"the answer cannot be shown: {words}.", cure=cure) from problem
         finally:
             link.close()
 
@@ -425,17 +427,23 @@ def _track(link: Link, tracking: tuple[str, int]) -> None:
         raise EventConflict(f"{tracking[0]} has tracked position {tracking[1]} already.")
 
 
+def _askers_mistake(problem: psycopg.Error) -> bool:
+    # 08P01 is a parameter that no value came for.
+    state = problem.sqlstate or ""
+    return state == "08P01" or (bool(state) and state[:2] not in _SERVERS_TROUBLES)
+
+
 def _ask(link: Link, statement: str, timeout_s: float) -> tuple[list[str], Iterator[chain.Row]]:
     # A cursor takes a query and nothing else, gives its rows in pages, and an extended-protocol message takes one
     # statement only.
     link.execute(f"DECLARE question NO SCROLL CURSOR FOR {statement}", wait_s=timeout_s * 2)
     fetch = f"FETCH FORWARD {_SQL_PAGE_ROWS} FROM question"
-    first = link.execute(fetch, prepare=False, wait_s=timeout_s * 2)
+    first = link.execute(fetch, prepare=False, binary=False, wait_s=timeout_s * 2)
 
     def rows() -> Iterator[chain.Row]:
         page = first.fetchall()
         while page:
             yield from page
-            page = link.execute(fetch, prepare=False, wait_s=timeout_s * 2).fetchall()
+            page = link.execute(fetch, prepare=False, binary=False, wait_s=timeout_s * 2).fetchall()
 
     return [column.name for column in first.description or ()], rows()

@@ -121,14 +121,25 @@ class LogReader(ABC):
     # --- Raw rows -----------------------------------------------------------------------------------------------------
 
     def sealed_rows(
-        self, after: int = 0, *, upto: int | None = None, limit: int | None = None, page_events: int = PAGE_EVENTS
+        self,
+        after: int | None = 0,
+        *,
+        upto: int | None = None,
+        limit: int | None = None,
+        page_events: int = PAGE_EVENTS,
     ) -> Iterator[chain.Row]:
-        """Raw rows with their digests in order of position, as ``chain.check`` takes them; nothing is decoded."""
+        """Raw rows with their digests in order of position, as ``chain.check`` takes them; nothing is decoded.
+
+        ``after=None`` begins with whatever row is first, though it may stand where no log has one.
+        """
         left = limit
-        condition = f"{self.position_column} > ?" + ("" if upto is None else f" AND {self.position_column} <= ?")
         while left is None or left > 0:
             size = page_events if left is None else min(page_events, left)
-            rows = self._rows(condition, [after] if upto is None else [after, upto], size)
+            bounds = [
+                (f"{self.position_column} {sign} ?", at) for sign, at in ((">", after), ("<=", upto)) if at is not None
+            ]
+            condition = " AND ".join(bound for bound, _ in bounds) or "TRUE"
+            rows = self._rows(condition, [at for _, at in bounds], size)
             yield from rows
             if len(rows) < size:
                 return
@@ -137,7 +148,7 @@ class LogReader(ABC):
 
     def verify(self, *, anchors: Sequence[chain.Anchor] = ()) -> chain.Finding:
         """Check the hash chain of the whole log, and the anchors."""
-        return chain.check(self.sealed_rows(), anchors=anchors)
+        return chain.check(self.sealed_rows(None), anchors=anchors)
 
     # --- SQL ----------------------------------------------------------------------------------------------------------
 

@@ -104,8 +104,19 @@ class SqliteStore(LogReader):
             ) from problem
         with self._translated():
             self._writer = self._connect("rwc")
+            self._refuse_another_programs(self._writer)
             migrate(self._writer)
             self._check_schema(self._writer)
+
+    def _refuse_another_programs(self, db: sqlite3.Connection) -> None:
+        """Raise StoreUnavailable for a file with a table of the log's name that we have not made."""
+        tables = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'stored_events'").fetchall()
+        if tables and not db.execute("PRAGMA user_version").fetchone()[0]:
+            raise StoreUnavailable(
+                f"{self.path} has a table stored_events without the version of a schema of ours (its user_version is "
+                "0): another program made it, or somebody has set that.",
+                cure="Name another file, or restore this one from a backup.",
+            )
 
     @property
     def schema_version(self) -> int:

@@ -18,7 +18,7 @@ from .asked import Requests
 from .done import Steps, is_half_way
 from .left_out import kind_of, what_was
 from .machines import CHANGED, Machines
-from .speeds import Speeds
+from .speeds import ROUGH, Speeds
 from .tables import Row, limits_table, settings_table, spec_table
 from .wrong import Faults
 
@@ -52,7 +52,7 @@ def record_of(
     order.
     """
     requests, faults, steps = Requests(state, start), Faults(state, start), Steps(state, start)
-    machines, speeds, counts, left_out = Machines(state), Speeds(), Counts(), what_was(state, start)
+    machines, speeds, counts, left_out = Machines(state), Speeds(state), Counts(), what_was(state, start)
     for event, actor in events:
         if machines.on(event):
             continue
@@ -64,7 +64,7 @@ def record_of(
         left_out[kind_of(event)] += 1
     counts.requests = len(requests.known)
     counts.waiting = sum(not asked.locked_at and not asked.ended_at for asked in requests.known.values())
-    speeds.add_to(machines.rows)
+    left_out[ROUGH] = speeds.add_to(machines.rows)
     left_out[CHANGED] = machines.changed
     told = {words: count for words, count in left_out.items() if words and count}
     tables: dict[str, Any] = {

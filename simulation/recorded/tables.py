@@ -41,10 +41,6 @@ def node_table(node: Node) -> Row:
         row["vram_budget"] = budget_text(node.budget)
     if node.disk is not None:
         row["disk"] = size_of(node.disk)
-    if node.load_rate:
-        row["load_rate"] = f"{node.load_rate}B/s"
-    if node.stage_rate:
-        row["stage_rate"] = f"{node.stage_rate}B/s"
     row["max_replicas_per_model"] = node.max_replicas_per_model
     row["approved"] = node.approved
     row["up"] = node.status is not NodeStatus.OFFLINE

@@ -79,6 +79,15 @@ def test_what_is_blacked_out_is_so_within_lists_too(audit: AuditService) -> None
     assert {row["node"] for survey in surveys for row in survey} == {"[redacted]"}
 
 
+def test_a_cloud_event_without_its_time_has_none_and_is_never_without_its_id(audit: AuditService) -> None:
+    for line in _export(audit, "cloudevents", redact=("time", "actor")).splitlines():
+        assert "time" not in json.loads(line)
+        assert json.loads(line)["id"]
+    assert b"[redacted]" in _export(audit, "jsonl", redact=("event_id",))
+    with pytest.raises(InvalidField, match=r"redact: .*event_id"):
+        audit.check_export("cloudevents", redact=("event_id",), path=None)
+
+
 @pytest.mark.parametrize("wrong", ["hodler", "", "data.holder"])
 def test_a_field_that_there_is_not_is_refused_before_anything_is_written(audit: AuditService, wrong: str) -> None:
     out = io.BytesIO()

@@ -97,6 +97,7 @@ def test_what_never_comes_is_not_told_as_a_time() -> None:
         ({"event": "Frozen"}, {"Frozen"}),
         ({"until": "2026-01-01T00:00:00Z"}, set()),
         ({"since": "2030-01-01T00:00:00Z"}, set()),
+        ({"since": "2030-01-01 00:00:00Z"}, set()),
     ],
 )
 def test_filters_show_what_they_say(audit: AuditService, given: dict[str, str], expected: set[str]) -> None:
@@ -113,6 +114,7 @@ def test_a_replicas_rows_are_its_own_or_name_it(audit: AuditService) -> None:
     "given",
     [
         {"colour": "red"}, {"limit": "0"}, {"limit": "many"}, {"after": "-1"}, {"since": "yesterday"},
+        {"since": "2026-13-01Z"},
         {"event": "NodePraised"},
     ],
 )  # fmt: skip
@@ -141,7 +143,7 @@ def test_following_goes_on_with_what_comes(tmp_path: Path) -> None:
     reader, writer = SqliteStore(path, read_only=True), SqliteStore(path)
     pages = AuditService(reader).follow({"event": "NodeApproved"}, poll_s=0.01)
     first = next(pages)
-    named = ["thor", "orin", "spare", "old", "far-1", "far-2", "far-3", "narrow", "remote"]
+    named = ["thor", "orin", "spare", "old", "far-1", "far-2", "far-3", "narrow", "remote", "twin-1", "twin-2"]
     assert [row.data["node"] for row in first.rows] == named
     head = writer.head().position
     epoch = writer.take_epoch("test", 1)

@@ -46,6 +46,9 @@ def test_a_log_that_nobody_touched_holds(path: Path) -> None:
         ("DELETE FROM stored_events WHERE rowid = 7", 7),
         ("DELETE FROM stored_events WHERE rowid = 1", 1),
         ("UPDATE stored_events SET digest = zeroblob(32) WHERE rowid = 9", 9),
+        ("UPDATE stored_events SET rowid = 0 WHERE rowid = 1", 0),
+        ("UPDATE stored_events SET rowid = -9223372036854775808 WHERE rowid = 9", -(2**63)),
+        ("UPDATE stored_events SET rowid = 9223372036854775807 WHERE rowid = 9", 9),
         ("UPDATE stored_events SET topic = cast(x'ff' AS TEXT) WHERE rowid = 5", 5),
     ],
 )
@@ -55,6 +58,11 @@ def test_the_first_position_that_was_altered_is_named(path: Path, statement: str
     assert not found["holds"]
     assert found["bad_position"] == bad
     assert found["problem"]
+    store = open_store(path, read_only=True)
+    try:
+        assert AuditService(store).verify() == found
+    finally:
+        store.close()
 
 
 def test_a_tail_that_was_cut_is_seen_by_an_anchor_alone(path: Path, tmp_path: Path) -> None:
@@ -79,6 +87,7 @@ def test_no_anchor_is_written_of_a_log_that_does_not_hold(path: Path, tmp_path: 
         (lambda folder: str(folder / "missing.db"), 3),
         (lambda folder: "mysql://somewhere", 2),
         (lambda folder: "postgresql://127.0.0.1:1/none", 3),
+        (lambda folder: "postgresql://u:p%zz@127.0.0.1/none", 2),
     ],
 )
 def test_what_cannot_be_read_says_why(tmp_path: Path, damage: Callable[[Path], str], status: int) -> None:

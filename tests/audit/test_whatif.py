@@ -35,7 +35,8 @@ TAKES_LONG = {
 MADE_EXACTLY = (
     "all-follows-the-nodes", "anti-affinity", "budget-lowered", "busy-is-not-dead", "clients-hang-up",
     "cut-off-under-traffic", "dead-worker-mid-load", "evict-reload-cycle", "floor-elsewhere",
-    "foreign-memory", "idle-models-leave", "late-success", "load-given-up", "one-memory-board", "orin-thor",
+    "foreign-memory", "idle-models-leave", "late-success", "load-as-victim", "load-given-up", "one-memory-board",
+    "orin-thor",
     "priorities", "ram-runs-out", "stale-revision", "staged-files-give-way",
     "two-gpus-one-model", "victim-elsewhere", "warm-before-cold", "working-set-above-capacity",
 )  # fmt: skip
@@ -69,6 +70,50 @@ def test_what_was_recorded_comes_about_again(tmp_path: Path, name: str) -> None:
     assert again.refused == was.refused
     assert again.wait_seconds["mean"] == pytest.approx(was.wait_seconds["mean"], rel=0.1, abs=0.5)
     assert found.first_difference is None, "nothing was changed"
+
+
+UNEVEN = """
+schema = 1
+name = "uneven"
+duration = "5m"
+[[nodes]]
+name = "n"
+vram = "12GiB"
+load_rate = "1234567890B/s"
+stage_rate = "987654321B/s"
+[[models]]
+name = "m"
+backend = "echo"
+vram = "9GiB"
+disk = "9GiB"
+[[models]]
+name = "other"
+backend = "echo"
+vram = "9GiB"
+[[requests]]
+model = "m"
+at = "10s"
+service_time = "10s"
+[[requests]]
+model = "other"
+at = "1m"
+"""
+
+
+def test_how_fast_a_node_was_is_measured_and_not_what_the_log_rounds_it_down_to(tmp_path: Path) -> None:
+    path = write_events(run(Scenario.parse(UNEVEN)).harness.rows, tmp_path / "log.db")
+    (node,) = part(path).recorded.tables["nodes"]
+    assert float(node["load_rate"].removesuffix("B/s")) == pytest.approx(1_234_567_890, rel=1e-6)
+    assert float(node["stage_rate"].removesuffix("B/s")) == pytest.approx(987_654_321, rel=1e-6)
+    assert not [words for words in part(path).recorded.left_out if "speeds" in words]
+
+
+def test_a_speed_that_only_the_rounded_log_knows_is_named(tmp_path: Path) -> None:
+    path = write_events(run(Scenario.parse(UNEVEN)).harness.rows, tmp_path / "log.db")
+    late = part(path, "2026-01-01T00:04:00Z", "2026-01-01T00:05:00Z")
+    (node,) = late.recorded.tables["nodes"]
+    assert 1_234_567_890 * 7 / 8 < float(node["load_rate"].removesuffix("B/s")) < 1_234_567_890
+    assert {count for words, count in late.recorded.left_out.items() if "speeds" in words} == {1}
 
 
 @pytest.mark.parametrize("name", sorted(set(bundled_names()) - TAKES_LONG))
@@ -226,6 +271,15 @@ def test_the_stretch_can_be_written_as_a_scenario_that_runs(tmp_path: Path) -> N
     assert run(scenario).report["loads"] == run("orin-thor").report["loads"]
 
 
+def test_a_scenario_that_is_only_written_is_told_as_one_document(tmp_path: Path) -> None:
+    path = recorded(tmp_path, "orin-thor")
+    file = tmp_path / "stretch.toml"
+    document = json.loads(whatif("--store", str(path), "--from", "1", "--scenario", str(file), "--json").stdout)
+    assert document["scenario"] == str(file)
+    assert "left_out" in document
+    assert Scenario.load(file)
+
+
 def test_a_policy_is_a_file(tmp_path: Path) -> None:
     path, policy = recorded(tmp_path, "working-set-above-capacity"), tmp_path / "policy.toml"
     policy.write_text('[scheduler]\nmin_residency = "2m"\n', encoding="utf-8")
@@ -367,5 +421,5 @@ def test_neither_a_file_nor_the_log_itself_is_written_over(tmp_path: Path) -> No
     result = whatif("--store", str(path), "--from", "1", "--scenario", str(path))
     assert "is there already" in str(result.exception)
     exported = CliRunner().invoke(audit, ["export", "--store", str(path), "-o", str(path)], standalone_mode=False)
-    assert "is the log itself" in str(exported.exception)
+    assert "is an event store" in str(exported.exception)
     assert part(path).recorded.counts.requests > 0

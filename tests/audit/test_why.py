@@ -18,6 +18,7 @@ from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
 from interlock.domain.commands import SetReplicaSlots, StartEpoch
 from interlock.domain.errors import InvalidField, NotFound
+from interlock.domain.explanation import Considered
 from interlock.domain.units import MINUTE, SECOND, tell_duration
 from interlock.domain.views import request_view
 from tests.domain.cluster import Cluster
@@ -342,3 +343,115 @@ def test_why_a_prompt_went_where_it_went_is_told_in_one_sentence(tmp_path: Path)
     assert f"got r-000002 on node b at once ({held}), and runs" in audit.why("holder").sentence
     assert "(it holds 4 of 4 blocks of its prompt)" in audit.why("spread").sentence
     store.close()
+
+
+def _twenty(**scheduling: object) -> Cluster:
+    """Twenty nodes, two of which have room for the model m, one of them for two copies."""
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("both", vram=80, slots=2)
+    cluster.node("one", vram=24)
+    for number in range(18):
+        cluster.node(f"small-{number:02d}", vram=4)
+    cluster.model("m", max_replicas=3, **scheduling)
+    for _ in range(3):
+        cluster.loaded("m")
+    return cluster
+
+
+def test_a_cut_survey_of_copies_on_the_same_node_is_made_again_in_full(tmp_path: Path) -> None:
+    cluster = _twenty(parallel=0)
+    for number in range(6):
+        cluster.request(f"q-{number}", "m")
+    with _logged(tmp_path, cluster) as audit:
+        for number in range(6):
+            decision = audit.why(f"q-{number}", full=True).chain[-1].decision
+            assert decision is not None
+            assert decision.full, decision.note
+            assert len({row.node for row in decision.considered}) == len(decision.considered) == 20
+
+
+def test_a_cut_survey_of_an_older_program_is_made_again_though_it_named_replicas(tmp_path: Path) -> None:
+    cluster = _twenty(parallel=0)
+    cluster.request("q", "m")
+    with _logged(tmp_path, cluster) as audit:
+        recorded = audit._log.select("request_id = ?", ("q",))[-1]
+        event = decode_event(recorded.topic, recorded.state)
+        assert isinstance(event, ev.ReplicaLocked)
+        assert event.explanation is not None
+        rows = event.explanation.considered
+        eligible = next(row for row in rows if row.outcome == "eligible")
+        twin = Considered(rows[0].node, "eligible", "", "r-000009")
+        former = (rows[0], msgspec.structs.replace(eligible, detail="r-000008"), twin)
+        before = msgspec.structs.replace(event.explanation, considered=former)
+        again = recompute(audit._log, recorded, msgspec.structs.replace(event, explanation=before), before)
+    assert len(again.rows) == 20
+    assert again.rows[0] == rows[0]
+    assert "decided again with the same outcome" in again.note
+
+
+def test_a_replica_that_somebody_released_is_not_explained_by_how_it_was_placed_long_ago(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("a", vram=24)
+    cluster.node("b", vram=4)
+    cluster.model("m", max_replicas=1)
+    cluster.request("first", "m")
+    cluster.request("with-it", "m")
+    cluster.settle()
+    cluster.send(cmd.DrainNode(node="b"))
+    cluster.request("later", "m")
+    cluster.wait(1)
+    cluster.release("first")
+    cluster.release("with-it")
+    with _logged(tmp_path, cluster) as audit:
+        assert audit.why("first").sentence.endswith("Not on b (memory: needs 9GiB, 4GiB free).")
+        assert audit.why("with-it").sentence.endswith("Not on b (it is draining).")
+        assert audit.why("later").sentence.endswith("Not on b (it is draining).")
+
+
+def test_who_got_the_room_is_not_told_as_who_left(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("n", vram=100)
+    for number in range(10):
+        cluster.model(f"p{number}", vram=1, pinned=True)
+        cluster.loaded(f"p{number}")
+    cluster.model("old", vram=80)
+    cluster.loaded("old")
+    cluster.model("new", vram=80)
+    cluster.request("q", "new")
+    cluster.settle()
+    with _logged(tmp_path, cluster) as audit:
+        left, came = audit.why("r-000011"), audit.why("r-000012")
+    assert left.eviction is not None
+    assert left.eviction.victims == ["r-000011"]
+    assert left.sentence.endswith("r-000007 of p6 (pinned); and 3 more.")
+    assert came.eviction is None
+    assert came.sentence.startswith("What was held free for r-000012 is held no longer: loaded.")
+    assert came.chain[0].event == "ReplicaEvicted"
+
+
+def test_what_is_over_needs_no_cure(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("small", vram=24)
+    cluster.model("pinned", vram=20, pinned=True)
+    cluster.loaded("pinned")
+    cluster.model("m", min_replicas=1)
+    cluster.request("gone", "m")
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    with _logged(before, cluster) as audit:
+        for subject in ("gone", "model:m"):
+            assert audit.why(subject).cure
+            assert "What would help" in audit.why(subject).sentence
+    cluster.send(cmd.CancelRequest(request="gone", reason="the client hung up"))
+    cluster.node("large", vram=24)
+    with _logged(after, cluster) as audit:
+        for subject in ("gone", "model:m"):
+            assert audit.why(subject).cure == ""
+            assert "What would help" not in audit.why(subject).sentence
+        assert any(step.decision is not None and step.decision.cure for step in audit.why("gone").chain)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from interlock.adapters.cli.output import print_json
 from interlock.adapters.store import SqliteStore
 from tests.cli.conftest import Shell
 
@@ -248,6 +252,39 @@ def test_an_export_that_is_refused_leaves_the_file_that_is_there(interlock: Shel
     assert (interlock.folder / "log.jsonl").read_text() == "kept"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "export", "--data", "data", "-o", "data/events.db"),
+        ("audit", "export", "--data", "data", "-o", "link"),
+        ("audit", "export", "--data", "data", "-o", "data/events.db-wal"),
+        ("audit", "export", "--store", "sqlite:///data/events.db", "--format", "csv", "-o", "data/events.db"),
+        ("audit", "export", "--store", "sqlite:///other.db", "-o", "data/events.db"),
+        ("audit", "verify", "--store", "data/events.db", "--write-anchor", "data/events.db"),
+        ("audit", "verify", "--data", "data", "--write-anchor", "data/events.db.lease"),
+        ("audit", "whatif", "--data", "data", "--from", "1", "--scenario", "data/events.db.lease"),
+        ("simulate", "orin-thor", "--html", "data/events.db"),
+        ("simulate", "orin-thor", "--shrink", "data/events.db"),
+        ("simulate", "orin-thor", "--events", "data/events.db-wal"),
+        ("prove", "--scope", "orin-thor", "--html", "data/events.db"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_no_output_is_written_over_an_event_store(interlock: Shell, story_data: Path, words: tuple[str, ...]) -> None:
+    log = story_data / "events.db"
+    (interlock.folder / "link").symlink_to(log)
+    shutil.copy(log, interlock.folder / "other.db")
+    before = log.read_bytes()
+    refused = interlock(*words, status=2)
+    assert "Name another file" in refused.err or "to another file" in refused.err
+    assert log.read_bytes() == before
+    assert interlock("audit", "verify", "--data", story_data, "--json").document["holds"]
+
+
+def test_an_output_may_be_a_pipe(interlock: Shell, story_data: Path) -> None:
+    assert interlock("audit", "export", "--data", story_data, "-o", "/dev/stdout").out.startswith('{"position":1,')
+
+
 def test_two_columns_of_one_name_are_shown_as_a_table_and_refused_as_json(interlock: Shell, story_data: Path) -> None:
     twins = "SELECT 1 AS a, 2 AS b, 3 AS a"
     assert interlock("audit", "sql", twins, "--data", story_data).out.split() == ["a", "b", "a", "1", "2", "3"]
@@ -391,3 +428,8 @@ def test_a_defect_is_one_line_and_no_traceback(
     assert "ZeroDivisionError" in told.err
     assert "Traceback" not in told.err
     assert told.out.count("\n") == 1
+
+
+def test_a_value_that_json_has_no_kind_for_is_printed_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"address": ipaddress.ip_address("10.0.0.1")})
+    assert json.loads(capsys.readouterr().out) == {"address": "10.0.0.1"}

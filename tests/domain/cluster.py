@@ -190,6 +190,7 @@ def check_invariants(cluster: Cluster) -> None:
             assert state.takes_locks(state.replicas[replica_id])
             assert locks == state.lock_count(replica_id), f"{name}: {replica_id} is in the wrong place"
         assert warm.order == sorted(warm.where.values())
+        assert warm.twins == len(warm.order) - len({node for *_, node in warm.order})
     for replica_id in state.prefixes.held:
         replica = state.replicas[replica_id]
         assert replica.phase is Phase.LOADED, f"{replica_id} is {replica.phase.value} and holds prefixes"
@@ -238,5 +239,6 @@ def check_replay(cluster: Cluster) -> None:
     assert restored.state.prefixes.count == cluster.state.prefixes.count
     for name, warm in cluster.state.warm.items():
         assert restored.state.warm[name].order == warm.order
+        assert restored.state.warm[name].twins == warm.twins
     for selector, candidates in cluster.state.candidate_sets.items():
         assert restored.state.candidate_sets[selector].open == candidates.open

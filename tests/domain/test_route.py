@@ -402,6 +402,57 @@ def test_the_explanation_of_an_eviction_says_for_whom_and_what_kept_the_others()
     assert "evicts old" in event.explanation.considered[0].detail
 
 
+def test_of_many_on_a_node_those_that_leave_are_told_of_first_and_the_rest_is_counted() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("only", vram=100)
+    for number in range(10):
+        cluster.model(f"p{number}", vram=1, pinned=True)
+        cluster.loaded(f"p{number}")
+    cluster.model("victim", vram=80)
+    cluster.loaded("victim")
+    cluster.model("new", vram=80)
+    cluster.request("r", "new")
+    words = last(cluster, ReplicaEvicted).explanation.considered[0].detail.split("; ")
+    assert words[1].startswith("evicts victim (r-000011): ")
+    assert words[2] == "keeps p0 (r-000001): pinned"
+    assert words[-1] == "and 3 more"
+    assert len(words) == 10
+
+
+def test_a_copy_that_each_node_is_to_have_is_kept_in_these_words() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("only", vram=24)
+    cluster.model("everywhere", vram=4, everywhere=True)
+    cluster.settle()
+    cluster.model("old", vram=18)
+    cluster.loaded("old")
+    cluster.model("new", vram=18)
+    cluster.request("r", "new")
+    detail = last(cluster, ReplicaEvicted).explanation.considered[0].detail
+    assert "keeps everywhere (r-000001): its node is to have one" in detail
+
+
+def test_a_cut_survey_lists_a_node_with_several_copies_once_and_counts_nodes() -> None:
+    cluster = Cluster()
+    cluster.node("both", vram=80, slots=2)
+    cluster.node("one", vram=24)
+    for number in range(18):
+        cluster.node(f"small-{number:02d}", vram=4)
+    cluster.model("m", max_replicas=3)
+    for _ in range(3):
+        cluster.loaded("m")
+    assert sorted(key[4] for key in cluster.state.warm["m"].order) == ["both", "both", "one"]
+    for number in range(4):
+        cluster.request(f"r{number}", "m")
+        event = last(cluster, ReplicaLocked if number < 3 else RequestQueued)
+        rows = event.explanation.considered
+        assert sorted(row.node for row in rows) == (["both", "one"] if number in (0, 3) else [row.node for row in rows])
+        assert len({row.node for row in rows}) == len(rows)
+        assert event.explanation.rejected == {"replica": 18}
+
+
 # --- steps 6 and 7: wait and refuse ---------------------------------------------------------------------------------
 
 

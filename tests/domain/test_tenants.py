@@ -217,6 +217,18 @@ def test_a_refusal_says_whose_and_why_and_what_would_help() -> None:
     assert "interlock tenants limit research" in refused.explanation.cure
 
 
+def test_who_may_send_nothing_is_not_told_to_try_again_or_to_send_fewer() -> None:
+    cluster = serving(tenant_limit=0)
+    reply = cluster.request("r", "m", tenant="research")
+    refused = cluster.events[-1]
+    assert isinstance(reply, Rejected)
+    assert isinstance(refused, RequestRefused)
+    assert reply.retry_after == refused.retry_after == 0
+    assert "may send nothing" in sentence(refused)
+    assert "again" not in sentence(refused)
+    assert "fewer" not in refused.explanation.cure
+
+
 def test_only_a_refusal_for_the_rate_holds_for_all_that_the_tenant_sends_until_then() -> None:
     for limits, whole in ({"tenant_limit": 0}, False), ({"tenant_rate": MINUTE, "tenant_burst": 1}, True):
         cluster = serving(**limits)

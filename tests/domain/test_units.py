@@ -80,3 +80,4 @@ def test_a_document_with_a_number_that_nobody_could_print_is_refused(value: str)
 
 def test_an_instant_that_no_calendar_has_is_told_as_the_last_that_one_has() -> None:
     assert format_instant(FOREVER) == format_instant(2 * FOREVER) == "9999-12-31T23:59:59.999999Z"
+    assert format_instant(-FOREVER) == "0001-01-01T00:00:00.000000Z"

@@ -105,6 +105,29 @@ def test_a_log_that_was_rewritten_with_fresh_digests_is_found_by_an_anchor(place
     assert finding.bad_position == (anchored if anchored > place else None)
 
 
+@given(anchored=st.integers(0, LENGTH), wrong_first=st.booleans())
+def test_of_two_anchors_of_one_position_both_must_hold(anchored: int, wrong_first: bool) -> None:
+    right = chain.Anchor(anchored, (LOG[anchored - 1][-1] if anchored else chain.GENESIS).hex())
+    wrong = chain.Anchor(anchored, "ab" * 32)
+    assert chain.check(LOG, anchors=[right, right]).holds
+    anchors = [wrong, right] if wrong_first else [right, wrong]
+    assert chain.check(LOG, anchors=anchors).bad_position == anchored
+
+
+def test_an_anchor_where_a_part_begins_is_compared_with_what_comes_before_it() -> None:
+    known = chain.Anchor(2, LOG[1][-1].hex())
+    assert chain.check(LOG[2:], after=2, previous=LOG[1][-1], anchors=[known]).holds
+    other = chain.Anchor(2, LOG[2][-1].hex())
+    assert chain.check(LOG[2:], after=2, previous=LOG[1][-1], anchors=[other]).bad_position == 2
+
+
+def test_an_anchor_may_be_written_in_capitals(tmp_path: Path) -> None:
+    path = tmp_path / "anchor.json"
+    chain.write_anchor(path, chain.Anchor(LENGTH, LOG[-1][-1].hex().upper()))
+    assert chain.read_anchor(path) == chain.Anchor(LENGTH, LOG[-1][-1].hex())
+    assert chain.check(LOG, anchors=[chain.Anchor(LENGTH, LOG[-1][-1].hex().upper())]).holds
+
+
 def test_a_part_of_a_log_is_checked_from_what_comes_before_it() -> None:
     assert chain.verify(LOG[2:], after=2, previous=LOG[1][-1]) is None
     assert chain.verify(LOG[2:], after=2) == 3
@@ -130,6 +153,8 @@ def test_an_anchor_survives_its_file(tmp_path: Path) -> None:
         '{"format": "interlock-anchor-1", "position": 1, "digest": "00"}',
         '{"format": "interlock-anchor-1", "position": -1, "digest": "%s"}' % ("00" * 32),
         '{"format": "interlock-anchor-1", "position": "x", "digest": "%s"}' % ("00" * 32),
+        '{"format": "interlock-anchor-1", "position": 1, "digest": 7}',
+        "[" * 100_000,
     ],
 )
 def test_a_file_that_is_no_anchor_says_so(tmp_path: Path, text: str) -> None:

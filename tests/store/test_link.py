@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from interlock.adapters.store import migrate, open_store
 from interlock.adapters.store.link import Link, Timeouts
+from interlock.domain.errors import InvalidField, InvalidSetting
 
 SIZES = range(32_600, 33_200, 8)
 """Two columns of these sizes end near the 64 KiB that the client library reads at once."""
@@ -31,3 +35,22 @@ def test_the_librarys_socket_stays_as_it_wants_it(postgres_url: str) -> None:
         assert not os.get_blocking(link._session.fileno())
     finally:
         link.close()
+
+
+@pytest.mark.xdist_group("postgres")
+def test_a_text_that_the_server_does_not_take_ends_no_session(postgres_url: str) -> None:
+    link = Link(postgres_url, Timeouts())
+    try:
+        with pytest.raises(InvalidField, match="NUL"):
+            link.execute("SELECT $1::text", ["a\0b"])
+        assert link.execute("SELECT 1").fetchall() == [(1,)]
+    finally:
+        link.close()
+
+
+@pytest.mark.parametrize("ask", [open_store, migrate])
+@pytest.mark.parametrize("url", ["postgresql://a b/x", "postgresql://u:secret%zz@h/x", "postgresql://a?foo=1"])
+def test_an_address_that_does_not_parse_is_refused_with_how_to_write_it(ask: Callable[[str], Any], url: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"does not parse.*postgresql://USER@HOST") as refused:
+        ask(url)
+    assert "secret" not in str(refused.value)

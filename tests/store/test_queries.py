@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,39 @@ def test_an_auditor_reads_beside_a_running_writer_and_cannot_write(url: str) -> 
     assert auditor.verify().checked == 13
     writer.close()
     auditor.close()
+
+
+@pytest.mark.xdist_group("postgres")
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("'infinity'::date", "infinity"),
+        ("'4713-01-01 BC'::date", "4713-01-01 BC"),
+        ("'-infinity'::timestamptz", "-infinity"),
+        ("'24:00'::time", "24:00:00"),
+        ("'24:00+01'::timetz", "24:00:00+01"),
+        ("interval '100000000 years'", "100000000 years"),
+        ("ARRAY['infinity'::timestamp]", ["infinity"]),
+    ],
+)
+def test_a_date_that_python_does_not_know_is_the_servers_text(postgres_url: str, value: str, text: object) -> None:
+    store = open_store(postgres_url, read_only=True)
+    try:
+        assert store.execute_sql(f"SELECT {value}, DATE '2026-01-02'").rows == [(text, datetime.date(2026, 1, 2))]
+        assert store.execute_sql("SELECT lease_until FROM interlock_epoch").rows == [("-infinity",)]
+    finally:
+        store.close()
+
+
+@pytest.mark.xdist_group("postgres")
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT $1", "SELECT chr(0)", "SELECT 1/0", "SELECT set_config('transaction_read_only', 'off', false)"],
+)
+def test_what_only_the_statement_is_to_blame_for_is_the_askers_mistake(postgres_url: str, statement: str) -> None:
+    store = open_store(postgres_url, read_only=True)
+    try:
+        with pytest.raises(UsageError, match="cannot be run"):
+            store.execute_sql(statement)
+    finally:
+        store.close()

@@ -187,6 +187,13 @@ def test_a_store_of_a_later_release_is_left_alone(store: SqliteStore) -> None:
             open_store(store.path, read_only=read_only)
 
 
+def test_a_log_whose_version_somebody_took_away_is_left_alone_and_named(store: SqliteStore) -> None:
+    session(store).execute("PRAGMA user_version = 0")
+    store.close()
+    with pytest.raises(StoreUnavailable, match=r"table stored_events.*user_version is 0.*Name another file"):
+        open_store(store.path)
+
+
 def test_a_text_that_is_no_unicode_is_a_bad_row_and_not_a_crash(store: SqliteStore) -> None:
     session(store).execute("UPDATE stored_events SET actor = CAST(x'ff' AS TEXT) WHERE rowid = 2")
     finding = store.verify()

@@ -1,0 +1,38 @@
+"""Files that commands write: none of them may be written over an event store.
+
+Nothing of Interlock is imported here: ``audit verify`` writes its anchor where the domain cannot even be loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_DATABASE = b"SQLite format 3\0"
+_BESIDE = ("-wal", "-shm", "-journal", ".lease")
+"""What SQLite and the writer's lease call the files beside a store."""
+
+
+def harmed_store(path: Path) -> str:
+    """What is wrong with writing to ``path``, as a sentence: it is an event store, or a file of one; else empty.
+
+    A store is known by its first bytes, however it was named: by an address, its folder, or through a link.
+    """
+    if _is_database(path):
+        return f"{path} is an event store, which would be lost."
+    real = path.resolve()
+    for ending in _BESIDE:
+        store = real.with_name(real.name.removesuffix(ending))
+        if real.name.endswith(ending) and _is_database(store):
+            return f"{path} belongs to the event store {store}, which would be lost."
+    return ""
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        # A pipe has no beginning to look at, and would keep whoever tries waiting.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return file.read(len(_DATABASE)) == _DATABASE
+    except OSError:
+        return False
