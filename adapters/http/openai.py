@@ -40,6 +40,11 @@ Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 Tokens = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 
 
+def _null() -> msgspec.Raw:
+    """What a field holds that is passed on as it came, where the client left it out."""
+    return msgspec.Raw(b"null")
+
+
 class Part(msgspec.Struct, frozen=True):
     """One part of a message's content."""
 
@@ -54,7 +59,8 @@ class InMessage(msgspec.Struct, frozen=True):
     content: str | list[Part] | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    # Raw alone: in a union with None msgspec takes nothing but null.
+    tool_calls: msgspec.Raw = msgspec.field(default_factory=_null)
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -90,8 +96,8 @@ class ChatRequest(Sampling, frozen=True, kw_only=True):
     """``POST /v1/chat/completions``."""
 
     messages: list[InMessage]
-    tools: msgspec.Raw | None = None
-    tool_choice: msgspec.Raw | None = None
+    tools: msgspec.Raw = msgspec.field(default_factory=_null)
+    tool_choice: msgspec.Raw = msgspec.field(default_factory=_null)
 
 
 class CompletionRequest(Sampling, frozen=True, kw_only=True):
@@ -149,8 +155,8 @@ class OpenAI:
         if not asked.messages:
             raise InvalidField("messages", "empty", cure="Send at least one message.")
         messages = tuple(_message(message, place) for place, message in enumerate(asked.messages))
-        tools = _raw(asked.tools)
-        wanted = _generation(asked, messages=messages, tools=tools, tool_choice=_raw(asked.tool_choice))
+        tools, choice = _raw("tools", asked.tools), _raw("tool_choice", asked.tool_choice)
+        wanted = _generation(asked, messages=messages, tools=tools, tool_choice=choice)
         prefix = marks_of_chat(key_of(request), asked.model, messages, tools)
         with _offering("/v1/embeddings"):
             return await self._generate(request, asked, [wanted], _CHAT, prefix)
@@ -461,7 +467,7 @@ def _message(message: InMessage, place: int) -> ChatMessage:
         content=content or "",
         name=message.name or "",
         tool_call_id=message.tool_call_id or "",
-        tool_calls=_raw(message.tool_calls),
+        tool_calls=_raw(f"messages[{place}].tool_calls", message.tool_calls),
     )
 
 
@@ -490,9 +496,12 @@ def _generation(
     )
 
 
-def _raw(value: msgspec.Raw | None) -> str:
+def _raw(field: str, value: msgspec.Raw) -> str:
     """JSON that goes on as it came; empty for null."""
-    text = "" if value is None else bytes(value).decode()
+    try:
+        text = bytes(value).decode()
+    except UnicodeDecodeError:
+        raise InvalidField(field, "a text in it is not UTF-8") from None
     return "" if text == "null" else text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
 
 import openai
@@ -100,6 +101,36 @@ async def test_sampling_reaches_the_backend_and_unknown_fields_are_ignored(clust
     prompt = cluster.backends.prompts[0]
     assert (prompt.max_tokens, prompt.temperature, prompt.stop, prompt.seed) == (2, 0.5, ("END",), 7)
     assert prompt.messages[0].content == "hi you"
+
+
+async def test_tools_reach_the_backend_as_they_came(cluster: Cluster) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    calls = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]
+    said = [
+        {"role": "user", "content": "how warm is it"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "c1", "content": "20"},
+    ]
+    for choice in ("auto", {"type": "function", "function": {"name": "weather"}}):
+        body = {"model": "m", "messages": said, "tools": tools, "tool_choice": choice}
+        status, answer, _ = await cluster.ask("POST", "/v1/chat/completions", json=body)
+        assert status == 200, answer
+        prompt = cluster.backends.prompts[-1]
+        assert (json.loads(prompt.tools), json.loads(prompt.tool_choice)) == (tools, choice)
+        assert [json.loads(message.tool_calls or "null") for message in prompt.messages] == [None, calls, None]
+
+
+async def test_tools_that_are_null_or_left_out_are_none(cluster: Cluster) -> None:
+    for given in ({}, {"tools": None, "tool_choice": None}):
+        body = {"model": "m", "messages": USER, **given}
+        assert (await cluster.ask("POST", "/v1/chat/completions", json=body))[0] == 200
+        assert (cluster.backends.prompts[-1].tools, cluster.backends.prompts[-1].tool_choice) == ("", "")
+
+
+async def test_tools_that_are_not_text_are_refused_by_name(cluster: Cluster) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":["\xff"]}'
+    status, answer, _ = await cluster.ask("POST", "/v1/chat/completions", data=body)
+    assert (status, answer["error"].get("param")) == (400, "tools")
 
 
 @pytest.mark.parametrize(
