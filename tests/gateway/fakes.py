@@ -21,7 +21,8 @@ from interlock.domain.settings import Settings, format_affinity, format_idle_unl
 class FakeScheduler:
     """CommandPort, QueryPort and LivenessPort at once: models, replicas, locks with owners, first come first served.
 
-    ``away`` makes the next commands raise NoWriter, ``lost_answers`` decides them first and then raises.
+    ``away`` makes the next commands raise NoWriter, each after ``away_after_s``, and the first ``left`` of those say that
+    a writer had taken them up; ``lost_answers`` decides them first and then raises.
     ``refuse[model]`` is the answer to whoever asks for the model; ``hold`` keeps everybody waiting.
     """
 
@@ -37,6 +38,8 @@ class FakeScheduler:
         self.settings_now = Settings()
         self.frozen_now: set[str] = set()
         self.away = 0
+        self.away_after_s = 0.0
+        self.left = 0
         self.lost_answers = 0
         self.hold = False
         self.broken: Exception | None = None
@@ -87,7 +90,9 @@ class FakeScheduler:
             raise self.broken
         if self.away > 0:
             self.away -= 1
-            raise NoWriter("nobody leads.")
+            self.left, taken = max(0, self.left - 1), self.left > 0
+            await asyncio.sleep(self.away_after_s)
+            raise NoWriter("nobody leads.", taken=taken)
         reply = self.replies.get(envelope.command_id)
         if reply is None:
             self.decided.append(envelope.command)
