@@ -186,7 +186,7 @@ class Seat:
         return self._term.holders.renew(holder)
 
     async def heard(self, node: str, boot: str) -> int | None:
-        """See the gateway's ``LivenessPort``. A standby passes on what the writer must know."""
+        """See the gateway's ``LivenessPort``. A standby passes it on to the writer."""
         if self._term is not None:
             return self._term.liveness.heard(node, boot)
         known = self._engine.state.nodes.get(node)
@@ -195,7 +195,8 @@ class Seat:
             known = self._engine.state.nodes.get(node)
         if known is None or (boot and boot != known.boot):
             return None
-        if known.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
+        if self._forward is not None:
+            # The writer counts the silence, and a heartbeat may hold nothing else that reaches it.
             command_id = f"heard-{node}-{known.boot}-{self._engine.ledger.position}"
             await self.send(Envelope(command_id=command_id, command=ReportHeard(node=node, boot=known.boot)))
         return heartbeats_every(self._engine.state.settings)

@@ -185,6 +185,7 @@ async def test_a_takeover_gives_every_holder_one_fresh_lease(make_rig: MakeRig) 
 
 async def test_a_silent_node_becomes_unreachable_and_recovers_when_it_is_heard(make_rig: MakeRig) -> None:
     rig = await leading(make_rig, unreachable_after=300_000)
+    rig.workers.silence("thor")
     await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.UNREACHABLE)
     boot = rig.seat.state().nodes["thor"].boot
     assert await rig.seat.heard("thor", boot)
@@ -202,6 +203,33 @@ async def test_heartbeats_through_any_gateway_keep_a_node_healthy(make_rig: Make
         await rig.send(c.ReportCapacity(node="thor"))
         await asyncio.sleep(0.05)
     assert rig.events("NodeBecameUnreachable") == []
+
+
+async def test_a_worker_that_answers_is_not_silent_though_its_heartbeats_reach_nobody(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, unreachable_after=300_000)
+    await asyncio.sleep(1.0)
+    assert rig.events("NodeBecameUnreachable") == [], "the gateway that they go to may be down"
+
+
+async def test_a_silent_node_that_answers_again_comes_back_without_a_heartbeat(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, unreachable_after=300_000, reconcile_interval=200_000)
+    rig.workers.silence("thor")
+    await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.UNREACHABLE)
+    rig.workers.heal("thor")
+    await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.HEALTHY)
+
+
+async def test_a_heartbeat_that_holds_nothing_reaches_the_writer_through_a_standby(make_rig: MakeRig) -> None:
+    first = await leading(make_rig, unreachable_after=400_000)
+    second = make_rig(first.log, first.workers, forward=first.seat)
+    second.start()
+    await second.until(lambda: "thor" in second.seat.state().nodes)
+    first.workers.silence("thor")
+    end = asyncio.get_running_loop().time() + 1.0
+    while asyncio.get_running_loop().time() < end:
+        assert await second.seat.heard("thor", "")
+        await asyncio.sleep(0.05)
+    assert first.events("NodeBecameUnreachable") == []
 
 
 async def test_a_process_that_the_log_does_not_know_is_stopped_after_a_takeover(make_rig: MakeRig) -> None:
