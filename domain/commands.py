@@ -264,17 +264,17 @@ class RemoveNode(Command, frozen=True, kw_only=True):
 
 
 class SetNodeBudget(Command, frozen=True, kw_only=True):
-    """Limit the memory that models may use there."""
+    """Limit the memory that models may use there, whatever the worker says of it; None: what the worker says holds."""
 
     node: str
-    budget: Budget
+    budget: Budget | None
 
 
 class SetReplicaSlots(Command, frozen=True, kw_only=True):
-    """How many replicas of one model the node may hold; 1 or more."""
+    """How many replicas of one model the node may hold, 1 or more, whatever the worker says; None: what it says holds."""
 
     node: str
-    max_replicas_per_model: int
+    max_replicas_per_model: int | None
 
 
 class SetTenantLimits(Command, frozen=True, kw_only=True):

@@ -103,6 +103,13 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """The boots before this one, newest last, so that a worker that was replaced is known when it comes back."""
     unified: bool = False
     """Its one pool is its main memory as well: what a model takes of both it takes there."""
+    slots_set: bool = False
+    """An operator has set ``max_replicas_per_model``: it survives a restart of the worker, as ``budget_set`` says too."""
+    budget_set: bool = False
+    worker_slots: int = 0
+    """What the worker states of the slots, where an operator has set others; else 0."""
+    worker_budget: Budget | None = None
+    """The same of the budget; else None."""
 
     @property
     def budgets(self) -> tuple[int, ...]:

@@ -70,7 +70,8 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
     """A worker joined, or joined again with another boot or other facts.
 
     ``replaced``: another machine has taken over the name; what an operator has set stays, but for the approval.
-    ``unified``: its one pool is its main memory as well.
+    ``unified``: its one pool is its main memory as well. What an operator has set of slots and budget holds; what the
+    worker states of them is in ``worker_slots`` (0: the same) and ``worker_budget`` (None: the same), for when that ends.
     """
 
     address: str = ""
@@ -86,6 +87,8 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
     machine: str = ""
     replaced: bool = False
     unified: bool = False
+    worker_slots: int = 0
+    worker_budget: Budget | None = None
 
 
 class NodeApproved(NodeEvent, frozen=True, kw_only=True):
@@ -108,15 +111,17 @@ class NodeCapacityChanged(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeBudgetSet(NodeEvent, frozen=True, kw_only=True):
-    """The part of its memory that models may use."""
+    """The part of its memory that models may use. ``lifted``: the operator's word ends, and the worker's holds."""
 
     budget: Budget
+    lifted: bool = False
 
 
 class NodeReplicaSlotsSet(NodeEvent, frozen=True, kw_only=True):
-    """How many replicas of one model the node may hold."""
+    """How many replicas of one model it may hold. ``lifted``: the operator's word ends, and the worker's holds."""
 
     max_replicas_per_model: int
+    lifted: bool = False
 
 
 class NodeBecameUnreachable(NodeEvent, frozen=True, kw_only=True):

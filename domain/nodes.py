@@ -126,10 +126,12 @@ def _check_name_is_free(node: Node, command: RegisterNode) -> None:
 
 def _registered(state: State, command: RegisterNode, old: Node | None, now: int) -> ev.NodeRegistered:
     """Facts as the worker states them; what an operator has set stays."""
-    slots = command.max_replicas_per_model
-    budget = command.budget or Budget()
-    if old is not None and command.budget is None:
-        budget = old.budget
+    slots = stated = command.max_replicas_per_model
+    budget, its_budget = command.budget or (old.budget if old is not None else Budget()), None
+    if old is not None and old.slots_set:
+        slots = old.max_replicas_per_model
+    if old is not None and old.budget_set:
+        budget, its_budget = old.budget, command.budget or old.worker_budget
     replaced = old is not None and is_another(old, command)
     disk = command.disk if replaced else available_disk(state, command.node, command.disk)
     kept = None
@@ -141,19 +143,20 @@ def _registered(state: State, command: RegisterNode, old: Node | None, now: int)
         pools=command.pools, foreign=foreign(state, command.node, command.pools, command.used, kept), ram=command.ram,
         disk=disk, max_replicas_per_model=slots, budget=budget, gpu_vendor=command.gpu_vendor, machine=machine,
         replaced=replaced, unified=command.unified and len(command.pools) == 1,
+        worker_slots=stated if stated != slots else 0, worker_budget=its_budget if its_budget != budget else None,
     )  # fmt: skip
 
 
 def _facts(node: Node) -> tuple[object, ...]:
-    slots = node.max_replicas_per_model
+    slots, budget = (node.max_replicas_per_model, node.worker_slots), (node.budget, node.worker_budget)
     memory = (node.pools, node.ram, node.unified)
-    return (node.address, node.worker_labels, *memory, node.budget, slots, node.gpu_vendor, node.machine)
+    return (node.address, node.worker_labels, *memory, *budget, *slots, node.gpu_vendor, node.machine)
 
 
 def _facts_of(event: ev.NodeRegistered) -> tuple[object, ...]:
-    slots = event.max_replicas_per_model
+    slots, budget = (event.max_replicas_per_model, event.worker_slots), (event.budget, event.worker_budget)
     memory = (event.pools, event.ram, event.unified)
-    return (event.address, event.labels, *memory, event.budget, slots, event.gpu_vendor, event.machine)
+    return (event.address, event.labels, *memory, *budget, *slots, event.gpu_vendor, event.machine)
 
 
 def foreign(
@@ -398,18 +401,24 @@ def remove(state: State, command: RemoveNode, now: int) -> list[ev.Event]:
 
 
 def set_budget(state: State, command: SetNodeBudget, now: int) -> list[ev.Event]:
-    """Limit the memory that models may use."""
+    """Limit the memory that models may use, or lift that limit again."""
     node = find(state, command.node)
-    if node.budget == command.budget:
+    if command.budget is None:
+        stated = node.budget if node.worker_budget is None else node.worker_budget
+        return [ev.NodeBudgetSet(at=now, node=node.name, budget=stated, lifted=True)] if node.budget_set else []
+    if node.budget == command.budget and node.budget_set:
         return []
     return [ev.NodeBudgetSet(at=now, node=node.name, budget=command.budget)]
 
 
 def set_replica_slots(state: State, command: SetReplicaSlots, now: int) -> list[ev.Event]:
-    """How many replicas of one model the node may hold."""
-    node = find(state, command.node)
-    _check_slots(command.max_replicas_per_model, "value")
-    if node.max_replicas_per_model == command.max_replicas_per_model:
+    """How many replicas of one model the node may hold, by an operator's word, or by the worker's again."""
+    node, slots = find(state, command.node), command.max_replicas_per_model
+    if slots is None:
+        slots = node.worker_slots or node.max_replicas_per_model
+        lifted = ev.NodeReplicaSlotsSet(at=now, node=node.name, max_replicas_per_model=slots, lifted=True)
+        return [lifted] if node.slots_set else []
+    _check_slots(slots, "value")
+    if node.max_replicas_per_model == slots and node.slots_set:
         return []
-    slots = command.max_replicas_per_model
     return [ev.NodeReplicaSlotsSet(at=now, node=node.name, max_replicas_per_model=slots)]

@@ -28,7 +28,6 @@ from interlock.domain.commands import (
     SetScheduling,
     WorkerLeft,
 )
-from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, NotFound
 from interlock.domain.units import LARGEST_SIZE, SECOND, format_duration, format_instant, parse_duration
 
@@ -178,6 +177,7 @@ class Nodes:
             Route("DELETE", f"{node}/vram-budget", self.reset_budget, admin, "Lift the limit"),
             *(Route("GET", path, self.slots, admin, "Replicas of one model that fit here") for path in slots),
             *(Route("PUT", path, self.set_slots, admin, "Set how many replicas of one model", Value) for path in slots),
+            *(Route("DELETE", path, self.reset_slots, admin, "Let the worker say it again") for path in slots),
         ]
 
     # --- Workers ------------------------------------------------------------------------------------------------------
@@ -354,8 +354,8 @@ class Nodes:
         return json_response({"vram_budget": value})
 
     async def reset_budget(self, request: web.Request) -> web.StreamResponse:
-        """Let models use all of it again."""
-        await self._gateway.send(request, SetNodeBudget(node=request.match_info["id"], budget=Budget()))
+        """Let models use what the worker allows again: all of it, where it says nothing."""
+        await self._gateway.send(request, SetNodeBudget(node=request.match_info["id"], budget=None))
         return json_response({"reset": True})
 
     async def slots(self, request: web.Request) -> web.StreamResponse:
@@ -370,6 +370,11 @@ class Nodes:
             raise InvalidField("value", f"{value} is less than 1")
         await self._gateway.send(request, SetReplicaSlots(node=request.match_info["id"], max_replicas_per_model=value))
         return json_response({"max_replicas_per_model": value})
+
+    async def reset_slots(self, request: web.Request) -> web.StreamResponse:
+        """Let the node hold as many replicas of one model as its worker says."""
+        await self._gateway.send(request, SetReplicaSlots(node=request.match_info["id"], max_replicas_per_model=None))
+        return json_response({"reset": True})
 
     # --- Scheduling ---------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,11 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         former_boots=_former_boots(old, event.boot),
         load_rate=old.load_rate if old and not event.replaced else 0,
         stage_rate=old.stage_rate if old and not event.replaced else 0,
+        # An earlier program's registration overwrote what operators had set: then it is the worker's.
+        slots_set=bool(old and old.slots_set and old.max_replicas_per_model == event.max_replicas_per_model),
+        budget_set=bool(old and old.budget_set and old.budget == event.budget),
+        worker_slots=event.worker_slots,
+        worker_budget=event.worker_budget,
     )
     state.committed.setdefault(event.node, {})
     if event.unified and old is not None and not old.unified:
@@ -113,12 +118,18 @@ def _node_capacity_changed(state: State, event: ev.NodeCapacityChanged) -> None:
 
 @applies(ev.NodeBudgetSet)
 def _node_budget_set(state: State, event: ev.NodeBudgetSet) -> None:
-    put_node(state, replace(state.nodes[event.node], budget=event.budget))
+    node = state.nodes[event.node]
+    stated = node.budget if node.worker_budget is None else node.worker_budget
+    kept = None if event.lifted or stated == event.budget else stated
+    put_node(state, replace(node, budget=event.budget, budget_set=not event.lifted, worker_budget=kept))
 
 
 @applies(ev.NodeReplicaSlotsSet)
 def _node_replica_slots_set(state: State, event: ev.NodeReplicaSlotsSet) -> None:
-    put_node(state, replace(state.nodes[event.node], max_replicas_per_model=event.max_replicas_per_model))
+    node, slots = state.nodes[event.node], event.max_replicas_per_model
+    stated = node.worker_slots or node.max_replicas_per_model
+    kept = 0 if event.lifted or stated == slots else stated
+    put_node(state, replace(node, max_replicas_per_model=slots, slots_set=not event.lifted, worker_slots=kept))
 
 
 @applies(ev.NodeBecameUnreachable)
