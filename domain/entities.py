@@ -135,13 +135,15 @@ def _limits(pools: tuple[int, ...], budget: Budget, ram: int) -> Mapping[int, in
 
 
 def merged_labels(node: Node) -> dict[str, str]:
-    """Automatic labels, then the worker's, then the operator's, the later winning; an empty value removes one."""
+    """The worker's labels, then the operator's, the later winning; an empty value removes one. No word beats an automatic
+    one: a worker that calls itself by another node's name does not get what is meant for that.
+    """
     automatic = {"node.name": node.name, "node.replica-slots": str(node.max_replicas_per_model)}
     if node.gpu_vendor:
         automatic["gpu.vendor"] = node.gpu_vendor
     if bucket := vram_label(max(node.pools, default=0)):
         automatic["gpu.vram"] = bucket
-    merged = automatic | node.worker_labels | node.operator_labels
+    merged = node.worker_labels | node.operator_labels | automatic
     return {key: value for key, value in merged.items() if value}
 
 

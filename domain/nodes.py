@@ -60,6 +60,7 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         raise InvalidField("name", f"{command.node!r} holds a character that no name has", cure=cure)
     _check_slots(command.max_replicas_per_model, "max_replicas_per_model")
     _check_sizes(command)
+    _check_labels(command.labels)
     old = state.nodes.get(command.node)
     replaced = old is not None and is_another(old, command)
     if old is not None:
@@ -96,6 +97,14 @@ def _check_sizes(command: RegisterNode | ReportCapacity) -> None:
             raise InvalidField(field, f"{wrong[0]} is no size in bytes that a machine has")
     if command.disk is not None and not 0 <= command.disk <= LARGEST_SIZE:
         raise InvalidField("disk", f"{command.disk} is no size in bytes that a machine has")
+
+
+def _check_labels(labels: dict[str, str]) -> None:
+    """A selector can ask for each: it writes "not" with a leading "!"."""
+    for key in labels:
+        if not key or key.startswith("!") or not key.isprintable():
+            cure = "Name it with characters that can be printed, without a leading '!'."
+            raise InvalidField("labels", f"{key!r} is not a label's name", cure=cure)
 
 
 def is_another(node: Node, command: RegisterNode) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from interlock.domain import commands as cmd
 from interlock.domain.entities import Budget
 from tests.domain.cluster import Cluster, check_replay
@@ -67,3 +69,25 @@ def test_a_worker_that_registers_again_with_the_same_words_beside_the_operator_s
     cluster.forget()
     cluster.node("n", boot="boot-2", slots=2, budget=HALF)
     assert cluster.events == []
+
+
+def test_no_worker_s_label_beats_an_automatic_one() -> None:
+    cluster = Cluster()
+    cluster.node("alpha")
+    cluster.node("n", labels={"node.name": "alpha", "node.replica-slots": "1", "tier": "fast"})
+    cluster.send(cmd.SetReplicaSlots(node="n", max_replicas_per_model=4))
+    found = the_node(cluster).labels
+    assert (found["node.name"], found["node.replica-slots"], found["tier"]) == ("n", "4", "fast")
+    cluster.model("m", selector={"node.name": "alpha"})
+    assert list(cluster.state.candidates(cluster.state.models["m"]).nodes) == ["alpha"]
+    check_replay(cluster)
+
+
+@pytest.mark.parametrize("key", ["", "!bad", "two\nlines"])
+def test_a_label_that_no_selector_can_name_is_refused_at_registration(key: str) -> None:
+    cluster = Cluster()
+    command = cmd.RegisterNode(node="n", boot="b", labels={key: "x"}, pools=(1,))
+    reply = cluster.send(command).reply
+    assert isinstance(reply, cmd.Rejected)
+    assert "labels" in reply.message
+    assert not cluster.state.nodes
