@@ -41,6 +41,10 @@ _TAKEN = frozenset({"models", "scheduling", "register"})
 _AUTOMATIC = ("node.name", "node.replica-slots", "gpu.vendor", "gpu.vram")
 _LONGEST_TRANSIT = 10 * SECOND
 """What a heartbeat says of processes may be this old when it arrives; what changed since is not judged by it."""
+_FIGURES = (
+    "pools", "total_vram", "available_vram", "total_ram", "available_ram", "ram", "available_disk", "disk",
+)  # fmt: skip
+"""What a heartbeat may say of memory and disk, in LocalAI's words and in ours."""
 _STATES = {"loaded": "loaded", "unloading": "unloading"}
 
 
@@ -53,6 +57,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     total_vram: int = 0
     available_vram: int | None = None
     total_ram: int = 0
+    available_ram: int | None = None
     ram: int | None = None
     available_disk: int | None = None
     gpu_vendor: str = ""
@@ -76,6 +81,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     total_vram: int | None = None
     available_vram: int | None = None
     total_ram: int | None = None
+    available_ram: int | None = None
     ram: int | None = None
     worker_incarnation: str = ""
     boot: str = ""
@@ -196,7 +202,9 @@ class Nodes:
         total = asked.total_vram or asked.total_ram
         if asked.pools is None:
             _positive(total, "total_vram" if asked.total_vram else "total_ram")
-        pools, used = _memory(asked.pools, asked.used, total, asked.available_vram if asked.total_vram else None)
+        pools, used = _memory(
+            asked.pools, asked.used, total, asked.available_vram if asked.total_vram else asked.available_ram
+        )
         command = RegisterNode(
             node=asked.name,
             address=asked.address,
@@ -239,14 +247,11 @@ class Nodes:
             await self._gateway.send(request, WorkerLeft(node=name, boot=boot), actor)
             return json_response(Message("goodbye"))
         sent_at = arrived - _LONGEST_TRANSIT
-        if beat.pools is not None or beat.available_vram is not None:
-            total = beat.total_vram or _total(await self._node(name))
-            if beat.pools is None:
-                _positive(total, "total_vram")
-            pools, used = _memory(beat.pools, beat.used, total, beat.available_vram)
-            ram = beat.total_ram if beat.ram is None else beat.ram
+        if any(getattr(beat, figure) is not None for figure in _FIGURES):
+            pools, used = _told(beat, await self._node(name))
+            ram = _positive((beat.total_ram if beat.ram is None else beat.ram) or 0, "ram")
             disk = beat.available_disk if beat.disk is None else beat.disk
-            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram or 0, sent_at=sent_at)
+            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram, sent_at=sent_at)
             await self._gateway.send(request, report, actor)
         if beat.running is not None:
             running = ReportRunning(node=name, boot=boot, asked_at=sent_at, running=beat.running)
@@ -455,6 +460,21 @@ def _memory(
     if used and len(used) != len(pools):
         raise InvalidField("used", f"has {len(used)} figures for {len(pools)} pools")
     return pools, used or ()
+
+
+def _told(beat: Heartbeat, known: View) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Bytes per pool and in use, as a heartbeat tells them; no pools are those that are known already.
+
+    A machine without a GPU has its main memory as its one pool, and LocalAI's worker beats there with no free VRAM.
+    """
+    if beat.pools is not None:
+        return _memory(beat.pools, beat.used, 0, None)
+    in_main_memory = not beat.total_vram and fields(known).get("unified", False)
+    total = beat.total_ram if in_main_memory else beat.total_vram
+    available = beat.available_ram if in_main_memory else beat.available_vram
+    if available is not None and not total:
+        total = _total(known)
+    return _memory(None, None, _positive(total or 0, "total_ram" if in_main_memory else "total_vram"), available)
 
 
 def _positive(value: int, field: str) -> int:

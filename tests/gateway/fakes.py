@@ -181,6 +181,7 @@ class FakeScheduler:
             pools = [{"total": size, "used": 0} for size in command.pools]
             status = "healthy" if command.approve else "pending"
             shown = {"name": node, "status": status, "labels": dict(command.labels), "pools": pools}
+            shown["unified"] = command.unified
             self.node_table[command.node] = {**shown, "max_replicas_per_model": command.max_replicas_per_model}
         elif node is not None and node not in self.node_table:
             return c.Rejected(code="not_found", message=f"No node named {node}.")

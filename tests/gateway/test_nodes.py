@@ -99,6 +99,36 @@ async def test_localais_heartbeat_with_free_memory_only_is_counted_from_the_node
     assert cluster.scheduler.of(c.ReportCapacity)[0].used == (54 * GIB,)
 
 
+CPU = {"name": "cpu", "address": "h", "total_vram": 0, "total_ram": 8 * GIB, "available_ram": 6 * GIB}
+
+
+async def test_where_memory_is_main_memory_what_is_free_of_that_counts(cluster: Cluster) -> None:
+    await register(cluster, CPU)
+    command = cluster.scheduler.of(c.RegisterNode)[0]
+    assert (command.pools, command.used, command.unified) == ((8 * GIB,), (2 * GIB,), True)
+    # LocalAI's worker sends this where there is no GPU.
+    await cluster.ask("POST", "/api/node/cpu/heartbeat", json={"available_vram": 0, "available_ram": 5 * GIB})
+    report = cluster.scheduler.of(c.ReportCapacity)[0]
+    assert (report.pools, report.used, report.disk) == ((8 * GIB,), (3 * GIB,), None)
+
+
+@pytest.mark.parametrize(
+    ("beat", "disk", "ram"),
+    [
+        ({"total_disk": 900, "available_disk": 100}, 100, 0), ({"disk": 80}, 80, 0), ({"total_ram": 9}, None, 9),
+        ({"available_ram": 5 * GIB, "total_disk": 900, "available_disk": 1}, 1, 0),
+    ],
+)  # fmt: skip
+async def test_disk_and_main_memory_count_also_where_a_heartbeat_says_nothing_of_a_gpu_s(
+    cluster: Cluster, beat: dict[str, int], disk: int | None, ram: int
+) -> None:
+    await register(cluster, OURS)
+    await cluster.ask("POST", "/api/node/thor/heartbeat", json=beat)
+    report = cluster.scheduler.of(c.ReportCapacity)[0]
+    assert (report.pools, report.used) == ((), ()), "what is known of its pools stays"
+    assert (report.disk, report.ram) == (disk, ram)
+
+
 async def test_a_bare_heartbeat_is_a_sign_of_life_and_no_command(cluster: Cluster) -> None:
     await register(cluster, LOCALAI)
     status, answer, _ = await cluster.ask("POST", "/api/node/orin/heartbeat")
