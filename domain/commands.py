@@ -244,11 +244,12 @@ class DrainNode(Command, frozen=True, kw_only=True):
     """No new locks or loads there; empty it.
 
     ``within``: so long after the decision what is still there is taken away, requests and all; FOREVER clears such a
-    deadline, 0 leaves the one that is set as it is.
+    deadline, 0 leaves the one that is set as it is. ``by_worker``: the worker stops; its next start ends the drain.
     """
 
     node: str
     within: int = 0
+    by_worker: bool = False
 
 
 class ResumeNode(Command, frozen=True, kw_only=True):

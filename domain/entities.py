@@ -70,7 +70,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     status: NodeStatus
     approved: bool
     drained: bool
-    """An operator wants it empty; survives a restart of the worker."""
+    """An operator wants it empty, which survives a restart of the worker; or the worker itself, which does not."""
     worker_labels: dict[str, str]
     operator_labels: dict[str, str]
     pools: tuple[int, ...]
@@ -103,6 +103,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """The boots before this one, newest last, so that a worker that was replaced is known when it comes back."""
     unified: bool = False
     """Its one pool is its main memory as well: what a model takes of both it takes there."""
+    drained_by_worker: bool = False
     slots_set: bool = False
     """An operator has set ``max_replicas_per_model``: it survives a restart of the worker, as ``budget_set`` says too."""
     budget_set: bool = False

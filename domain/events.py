@@ -147,9 +147,13 @@ class NodeRecovered(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeDrainStarted(NodeEvent, frozen=True, kw_only=True):
-    """No new locks or loads; what is idle leaves, what is busy leaves when idle, and at ``drain_by`` all the same."""
+    """No new locks or loads; what is idle leaves, what is busy leaves when idle, and at ``drain_by`` all the same.
+
+    ``by_worker``: the worker itself is about to stop, and not an operator wants it empty.
+    """
 
     drain_by: int = FOREVER
+    by_worker: bool = False
 
 
 class NodeDrainEnforced(NodeEvent, frozen=True, kw_only=True):

@@ -77,6 +77,8 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         events.append(registered)
     elif old.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
         events.append(ev.NodeRecovered(at=now, node=old.name))
+    if old is not None and old.drained_by_worker and rebooted:
+        events.append(ev.NodeResumed(at=now, node=old.name))
     if command.approve and (old is None or replaced or not old.approved):
         events.append(ev.NodeApproved(at=now, node=command.node))
     if any(isinstance(event, ev.NodeRegistered | ev.NodeRecovered) for event in events):
@@ -351,15 +353,18 @@ def set_labels(state: State, command: SetNodeLabels, now: int) -> list[ev.Event]
 def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
     """No new locks or loads there; loads that are in progress are given up, so that they start elsewhere.
 
-    Said again with another deadline, it changes the deadline.
+    Said again with another deadline, it changes the deadline. A worker's own drain becomes the operator's who says it as
+    well, and never the other way.
     """
     node = find(state, command.node)
     if command.within < 0:
         raise InvalidField("deadline", "is negative", cure='Give a length, as in "10m".')
     drain_by = min(now + command.within, FOREVER) if command.within else node.drain_by
-    if node.drained and (node.emptied or drain_by == node.drain_by):
+    taken_over = node.drained_by_worker and not command.by_worker
+    if node.drained and (command.by_worker or not taken_over and (node.emptied or drain_by == node.drain_by)):
         return []
-    events: list[ev.Event] = [ev.NodeDrainStarted(at=now, node=node.name, drain_by=drain_by)]
+    started = ev.NodeDrainStarted(at=now, node=node.name, drain_by=drain_by, by_worker=command.by_worker)
+    events: list[ev.Event] = [started]
     for replica_id in state.by_node.get(node.name, ()):
         replica = state.replicas[replica_id]
         if replica.phase in LOADING_PHASES:

@@ -138,7 +138,8 @@ def _offline(e: ev.NodeWentOffline) -> str:
 
 def _drain_started(e: ev.NodeDrainStarted) -> str:
     limit = _by(e.drain_by, ", and what is busy at {} is taken away")
-    return f"Node {e.node} is being drained: no new work, and what is idle leaves{limit}."
+    whose = " by its worker, which is about to stop" if e.by_worker else ""
+    return f"Node {e.node} is being drained{whose}: no new work, and what is idle leaves{limit}."
 
 
 def _drain_enforced(e: ev.NodeDrainEnforced) -> str:

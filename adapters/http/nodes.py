@@ -304,7 +304,8 @@ class Nodes:
         # A worker's own path is LocalAI's, whose body says nothing that we know.
         deadline = "" if own else (await read(request, self._drain, empty=b"{}")).deadline
         within = parse_duration(deadline, "deadline") if deadline else 0
-        await self._gateway.send(request, DrainNode(node=name, within=within), f"worker:{name}" if own else "admin")
+        command = DrainNode(node=name, within=within, by_worker=own)
+        await self._gateway.send(request, command, f"worker:{name}" if own else "admin")
         return json_response(Message("node set to draining"))
 
     async def resume(self, request: web.Request) -> web.StreamResponse:

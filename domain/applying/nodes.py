@@ -43,6 +43,7 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         offline_at=FOREVER,
         drain_by=old.drain_by if old else FOREVER,
         emptied=old.emptied if old else False,
+        drained_by_worker=old.drained_by_worker if old else False,
         machine=event.machine,
         former_boots=_former_boots(old, event.boot),
         load_rate=old.load_rate if old and not event.replaced else 0,
@@ -158,7 +159,8 @@ def _node_recovered(state: State, event: ev.NodeRecovered) -> None:
 def _node_drain_started(state: State, event: ev.NodeDrainStarted) -> None:
     node = state.nodes[event.node]
     status = NodeStatus.DRAINING if node.status is NodeStatus.HEALTHY else node.status
-    put_node(state, replace(node, drained=True, status=status, drain_by=event.drain_by))
+    drained = replace(node, drained=True, status=status, drain_by=event.drain_by, drained_by_worker=event.by_worker)
+    put_node(state, drained)
     if event.drain_by < FOREVER:
         state.set_timer(event.drain_by, "drain", node.name)
 
@@ -177,7 +179,8 @@ def _node_drained(state: State, event: ev.NodeDrained) -> None:
 def _node_resumed(state: State, event: ev.NodeResumed) -> None:
     node = state.nodes[event.node]
     status = NodeStatus.HEALTHY if node.status is NodeStatus.DRAINING else node.status
-    put_node(state, replace(node, drained=False, status=status, drain_by=FOREVER, emptied=False))
+    resumed = replace(node, drained=False, status=status, drain_by=FOREVER, emptied=False, drained_by_worker=False)
+    put_node(state, resumed)
 
 
 @applies(ev.NodeWentOffline)

@@ -156,6 +156,12 @@ async def test_a_worker_says_goodbye(cluster: Cluster, method: str, path: str, b
     assert cluster.scheduler.of(c.WorkerLeft) == [c.WorkerLeft(node="orin")]
 
 
+async def test_a_worker_that_drains_itself_is_no_operator_that_wants_it_empty(cluster: Cluster) -> None:
+    await register(cluster, LOCALAI)
+    assert (await cluster.ask("POST", "/api/node/orin/drain"))[0] == 200
+    assert cluster.scheduler.of(c.DrainNode) == [c.DrainNode(node="orin", by_worker=True)]
+
+
 async def test_a_goodbye_says_of_which_boot_it_is(cluster: Cluster) -> None:
     await register(cluster, OURS)
     await cluster.ask("POST", f"/api/node/{OURS['name']}/heartbeat", json={"leaving": True, "boot": "b7"})
