@@ -104,6 +104,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     unified: bool = False
     """Its one pool is its main memory as well: what a model takes of both it takes there."""
     drained_by_worker: bool = False
+    left: bool = False
+    """Its worker has said goodbye: a heartbeat that comes after that was sent before it."""
     slots_set: bool = False
     """An operator has set ``max_replicas_per_model``: it survives a restart of the worker, as ``budget_set`` says too."""
     budget_set: bool = False

@@ -172,9 +172,10 @@ class NodeResumed(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeWentOffline(NodeEvent, frozen=True, kw_only=True):
-    """It is gone; all that ran there is lost."""
+    """It is gone; all that ran there is lost. ``left``: by its worker's own word, so that only a registration undoes it."""
 
     reason: str = ""
+    left: bool = False
 
 
 class NodeRemoved(NodeEvent, frozen=True, kw_only=True):

@@ -248,9 +248,13 @@ def silence(state: State, command: ReportSilence, now: int) -> list[ev.Event]:
 
 
 def heard(state: State, command: ReportHeard, now: int) -> list[ev.Event]:
-    """It speaks again. With another boot its old processes are gone; a registration with its facts follows."""
+    """It speaks again. With another boot its old processes are gone; a registration with its facts follows.
+
+    After its goodbye nothing but a registration is its word: a heartbeat was sent before, and was overtaken.
+    """
     node = find(state, command.node)
-    if node.status not in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE) or node.boot != command.boot:
+    silent = node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE) and not node.left
+    if not silent or node.boot != command.boot:
         return []
     return [ev.NodeRecovered(at=now, node=node.name), *contact.contact_is_back(state, (node.name,), now)]
 
@@ -269,7 +273,7 @@ def worker_left(state: State, command: WorkerLeft, now: int) -> list[ev.Event]:
     if node is None or node.status is NodeStatus.OFFLINE or (command.boot and command.boot != node.boot):
         return []
     lost = _lose_all(state, node.name, WORKER_LEFT, now)
-    return [ev.NodeWentOffline(at=now, node=node.name, reason=WORKER_LEFT), *lost]
+    return [ev.NodeWentOffline(at=now, node=node.name, reason=WORKER_LEFT, left=True), *lost]
 
 
 def _lose_all(state: State, node: str, reason: str, now: int, but: Iterable[str] = ()) -> list[ev.Event]:

@@ -95,10 +95,10 @@ class Liveness:
     def heard(self, name: str, boot: str) -> int | None:
         """A heartbeat; returns in how many microseconds the next one is due.
 
-        None when the node must register: it is not known, or was known under another boot.
+        None when the node must register: it is not known, was known under another boot, or has said goodbye.
         """
         node = self._state().nodes.get(name)
-        if node is None or (boot and boot != node.boot):
+        if node is None or node.left or (boot and boot != node.boot):
             return None
         self.note(name)
         if node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):

@@ -190,10 +190,10 @@ class Seat:
         if self._term is not None:
             return self._term.liveness.heard(node, boot)
         known = self._engine.state.nodes.get(node)
-        if known is None or (boot and boot != known.boot):
+        if known is None or known.left or (boot and boot != known.boot):
             await self._catch_up()
             known = self._engine.state.nodes.get(node)
-        if known is None or (boot and boot != known.boot):
+        if known is None or known.left or (boot and boot != known.boot):
             return None
         if self._forward is not None:
             # The writer counts the silence, and a heartbeat may hold nothing else that reaches it.

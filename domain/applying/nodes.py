@@ -152,7 +152,7 @@ def _node_offline_postponed(state: State, event: ev.NodeOfflinePostponed) -> Non
 def _node_recovered(state: State, event: ev.NodeRecovered) -> None:
     node = state.nodes[event.node]
     status = _status(node.approved, node.drained)
-    put_node(state, replace(node, status=status, offline_at=FOREVER, silent_since=0, alone_at=0))
+    put_node(state, replace(node, status=status, offline_at=FOREVER, silent_since=0, alone_at=0, left=False))
 
 
 @applies(ev.NodeDrainStarted)
@@ -186,7 +186,8 @@ def _node_resumed(state: State, event: ev.NodeResumed) -> None:
 @applies(ev.NodeWentOffline)
 def _node_went_offline(state: State, event: ev.NodeWentOffline) -> None:
     node = state.nodes[event.node]
-    put_node(state, replace(node, status=NodeStatus.OFFLINE, offline_at=FOREVER, silent_since=0, alone_at=0))
+    offline = replace(node, status=NodeStatus.OFFLINE, offline_at=FOREVER, silent_since=0, alone_at=0)
+    put_node(state, replace(offline, left=event.left))
 
 
 @applies(ev.NodeRemoved)

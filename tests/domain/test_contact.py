@@ -314,3 +314,27 @@ def test_a_node_that_was_silent_for_long_and_is_heard_again_says_nothing_of_thos
     hear(cluster, 1)
     assert cluster.count("MassLossOver") == 1
     check_replay(cluster)
+
+
+def test_a_heartbeat_that_a_goodbye_has_overtaken_brings_nobody_back() -> None:
+    cluster = cluster_of(1)
+    cluster.send(cmd.WorkerLeft(node="n0"))
+    hear(cluster, 0)
+    assert cluster.state.nodes["n0"].status == "offline"
+    assert cluster.count("NodeRecovered") == 0
+    cluster.node("n0")
+    assert cluster.state.nodes["n0"].status == "healthy", "it registers, with the same boot even"
+    silence(cluster, 0)
+    hear(cluster, 0)
+    assert cluster.state.nodes["n0"].status == "healthy"
+    check_replay(cluster)
+
+
+def test_a_node_that_went_offline_by_silence_comes_back_by_a_heartbeat() -> None:
+    cluster = cluster_of(1)
+    silence(cluster, 0)
+    cluster.wait(3600)
+    assert cluster.state.nodes["n0"].status == "offline"
+    hear(cluster, 0)
+    assert cluster.state.nodes["n0"].status == "healthy"
+    check_replay(cluster)

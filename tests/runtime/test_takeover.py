@@ -196,6 +196,22 @@ async def test_a_silent_node_becomes_unreachable_and_recovers_when_it_is_heard(m
     assert not await rig.seat.heard("nobody", "")
 
 
+async def test_a_worker_that_has_said_goodbye_must_register_through_whatever_gateway_it_beats(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    second = make_rig(first.log, first.workers, forward=first.seat)
+    second.start()
+    boot = first.seat.state().nodes["thor"].boot
+    await first.send(c.WorkerLeft(node="thor", boot=boot))
+    await second.until(lambda: second.seat.state().nodes.get("thor") is not None)
+    for seat in (first.seat, second.seat):
+        assert await seat.heard("thor", boot) is None
+        assert await seat.heard("thor", "") is None, "LocalAI's worker names no boot"
+    assert first.seat.state().nodes["thor"].status is NodeStatus.OFFLINE
+    await first.node("thor")
+    for seat in (first.seat, second.seat):
+        assert await seat.heard("thor", boot)
+
+
 async def test_heartbeats_through_any_gateway_keep_a_node_healthy(make_rig: MakeRig) -> None:
     rig = await leading(make_rig, unreachable_after=400_000)
     end = asyncio.get_running_loop().time() + 1.0
