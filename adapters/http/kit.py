@@ -82,7 +82,12 @@ def json_response(data: object, status: int = 200, headers: Mapping[str, str] | 
 
 async def read(request: web.Request, decoder: msgspec.json.Decoder[_T], *, empty: bytes = b"") -> _T:
     """The decoded body; raises InvalidField naming field or position. ``empty`` stands in for a body of no bytes."""
-    body = await request.read() or empty
+    try:
+        body = await request.read() or empty
+    except web.RequestPayloadError:
+        encoding = request.headers.get("Content-Encoding", "")
+        problem = f"not {encoding[:40]!a}, as its Content-Encoding says" if encoding else "cut off, or not as its headers say"
+        raise InvalidField("body", problem, cure="Send it plain, or as its headers say.") from None
     if not body:
         raise InvalidField("body", "missing", cure="Send a JSON object.")
     try:

@@ -103,6 +103,14 @@ async def test_sampling_reaches_the_backend_and_unknown_fields_are_ignored(clust
     assert prompt.messages[0].content == "hi you"
 
 
+async def test_a_body_that_is_not_packed_as_its_header_says_is_refused(cluster: Cluster) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    headers = {"Content-Encoding": "gzip"}
+    status, answer, _ = await cluster.ask("POST", "/v1/chat/completions", data=body, headers=headers)
+    assert (status, answer["error"].get("param")) == (400, "body")
+    assert "'gzip'" in answer["error"]["message"]
+
+
 async def test_tools_reach_the_backend_as_they_came(cluster: Cluster) -> None:
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
     calls = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]
