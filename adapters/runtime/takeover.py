@@ -54,7 +54,8 @@ class Seat:
     """This process's place in the cluster: ``CommandPort`` and ``LivenessPort`` for its gateway.
 
     ``owner`` names this run of this process, ``opening`` gives the commands that a term begins with, ``expected`` the
-    nodes that must have registered before the cluster counts as ready. ``forward`` reaches the writer elsewhere.
+    nodes that must have registered before the cluster counts as ready. ``forward`` reaches the writer elsewhere, while
+    there is a ``broker``.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Seat:
         expected: Sequence[str] = (),
         opening: Callable[[Engine], Iterable[Envelope]] = lambda engine: (),
         forward: CommandPort | None = None,
+        broker: Callable[[], bool] = lambda: True,
         listeners: Sequence[Committed] = (),
         reach: Callable[[str], None] = lambda point: None,
         snapshot_events: int = SNAPSHOT_EVENTS,
@@ -76,6 +78,7 @@ class Seat:
         self._owner, self._lease = owner, Lease(store, owner, lease_us, clock)
         self._expected, self._opening, self._forward = expected, opening, forward
         self._reach, self._snapshot_events = reach, snapshot_events
+        self._broker = broker
         self.feed = EventFeed(store)
         self._listeners = [self.feed.on_committed, *listeners]
         self._engine = Engine()
@@ -90,6 +93,8 @@ class Seat:
         self.began, self.ended = asyncio.Event(), asyncio.Event()
         """Whether a term of this process runs, and the opposite."""
         self._why_not = "the log is being read"
+        self._unheard = ""
+        """Why the last renewal that was passed on was not answered; empty when it was."""
 
     # --- What others see ----------------------------------------------------------------------------------------------
 
@@ -132,10 +137,16 @@ class Seat:
         silent_s = self._lease.silent_s
         away = [f"the event store has not answered for {silent_s:.0f} s."] if silent_s > SILENCE_S else []
         if term is None or not self.leads:
-            return away
+            return [*away, *self._cut_off()]
         lacks = [f"node {node} has not said what it runs since the takeover." for node in term.liveness.unanswered()]
         missing = [node for node in self._expected if node not in term.liveness.registered]
         return [*away, *lacks, *(f"worker {node} has not registered." for node in missing)]
+
+    def _cut_off(self) -> list[str]:
+        """Why what a standby passes on would reach nobody."""
+        if not self._broker():
+            return ["the broker does not answer, and the writer is reached through it."]
+        return [f"the writer does not answer: {self._unheard}"] if self._unheard else []
 
     @property
     def _no_writer(self) -> str:
@@ -182,7 +193,13 @@ class Seat:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.began.wait(), self._lease.length_s)
         if self._term is None:
-            return await self._forwarded().renew_lease(holder)
+            try:
+                lease = await self._forwarded().renew_lease(holder)
+            except NoWriter as error:
+                self._unheard = error.message
+                raise
+            self._unheard = ""
+            return lease
         return self._term.holders.renew(holder)
 
     async def heard(self, node: str, boot: str) -> int | None:

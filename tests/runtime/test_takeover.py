@@ -14,7 +14,7 @@ from interlock.adapters.runtime.takeover import Seat
 from interlock.adapters.store.memory import MemoryStore
 from interlock.domain import commands as c
 from interlock.domain.entities import NodeStatus
-from interlock.domain.errors import LeaseHeld, StoreUnavailable, UnknownEvent, WorkerUnavailable
+from interlock.domain.errors import LeaseHeld, NoWriter, StoreUnavailable, UnknownEvent, WorkerUnavailable
 from interlock.domain.ports import RunningReport
 from interlock.domain.recording import Recorded
 from interlock.domain.snapshots import encode_cluster
@@ -329,6 +329,30 @@ async def test_a_standby_passes_commands_on(make_rig: MakeRig) -> None:
     assert "orin" in second.seat.state().nodes, "what it passed on, it can show at once"
     await second.seat.renew_lease("gw")
     assert isinstance(second.seat, Seat)
+
+
+async def test_a_standby_that_does_not_reach_the_writer_is_not_ready_and_says_why(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    connected = [True]
+    second = make_rig(first.log, first.workers, forward=first.seat, broker=lambda: connected[0])
+    second.start()
+    await second.until(lambda: second.seat.lacks() == [])
+    connected[0] = False
+    assert "broker" in " ".join(second.seat.lacks())
+    assert first.seat.lacks() == []
+    connected[0] = True
+    renew = first.seat.renew_lease
+
+    async def unheard(holder: str) -> int:
+        raise NoWriter("no writer has answered for 10 s.")
+
+    first.seat.renew_lease = unheard  # type: ignore[method-assign]  # a writer that the broker no longer reaches
+    with pytest.raises(NoWriter):
+        await second.seat.renew_lease("gw")
+    assert "no writer has answered" in " ".join(second.seat.lacks())
+    first.seat.renew_lease = renew  # type: ignore[method-assign]  # and that it reaches again
+    await second.seat.renew_lease("gw")
+    assert second.seat.lacks() == []
 
 
 def _away(*_: object) -> None:
