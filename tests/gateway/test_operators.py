@@ -91,6 +91,8 @@ async def test_replicas_requests_and_locks_can_be_looked_at_and_ended(cluster: C
     status, _, _ = await cluster.ask("POST", "/api/locks/stuck/release")
     assert status == 200
     assert cluster.scheduler.locks == {}
+    status, answer, _ = await cluster.ask("POST", "/api/locks/nosuch/release")
+    assert (status, answer["error"]["code"]) == (404, "not_found")
     for path in ("/api/requests/stuck", "/api/replicas/r9"):
         status, answer, _ = await cluster.ask("GET", path)
         assert (status, answer["error"]["code"]) == (404, "not_found")
