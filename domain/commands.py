@@ -272,7 +272,7 @@ class SetNodeBudget(Command, frozen=True, kw_only=True):
 
 
 class SetReplicaSlots(Command, frozen=True, kw_only=True):
-    """How many replicas of one model the node may hold, 1 or more, whatever the worker says; None: what it says holds."""
+    """How many replicas of one model it may hold, 1 or more, whatever the worker says; None: what that says holds."""
 
     node: str
     max_replicas_per_model: int | None

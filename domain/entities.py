@@ -107,8 +107,9 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     left: bool = False
     """Its worker has said goodbye: a heartbeat that comes after that was sent before it."""
     slots_set: bool = False
-    """An operator has set ``max_replicas_per_model``: it survives a restart of the worker, as ``budget_set`` says too."""
+    """An operator has set ``max_replicas_per_model``: that survives a restart of the worker."""
     budget_set: bool = False
+    """The same of the budget."""
     worker_slots: int = 0
     """What the worker states of the slots, where an operator has set others; else 0."""
     worker_budget: Budget | None = None
@@ -138,8 +139,9 @@ def _limits(pools: tuple[int, ...], budget: Budget, ram: int) -> Mapping[int, in
 
 
 def merged_labels(node: Node) -> dict[str, str]:
-    """The worker's labels, then the operator's, the later winning; an empty value removes one. No word beats an automatic
-    one: a worker that calls itself by another node's name does not get what is meant for that.
+    """The worker's labels, then the operator's, the later winning; an empty value removes one.
+
+    Neither beats an automatic one: a worker that calls itself by another node's name does not get what is meant for it.
     """
     automatic = {"node.name": node.name, "node.replica-slots": str(node.max_replicas_per_model)}
     if node.gpu_vendor:

@@ -71,7 +71,7 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
 
     ``replaced``: another machine has taken over the name; what an operator has set stays, but for the approval.
     ``unified``: its one pool is its main memory as well. What an operator has set of slots and budget holds; what the
-    worker states of them is in ``worker_slots`` (0: the same) and ``worker_budget`` (None: the same), for when that ends.
+    worker states of them, for when that ends, is in ``worker_slots`` (0: the same) and ``worker_budget`` (None: as well).
     """
 
     address: str = ""
@@ -172,7 +172,7 @@ class NodeResumed(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeWentOffline(NodeEvent, frozen=True, kw_only=True):
-    """It is gone; all that ran there is lost. ``left``: by its worker's own word, so that only a registration undoes it."""
+    """It is gone; all that ran there is lost. ``left``: by its worker's own word, and only a registration undoes it."""
 
     reason: str = ""
     left: bool = False

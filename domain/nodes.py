@@ -357,15 +357,15 @@ def set_labels(state: State, command: SetNodeLabels, now: int) -> list[ev.Event]
 def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
     """No new locks or loads there; loads that are in progress are given up, so that they start elsewhere.
 
-    Said again with another deadline, it changes the deadline. A worker's own drain becomes the operator's who says it as
-    well, and never the other way.
+    Said again with another deadline, it changes the deadline. A worker's own drain becomes the operator's who says so as
+    well, and never the other way round.
     """
     node = find(state, command.node)
     if command.within < 0:
         raise InvalidField("deadline", "is negative", cure='Give a length, as in "10m".')
     drain_by = min(now + command.within, FOREVER) if command.within else node.drain_by
     taken_over = node.drained_by_worker and not command.by_worker
-    if node.drained and (command.by_worker or not taken_over and (node.emptied or drain_by == node.drain_by)):
+    if node.drained and (command.by_worker or (not taken_over and (node.emptied or drain_by == node.drain_by))):
         return []
     started = ev.NodeDrainStarted(at=now, node=node.name, drain_by=drain_by, by_worker=command.by_worker)
     events: list[ev.Event] = [started]

@@ -86,7 +86,9 @@ async def read(request: web.Request, decoder: msgspec.json.Decoder[_T], *, empty
         body = await request.read() or empty
     except web.RequestPayloadError:
         encoding = request.headers.get("Content-Encoding", "")
-        problem = f"not {encoding[:40]!a}, as its Content-Encoding says" if encoding else "cut off, or not as its headers say"
+        problem = (
+            f"not {encoding[:40]!a}, as its Content-Encoding says" if encoding else "cut off, or not as its headers say"
+        )
         raise InvalidField("body", problem, cure="Send it plain, or as its headers say.") from None
     if not body:
         raise InvalidField("body", "missing", cure="Send a JSON object.")

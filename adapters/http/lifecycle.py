@@ -33,6 +33,7 @@ from interlock.domain.errors import (
     BackendFailed,
     BackendGone,
     Conflict,
+    InterlockError,
     InvariantBroken,
     NoWriter,
     UsageError,
@@ -59,6 +60,7 @@ _LONGEST_BETWEEN_RENEWALS = 10 * SECOND
 """However long the lease is: an operator may shorten it, and a new writer then gives but the shorter one."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
 _COMPLAINT_SECONDS = 10.0
+_LOOK_UP_SECONDS = 1.0
 _LEFT, _STOPPED = "client left", "the gateway stopped"
 _LOADING_CODES = frozenset({"loading", "capacity_exhausted"})
 
@@ -109,6 +111,14 @@ class Claims:
         ``prefix`` are the marks of the prompt.
         """
         return Claim(self, model, ids, wait, prefix, tenant, priority)
+
+    async def is_taken(self, request: str) -> bool:
+        """Whether the log has a request of that id; where that cannot be found out soon, it may have."""
+        try:
+            async with asyncio.timeout(_LOOK_UP_SECONDS):
+                return await self.queries.is_taken(request)
+        except (InterlockError, TimeoutError):
+            return True
 
     def settle(self, envelope: Envelope) -> asyncio.Task[None]:
         """Have ``envelope`` decided, however long that takes, whoever is cancelled meanwhile."""
@@ -266,6 +276,8 @@ class Claim:
             self._claims.metrics.repeated.add(self._tenant)
             self._refused(known.code)
             raise known
+        if self._claims.ids.is_the_clients(self.ids) and await self._claims.is_taken(self.ids.request):
+            self.ids = self._claims.ids.again(self.ids)
         patience = 0 if self._wait is None else self._wait or -1
         holder = self._claims.holder
         for _ in range(_MOST_NAMES):

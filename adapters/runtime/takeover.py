@@ -24,7 +24,6 @@ from interlock.domain.commands import (
 )
 from interlock.domain.contact import heartbeats_every
 from interlock.domain.engine import Engine
-from interlock.domain.entities import NodeStatus
 from interlock.domain.errors import Fenced, InvariantBroken, LeaseHeld, NoWriter, Unavailable, UnknownEvent
 from interlock.domain.events import Event
 from interlock.domain.ports import CommandPort, WorkerPort

@@ -108,7 +108,11 @@ def parser() -> argparse.ArgumentParser:
         "INTERLOCK_NATS_PASSWORD, INTERLOCK_NATS_CREDENTIALS.",
     )
     made.add_argument("--name", default=setting("NODE_NAME", platform.node()), help="the node's name")
-    made.add_argument("--url", default=setting("URL", "http://127.0.0.1:8700"), help="the control plane: one gateway, or several with commas between")
+    made.add_argument(
+        "--url",
+        default=setting("URL", "http://127.0.0.1:8700"),
+        help="the control plane: one gateway, or several with commas between",
+    )
     made.add_argument("--nats", default=setting("NATS"), help="the broker: nats://host:port")
     made.add_argument("--data", default=setting("DATA", "./.interlock/worker"), help="the worker's own folder")
     made.add_argument("--machine", default=setting("MACHINE"), help="this machine's identity (default: kept in --data)")
@@ -144,7 +148,9 @@ def _urls(text: str) -> str:
     urls = [url.strip().rstrip("/") for url in text.split(",")]
     if "" in urls:
         cure = "Give http://host:port, or several with commas between."
-        raise InvalidField("--url", f"{text!r} names no gateway" if len(urls) == 1 else f"{text!r}: one is empty", cure=cure)
+        raise InvalidField(
+            "--url", f"{text!r} names no gateway" if len(urls) == 1 else f"{text!r}: one is empty", cure=cure
+        )
     return ",".join(urls)
 
 

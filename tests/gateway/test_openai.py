@@ -11,6 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from interlock.domain.commands import AcquireLock
+from interlock.domain.errors import StoreUnavailable
 from tests.gateway.conftest import Cluster
 
 USER: list[ChatCompletionMessageParam] = [{"role": "user", "content": "one two three"}]
@@ -198,6 +199,27 @@ async def test_a_clients_id_that_comes_twice_is_told_apart_in_the_log(cluster: C
     assert headers["X-Interlock-Request-Id"].startswith("twice~")
     requests = [command.request for command in cluster.scheduler.of(AcquireLock)]
     assert len(set(requests)) == 2
+
+
+async def test_an_id_that_the_log_knows_of_an_earlier_run_is_told_apart_too(cluster: Cluster) -> None:
+    cluster.scheduler.past.add("nightly")
+    _, _, headers = await cluster.chat(headers={"X-Request-Id": "nightly"})
+    assert headers["X-Request-Id"] == "nightly"
+    assert headers["X-Interlock-Request-Id"].startswith("nightly~")
+
+
+async def test_an_id_of_which_the_log_cannot_tell_is_told_apart_to_be_sure(cluster: Cluster) -> None:
+    cluster.scheduler.mute = StoreUnavailable("the event store does not answer.")
+    status, _, headers = await cluster.chat(headers={"X-Request-Id": "nightly"})
+    assert status == 200
+    assert headers["X-Interlock-Request-Id"].startswith("nightly~")
+
+
+async def test_an_id_as_the_gateway_gives_them_is_no_clients_own(cluster: Cluster) -> None:
+    _, _, headers = await cluster.chat()
+    mine = headers["X-Request-Id"][:-1] + "2"
+    _, _, headers = await cluster.chat(headers={"X-Request-Id": mine})
+    assert headers["X-Interlock-Request-Id"].startswith(f"{mine}~")
 
 
 async def test_an_id_that_lives_already_elsewhere_is_told_apart_too(cluster: Cluster) -> None:

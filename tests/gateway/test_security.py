@@ -37,7 +37,9 @@ async def test_each_token_opens_its_own_paths_only(bare: Cluster, audience: str,
 async def test_a_token_that_is_no_text_is_a_wrong_one(bare: Cluster, tokens: dict[str, Any]) -> None:
     await bare.start(**tokens)
     body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer \xff\r\n"
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer \xff\r\n"
+    )
     status, said = await raw(bare, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     assert status == (401 if tokens else 200), said
 

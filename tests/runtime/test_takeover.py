@@ -196,7 +196,9 @@ async def test_a_silent_node_becomes_unreachable_and_recovers_when_it_is_heard(m
     assert not await rig.seat.heard("nobody", "")
 
 
-async def test_a_worker_that_has_said_goodbye_must_register_through_whatever_gateway_it_beats(make_rig: MakeRig) -> None:
+async def test_a_worker_that_has_said_goodbye_must_register_through_whatever_gateway_it_beats(
+    make_rig: MakeRig,
+) -> None:
     first = await leading(make_rig)
     second = make_rig(first.log, first.workers, forward=first.seat)
     second.start()
