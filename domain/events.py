@@ -71,7 +71,7 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
 
     ``replaced``: another machine has taken over the name; what an operator has set stays, but for the approval.
     ``unified``: its one pool is its main memory as well. What an operator has set of slots and budget holds; what the
-    worker states of them, for when that ends, is in ``worker_slots`` (0: the same) and ``worker_budget`` (None: as well).
+    worker states of them, for when that ends, is in ``worker_slots`` (0: the same) and ``worker_budget`` (None: same).
     """
 
     address: str = ""

@@ -357,8 +357,8 @@ def set_labels(state: State, command: SetNodeLabels, now: int) -> list[ev.Event]
 def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
     """No new locks or loads there; loads that are in progress are given up, so that they start elsewhere.
 
-    Said again with another deadline, it changes the deadline. A worker's own drain becomes the operator's who says so as
-    well, and never the other way round.
+    Said again with another deadline, it changes the deadline. A worker's own drain becomes the operator's who says so
+    too, and never the other way round.
     """
     node = find(state, command.node)
     if command.within < 0:

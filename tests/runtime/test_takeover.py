@@ -235,6 +235,7 @@ async def test_a_silent_node_that_answers_again_comes_back_without_a_heartbeat(m
     await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.UNREACHABLE)
     rig.workers.heal("thor")
     await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.HEALTHY)
+    assert len(rig.events("NodeRecovered")) == 1
 
 
 async def test_a_heartbeat_that_holds_nothing_reaches_the_writer_through_a_standby(make_rig: MakeRig) -> None:
