@@ -23,6 +23,7 @@ from .security import Audience
 _T = TypeVar("_T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON = "application/json"
+EVENTS = "text/event-stream"
 
 IDS = web.RequestKey("ids", Ids)
 
@@ -67,6 +68,12 @@ class Route(msgspec.Struct, frozen=True):
     answer: Any = None
     status: int = 200
     media: str = JSON
+    query: tuple[str, ...] = ()
+    """The query parameters that it knows."""
+    needed: tuple[str, ...] = ()
+    """Those among them that must be there."""
+    streams: bool = False
+    """Whether the answer comes as server-sent events when the body asks for a stream."""
 
 
 class Message(msgspec.Struct, frozen=True):

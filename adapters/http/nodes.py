@@ -119,7 +119,10 @@ class TextValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SchedulingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /api/nodes/scheduling``: LocalAI's fields, and ours, which stay as they are when left out."""
+    """``POST /api/nodes/scheduling``: LocalAI's fields, and ours, which stay as they are when left out.
+
+    How LocalAI spreads requests among replicas is taken and not heeded: here ``prefix_affinity`` says it.
+    """
 
     model_name: str
     node_selector: dict[str, str | list[str]] = {}
@@ -134,6 +137,10 @@ class SchedulingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     anti_affinity: str | None = None
     anti_affinity_hard: bool | None = None
     placement: str | None = None
+    route_policy: str | None = None
+    balance_abs_threshold: float | None = None
+    balance_rel_threshold: float | None = None
+    min_prefix_match: float | None = None
 
 
 class Nodes:
@@ -166,7 +173,14 @@ class Nodes:
             Route("GET", "/api/nodes/scheduling", self.schedulings, admin, "Where every model may run"),
             Route("POST", "/api/nodes/scheduling", self.schedule, admin, "Say where a model may run", SchedulingBody),
             Route("GET", "/api/nodes/scheduling/{model}", self.scheduling, admin, "Where one model may run"),
-            Route("DELETE", "/api/nodes/scheduling/{model}", self.unschedule, admin, "Let a model run anywhere again"),
+            Route(
+                "DELETE",
+                "/api/nodes/scheduling/{model}",
+                self.unschedule,
+                admin,
+                "Let a model run anywhere again",
+                status=204,
+            ),
             Route("GET", node, self.one, admin, "One node"),
             Route("DELETE", node, self.remove, admin, "Take a node out of the cluster", None, Message),
             Route("GET", f"{node}/models", self.node_models, admin, "What is loaded on a node"),
@@ -328,19 +342,26 @@ class Nodes:
     async def replace_labels(self, request: web.Request) -> web.StreamResponse:
         """Make these the node's labels; the automatic ones stay."""
         name = request.match_info["id"]
-        wanted = _checked(await read(request, self._labels))
+        wanted = await self._wanted(request, name)
         present = _labels_of(await self._node(name))
         dropped = {key: "" for key in present if key not in wanted and key not in _AUTOMATIC}
         return await self._label(request, name, {**dropped, **wanted})
 
     async def merge_labels(self, request: web.Request) -> web.StreamResponse:
         """Add or change labels; an empty value removes one."""
-        return await self._label(request, request.match_info["id"], _checked(await read(request, self._labels)))
+        name = request.match_info["id"]
+        return await self._label(request, name, await self._wanted(request, name))
+
+    async def _wanted(self, request: web.Request, name: str) -> dict[str, str]:
+        """The labels in the body; of a node that nobody knows, its mistakes come first."""
+        asked = await read(request, self._labels)
+        known = await self._gateway.queries.node(name)
+        return _checked(asked, _labels_of(known) if known is not None else {})
 
     async def remove_label(self, request: web.Request) -> web.StreamResponse:
         """Remove one label."""
         key = request.match_info["key"]
-        await self._gateway.send(request, SetNodeLabels(node=request.match_info["id"], labels=_checked({key: ""})))
+        await self._gateway.send(request, SetNodeLabels(node=request.match_info["id"], labels=_checked({key: ""}, {})))
         return web.Response(status=204)
 
     async def _label(self, request: web.Request, node: str, labels: dict[str, str]) -> web.StreamResponse:
@@ -400,7 +421,8 @@ class Nodes:
 
     async def unschedule(self, request: web.Request) -> web.StreamResponse:
         """Any node, one replica on demand."""
-        return await self._set_scheduling(request, SchedulingBody(model_name=request.match_info["model"]))
+        await self._set_scheduling(request, SchedulingBody(model_name=request.match_info["model"]))
+        return web.Response(status=204)
 
     async def _set_scheduling(self, request: web.Request, asked: SchedulingBody) -> web.StreamResponse:
         model = await self._model(asked.model_name)
@@ -486,9 +508,12 @@ def _positive(value: int, field: str) -> int:
     return value
 
 
-def _checked(labels: dict[str, object]) -> dict[str, str]:
+def _checked(labels: dict[str, object], present: dict[str, str]) -> dict[str, str]:
+    """The labels to set; an automatic one may stand among them as it is, as in an answer that is sent back."""
     checked: dict[str, str] = {}
     for key, value in labels.items():
+        if key in _AUTOMATIC and value and value == present.get(key):
+            continue
         if not isinstance(value, str):
             raise InvalidField(key, "is not text", cure='Labels are text: {"tier": "fast"}.')
         checked[key] = value

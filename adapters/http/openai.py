@@ -23,7 +23,7 @@ from interlock.domain.errors import BackendDeclined, InterlockError, InvalidFiel
 from interlock.domain.settings import HIGHEST_PRIORITY
 from interlock.domain.units import parse_duration, whole_number
 
-from .kit import IDS, Gateway, Route, fields, json_response, query, read
+from .kit import EVENTS, IDS, Gateway, Route, fields, json_response, query, read
 from .lifecycle import Claim
 from .problems import describe
 from .prompts import key_of, marks_of_chat, marks_of_text
@@ -142,8 +142,10 @@ class OpenAI:
         """What is served, for the application and for OpenAPI."""
         client = Audience.CLIENT
         return [
-            Route("POST", "/v1/chat/completions", self.chat, client, "Complete a conversation", ChatRequest),
-            Route("POST", "/v1/completions", self.complete, client, "Complete a text", CompletionRequest),
+            Route(
+                "POST", "/v1/chat/completions", self.chat, client, "Complete a conversation", ChatRequest, streams=True
+            ),
+            Route("POST", "/v1/completions", self.complete, client, "Complete a text", CompletionRequest, streams=True),
             Route("POST", "/v1/embeddings", self.embed, client, "Embed texts", EmbeddingsRequest),
             Route("GET", "/v1/models", self.models, client, "The models that can be asked for"),
             Route("GET", "/v1/models/{name}", self.model, client, "One model"),
@@ -274,7 +276,7 @@ class OpenAI:
         self, request: web.Request, claim: Claim, prompts: list[Generation], shape: _Shape, usage: bool
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        response.content_type = "text/event-stream"
+        response.content_type = EVENTS
         try:
             async with claim:
                 try:

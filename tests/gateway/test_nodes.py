@@ -224,6 +224,19 @@ async def test_an_operators_change_becomes_its_command(
     assert (status, answer["error"]["code"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST"])
+async def test_labels_go_back_as_they_came_with_the_automatic_ones_among_them(cluster: Cluster, method: str) -> None:
+    await register(cluster, LOCALAI)
+    shown = cluster.scheduler.node_table["orin"]["labels"]
+    shown |= {"node.name": "orin", "gpu.vram": "48GB"}
+    _, got, _ = await cluster.ask("GET", "/api/nodes/orin/labels")
+    status, answer, _ = await cluster.ask(method, "/api/nodes/orin/labels", json={**got, "rack": "7"})
+    assert (status, answer["rack"]) == (200, "7")
+    assert cluster.scheduler.of(c.SetNodeLabels) == [c.SetNodeLabels(node="orin", labels={"tier": "slow", "rack": "7"})]
+    status, answer, _ = await cluster.ask(method, "/api/nodes/orin/labels", json={**got, "gpu.vram": "80GB+"})
+    assert (status, answer["error"]["param"]) == (400, "gpu.vram")
+
+
 async def test_a_node_is_taken_out(cluster: Cluster) -> None:
     await register(cluster, LOCALAI)
     await cluster.ask("DELETE", "/api/nodes/orin")
@@ -269,14 +282,15 @@ async def test_scheduling_is_set_in_localais_words_and_ours_stay(cluster: Cluste
     await cluster.ask("POST", "/api/nodes/scheduling", json={"model_name": "q", "min_replicas": 1})
     _, one, _ = await cluster.ask("GET", "/api/nodes/scheduling/q")
     assert {key: one[key] for key in apart} == apart
-    _, one, _ = await cluster.ask("DELETE", "/api/nodes/scheduling/q")
+    assert (await cluster.ask("DELETE", "/api/nodes/scheduling/q"))[0] == 204
+    _, one, _ = await cluster.ask("GET", "/api/nodes/scheduling/q")
     assert (one["spread_all"], one["node_selector"]) == (False, "{}")
 
 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"model_name": "m", "route_policy": "x"}, "route_policy"),
+        ({"model_name": "m", "route_colour": "x"}, "route_colour"),
         ({"model_name": "m", "min_replicas": 3, "max_replicas": 2}, "max_replicas"),
         ({"model_name": "m", "spread_all": True, "min_replicas": 1}, "replicas"),
         ({"min_replicas": 1}, "model_name"),
@@ -285,3 +299,10 @@ async def test_scheduling_is_set_in_localais_words_and_ours_stay(cluster: Cluste
 async def test_a_scheduling_that_cannot_be_is_refused_by_field(cluster: Cluster, body: Any, field: str) -> None:
     status, answer, _ = await cluster.ask("POST", "/api/nodes/scheduling", json=body)
     assert (status, answer["error"]["param"]) == (400, field)
+
+
+async def test_how_localai_spreads_requests_is_taken_and_changes_nothing(cluster: Cluster) -> None:
+    localai = {"route_policy": "prefix_cache", "balance_abs_threshold": 2, "balance_rel_threshold": 1.5}
+    body = {"model_name": "m", "min_replicas": 1, "min_prefix_match": 0.3, **localai}
+    status, answer, _ = await cluster.ask("POST", "/api/nodes/scheduling", json=body)
+    assert (status, answer["min_replicas"], answer["prefix_affinity"]) == (200, 1, "default")
