@@ -244,11 +244,12 @@ class DrainNode(Command, frozen=True, kw_only=True):
     """No new locks or loads there; empty it.
 
     ``within``: so long after the decision what is still there is taken away, requests and all; FOREVER clears such a
-    deadline, 0 leaves the one that is set as it is.
+    deadline, 0 leaves the one that is set as it is. ``by_worker``: the worker stops; its next start ends the drain.
     """
 
     node: str
     within: int = 0
+    by_worker: bool = False
 
 
 class ResumeNode(Command, frozen=True, kw_only=True):
@@ -264,17 +265,17 @@ class RemoveNode(Command, frozen=True, kw_only=True):
 
 
 class SetNodeBudget(Command, frozen=True, kw_only=True):
-    """Limit the memory that models may use there."""
+    """Limit the memory that models may use there, whatever the worker says of it; None: what the worker says holds."""
 
     node: str
-    budget: Budget
+    budget: Budget | None
 
 
 class SetReplicaSlots(Command, frozen=True, kw_only=True):
-    """How many replicas of one model the node may hold; 1 or more."""
+    """How many replicas of one model it may hold, 1 or more, whatever the worker says; None: what that says holds."""
 
     node: str
-    max_replicas_per_model: int
+    max_replicas_per_model: int | None
 
 
 class SetTenantLimits(Command, frozen=True, kw_only=True):

@@ -70,7 +70,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     status: NodeStatus
     approved: bool
     drained: bool
-    """An operator wants it empty; survives a restart of the worker."""
+    """An operator wants it empty, which survives a restart of the worker; or the worker itself, which does not."""
     worker_labels: dict[str, str]
     operator_labels: dict[str, str]
     pools: tuple[int, ...]
@@ -103,6 +103,17 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """The boots before this one, newest last, so that a worker that was replaced is known when it comes back."""
     unified: bool = False
     """Its one pool is its main memory as well: what a model takes of both it takes there."""
+    drained_by_worker: bool = False
+    left: bool = False
+    """Its worker has said goodbye: a heartbeat that comes after that was sent before it."""
+    slots_set: bool = False
+    """An operator has set ``max_replicas_per_model``: that survives a restart of the worker."""
+    budget_set: bool = False
+    """The same of the budget."""
+    worker_slots: int = 0
+    """What the worker states of the slots, where an operator has set others; else 0."""
+    worker_budget: Budget | None = None
+    """The same of the budget; else None."""
 
     @property
     def budgets(self) -> tuple[int, ...]:
@@ -128,13 +139,16 @@ def _limits(pools: tuple[int, ...], budget: Budget, ram: int) -> Mapping[int, in
 
 
 def merged_labels(node: Node) -> dict[str, str]:
-    """Automatic labels, then the worker's, then the operator's, the later winning; an empty value removes one."""
+    """The worker's labels, then the operator's, the later winning; an empty value removes one.
+
+    Neither beats an automatic one: a worker that calls itself by another node's name does not get what is meant for it.
+    """
     automatic = {"node.name": node.name, "node.replica-slots": str(node.max_replicas_per_model)}
     if node.gpu_vendor:
         automatic["gpu.vendor"] = node.gpu_vendor
     if bucket := vram_label(max(node.pools, default=0)):
         automatic["gpu.vram"] = bucket
-    merged = automatic | node.worker_labels | node.operator_labels
+    merged = node.worker_labels | node.operator_labels | automatic
     return {key: value for key, value in merged.items() if value}
 
 

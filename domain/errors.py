@@ -130,7 +130,11 @@ class BackendGone(WorkerUnavailable):
 
 
 class NoWriter(Unavailable):
-    """No writer leads the cluster at this moment."""
+    """No writer leads the cluster at this moment. ``taken``: one had taken the command up, and has left since."""
+
+    def __init__(self, message: str, *, cure: str = "", taken: bool = False) -> None:
+        super().__init__(message, cure=cure)
+        self.taken = taken
 
 
 class BackendFailed(InterlockError):

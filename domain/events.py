@@ -70,7 +70,8 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
     """A worker joined, or joined again with another boot or other facts.
 
     ``replaced``: another machine has taken over the name; what an operator has set stays, but for the approval.
-    ``unified``: its one pool is its main memory as well.
+    ``unified``: its one pool is its main memory as well. What an operator has set of slots and budget holds; what the
+    worker states of them, for when that ends, is in ``worker_slots`` (0: the same) and ``worker_budget`` (None: same).
     """
 
     address: str = ""
@@ -86,6 +87,8 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True):
     machine: str = ""
     replaced: bool = False
     unified: bool = False
+    worker_slots: int = 0
+    worker_budget: Budget | None = None
 
 
 class NodeApproved(NodeEvent, frozen=True, kw_only=True):
@@ -108,15 +111,17 @@ class NodeCapacityChanged(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeBudgetSet(NodeEvent, frozen=True, kw_only=True):
-    """The part of its memory that models may use."""
+    """The part of its memory that models may use. ``lifted``: the operator's word ends, and the worker's holds."""
 
     budget: Budget
+    lifted: bool = False
 
 
 class NodeReplicaSlotsSet(NodeEvent, frozen=True, kw_only=True):
-    """How many replicas of one model the node may hold."""
+    """How many replicas of one model it may hold. ``lifted``: the operator's word ends, and the worker's holds."""
 
     max_replicas_per_model: int
+    lifted: bool = False
 
 
 class NodeBecameUnreachable(NodeEvent, frozen=True, kw_only=True):
@@ -142,9 +147,13 @@ class NodeRecovered(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeDrainStarted(NodeEvent, frozen=True, kw_only=True):
-    """No new locks or loads; what is idle leaves, what is busy leaves when idle, and at ``drain_by`` all the same."""
+    """No new locks or loads; what is idle leaves, what is busy leaves when idle, and at ``drain_by`` all the same.
+
+    ``by_worker``: the worker itself is about to stop, and not an operator wants it empty.
+    """
 
     drain_by: int = FOREVER
+    by_worker: bool = False
 
 
 class NodeDrainEnforced(NodeEvent, frozen=True, kw_only=True):
@@ -163,9 +172,10 @@ class NodeResumed(NodeEvent, frozen=True, kw_only=True):
 
 
 class NodeWentOffline(NodeEvent, frozen=True, kw_only=True):
-    """It is gone; all that ran there is lost."""
+    """It is gone; all that ran there is lost. ``left``: by its worker's own word, and only a registration undoes it."""
 
     reason: str = ""
+    left: bool = False
 
 
 class NodeRemoved(NodeEvent, frozen=True, kw_only=True):

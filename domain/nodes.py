@@ -60,6 +60,7 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         raise InvalidField("name", f"{command.node!r} holds a character that no name has", cure=cure)
     _check_slots(command.max_replicas_per_model, "max_replicas_per_model")
     _check_sizes(command)
+    _check_labels(command.labels)
     old = state.nodes.get(command.node)
     replaced = old is not None and is_another(old, command)
     if old is not None:
@@ -76,6 +77,8 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         events.append(registered)
     elif old.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
         events.append(ev.NodeRecovered(at=now, node=old.name))
+    if old is not None and old.drained_by_worker and rebooted:
+        events.append(ev.NodeResumed(at=now, node=old.name))
     if command.approve and (old is None or replaced or not old.approved):
         events.append(ev.NodeApproved(at=now, node=command.node))
     if any(isinstance(event, ev.NodeRegistered | ev.NodeRecovered) for event in events):
@@ -96,6 +99,14 @@ def _check_sizes(command: RegisterNode | ReportCapacity) -> None:
             raise InvalidField(field, f"{wrong[0]} is no size in bytes that a machine has")
     if command.disk is not None and not 0 <= command.disk <= LARGEST_SIZE:
         raise InvalidField("disk", f"{command.disk} is no size in bytes that a machine has")
+
+
+def _check_labels(labels: dict[str, str]) -> None:
+    """A selector can ask for each: it writes "not" with a leading "!"."""
+    for key in labels:
+        if not key or key.startswith("!") or not key.isprintable():
+            cure = "Name it with characters that can be printed, without a leading '!'."
+            raise InvalidField("labels", f"{key!r} is not a label's name", cure=cure)
 
 
 def is_another(node: Node, command: RegisterNode) -> bool:
@@ -126,10 +137,12 @@ def _check_name_is_free(node: Node, command: RegisterNode) -> None:
 
 def _registered(state: State, command: RegisterNode, old: Node | None, now: int) -> ev.NodeRegistered:
     """Facts as the worker states them; what an operator has set stays."""
-    slots = command.max_replicas_per_model
-    budget = command.budget or Budget()
-    if old is not None and command.budget is None:
-        budget = old.budget
+    slots = stated = command.max_replicas_per_model
+    budget, its_budget = command.budget or (old.budget if old is not None else Budget()), None
+    if old is not None and old.slots_set:
+        slots = old.max_replicas_per_model
+    if old is not None and old.budget_set:
+        budget, its_budget = old.budget, command.budget or old.worker_budget
     replaced = old is not None and is_another(old, command)
     disk = command.disk if replaced else available_disk(state, command.node, command.disk)
     kept = None
@@ -141,19 +154,20 @@ def _registered(state: State, command: RegisterNode, old: Node | None, now: int)
         pools=command.pools, foreign=foreign(state, command.node, command.pools, command.used, kept), ram=command.ram,
         disk=disk, max_replicas_per_model=slots, budget=budget, gpu_vendor=command.gpu_vendor, machine=machine,
         replaced=replaced, unified=command.unified and len(command.pools) == 1,
+        worker_slots=stated if stated != slots else 0, worker_budget=its_budget if its_budget != budget else None,
     )  # fmt: skip
 
 
 def _facts(node: Node) -> tuple[object, ...]:
-    slots = node.max_replicas_per_model
+    slots, budget = (node.max_replicas_per_model, node.worker_slots), (node.budget, node.worker_budget)
     memory = (node.pools, node.ram, node.unified)
-    return (node.address, node.worker_labels, *memory, node.budget, slots, node.gpu_vendor, node.machine)
+    return (node.address, node.worker_labels, *memory, *budget, *slots, node.gpu_vendor, node.machine)
 
 
 def _facts_of(event: ev.NodeRegistered) -> tuple[object, ...]:
-    slots = event.max_replicas_per_model
+    slots, budget = (event.max_replicas_per_model, event.worker_slots), (event.budget, event.worker_budget)
     memory = (event.pools, event.ram, event.unified)
-    return (event.address, event.labels, *memory, event.budget, slots, event.gpu_vendor, event.machine)
+    return (event.address, event.labels, *memory, *budget, *slots, event.gpu_vendor, event.machine)
 
 
 def foreign(
@@ -234,9 +248,13 @@ def silence(state: State, command: ReportSilence, now: int) -> list[ev.Event]:
 
 
 def heard(state: State, command: ReportHeard, now: int) -> list[ev.Event]:
-    """It speaks again. With another boot its old processes are gone; a registration with its facts follows."""
+    """It speaks again. With another boot its old processes are gone; a registration with its facts follows.
+
+    After its goodbye nothing but a registration is its word: a heartbeat was sent before, and was overtaken.
+    """
     node = find(state, command.node)
-    if node.status not in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE) or node.boot != command.boot:
+    silent = node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE) and not node.left
+    if not silent or node.boot != command.boot:
         return []
     return [ev.NodeRecovered(at=now, node=node.name), *contact.contact_is_back(state, (node.name,), now)]
 
@@ -255,7 +273,7 @@ def worker_left(state: State, command: WorkerLeft, now: int) -> list[ev.Event]:
     if node is None or node.status is NodeStatus.OFFLINE or (command.boot and command.boot != node.boot):
         return []
     lost = _lose_all(state, node.name, WORKER_LEFT, now)
-    left = ev.NodeWentOffline(at=now, node=node.name, reason=WORKER_LEFT)
+    left = ev.NodeWentOffline(at=now, node=node.name, reason=WORKER_LEFT, left=True)
     return [left, *lost, *contact.many_no_longer(state, node, now)]
 
 
@@ -340,15 +358,18 @@ def set_labels(state: State, command: SetNodeLabels, now: int) -> list[ev.Event]
 def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
     """No new locks or loads there; loads that are in progress are given up, so that they start elsewhere.
 
-    Said again with another deadline, it changes the deadline.
+    Said again with another deadline, it changes the deadline. A worker's own drain becomes the operator's who says so
+    too, and never the other way round.
     """
     node = find(state, command.node)
     if command.within < 0:
         raise InvalidField("deadline", "is negative", cure='Give a length, as in "10m".')
     drain_by = min(now + command.within, FOREVER) if command.within else node.drain_by
-    if node.drained and (node.emptied or drain_by == node.drain_by):
+    taken_over = node.drained_by_worker and not command.by_worker
+    if node.drained and (command.by_worker or (not taken_over and (node.emptied or drain_by == node.drain_by))):
         return []
-    events: list[ev.Event] = [ev.NodeDrainStarted(at=now, node=node.name, drain_by=drain_by)]
+    started = ev.NodeDrainStarted(at=now, node=node.name, drain_by=drain_by, by_worker=command.by_worker)
+    events: list[ev.Event] = [started]
     for replica_id in state.by_node.get(node.name, ()):
         replica = state.replicas[replica_id]
         if replica.phase in LOADING_PHASES:
@@ -399,18 +420,24 @@ def remove(state: State, command: RemoveNode, now: int) -> list[ev.Event]:
 
 
 def set_budget(state: State, command: SetNodeBudget, now: int) -> list[ev.Event]:
-    """Limit the memory that models may use."""
+    """Limit the memory that models may use, or lift that limit again."""
     node = find(state, command.node)
-    if node.budget == command.budget:
+    if command.budget is None:
+        stated = node.budget if node.worker_budget is None else node.worker_budget
+        return [ev.NodeBudgetSet(at=now, node=node.name, budget=stated, lifted=True)] if node.budget_set else []
+    if node.budget == command.budget and node.budget_set:
         return []
     return [ev.NodeBudgetSet(at=now, node=node.name, budget=command.budget)]
 
 
 def set_replica_slots(state: State, command: SetReplicaSlots, now: int) -> list[ev.Event]:
-    """How many replicas of one model the node may hold."""
-    node = find(state, command.node)
-    _check_slots(command.max_replicas_per_model, "value")
-    if node.max_replicas_per_model == command.max_replicas_per_model:
+    """How many replicas of one model the node may hold, by an operator's word, or by the worker's again."""
+    node, slots = find(state, command.node), command.max_replicas_per_model
+    if slots is None:
+        slots = node.worker_slots or node.max_replicas_per_model
+        lifted = ev.NodeReplicaSlotsSet(at=now, node=node.name, max_replicas_per_model=slots, lifted=True)
+        return [lifted] if node.slots_set else []
+    _check_slots(slots, "value")
+    if node.max_replicas_per_model == slots and node.slots_set:
         return []
-    slots = command.max_replicas_per_model
     return [ev.NodeReplicaSlotsSet(at=now, node=node.name, max_replicas_per_model=slots)]

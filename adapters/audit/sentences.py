@@ -106,11 +106,13 @@ def _capacity(e: ev.NodeCapacityChanged) -> str:
 
 def _budget(e: ev.NodeBudgetSet) -> str:
     share = f"{format_size(e.budget.size)} per pool" if e.budget.size else f"{e.budget.percent}%"
-    return f"Models may use {share} of the memory of node {e.node}."
+    lifted = ", as its worker says: the operator's limit is lifted" if e.lifted else ""
+    return f"Models may use {share} of the memory of node {e.node}{lifted}."
 
 
 def _slots(e: ev.NodeReplicaSlotsSet) -> str:
-    return f"Node {e.node} may hold {e.max_replicas_per_model} replicas of one model."
+    lifted = ", as its worker says: the operator's number is lifted" if e.lifted else ""
+    return f"Node {e.node} may hold {e.max_replicas_per_model} replicas of one model{lifted}."
 
 
 def _unreachable(e: ev.NodeBecameUnreachable) -> str:
@@ -136,7 +138,8 @@ def _offline(e: ev.NodeWentOffline) -> str:
 
 def _drain_started(e: ev.NodeDrainStarted) -> str:
     limit = _by(e.drain_by, ", and what is busy at {} is taken away")
-    return f"Node {e.node} is being drained: no new work, and what is idle leaves{limit}."
+    whose = " by its worker, which is about to stop" if e.by_worker else ""
+    return f"Node {e.node} is being drained{whose}: no new work, and what is idle leaves{limit}."
 
 
 def _drain_enforced(e: ev.NodeDrainEnforced) -> str:

@@ -14,6 +14,7 @@ from .security import Audience
 _FILTERS = (
     "model", "node", "request", "replica", "event", "actor", "correlation", "since", "until", "after", "limit",
 )  # fmt: skip
+_AT, _SPAN = ("at",), ("from", "to")
 _MOST_ROWS = 10_000
 
 
@@ -27,10 +28,10 @@ class Audit:
         """What is served, for the application and for OpenAPI."""
         admin = Audience.ADMIN
         return [
-            Route("GET", "/api/audit/log", self.log, admin, "Events that match, with a stable cursor"),
-            Route("GET", "/api/audit/why/{id}", self.why, admin, "The chain of causes of one thing"),
-            Route("GET", "/api/audit/state", self.state, admin, "The cluster as it was (?at=)"),
-            Route("GET", "/api/audit/diff", self.diff, admin, "What changed between (?from=&to=)"),
+            Route("GET", "/api/audit/log", self.log, admin, "Events that match, with a stable cursor", query=_FILTERS),
+            Route("GET", "/api/audit/why/{id}", self.why, admin, "The chain of causes of one thing", query=("full",)),
+            Route("GET", "/api/audit/state", self.state, admin, "The cluster as it was", query=_AT, needed=_AT),
+            Route("GET", "/api/audit/diff", self.diff, admin, "What changed between", query=_SPAN, needed=_SPAN),
             Route("GET", "/api/audit/verify", self.verify, admin, "Whether the hash chain holds"),
         ]
 
@@ -51,11 +52,11 @@ class Audit:
 
     async def state(self, request: web.Request) -> web.StreamResponse:
         """The cluster at a time or position."""
-        return json_response(await self._audit.state(_needed(query(request, "at"), "at")))
+        return json_response(await self._audit.state(_needed(query(request, *_AT), "at")))
 
     async def diff(self, request: web.Request) -> web.StreamResponse:
         """What changed between two times or positions."""
-        given = query(request, "from", "to")
+        given = query(request, *_SPAN)
         return json_response(await self._audit.diff(_needed(given, "from"), _needed(given, "to")))
 
     async def verify(self, request: web.Request) -> web.StreamResponse:

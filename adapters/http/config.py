@@ -57,10 +57,11 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(config: GatewayConfig, host: str) -> None:
-    """Refuse to listen beyond loopback without tokens, or with one token for two purposes; raises InvalidSetting."""
+    """Refuse to listen beyond loopback without tokens, or with such as cannot be; raises InvalidSetting."""
     tokens = {name: getattr(config, name) for name in ("registration_token", "client_token", "admin_token")}
     named = {f"tenants.{name}": token for name, token in config.tenants.items()}
     _check_tenants(config)
+    _check_blanks(tokens | named)
     _check_different(tokens | named)
     if config.insecure or is_loopback(host):
         return
@@ -81,6 +82,15 @@ def _check_tenants(config: GatewayConfig) -> None:
             raise InvalidSetting(f"tenants: {name!r} is no tenant's name.", cure=cure)
         if not token:
             raise InvalidSetting(f"tenants.{name}: its token is empty.", cure="Give each tenant a token of its own.")
+
+
+def _check_blanks(tokens: dict[str, str]) -> None:
+    """A header ends where its last blank begins: no client could ever send such a token."""
+    for name, token in tokens.items():
+        if token != token.strip():
+            what = "begins or ends with a blank, or a line's end" if token.strip() else "holds nothing but blanks"
+            cure = "Take the blanks away, as a file's last line end, or leave it out."
+            raise InvalidSetting(f"{name}: its token {what}, and would open nothing.", cure=cure)
 
 
 def _check_different(tokens: dict[str, str]) -> None:

@@ -37,10 +37,15 @@ class RequestIds:
             fresh = f"req-{self.run}-{next(self._serial)}"
             return Ids(fresh, fresh)
         check(given)
-        if given in self._used or len(self._used) >= _MOST_REMEMBERED or _REPLICA_LIKE.fullmatch(given):
+        taken = given in self._used or _REPLICA_LIKE.fullmatch(given) or given.startswith(f"req-{self.run}-")
+        if taken or len(self._used) >= _MOST_REMEMBERED:
             return self.again(Ids(given, given))
         self._used.add(given)
         return Ids(given, given)
+
+    def is_the_clients(self, ids: Ids) -> bool:
+        """Whether the id is as the client sent it: another run, or another gateway, may have given it to the log."""
+        return ids.request == ids.correlation and not ids.request.startswith(f"req-{self.run}-")
 
     def again(self, ids: Ids) -> Ids:
         """Other ids for the same request: its id turned out to be taken. ``~`` never occurs in a client's id."""

@@ -23,6 +23,7 @@ from .security import Audience
 _T = TypeVar("_T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON = "application/json"
+EVENTS = "text/event-stream"
 
 IDS = web.RequestKey("ids", Ids)
 
@@ -67,6 +68,12 @@ class Route(msgspec.Struct, frozen=True):
     answer: Any = None
     status: int = 200
     media: str = JSON
+    query: tuple[str, ...] = ()
+    """The query parameters that it knows."""
+    needed: tuple[str, ...] = ()
+    """Those among them that must be there."""
+    streams: bool = False
+    """Whether the answer comes as server-sent events when the body asks for a stream."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -82,7 +89,14 @@ def json_response(data: object, status: int = 200, headers: Mapping[str, str] | 
 
 async def read(request: web.Request, decoder: msgspec.json.Decoder[_T], *, empty: bytes = b"") -> _T:
     """The decoded body; raises InvalidField naming field or position. ``empty`` stands in for a body of no bytes."""
-    body = await request.read() or empty
+    try:
+        body = await request.read() or empty
+    except web.RequestPayloadError:
+        encoding = request.headers.get("Content-Encoding", "")
+        problem = (
+            f"not {encoding[:40]!a}, as its Content-Encoding says" if encoding else "cut off, or not as its headers say"
+        )
+        raise InvalidField("body", problem, cure="Send it plain, or as its headers say.") from None
     if not body:
         raise InvalidField("body", "missing", cure="Send a JSON object.")
     try:

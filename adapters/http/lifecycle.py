@@ -33,6 +33,7 @@ from interlock.domain.errors import (
     BackendFailed,
     BackendGone,
     Conflict,
+    InterlockError,
     InvariantBroken,
     NoWriter,
     UsageError,
@@ -59,6 +60,7 @@ _LONGEST_BETWEEN_RENEWALS = 10 * SECOND
 """However long the lease is: an operator may shorten it, and a new writer then gives but the shorter one."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
 _COMPLAINT_SECONDS = 10.0
+_LOOK_UP_SECONDS = 1.0
 _LEFT, _STOPPED = "client left", "the gateway stopped"
 _LOADING_CODES = frozenset({"loading", "capacity_exhausted"})
 
@@ -109,6 +111,14 @@ class Claims:
         ``prefix`` are the marks of the prompt.
         """
         return Claim(self, model, ids, wait, prefix, tenant, priority)
+
+    async def is_taken(self, request: str) -> bool:
+        """Whether the log has a request of that id; where that cannot be found out soon, it may have."""
+        try:
+            async with asyncio.timeout(_LOOK_UP_SECONDS):
+                return await self.queries.is_taken(request)
+        except (InterlockError, TimeoutError):
+            return True
 
     def settle(self, envelope: Envelope) -> asyncio.Task[None]:
         """Have ``envelope`` decided, however long that takes, whoever is cancelled meanwhile."""
@@ -211,6 +221,8 @@ class Claim:
         self._open = False
         """Whether the core may know this request as alive."""
         self._lock: Locked | None = None
+        self._unled: tuple[NoWriter, float] | None = None
+        """That no writer leads, and when that was last heard of the command under way."""
         self._since = time.perf_counter()
         self._task: asyncio.Task[object] | None = None
         self._stopped = False
@@ -264,6 +276,8 @@ class Claim:
             self._claims.metrics.repeated.add(self._tenant)
             self._refused(known.code)
             raise known
+        if self._claims.ids.is_the_clients(self.ids) and await self._claims.is_taken(self.ids.request):
+            self.ids = self._claims.ids.again(self.ids)
         patience = 0 if self._wait is None else self._wait or -1
         holder = self._claims.holder
         for _ in range(_MOST_NAMES):
@@ -298,7 +312,7 @@ class Claim:
         raise BackendFailed(f"{_MOST_ROUTES} backends in a row were gone.")
 
     async def _obtain(self, command: AcquireLock | ReportBackendGone) -> None:
-        self._lock, self._open = None, True
+        self._lock, self._open, self._unled = None, True, None
         claims = self._claims
         # The core counts from when it decides, for which a writer may have to be waited for.
         own = 2**62 if self._wait is None else self._wait + claims.config.writer_patience + _GRACE
@@ -310,6 +324,8 @@ class Claim:
                 reply = await self._ask(envelope)
         except TimeoutError:
             self._end(CancelRequest(request=self.ids.request, reason="waited too long"))
+            if self._unled is not None and time.monotonic() - self._unled[1] <= claims.config.writer_patience / SECOND:
+                raise self._unled[0] from None  # nobody has decided it: that there is no room is not known
             raise await self._refusal(
                 RequestRefused("capacity_exhausted", "No replica became free in time.", cure="Try again later.")
             ) from None
@@ -347,14 +363,14 @@ class Claim:
         patience = self._claims.config.writer_patience / SECOND
         pause, started = _FIRST_PAUSE_SECONDS, time.monotonic()
         while True:
-            asked = time.monotonic()
             try:
                 return await self._claims.commands.acquire(envelope)
-            except NoWriter:
+            except NoWriter as error:
                 now = time.monotonic()
-                if now - asked > patience:
-                    started = now  # the writer was there and left during a long wait
-                elif now - started > patience:
+                self._unled = error, now
+                if error.taken:
+                    started = now  # a writer was there and left, perhaps after a long wait
+                elif now - started >= patience:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

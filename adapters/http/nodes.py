@@ -28,7 +28,6 @@ from interlock.domain.commands import (
     SetScheduling,
     WorkerLeft,
 )
-from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, NotFound
 from interlock.domain.units import LARGEST_SIZE, SECOND, format_duration, format_instant, parse_duration
 
@@ -42,6 +41,10 @@ _TAKEN = frozenset({"models", "scheduling", "register"})
 _AUTOMATIC = ("node.name", "node.replica-slots", "gpu.vendor", "gpu.vram")
 _LONGEST_TRANSIT = 10 * SECOND
 """What a heartbeat says of processes may be this old when it arrives; what changed since is not judged by it."""
+_FIGURES = (
+    "pools", "total_vram", "available_vram", "total_ram", "available_ram", "ram", "available_disk", "disk",
+)  # fmt: skip
+"""What a heartbeat may say of memory and disk, in LocalAI's words and in ours."""
 _STATES = {"loaded": "loaded", "unloading": "unloading"}
 
 
@@ -54,6 +57,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     total_vram: int = 0
     available_vram: int | None = None
     total_ram: int = 0
+    available_ram: int | None = None
     ram: int | None = None
     available_disk: int | None = None
     gpu_vendor: str = ""
@@ -77,6 +81,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     total_vram: int | None = None
     available_vram: int | None = None
     total_ram: int | None = None
+    available_ram: int | None = None
     ram: int | None = None
     worker_incarnation: str = ""
     boot: str = ""
@@ -114,7 +119,10 @@ class TextValue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SchedulingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``POST /api/nodes/scheduling``: LocalAI's fields, and ours, which stay as they are when left out."""
+    """``POST /api/nodes/scheduling``: LocalAI's fields, and ours, which stay as they are when left out.
+
+    How LocalAI spreads requests among replicas is taken and not heeded: here ``prefix_affinity`` says it.
+    """
 
     model_name: str
     node_selector: dict[str, str | list[str]] = {}
@@ -129,6 +137,10 @@ class SchedulingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     anti_affinity: str | None = None
     anti_affinity_hard: bool | None = None
     placement: str | None = None
+    route_policy: str | None = None
+    balance_abs_threshold: float | None = None
+    balance_rel_threshold: float | None = None
+    min_prefix_match: float | None = None
 
 
 class Nodes:
@@ -161,7 +173,14 @@ class Nodes:
             Route("GET", "/api/nodes/scheduling", self.schedulings, admin, "Where every model may run"),
             Route("POST", "/api/nodes/scheduling", self.schedule, admin, "Say where a model may run", SchedulingBody),
             Route("GET", "/api/nodes/scheduling/{model}", self.scheduling, admin, "Where one model may run"),
-            Route("DELETE", "/api/nodes/scheduling/{model}", self.unschedule, admin, "Let a model run anywhere again"),
+            Route(
+                "DELETE",
+                "/api/nodes/scheduling/{model}",
+                self.unschedule,
+                admin,
+                "Let a model run anywhere again",
+                status=204,
+            ),
             Route("GET", node, self.one, admin, "One node"),
             Route("DELETE", node, self.remove, admin, "Take a node out of the cluster", None, Message),
             Route("GET", f"{node}/models", self.node_models, admin, "What is loaded on a node"),
@@ -178,6 +197,7 @@ class Nodes:
             Route("DELETE", f"{node}/vram-budget", self.reset_budget, admin, "Lift the limit"),
             *(Route("GET", path, self.slots, admin, "Replicas of one model that fit here") for path in slots),
             *(Route("PUT", path, self.set_slots, admin, "Set how many replicas of one model", Value) for path in slots),
+            *(Route("DELETE", path, self.reset_slots, admin, "Let the worker say it again") for path in slots),
         ]
 
     # --- Workers ------------------------------------------------------------------------------------------------------
@@ -196,7 +216,9 @@ class Nodes:
         total = asked.total_vram or asked.total_ram
         if asked.pools is None:
             _positive(total, "total_vram" if asked.total_vram else "total_ram")
-        pools, used = _memory(asked.pools, asked.used, total, asked.available_vram if asked.total_vram else None)
+        pools, used = _memory(
+            asked.pools, asked.used, total, asked.available_vram if asked.total_vram else asked.available_ram
+        )
         command = RegisterNode(
             node=asked.name,
             address=asked.address,
@@ -239,14 +261,11 @@ class Nodes:
             await self._gateway.send(request, WorkerLeft(node=name, boot=boot), actor)
             return json_response(Message("goodbye"))
         sent_at = arrived - _LONGEST_TRANSIT
-        if beat.pools is not None or beat.available_vram is not None:
-            total = beat.total_vram or _total(await self._node(name))
-            if beat.pools is None:
-                _positive(total, "total_vram")
-            pools, used = _memory(beat.pools, beat.used, total, beat.available_vram)
-            ram = beat.total_ram if beat.ram is None else beat.ram
+        if any(getattr(beat, figure) is not None for figure in _FIGURES):
+            pools, used = _told(beat, await self._node(name))
+            ram = _positive((beat.total_ram if beat.ram is None else beat.ram) or 0, "ram")
             disk = beat.available_disk if beat.disk is None else beat.disk
-            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram or 0, sent_at=sent_at)
+            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram, sent_at=sent_at)
             await self._gateway.send(request, report, actor)
         if beat.running is not None:
             running = ReportRunning(node=name, boot=boot, asked_at=sent_at, running=beat.running)
@@ -299,7 +318,8 @@ class Nodes:
         # A worker's own path is LocalAI's, whose body says nothing that we know.
         deadline = "" if own else (await read(request, self._drain, empty=b"{}")).deadline
         within = parse_duration(deadline, "deadline") if deadline else 0
-        await self._gateway.send(request, DrainNode(node=name, within=within), f"worker:{name}" if own else "admin")
+        command = DrainNode(node=name, within=within, by_worker=own)
+        await self._gateway.send(request, command, f"worker:{name}" if own else "admin")
         return json_response(Message("node set to draining"))
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
@@ -322,19 +342,26 @@ class Nodes:
     async def replace_labels(self, request: web.Request) -> web.StreamResponse:
         """Make these the node's labels; the automatic ones stay."""
         name = request.match_info["id"]
-        wanted = _checked(await read(request, self._labels))
+        wanted = await self._wanted(request, name)
         present = _labels_of(await self._node(name))
         dropped = {key: "" for key in present if key not in wanted and key not in _AUTOMATIC}
         return await self._label(request, name, {**dropped, **wanted})
 
     async def merge_labels(self, request: web.Request) -> web.StreamResponse:
         """Add or change labels; an empty value removes one."""
-        return await self._label(request, request.match_info["id"], _checked(await read(request, self._labels)))
+        name = request.match_info["id"]
+        return await self._label(request, name, await self._wanted(request, name))
+
+    async def _wanted(self, request: web.Request, name: str) -> dict[str, str]:
+        """The labels in the body; of a node that nobody knows, its mistakes come first."""
+        asked = await read(request, self._labels)
+        known = await self._gateway.queries.node(name)
+        return _checked(asked, _labels_of(known) if known is not None else {})
 
     async def remove_label(self, request: web.Request) -> web.StreamResponse:
         """Remove one label."""
         key = request.match_info["key"]
-        await self._gateway.send(request, SetNodeLabels(node=request.match_info["id"], labels=_checked({key: ""})))
+        await self._gateway.send(request, SetNodeLabels(node=request.match_info["id"], labels=_checked({key: ""}, {})))
         return web.Response(status=204)
 
     async def _label(self, request: web.Request, node: str, labels: dict[str, str]) -> web.StreamResponse:
@@ -354,8 +381,8 @@ class Nodes:
         return json_response({"vram_budget": value})
 
     async def reset_budget(self, request: web.Request) -> web.StreamResponse:
-        """Let models use all of it again."""
-        await self._gateway.send(request, SetNodeBudget(node=request.match_info["id"], budget=Budget()))
+        """Let models use what the worker allows again: all of it, where it says nothing."""
+        await self._gateway.send(request, SetNodeBudget(node=request.match_info["id"], budget=None))
         return json_response({"reset": True})
 
     async def slots(self, request: web.Request) -> web.StreamResponse:
@@ -370,6 +397,11 @@ class Nodes:
             raise InvalidField("value", f"{value} is less than 1")
         await self._gateway.send(request, SetReplicaSlots(node=request.match_info["id"], max_replicas_per_model=value))
         return json_response({"max_replicas_per_model": value})
+
+    async def reset_slots(self, request: web.Request) -> web.StreamResponse:
+        """Let the node hold as many replicas of one model as its worker says."""
+        await self._gateway.send(request, SetReplicaSlots(node=request.match_info["id"], max_replicas_per_model=None))
+        return json_response({"reset": True})
 
     # --- Scheduling ---------------------------------------------------------------------------------------------------
 
@@ -389,7 +421,8 @@ class Nodes:
 
     async def unschedule(self, request: web.Request) -> web.StreamResponse:
         """Any node, one replica on demand."""
-        return await self._set_scheduling(request, SchedulingBody(model_name=request.match_info["model"]))
+        await self._set_scheduling(request, SchedulingBody(model_name=request.match_info["model"]))
+        return web.Response(status=204)
 
     async def _set_scheduling(self, request: web.Request, asked: SchedulingBody) -> web.StreamResponse:
         model = await self._model(asked.model_name)
@@ -452,6 +485,21 @@ def _memory(
     return pools, used or ()
 
 
+def _told(beat: Heartbeat, known: View) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Bytes per pool and in use, as a heartbeat tells them; no pools are those that are known already.
+
+    A machine without a GPU has its main memory as its one pool, and LocalAI's worker beats there with no free VRAM.
+    """
+    if beat.pools is not None:
+        return _memory(beat.pools, beat.used, 0, None)
+    in_main_memory = not beat.total_vram and fields(known).get("unified", False)
+    total = beat.total_ram if in_main_memory else beat.total_vram
+    available = beat.available_ram if in_main_memory else beat.available_vram
+    if available is not None and not total:
+        total = _total(known)
+    return _memory(None, None, _positive(total or 0, "total_ram" if in_main_memory else "total_vram"), available)
+
+
 def _positive(value: int, field: str) -> int:
     if value < 0:
         raise InvalidField(field, f"{value} is less than 0")
@@ -460,9 +508,12 @@ def _positive(value: int, field: str) -> int:
     return value
 
 
-def _checked(labels: dict[str, object]) -> dict[str, str]:
+def _checked(labels: dict[str, object], present: dict[str, str]) -> dict[str, str]:
+    """The labels to set; an automatic one may stand among them as it is, as in an answer that is sent back."""
     checked: dict[str, str] = {}
     for key, value in labels.items():
+        if key in _AUTOMATIC and value and value == present.get(key):
+            continue
         if not isinstance(value, str):
             raise InvalidField(key, "is not text", cure='Labels are text: {"tier": "fast"}.')
         checked[key] = value

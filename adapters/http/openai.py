@@ -23,7 +23,7 @@ from interlock.domain.errors import BackendDeclined, InterlockError, InvalidFiel
 from interlock.domain.settings import HIGHEST_PRIORITY
 from interlock.domain.units import parse_duration, whole_number
 
-from .kit import IDS, Gateway, Route, fields, json_response, query, read
+from .kit import EVENTS, IDS, Gateway, Route, fields, json_response, query, read
 from .lifecycle import Claim
 from .problems import describe
 from .prompts import key_of, marks_of_chat, marks_of_text
@@ -40,6 +40,11 @@ Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 Tokens = Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 
 
+def _null() -> msgspec.Raw:
+    """What a field holds that is passed on as it came, where the client left it out."""
+    return msgspec.Raw(b"null")
+
+
 class Part(msgspec.Struct, frozen=True):
     """One part of a message's content."""
 
@@ -54,7 +59,8 @@ class InMessage(msgspec.Struct, frozen=True):
     content: str | list[Part] | None = None
     name: str | None = None
     tool_call_id: str | None = None
-    tool_calls: msgspec.Raw | None = None
+    # Raw alone: in a union with None msgspec takes nothing but null.
+    tool_calls: msgspec.Raw = msgspec.field(default_factory=_null)
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -90,8 +96,8 @@ class ChatRequest(Sampling, frozen=True, kw_only=True):
     """``POST /v1/chat/completions``."""
 
     messages: list[InMessage]
-    tools: msgspec.Raw | None = None
-    tool_choice: msgspec.Raw | None = None
+    tools: msgspec.Raw = msgspec.field(default_factory=_null)
+    tool_choice: msgspec.Raw = msgspec.field(default_factory=_null)
 
 
 class CompletionRequest(Sampling, frozen=True, kw_only=True):
@@ -136,8 +142,10 @@ class OpenAI:
         """What is served, for the application and for OpenAPI."""
         client = Audience.CLIENT
         return [
-            Route("POST", "/v1/chat/completions", self.chat, client, "Complete a conversation", ChatRequest),
-            Route("POST", "/v1/completions", self.complete, client, "Complete a text", CompletionRequest),
+            Route(
+                "POST", "/v1/chat/completions", self.chat, client, "Complete a conversation", ChatRequest, streams=True
+            ),
+            Route("POST", "/v1/completions", self.complete, client, "Complete a text", CompletionRequest, streams=True),
             Route("POST", "/v1/embeddings", self.embed, client, "Embed texts", EmbeddingsRequest),
             Route("GET", "/v1/models", self.models, client, "The models that can be asked for"),
             Route("GET", "/v1/models/{name}", self.model, client, "One model"),
@@ -149,8 +157,8 @@ class OpenAI:
         if not asked.messages:
             raise InvalidField("messages", "empty", cure="Send at least one message.")
         messages = tuple(_message(message, place) for place, message in enumerate(asked.messages))
-        tools = _raw(asked.tools)
-        wanted = _generation(asked, messages=messages, tools=tools, tool_choice=_raw(asked.tool_choice))
+        tools, choice = _raw("tools", asked.tools), _raw("tool_choice", asked.tool_choice)
+        wanted = _generation(asked, messages=messages, tools=tools, tool_choice=choice)
         prefix = marks_of_chat(key_of(request), asked.model, messages, tools)
         with _offering("/v1/embeddings"):
             return await self._generate(request, asked, [wanted], _CHAT, prefix)
@@ -268,7 +276,7 @@ class OpenAI:
         self, request: web.Request, claim: Claim, prompts: list[Generation], shape: _Shape, usage: bool
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        response.content_type = "text/event-stream"
+        response.content_type = EVENTS
         try:
             async with claim:
                 try:
@@ -461,7 +469,7 @@ def _message(message: InMessage, place: int) -> ChatMessage:
         content=content or "",
         name=message.name or "",
         tool_call_id=message.tool_call_id or "",
-        tool_calls=_raw(message.tool_calls),
+        tool_calls=_raw(f"messages[{place}].tool_calls", message.tool_calls),
     )
 
 
@@ -490,9 +498,12 @@ def _generation(
     )
 
 
-def _raw(value: msgspec.Raw | None) -> str:
+def _raw(field: str, value: msgspec.Raw) -> str:
     """JSON that goes on as it came; empty for null."""
-    text = "" if value is None else bytes(value).decode()
+    try:
+        text = bytes(value).decode()
+    except UnicodeDecodeError:
+        raise InvalidField(field, "a text in it is not UTF-8") from None
     return "" if text == "null" else text
 
 

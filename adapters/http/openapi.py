@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from .kit import JSON, Route
+from .kit import EVENTS, JSON, Route
 from .security import Audience
 
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -67,6 +67,8 @@ def _operation(one: Route, found: dict[str, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "done"}
     if one.status != 204:
         success["content"] = {one.media: {"schema": found[str(one.answer)] if one.answer is not None else {}}}
+    if one.streams:
+        success["content"][EVENTS] = {"schema": {"type": "string"}}
     failure = {"description": "an error", "content": {JSON: {"schema": found[str(Error)]}}}
     operation: dict[str, Any] = {
         "summary": one.summary,
@@ -75,9 +77,13 @@ def _operation(one: Route, found: dict[str, Any]) -> dict[str, Any]:
     }
     if one.audience is not Audience.PUBLIC:
         operation["security"] = [{one.audience.value: []}]
-    if names := _PARAMETER.findall(one.path):
-        text = {"type": "string"}
-        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": text} for name in names]
+    text = {"type": "string"}
+    named = [(name, "path", True) for name in _PARAMETER.findall(one.path)]
+    named += [(name, "query", name in one.needed) for name in one.query]
+    if named:
+        operation["parameters"] = [
+            {"name": name, "in": place, "required": required, "schema": text} for name, place, required in named
+        ]
     if one.body is not None:
         operation["requestBody"] = {"content": {JSON: {"schema": found[str(one.body)]}}}
     return operation

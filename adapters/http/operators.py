@@ -212,8 +212,11 @@ class Operators:
         return json_response(Message("replica unloads"), 202)
 
     async def release(self, request: web.Request) -> web.StreamResponse:
-        """End a request's claim by hand."""
-        command = ReleaseLock(request=request.match_info["id"], outcome="cancelled", detail="released by an operator")
+        """End a request's claim by hand; of a request that is over already there is nothing left to end."""
+        wanted = request.match_info["id"]
+        if await self._gateway.queries.request(wanted) is None:
+            raise NotFound("request", wanted, cure="GET /api/requests lists those that wait or run.")
+        command = ReleaseLock(request=wanted, outcome="cancelled", detail="released by an operator")
         await self._gateway.send(request, command)
         return json_response(Message("lock released"))
 

@@ -82,6 +82,10 @@ class QueryPort(Protocol):
         """The load of a model in progress: ``state, node, progress`` (0 to 1, left out when unknown); None without."""
         ...
 
+    async def is_taken(self, request: str) -> bool:
+        """Whether any event was caused under that request id, however long ago."""
+        ...
+
     async def settings(self) -> Mapping[str, str]:
         """Every setting as people write it."""
         ...

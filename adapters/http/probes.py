@@ -13,10 +13,11 @@ from aiohttp import web
 from interlock.domain.errors import InvalidField, InvariantBroken
 from interlock.domain.units import whole_number
 
-from .kit import Gateway, Route, json_response, query
+from .kit import EVENTS, Gateway, Route, json_response, query
 from .ports import EventRow, EventsPort, Readiness
 from .security import Audience
 
+_AFTER = ("after",)
 _SILENCE_SECONDS = 15.0
 """The feed says something this often, so that proxies keep it open and a client that left is noticed."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
@@ -33,7 +34,7 @@ class Probes:
     def routes(self) -> list[Route]:
         """What is served, for the application and for OpenAPI."""
         public, admin = Audience.PUBLIC, Audience.ADMIN
-        text, page, stream = "text/plain", "text/html", "text/event-stream"
+        text, page = "text/plain", "text/html"
         routes = [
             Route("GET", "/livez", self.live, public, "Whether the process answers"),
             Route("GET", "/readyz", self.ready, public, "Whether the cluster can serve", None, Readiness),
@@ -41,7 +42,8 @@ class Probes:
             Route("GET", "/", self.dashboard, public, "The dashboard; it asks for the admin token", media=page),
         ]
         if self._events is not None:
-            routes.append(Route("GET", "/events", self.events, admin, "The live feed of events", media=stream))
+            told = "The live feed of events"
+            routes.append(Route("GET", "/events", self.events, admin, told, media=EVENTS, query=_AFTER))
         return routes
 
     async def live(self, request: web.Request) -> web.StreamResponse:
@@ -68,7 +70,7 @@ class Probes:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         """Events as they become durable; ``?after=`` or ``Last-Event-ID`` resume after a position."""
-        after = query(request, "after").get("after") or request.headers.get("Last-Event-ID")
+        after = query(request, *_AFTER).get("after") or request.headers.get("Last-Event-ID")
         position = None if after is None else whole_number(after)
         if after is not None and position is None:
             raise InvalidField("after", f"{after[:40]!r} is not a position")
@@ -80,7 +82,7 @@ class Probes:
         rows = self._events.follow(position)
         first = asyncio.ensure_future(_next(rows))
         response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        response.content_type = "text/event-stream"
+        response.content_type = EVENTS
         await response.prepare(request)
         await _forward(response, rows, first)
         return response

@@ -25,7 +25,7 @@ _KEY_OF_THIS_RUN = secrets.token_bytes(32)
 def key_of(request: web.Request) -> bytes:
     """The key of whoever sent the request."""
     given = request.headers.get("Authorization")
-    return hashlib.sha256(given.encode()).digest() if given else _KEY_OF_THIS_RUN
+    return hashlib.sha256(given.encode(errors="surrogateescape")).digest() if given else _KEY_OF_THIS_RUN
 
 
 def marks_of_text(key: bytes, model: str, text: str) -> tuple[int, ...]:

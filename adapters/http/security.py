@@ -73,7 +73,8 @@ class Guard:
 
 def _digest(token: str) -> bytes:
     # Equal lengths whatever the token, so that comparing takes the same time.
-    return hashlib.sha256(token.encode()).digest()
+    # A header may hold bytes that are no UTF-8, and then the token is simply a wrong one.
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
 
 
 def _keep_browsers_out(request: web.Request) -> None:
@@ -86,4 +87,4 @@ def _keep_browsers_out(request: web.Request) -> None:
         )
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc != host:
-        raise Forbidden(f"Without tokens this server answers no page of {origin}.", cure="Set the tokens.")
+        raise Forbidden(f"Without tokens this server answers no page of {origin!r}.", cure="Set the tokens.")

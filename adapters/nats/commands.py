@@ -79,6 +79,8 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
     kind: str
     message: str
     cure: str = ""
+    taken: bool = False
+    """Of NoWriter: whether the command had been taken up."""
 
 
 class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -108,6 +110,8 @@ class _Pending:
         self.heard_at = now
         self.sent_at = now
         self.accepted = False
+        self.taken = False
+        """Whether a writer has ever told of it."""
 
 
 class NatsCommands:
@@ -217,6 +221,7 @@ class NatsCommands:
                         errors.NoWriter(
                             f"no writer has answered for {self._answer_timeout_s:g} s.",
                             cure="Sending the same command again is safe. Is the control plane running?",
+                            taken=pending.taken,
                         )
                     )
                 elif now - pending.sent_at > (self._remind_s if pending.accepted else self._resend_s):
@@ -239,7 +244,7 @@ class NatsCommands:
                 continue
             pending.heard_at = now
             if result.accepted:
-                pending.accepted = True
+                pending.accepted = pending.taken = True
             else:
                 pending.end.set_result(result)
 
@@ -302,9 +307,9 @@ class CommandServer:
         try:
             result = await self._handle(call)
         except errors.InterlockError as error:
-            result = Result(
-                id=call.id, problem=Problem(kind=type(error).__name__, message=error.message, cure=error.cure)
-            )
+            taken = isinstance(error, errors.NoWriter) and error.taken
+            problem = Problem(kind=type(error).__name__, message=error.message, cure=error.cure, taken=taken)
+            result = Result(id=call.id, problem=problem)
         except Exception as error:
             # A defect must not leave the gateway waiting for the time-out.
             log.exception("a command failed")
@@ -372,6 +377,8 @@ def _error(problem: Problem) -> errors.InterlockError:
     kind = getattr(errors, problem.kind, errors.InterlockError)
     if not (isinstance(kind, type) and issubclass(kind, errors.InterlockError)):
         kind = errors.InterlockError
+    if kind is errors.NoWriter:
+        return errors.NoWriter(problem.message, cure=problem.cure, taken=problem.taken)
     for base in kind.__mro__:
         try:
             made = base(problem.message, cure=problem.cure)

@@ -119,6 +119,7 @@ class ControlPlane:
             expected=self._expected,
             opening=self._envelopes,
             forward=forward,
+            broker=lambda: client.is_connected,
             reach=reach,
             snapshot_events=self._config.snapshot_events,
         )

@@ -95,10 +95,10 @@ class Liveness:
     def heard(self, name: str, boot: str) -> int | None:
         """A heartbeat; returns in how many microseconds the next one is due.
 
-        None when the node must register: it is not known, or was known under another boot.
+        None when the node must register: it is not known, was known under another boot, or has said goodbye.
         """
         node = self._state().nodes.get(name)
-        if node is None or (boot and boot != node.boot):
+        if node is None or node.left or (boot and boot != node.boot):
             return None
         self.note(name)
         if node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
@@ -154,6 +154,10 @@ class Liveness:
             else:
                 known = self._state().nodes.get(node)
                 if known is not None and known.boot == answer.boot:
+                    # The worker's own words, whatever has become of the gateway that its heartbeats go to.
+                    self.note(node)
+                    if known.status is NodeStatus.UNREACHABLE:
+                        self._report(ReportHeard(node=node, boot=answer.boot), node)
                     self._report(
                         ReportRunning(node=node, boot=answer.boot, asked_at=asked_at, running=answer.running), node
                     )
@@ -195,6 +199,8 @@ class Liveness:
     def sweep(self) -> None:
         """To be called about once a second: who has been silent for too long, and is it time to ask everybody?
 
+        Who misses its heartbeats is asked before it counts as silent: they go through one gateway, which may be down,
+        and the question through the broker.
         Time in which nobody looked is not held against the nodes: this process was stopped, and could not hear them.
         """
         now = self._clock.monotonic()
@@ -209,12 +215,13 @@ class Liveness:
             if now - heard_at > patience_s:
                 self._heard_at[node.name] = now
                 self._report(ReportSilence(node=node.name), node.name)
-            elif node.name not in self._answered:
+            elif node.name not in self._answered or now - heard_at > patience_s / 2:
                 self.ask(node.name)
         if now - self._asked_at >= state.settings.reconcile_interval / SECOND:
             self._asked_at = now
-            for node in self._at_work():
-                self.ask(node.name)
+            for node in state.nodes.values():
+                if node.status in _AT_WORK or node.status is NodeStatus.UNREACHABLE:
+                    self.ask(node.name)
 
     async def close(self) -> None:
         """Ask no more."""

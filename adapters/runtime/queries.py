@@ -96,6 +96,10 @@ class Queries:
             return request_view(state, known)
         return request_from_log(request, await self._store.events_of_request(request))
 
+    async def is_taken(self, request: str) -> bool:
+        """See the port."""
+        return request in self._state().requests or await self._store.knows_request(request)
+
     async def tenants(self) -> Sequence[TenantView]:
         """See the port."""
         return tenant_views(self._state(), self._clock.now())

@@ -69,6 +69,16 @@ class StoreThreads:
 
         return await self.read(work)
 
+    async def knows_request(self, request: str) -> bool:
+        """Whether any event was caused under that request id; found by an index, however long the log is."""
+
+        def work() -> bool:
+            if isinstance(self.store, LogReader):
+                return bool(self.store.select("request_id = ? AND request_id <> ''", (request,), limit=1))
+            return any(recorded.request_id == request for recorded in self.store.read())
+
+        return await self.read(work)
+
     async def save_snapshot(self, make: Callable[[], Snapshot]) -> None:
         """Make a snapshot, and keep it."""
         await self.read(lambda: self.store.save_snapshot(make()))

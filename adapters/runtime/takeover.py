@@ -24,7 +24,6 @@ from interlock.domain.commands import (
 )
 from interlock.domain.contact import heartbeats_every
 from interlock.domain.engine import Engine
-from interlock.domain.entities import NodeStatus
 from interlock.domain.errors import Fenced, InvariantBroken, LeaseHeld, NoWriter, Unavailable, UnknownEvent
 from interlock.domain.events import Event
 from interlock.domain.ports import CommandPort, WorkerPort
@@ -54,7 +53,8 @@ class Seat:
     """This process's place in the cluster: ``CommandPort`` and ``LivenessPort`` for its gateway.
 
     ``owner`` names this run of this process, ``opening`` gives the commands that a term begins with, ``expected`` the
-    nodes that must have registered before the cluster counts as ready. ``forward`` reaches the writer elsewhere.
+    nodes that must have registered before the cluster counts as ready. ``forward`` reaches the writer elsewhere, while
+    there is a ``broker``.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Seat:
         expected: Sequence[str] = (),
         opening: Callable[[Engine], Iterable[Envelope]] = lambda engine: (),
         forward: CommandPort | None = None,
+        broker: Callable[[], bool] = lambda: True,
         listeners: Sequence[Committed] = (),
         reach: Callable[[str], None] = lambda point: None,
         snapshot_events: int = SNAPSHOT_EVENTS,
@@ -76,6 +77,7 @@ class Seat:
         self._owner, self._lease = owner, Lease(store, owner, lease_us, clock)
         self._expected, self._opening, self._forward = expected, opening, forward
         self._reach, self._snapshot_events = reach, snapshot_events
+        self._broker = broker
         self.feed = EventFeed(store)
         self._listeners = [self.feed.on_committed, *listeners]
         self._engine = Engine()
@@ -90,6 +92,8 @@ class Seat:
         self.began, self.ended = asyncio.Event(), asyncio.Event()
         """Whether a term of this process runs, and the opposite."""
         self._why_not = "the log is being read"
+        self._unheard = ""
+        """Why the last renewal that was passed on was not answered; empty when it was."""
 
     # --- What others see ----------------------------------------------------------------------------------------------
 
@@ -132,10 +136,16 @@ class Seat:
         silent_s = self._lease.silent_s
         away = [f"the event store has not answered for {silent_s:.0f} s."] if silent_s > SILENCE_S else []
         if term is None or not self.leads:
-            return away
+            return [*away, *self._cut_off()]
         lacks = [f"node {node} has not said what it runs since the takeover." for node in term.liveness.unanswered()]
         missing = [node for node in self._expected if node not in term.liveness.registered]
         return [*away, *lacks, *(f"worker {node} has not registered." for node in missing)]
+
+    def _cut_off(self) -> list[str]:
+        """Why what a standby passes on would reach nobody."""
+        if not self._broker():
+            return ["the broker does not answer, and the writer is reached through it."]
+        return [f"the writer does not answer: {self._unheard}"] if self._unheard else []
 
     @property
     def _no_writer(self) -> str:
@@ -182,20 +192,27 @@ class Seat:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.began.wait(), self._lease.length_s)
         if self._term is None:
-            return await self._forwarded().renew_lease(holder)
+            try:
+                lease = await self._forwarded().renew_lease(holder)
+            except NoWriter as error:
+                self._unheard = error.message
+                raise
+            self._unheard = ""
+            return lease
         return self._term.holders.renew(holder)
 
     async def heard(self, node: str, boot: str) -> int | None:
-        """See the gateway's ``LivenessPort``. A standby passes on what the writer must know."""
+        """See the gateway's ``LivenessPort``. A standby passes it on to the writer."""
         if self._term is not None:
             return self._term.liveness.heard(node, boot)
         known = self._engine.state.nodes.get(node)
-        if known is None or (boot and boot != known.boot):
+        if known is None or known.left or (boot and boot != known.boot):
             await self._catch_up()
             known = self._engine.state.nodes.get(node)
-        if known is None or (boot and boot != known.boot):
+        if known is None or known.left or (boot and boot != known.boot):
             return None
-        if known.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
+        if self._forward is not None:
+            # The writer counts the silence, and a heartbeat may hold nothing else that reaches it.
             command_id = f"heard-{node}-{known.boot}-{self._engine.ledger.position}"
             await self.send(Envelope(command_id=command_id, command=ReportHeard(node=node, boot=known.boot)))
         return heartbeats_every(self._engine.state.settings)

@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 DECISIONS_PER_BATCH = 512
 QUEUED_COMMANDS = 20_000
 """So many commands may wait to be decided; more are turned away."""
+ACQUIRE_LIMIT_S = 10.0
+"""A request's command that the store has not taken after so long counts as undecided. About the gateway's own patience
+with a writer that is away: a store that hangs is told to clients no later than a writer that is gone."""
 SNAPSHOT_EVENTS = 10_000
 _DECISIONS_PER_TURN = 64
 """After so many decisions everything else on the event loop gets its turn."""
@@ -175,23 +178,32 @@ class Writer:
         recalled = await self._look_up(envelope)
         return recalled if recalled is not None else await self._submit(envelope)
 
-    async def acquire(self, envelope: Envelope) -> AnyReply:
+    async def acquire(self, envelope: Envelope, within_s: float = ACQUIRE_LIMIT_S) -> AnyReply:
         """The same, and where the reply is that the request waits, its end: a lock or a refusal.
 
-        A repeat does not get a lock that has ended since: it is told so, as ``cancelled``.
+        A repeat does not get a lock that has ended since: it is told so, as ``cancelled``. Raises NoWriter, too, when
+        after ``within_s`` the store has taken nothing of it: the caller cannot tell such a writer from none.
         """
         request = asked_for(envelope.command)
         end: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
         self._ends.setdefault(request, []).append(end)
         again = envelope.command_id in self._ahead.ledger.replies
         try:
-            reply = await self.send(envelope)
+            reply = await self._sent_within(envelope, within_s)
             if isinstance(reply, Waiting):
                 past = None if end.done() else await self._past_end(envelope.command)
                 reply = past if past is not None else await end
             return await self._if_it_stands(reply, envelope.command) if again else reply
         finally:
             self._forget(request, end)
+
+    async def _sent_within(self, envelope: Envelope, within_s: float) -> AnyReply:
+        try:
+            async with asyncio.timeout(within_s):
+                return await self.send(envelope)
+        except TimeoutError:
+            words = f"the writer could not store what it decided within {within_s:g} s."
+            raise NoWriter(words, cure="Sending the same command again is safe. Is the event store there?") from None
 
     def put(self, envelope: Envelope) -> None:
         """Have a command decided that nobody waits for. Does nothing when the term has ended."""
@@ -304,10 +316,11 @@ class Writer:
         for job in [*lost, *(job for job, _ in self._open.decided), *self._queue]:
             job.fail(gone)
         self._queue.clear()
+        left = NoWriter(gone.message, cure=gone.cure, taken=True)
         for ends in self._ends.values():
             for end in ends:
                 if not end.done():
-                    end.set_exception(gone)
+                    end.set_exception(left)
                     end.exception()  # it may be that nobody asks for it any more
 
     # --- Deciding -----------------------------------------------------------------------------------------------------

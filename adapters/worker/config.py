@@ -21,7 +21,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     ``host`` is where backends listen, and ``advertise`` how the control plane reaches them; ``ports`` is the range that
     they get (None: whatever the system gives). ``machine`` is this machine's identity, by default the one that ``data``
-    keeps; with ``replaces`` it takes its name over from another machine that is at work.
+    keeps; with ``replaces`` it takes its name over from another machine that is at work. ``url`` is the control plane's
+    gateway, or several with commas between: while one does not answer, another is asked.
     """
 
     name: str
@@ -51,6 +52,11 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
         return f"WorkerConfig(name={self.name!r}, url={self.url!r}, data={str(self.data)!r})"
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """The control plane's gateways, the preferred one first."""
+        return tuple(self.url.split(","))
+
+    @property
     def reached_at(self) -> str:
         """The host under which the control plane reaches this node's backends."""
         return self.advertise or self.host
@@ -65,7 +71,7 @@ def parse(arguments: list[str] | None = None) -> WorkerConfig:
         raise InvalidField("--nats", "no broker is named", cure="Give --nats URL, or set INTERLOCK_NATS.")
     return WorkerConfig(
         name=given.name,
-        url=given.url.rstrip("/"),
+        url=_urls(given.url),
         nats=NatsConfig.parse(given.nats),
         data=Path(given.data).absolute(),
         machine=given.machine,
@@ -102,7 +108,11 @@ def parser() -> argparse.ArgumentParser:
         "INTERLOCK_NATS_PASSWORD, INTERLOCK_NATS_CREDENTIALS.",
     )
     made.add_argument("--name", default=setting("NODE_NAME", platform.node()), help="the node's name")
-    made.add_argument("--url", default=setting("URL", "http://127.0.0.1:8700"), help="the control plane")
+    made.add_argument(
+        "--url",
+        default=setting("URL", "http://127.0.0.1:8700"),
+        help="the control plane: one gateway, or several with commas between",
+    )
     made.add_argument("--nats", default=setting("NATS"), help="the broker: nats://host:port")
     made.add_argument("--data", default=setting("DATA", "./.interlock/worker"), help="the worker's own folder")
     made.add_argument("--machine", default=setting("MACHINE"), help="this machine's identity (default: kept in --data)")
@@ -132,6 +142,16 @@ def parser() -> argparse.ArgumentParser:
 
 def _seconds(text: str, field: str) -> float:
     return parse_duration(text, field) / SECOND
+
+
+def _urls(text: str) -> str:
+    urls = [url.strip().rstrip("/") for url in text.split(",")]
+    if "" in urls:
+        cure = "Give http://host:port, or several with commas between."
+        raise InvalidField(
+            "--url", f"{text!r} names no gateway" if len(urls) == 1 else f"{text!r}: one is empty", cure=cure
+        )
+    return ",".join(urls)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -62,6 +62,8 @@ class Registration:
         self._supervisor = supervisor
         self._meter = meter
         self._session: aiohttp.ClientSession | None = None
+        self._urls = list(config.urls)
+        """The gateway that answered last comes first."""
         self._nudged = asyncio.Event()
         self._interval_s = config.heartbeat_s or _HEARTBEAT_S
         self.node_id = ""
@@ -140,11 +142,25 @@ class Registration:
         return f"/api/node/{quote(self.node_id, safe='')}/heartbeat"
 
     async def _post(self, path: str, body: dict[str, Any], *, timeout_s: float = _CALL_TIMEOUT_S) -> dict[str, Any]:
+        """What the first gateway that answers says, in turn; raises what the last one of them failed with."""
         if self._session is None:
             headers = {"Authorization": f"Bearer {self._config.token}"} if self._config.token else {}
             self._session = aiohttp.ClientSession(headers=headers)
-        async with self._session.post(
-            self._config.url + path,
+        for _ in self._urls[1:]:
+            try:
+                return await self._post_to(self._session, self._urls[0], path, body, timeout_s)
+            except (_Unregistered, _Refused):
+                raise
+            except _FAILURES as error:
+                log.warning("%s does not serve (%s): asking %s", self._urls[0], _words(error), self._urls[1])
+                self._urls.append(self._urls.pop(0))
+        return await self._post_to(self._session, self._urls[0], path, body, timeout_s)
+
+    async def _post_to(
+        self, session: aiohttp.ClientSession, url: str, path: str, body: dict[str, Any], timeout_s: float
+    ) -> dict[str, Any]:
+        async with session.post(
+            url + path,
             data=msgspec.json.encode(body),
             headers={"Content-Type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=timeout_s),

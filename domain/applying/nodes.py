@@ -43,10 +43,16 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         offline_at=FOREVER,
         drain_by=old.drain_by if old else FOREVER,
         emptied=old.emptied if old else False,
+        drained_by_worker=old.drained_by_worker if old else False,
         machine=event.machine,
         former_boots=_former_boots(old, event.boot),
         load_rate=old.load_rate if old and not event.replaced else 0,
         stage_rate=old.stage_rate if old and not event.replaced else 0,
+        # An earlier program's registration overwrote what operators had set: then it is the worker's.
+        slots_set=bool(old and old.slots_set and old.max_replicas_per_model == event.max_replicas_per_model),
+        budget_set=bool(old and old.budget_set and old.budget == event.budget),
+        worker_slots=event.worker_slots,
+        worker_budget=event.worker_budget,
     )
     state.committed.setdefault(event.node, {})
     if event.unified and old is not None and not old.unified:
@@ -113,12 +119,18 @@ def _node_capacity_changed(state: State, event: ev.NodeCapacityChanged) -> None:
 
 @applies(ev.NodeBudgetSet)
 def _node_budget_set(state: State, event: ev.NodeBudgetSet) -> None:
-    put_node(state, replace(state.nodes[event.node], budget=event.budget))
+    node = state.nodes[event.node]
+    stated = node.budget if node.worker_budget is None else node.worker_budget
+    kept = None if event.lifted or stated == event.budget else stated
+    put_node(state, replace(node, budget=event.budget, budget_set=not event.lifted, worker_budget=kept))
 
 
 @applies(ev.NodeReplicaSlotsSet)
 def _node_replica_slots_set(state: State, event: ev.NodeReplicaSlotsSet) -> None:
-    put_node(state, replace(state.nodes[event.node], max_replicas_per_model=event.max_replicas_per_model))
+    node, slots = state.nodes[event.node], event.max_replicas_per_model
+    stated = node.worker_slots or node.max_replicas_per_model
+    kept = 0 if event.lifted or stated == slots else stated
+    put_node(state, replace(node, max_replicas_per_model=slots, slots_set=not event.lifted, worker_slots=kept))
 
 
 @applies(ev.NodeBecameUnreachable)
@@ -140,14 +152,15 @@ def _node_offline_postponed(state: State, event: ev.NodeOfflinePostponed) -> Non
 def _node_recovered(state: State, event: ev.NodeRecovered) -> None:
     node = state.nodes[event.node]
     status = _status(node.approved, node.drained)
-    put_node(state, replace(node, status=status, offline_at=FOREVER, silent_since=0, alone_at=0))
+    put_node(state, replace(node, status=status, offline_at=FOREVER, silent_since=0, alone_at=0, left=False))
 
 
 @applies(ev.NodeDrainStarted)
 def _node_drain_started(state: State, event: ev.NodeDrainStarted) -> None:
     node = state.nodes[event.node]
     status = NodeStatus.DRAINING if node.status is NodeStatus.HEALTHY else node.status
-    put_node(state, replace(node, drained=True, status=status, drain_by=event.drain_by))
+    drained = replace(node, drained=True, status=status, drain_by=event.drain_by, drained_by_worker=event.by_worker)
+    put_node(state, drained)
     if event.drain_by < FOREVER:
         state.set_timer(event.drain_by, "drain", node.name)
 
@@ -166,13 +179,15 @@ def _node_drained(state: State, event: ev.NodeDrained) -> None:
 def _node_resumed(state: State, event: ev.NodeResumed) -> None:
     node = state.nodes[event.node]
     status = NodeStatus.HEALTHY if node.status is NodeStatus.DRAINING else node.status
-    put_node(state, replace(node, drained=False, status=status, drain_by=FOREVER, emptied=False))
+    resumed = replace(node, drained=False, status=status, drain_by=FOREVER, emptied=False, drained_by_worker=False)
+    put_node(state, resumed)
 
 
 @applies(ev.NodeWentOffline)
 def _node_went_offline(state: State, event: ev.NodeWentOffline) -> None:
     node = state.nodes[event.node]
-    put_node(state, replace(node, status=NodeStatus.OFFLINE, offline_at=FOREVER, silent_since=0, alone_at=0))
+    offline = replace(node, status=NodeStatus.OFFLINE, offline_at=FOREVER, silent_since=0, alone_at=0)
+    put_node(state, replace(offline, left=event.left))
 
 
 @applies(ev.NodeRemoved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from interlock.domain import events as ev
 from interlock.domain.claims import in_pools
 from interlock.domain.commands import Command, RegisterNode, ReportCapacity, ReportReplicaDied, WorkerLeft
+from interlock.domain.entities import Budget
 from interlock.domain.nodes import QUANTUM, WORKER_LEFT
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER, SECOND, format_size
@@ -58,6 +59,9 @@ class NodeRules:
         """Whose process has died, while that is decided on."""
         self.foreign: dict[str, list[int]] = {}
         """By node, what others use at least, as it was last reported."""
+        self.slots_set: dict[str, int] = {}
+        """By node, how many replicas of one model an operator has set, until that is lifted."""
+        self.budget_set: dict[str, Budget] = {}
         self.in_doubt: dict[str, int] = {}
         """Silent nodes that may be some of many: when they were found so by a failed call, or contact came back."""
         self.operations: dict[str, Operation] = {}
@@ -76,6 +80,10 @@ class NodeRules:
         boots.pop(event.boot, None)
         boots[event.boot] = None
         self.at_work[event.node] = True
+        if self.slots_set.get(event.node, event.max_replicas_per_model) != event.max_replicas_per_model:
+            self.court.breach("S", f"{event.node} registers, and the slots that an operator set are gone", event.node)
+        if self.budget_set.get(event.node, event.budget) != event.budget:
+            self.court.breach("S", f"{event.node} registers, and the budget that an operator set is gone", event.node)
         self._contact(event.at)
         self.foreign.pop(event.node, None)
         if self._registration is not None:
@@ -207,6 +215,18 @@ class NodeRules:
         node = self.court.picture.nodes.get(name)
         return node is not None and node.status == "silent"
 
+    def on_NodeReplicaSlotsSet(self, event: ev.NodeReplicaSlotsSet) -> None:
+        if event.lifted:
+            self.slots_set.pop(event.node, None)
+        else:
+            self.slots_set[event.node] = event.max_replicas_per_model
+
+    def on_NodeBudgetSet(self, event: ev.NodeBudgetSet) -> None:
+        if event.lifted:
+            self.budget_set.pop(event.node, None)
+        else:
+            self.budget_set[event.node] = event.budget
+
     def on_NodeDrainStarted(self, event: ev.NodeDrainStarted) -> None:
         self.drain_by[event.node] = event.drain_by
 
@@ -214,7 +234,7 @@ class NodeRules:
         self.drain_by.pop(event.node, None)
 
     def on_NodeRemoved(self, event: ev.NodeRemoved) -> None:
-        for memory in (self.drain_by, self.at_work, self.boots, self.in_doubt):
+        for memory in (self.drain_by, self.at_work, self.boots, self.in_doubt, self.slots_set, self.budget_set):
             memory.pop(event.node, None)
 
     def on_NodeDrainEnforced(self, event: ev.NodeDrainEnforced) -> None:

@@ -90,7 +90,7 @@ class NodeView:
             labels["gpu.vendor"] = self.vendor
         if bucket := vram_label(max(self.pools, default=0)):
             labels["gpu.vram"] = bucket
-        labels |= self.worker_labels | self.operator_labels
+        labels = self.worker_labels | self.operator_labels | labels
         self.labels = {key: value for key, value in labels.items() if value}
 
     def resize(self) -> None:

@@ -134,6 +134,19 @@ def late_goodbye_believed(patches: Patches) -> None:
     patches.swap(worker_left, lambda at, command, now: worker_left(at, replace(command, boot=""), now))
 
 
+def operators_word_forgotten(patches: Patches) -> None:
+    """A worker that registers anew brings its own slots and budget along, whatever an operator has set meanwhile."""
+    register = nodes.register
+
+    def as_the_worker_says(at: Any, command: Any, now: int) -> Any:
+        own = {"max_replicas_per_model": command.max_replicas_per_model, "worker_slots": 0}
+        own |= {"budget": command.budget, "worker_budget": None} if command.budget is not None else {}
+        events = register(at, command, now)
+        return [replace(event, **own) if isinstance(event, ev.NodeRegistered) else event for event in events]
+
+    patches.swap(register, as_the_worker_says)
+
+
 def place_in_line_kept(patches: Patches) -> None:
     """A client that leaves while it waits keeps its place in line, and gets a lock that nobody releases."""
     patches.swap(requests.cancel, lambda at, command, now: [])
@@ -156,6 +169,7 @@ ROWS: tuple[Row, ...] = (
     (foreign_memory_ignored, "S", "foreign-memory", True),
     (late_success_kept, "S", "late-success", True),
     (late_goodbye_believed, "S", "goodbye-comes-late", True),
+    (operators_word_forgotten, "S", "operators-word-stays", True),
     (place_in_line_kept, "W", "clients-hang-up", True),
 )
 """As in :data:`interlock.simulation.mutants.core.ALL`."""

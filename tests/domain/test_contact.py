@@ -339,3 +339,27 @@ def test_the_suspicion_of_a_mass_loss_ends_when_an_operator_removes_those_that_a
     cluster.send(cmd.RemoveNode(node="n2"))
     assert not suspected(cluster.state)
     check_replay(cluster)
+
+
+def test_a_heartbeat_that_a_goodbye_has_overtaken_brings_nobody_back() -> None:
+    cluster = cluster_of(1)
+    cluster.send(cmd.WorkerLeft(node="n0"))
+    hear(cluster, 0)
+    assert cluster.state.nodes["n0"].status == "offline"
+    assert cluster.count("NodeRecovered") == 0
+    cluster.node("n0")
+    assert cluster.state.nodes["n0"].status == "healthy", "it registers, with the same boot even"
+    silence(cluster, 0)
+    hear(cluster, 0)
+    assert cluster.state.nodes["n0"].status == "healthy"
+    check_replay(cluster)
+
+
+def test_a_node_that_went_offline_by_silence_comes_back_by_a_heartbeat() -> None:
+    cluster = cluster_of(1)
+    silence(cluster, 0)
+    cluster.wait(3600)
+    assert cluster.state.nodes["n0"].status == "offline"
+    hear(cluster, 0)
+    assert cluster.state.nodes["n0"].status == "healthy"
+    check_replay(cluster)

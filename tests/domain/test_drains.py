@@ -135,3 +135,29 @@ def test_a_snapshot_keeps_the_deadline(within: int) -> None:
     cluster.send(cmd.DrainNode(node="n0", within=within))
     assert (cluster.engine.next_wakeup() is not None) == bool(within)
     check_replay(cluster)
+
+
+def test_a_drain_by_the_worker_itself_ends_with_its_next_start() -> None:
+    cluster = busy_cluster()
+    cluster.send(cmd.DrainNode(node="n1", by_worker=True))
+    cluster.send(cmd.WorkerLeft(node="n1"))
+    cluster.node("n1", boot="boot-1")
+    assert cluster.state.nodes["n1"].status == "draining", "the boot that was about to stop is still about to"
+    cluster.node("n1", boot="boot-2")
+    assert cluster.state.nodes["n1"].status == "healthy"
+    assert not cluster.state.nodes["n1"].emptied
+    check_replay(cluster)
+
+
+@pytest.mark.parametrize("operator_first", [True, False])
+def test_a_drain_that_an_operator_wants_as_well_outlives_the_worker(operator_first: bool) -> None:
+    cluster = busy_cluster()
+    both = [cmd.DrainNode(node="n1"), cmd.DrainNode(node="n1", by_worker=True)]
+    for command in both if operator_first else reversed(both):
+        cluster.send(command)
+    cluster.node("n1", boot="boot-2")
+    assert cluster.state.nodes["n1"].status == "draining"
+    cluster.send(cmd.ResumeNode(node="n1"))
+    cluster.node("n1", boot="boot-3")
+    assert cluster.state.nodes["n1"].status == "healthy"
+    check_replay(cluster)

@@ -127,6 +127,10 @@ class CoreScheduler:
         known = self.engine.state.requests.get(request)
         return views.request_view(self.engine.state, known) if known else None
 
+    async def is_taken(self, request: str) -> bool:
+        """See QueryPort."""
+        return any(row.request_id == request for row in self.log)
+
     async def load_status(self, model: str) -> View | None:
         """See QueryPort."""
         return views.load_status_view(self.engine.state, model)

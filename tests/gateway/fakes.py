@@ -21,7 +21,9 @@ from interlock.domain.settings import Settings, format_affinity, format_idle_unl
 class FakeScheduler:
     """CommandPort, QueryPort and LivenessPort at once: models, replicas, locks with owners, first come first served.
 
-    ``away`` makes the next commands raise NoWriter, ``lost_answers`` decides them first and then raises.
+    ``away`` makes the next commands raise NoWriter, each after ``away_after_s``, and the first ``left`` of those say
+    that a writer had taken them up; ``lost_answers`` decides them first and then raises.
+    ``past`` are ids of requests that the log knows of earlier runs, and ``mute`` is why it does not tell.
     ``refuse[model]`` is the answer to whoever asks for the model; ``hold`` keeps everybody waiting.
     """
 
@@ -36,7 +38,11 @@ class FakeScheduler:
         self.loading: dict[str, View] = {}
         self.settings_now = Settings()
         self.frozen_now: set[str] = set()
+        self.past: set[str] = set()
+        self.mute: Exception | None = None
         self.away = 0
+        self.away_after_s = 0.0
+        self.left = 0
         self.lost_answers = 0
         self.hold = False
         self.broken: Exception | None = None
@@ -87,7 +93,9 @@ class FakeScheduler:
             raise self.broken
         if self.away > 0:
             self.away -= 1
-            raise NoWriter("nobody leads.")
+            self.left, taken = max(0, self.left - 1), self.left > 0
+            await asyncio.sleep(self.away_after_s)
+            raise NoWriter("nobody leads.", taken=taken)
         reply = self.replies.get(envelope.command_id)
         if reply is None:
             self.decided.append(envelope.command)
@@ -176,6 +184,7 @@ class FakeScheduler:
             pools = [{"total": size, "used": 0} for size in command.pools]
             status = "healthy" if command.approve else "pending"
             shown = {"name": node, "status": status, "labels": dict(command.labels), "pools": pools}
+            shown["unified"] = command.unified
             self.node_table[command.node] = {**shown, "max_replicas_per_model": command.max_replicas_per_model}
         elif node is not None and node not in self.node_table:
             return c.Rejected(code="not_found", message=f"No node named {node}.")
@@ -228,6 +237,11 @@ class FakeScheduler:
 
     async def request(self, request: str) -> View | None:
         return {"id": request} if request in self.waiting or request in self.locks else None
+
+    async def is_taken(self, request: str) -> bool:
+        if self.mute is not None:
+            raise self.mute
+        return request in self.past or any(sent.request_id == request for sent in self.sent)
 
     async def load_status(self, model: str) -> View | None:
         return self.loading.get(model)

@@ -284,6 +284,29 @@ async def test_without_a_writer_the_client_is_told_and_the_request_ended_once_on
     check_nothing_is_held(bare)
 
 
+async def test_a_port_that_is_slow_to_say_that_no_writer_leads_keeps_no_client_waiting_for_ever(bare: Cluster) -> None:
+    await bare.start(writer_patience=50_000)
+    bare.scheduler.away, bare.scheduler.away_after_s = 10**6, 0.1
+    status, answer, _ = await asyncio.wait_for(bare.chat(), 5)
+    assert (status, answer["error"]["code"]) == (503, "no_writer")
+    asked = [one for one in bare.scheduler.sent if isinstance(one.command, c.AcquireLock)]
+    assert len(asked) == 1, "what is over patience at its first answer is not asked again"
+
+
+async def test_a_writer_that_leaves_during_a_wait_is_waited_for_anew(bare: Cluster) -> None:
+    await bare.start(writer_patience=500_000)
+    bare.scheduler.away, bare.scheduler.away_after_s, bare.scheduler.left = 1, 0.6, 1
+    assert (await bare.chat())[0] == 200
+    assert bare.scheduler.acquired == 1
+
+
+async def test_a_wait_that_ends_without_a_writer_says_so_and_not_that_there_is_no_room(bare: Cluster) -> None:
+    await bare.start(writer_patience=60 * SECOND, wait_limit=200_000)
+    bare.scheduler.away = 10**6
+    status, answer, _ = await bare.chat()
+    assert (status, answer["error"]["code"]) == (503, "no_writer")
+
+
 async def test_a_wait_beyond_the_last_resort_is_given_up(bare: Cluster) -> None:
     await bare.start(wait_limit=50_000)
     bare.scheduler.hold = True

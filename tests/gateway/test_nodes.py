@@ -99,6 +99,36 @@ async def test_localais_heartbeat_with_free_memory_only_is_counted_from_the_node
     assert cluster.scheduler.of(c.ReportCapacity)[0].used == (54 * GIB,)
 
 
+CPU = {"name": "cpu", "address": "h", "total_vram": 0, "total_ram": 8 * GIB, "available_ram": 6 * GIB}
+
+
+async def test_where_memory_is_main_memory_what_is_free_of_that_counts(cluster: Cluster) -> None:
+    await register(cluster, CPU)
+    command = cluster.scheduler.of(c.RegisterNode)[0]
+    assert (command.pools, command.used, command.unified) == ((8 * GIB,), (2 * GIB,), True)
+    # LocalAI's worker sends this where there is no GPU.
+    await cluster.ask("POST", "/api/node/cpu/heartbeat", json={"available_vram": 0, "available_ram": 5 * GIB})
+    report = cluster.scheduler.of(c.ReportCapacity)[0]
+    assert (report.pools, report.used, report.disk) == ((8 * GIB,), (3 * GIB,), None)
+
+
+@pytest.mark.parametrize(
+    ("beat", "disk", "ram"),
+    [
+        ({"total_disk": 900, "available_disk": 100}, 100, 0), ({"disk": 80}, 80, 0), ({"total_ram": 9}, None, 9),
+        ({"available_ram": 5 * GIB, "total_disk": 900, "available_disk": 1}, 1, 0),
+    ],
+)  # fmt: skip
+async def test_disk_and_main_memory_count_also_where_a_heartbeat_says_nothing_of_a_gpu_s(
+    cluster: Cluster, beat: dict[str, int], disk: int | None, ram: int
+) -> None:
+    await register(cluster, OURS)
+    await cluster.ask("POST", "/api/node/thor/heartbeat", json=beat)
+    report = cluster.scheduler.of(c.ReportCapacity)[0]
+    assert (report.pools, report.used) == ((), ()), "what is known of its pools stays"
+    assert (report.disk, report.ram) == (disk, ram)
+
+
 async def test_a_bare_heartbeat_is_a_sign_of_life_and_no_command(cluster: Cluster) -> None:
     await register(cluster, LOCALAI)
     status, answer, _ = await cluster.ask("POST", "/api/node/orin/heartbeat")
@@ -124,6 +154,12 @@ async def test_a_worker_says_goodbye(cluster: Cluster, method: str, path: str, b
     status, _, _ = await cluster.ask(method, path, json=body)
     assert status == 200
     assert cluster.scheduler.of(c.WorkerLeft) == [c.WorkerLeft(node="orin")]
+
+
+async def test_a_worker_that_drains_itself_is_no_operator_that_wants_it_empty(cluster: Cluster) -> None:
+    await register(cluster, LOCALAI)
+    assert (await cluster.ask("POST", "/api/node/orin/drain"))[0] == 200
+    assert cluster.scheduler.of(c.DrainNode) == [c.DrainNode(node="orin", by_worker=True)]
 
 
 async def test_a_goodbye_says_of_which_boot_it_is(cluster: Cluster) -> None:
@@ -167,7 +203,9 @@ async def test_what_is_loaded_is_shown_per_node_and_for_all(cluster: Cluster) ->
         ("PUT", "vram-budget", {"value": "80%"}, c.SetNodeBudget(node="orin", budget=Budget(percent=80))),
         ("PUT", "vram-budget", {"value": "9GiB"}, c.SetNodeBudget(node="orin", budget=Budget(size=9 * GIB))),
         ("PUT", "vram-budget", {"value": ""}, c.SetNodeBudget(node="orin", budget=Budget())),
-        ("DELETE", "vram-budget", None, c.SetNodeBudget(node="orin", budget=Budget())),
+        ("DELETE", "vram-budget", None, c.SetNodeBudget(node="orin", budget=None)),
+        ("DELETE", "max-replicas", None, c.SetReplicaSlots(node="orin", max_replicas_per_model=None)),
+        ("DELETE", "max-replicas-per-model", None, c.SetReplicaSlots(node="orin", max_replicas_per_model=None)),
         ("PUT", "max-replicas", {"value": 3}, c.SetReplicaSlots(node="orin", max_replicas_per_model=3)),
         ("PUT", "max-replicas-per-model", {"value": 2}, c.SetReplicaSlots(node="orin", max_replicas_per_model=2)),
         ("PATCH", "labels", {"rack": "7"}, c.SetNodeLabels(node="orin", labels={"rack": "7"})),
@@ -184,6 +222,19 @@ async def test_an_operators_change_becomes_its_command(
     assert cluster.scheduler.decided[1:] == [command]
     status, answer, _ = await cluster.ask(method, f"/api/nodes/ghost/{path}", json=body)
     assert (status, answer["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "POST"])
+async def test_labels_go_back_as_they_came_with_the_automatic_ones_among_them(cluster: Cluster, method: str) -> None:
+    await register(cluster, LOCALAI)
+    shown = cluster.scheduler.node_table["orin"]["labels"]
+    shown |= {"node.name": "orin", "gpu.vram": "48GB"}
+    _, got, _ = await cluster.ask("GET", "/api/nodes/orin/labels")
+    status, answer, _ = await cluster.ask(method, "/api/nodes/orin/labels", json={**got, "rack": "7"})
+    assert (status, answer["rack"]) == (200, "7")
+    assert cluster.scheduler.of(c.SetNodeLabels) == [c.SetNodeLabels(node="orin", labels={"tier": "slow", "rack": "7"})]
+    status, answer, _ = await cluster.ask(method, "/api/nodes/orin/labels", json={**got, "gpu.vram": "80GB+"})
+    assert (status, answer["error"]["param"]) == (400, "gpu.vram")
 
 
 async def test_a_node_is_taken_out(cluster: Cluster) -> None:
@@ -231,14 +282,15 @@ async def test_scheduling_is_set_in_localais_words_and_ours_stay(cluster: Cluste
     await cluster.ask("POST", "/api/nodes/scheduling", json={"model_name": "q", "min_replicas": 1})
     _, one, _ = await cluster.ask("GET", "/api/nodes/scheduling/q")
     assert {key: one[key] for key in apart} == apart
-    _, one, _ = await cluster.ask("DELETE", "/api/nodes/scheduling/q")
+    assert (await cluster.ask("DELETE", "/api/nodes/scheduling/q"))[0] == 204
+    _, one, _ = await cluster.ask("GET", "/api/nodes/scheduling/q")
     assert (one["spread_all"], one["node_selector"]) == (False, "{}")
 
 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"model_name": "m", "route_policy": "x"}, "route_policy"),
+        ({"model_name": "m", "route_colour": "x"}, "route_colour"),
         ({"model_name": "m", "min_replicas": 3, "max_replicas": 2}, "max_replicas"),
         ({"model_name": "m", "spread_all": True, "min_replicas": 1}, "replicas"),
         ({"min_replicas": 1}, "model_name"),
@@ -247,3 +299,10 @@ async def test_scheduling_is_set_in_localais_words_and_ours_stay(cluster: Cluste
 async def test_a_scheduling_that_cannot_be_is_refused_by_field(cluster: Cluster, body: Any, field: str) -> None:
     status, answer, _ = await cluster.ask("POST", "/api/nodes/scheduling", json=body)
     assert (status, answer["error"]["param"]) == (400, field)
+
+
+async def test_how_localai_spreads_requests_is_taken_and_changes_nothing(cluster: Cluster) -> None:
+    localai = {"route_policy": "prefix_cache", "balance_abs_threshold": 2, "balance_rel_threshold": 1.5}
+    body = {"model_name": "m", "min_replicas": 1, "min_prefix_match": 0.3, **localai}
+    status, answer, _ = await cluster.ask("POST", "/api/nodes/scheduling", json=body)
+    assert (status, answer["min_replicas"], answer["prefix_affinity"]) == (200, 1, "default")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
 
 import openai
@@ -10,6 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from interlock.domain.commands import AcquireLock
+from interlock.domain.errors import StoreUnavailable
 from tests.gateway.conftest import Cluster
 
 USER: list[ChatCompletionMessageParam] = [{"role": "user", "content": "one two three"}]
@@ -102,6 +104,44 @@ async def test_sampling_reaches_the_backend_and_unknown_fields_are_ignored(clust
     assert prompt.messages[0].content == "hi you"
 
 
+async def test_a_body_that_is_not_packed_as_its_header_says_is_refused(cluster: Cluster) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    headers = {"Content-Encoding": "gzip"}
+    status, answer, _ = await cluster.ask("POST", "/v1/chat/completions", data=body, headers=headers)
+    assert (status, answer["error"].get("param")) == (400, "body")
+    assert "'gzip'" in answer["error"]["message"]
+
+
+async def test_tools_reach_the_backend_as_they_came(cluster: Cluster) -> None:
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    calls = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]
+    said = [
+        {"role": "user", "content": "how warm is it"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "c1", "content": "20"},
+    ]
+    for choice in ("auto", {"type": "function", "function": {"name": "weather"}}):
+        body = {"model": "m", "messages": said, "tools": tools, "tool_choice": choice}
+        status, answer, _ = await cluster.ask("POST", "/v1/chat/completions", json=body)
+        assert status == 200, answer
+        prompt = cluster.backends.prompts[-1]
+        assert (json.loads(prompt.tools), json.loads(prompt.tool_choice)) == (tools, choice)
+        assert [json.loads(message.tool_calls or "null") for message in prompt.messages] == [None, calls, None]
+
+
+async def test_tools_that_are_null_or_left_out_are_none(cluster: Cluster) -> None:
+    for given in ({}, {"tools": None, "tool_choice": None}):
+        body = {"model": "m", "messages": USER, **given}
+        assert (await cluster.ask("POST", "/v1/chat/completions", json=body))[0] == 200
+        assert (cluster.backends.prompts[-1].tools, cluster.backends.prompts[-1].tool_choice) == ("", "")
+
+
+async def test_tools_that_are_not_text_are_refused_by_name(cluster: Cluster) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":["\xff"]}'
+    status, answer, _ = await cluster.ask("POST", "/v1/chat/completions", data=body)
+    assert (status, answer["error"].get("param")) == (400, "tools")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
@@ -159,6 +199,27 @@ async def test_a_clients_id_that_comes_twice_is_told_apart_in_the_log(cluster: C
     assert headers["X-Interlock-Request-Id"].startswith("twice~")
     requests = [command.request for command in cluster.scheduler.of(AcquireLock)]
     assert len(set(requests)) == 2
+
+
+async def test_an_id_that_the_log_knows_of_an_earlier_run_is_told_apart_too(cluster: Cluster) -> None:
+    cluster.scheduler.past.add("nightly")
+    _, _, headers = await cluster.chat(headers={"X-Request-Id": "nightly"})
+    assert headers["X-Request-Id"] == "nightly"
+    assert headers["X-Interlock-Request-Id"].startswith("nightly~")
+
+
+async def test_an_id_of_which_the_log_cannot_tell_is_told_apart_to_be_sure(cluster: Cluster) -> None:
+    cluster.scheduler.mute = StoreUnavailable("the event store does not answer.")
+    status, _, headers = await cluster.chat(headers={"X-Request-Id": "nightly"})
+    assert status == 200
+    assert headers["X-Interlock-Request-Id"].startswith("nightly~")
+
+
+async def test_an_id_as_the_gateway_gives_them_is_no_clients_own(cluster: Cluster) -> None:
+    _, _, headers = await cluster.chat()
+    mine = headers["X-Request-Id"][:-1] + "2"
+    _, _, headers = await cluster.chat(headers={"X-Request-Id": mine})
+    assert headers["X-Interlock-Request-Id"].startswith(f"{mine}~")
 
 
 async def test_an_id_that_lives_already_elsewhere_is_told_apart_too(cluster: Cluster) -> None:

@@ -92,6 +92,8 @@ async def test_replicas_requests_and_locks_can_be_looked_at_and_ended(cluster: C
     status, _, _ = await cluster.ask("POST", "/api/locks/stuck/release")
     assert status == 200
     assert cluster.scheduler.locks == {}
+    status, answer, _ = await cluster.ask("POST", "/api/locks/nosuch/release")
+    assert (status, answer["error"]["code"]) == (404, "not_found")
     for path in ("/api/requests/stuck", "/api/replicas/r9"):
         status, answer, _ = await cluster.ask("GET", path)
         assert (status, answer["error"]["code"]) == (404, "not_found")
@@ -243,6 +245,28 @@ async def test_openapi_tells_every_path_with_its_body_and_token(cluster: Cluster
     assert chat["security"] == [{"client": []}]
     reference = chat["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     assert reference.rsplit("/", 1)[1] in document["components"]["schemas"]
+    assert list(chat["responses"]["200"]["content"]) == ["application/json", "text/event-stream"]
+
+
+async def test_openapi_tells_every_query_parameter_and_which_must_be_there(cluster: Cluster) -> None:
+    _, document, _ = await cluster.ask("GET", "/openapi.json")
+    seen = 0
+    for path, methods in document["paths"].items():
+        for method, told in methods.items():
+            parameters = [one for one in told.get("parameters", []) if one["in"] == "query"]
+            if not parameters:
+                continue
+            seen += 1
+            url = path.replace("{id}", "r1")
+            query = "&".join(f"{one['name']}=1" for one in parameters)
+            async with cluster.http.request(method, f"{url}?{query}") as response:
+                assert response.status == 200, f"{path}?{query}: {await response.text()}"
+            async with cluster.http.request(method, url) as response:
+                assert response.status == (400 if any(one["required"] for one in parameters) else 200), path
+            status, answer, _ = await cluster.ask(method, f"{url}?{query}&unheard-of=1")
+            assert (status, answer["error"]["param"]) == (400, "unheard-of")
+            assert all(one["name"] in answer["error"]["message"] for one in parameters), path
+    assert seen == 5
 
 
 @pytest.mark.parametrize(

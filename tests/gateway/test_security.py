@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -30,6 +31,41 @@ async def test_each_token_opens_its_own_paths_only(bare: Cluster, audience: str,
     else:
         assert (status, answer["error"]["code"]) == (401, "unauthorized")
         assert got["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, {}])
+async def test_a_token_that_is_no_text_is_a_wrong_one(bare: Cluster, tokens: dict[str, Any]) -> None:
+    await bare.start(**tokens)
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer \xff\r\n"
+    )
+    status, said = await raw(bare, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert status == (401 if tokens else 200), said
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"X-Request-Id", 400), (b"X-Interlock-Priority", 400), (b"X-Interlock-Deadline", 400), (b"Origin", 403),
+        (b"Host", 403),
+    ],
+)  # fmt: skip
+async def test_a_header_that_is_no_text_is_refused(cluster: Cluster, header: bytes, status: int) -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
+    host = b"" if header == b"Host" else b"Host: localhost\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\n%sConnection: close\r\n%s: \xff\r\n" % (host, header)
+    got, said = await raw(cluster, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert got == status, said
+
+
+async def raw(cluster: Cluster, request: bytes) -> tuple[int, bytes]:
+    """Status and answer of a request that is sent as it is, byte for byte."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", cluster.server.port)
+    writer.write(request)
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split(b" ", 2)[1]), answer
 
 
 async def test_probes_the_page_and_the_description_need_no_token(bare: Cluster) -> None:
@@ -75,6 +111,15 @@ def test_without_tokens_it_refuses_to_listen_beyond_loopback(host: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
 def test_loopback_needs_no_tokens(host: str) -> None:
     assert check_bind(GatewayConfig(), host) is None  # type: ignore[func-returns-value]  # it raises, or not
+
+
+@pytest.mark.parametrize("token", ["x ", " x", "x\n", "  "])
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_token_that_no_header_can_hold_is_a_refusal_to_start(host: str, token: str) -> None:
+    with pytest.raises(InvalidSetting, match=r"^client_token: its token .*blank"):
+        check_bind(GatewayConfig(**{**TOKENS, "client_token": token}), host)
+    with pytest.raises(InvalidSetting, match=r"^tenants\.web: its token .*blank"):
+        check_bind(GatewayConfig(**TOKENS, tenants={"web": token}), host)
 
 
 async def test_a_port_that_is_taken_is_named_with_its_cure(cluster: Cluster) -> None:

@@ -143,7 +143,8 @@ def test_every_field_of_an_entity_is_in_the_picture_or_said_to_be_left_out() -> 
         Node: {
             "name", "status", "approved", "drained", "worker_labels", "operator_labels", "pools", "foreign", "budget",
             "ram", "disk", "max_replicas_per_model", "gpu_vendor", "labels",
-            "emptied", "machine", "load_rate", "stage_rate", "unified",
+            "emptied", "machine", "load_rate", "stage_rate", "unified", "slots_set", "budget_set", "worker_slots",
+            "worker_budget", "drained_by_worker", "left",
         },
         Model: {
             "name", "aliases", "scheduling", "declared_spec", "serving_spec", "failed_nodes",

@@ -190,6 +190,16 @@ async def test_a_waiting_request_shows_its_place_and_what_it_waits_for(rig: Rig)
         task.cancel()
 
 
+async def test_a_request_s_id_is_taken_for_good(rig: Rig) -> None:
+    queries = queries_of(rig)
+    assert not await queries.is_taken("q1")
+    asked = rig.envelope(c.AcquireLock(request="q1", model="m", holder="gw"))
+    await rig.seat.acquire(msgspec.structs.replace(asked, request_id="q1"))
+    assert await queries.is_taken("q1")
+    await rig.send(c.ReleaseLock(request="q1"))
+    assert await queries.is_taken("q1"), "also when it is over"
+
+
 async def test_a_finished_request_is_read_from_the_log(rig: Rig) -> None:
     await rig.acquire("q1")
     await rig.send(c.ReleaseLock(request="q1", outcome="failed", detail="the backend's words"))

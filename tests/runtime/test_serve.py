@@ -18,9 +18,16 @@ Serve = Callable[[str], Cluster]
 
 
 @pytest.fixture
-async def serve(tmp_path: Path, postgres_url: str) -> AsyncIterator[Serve]:
+async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
+    """The broker of one test."""
+    made = Broker(tmp_path / "nats")
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def serve(tmp_path: Path, postgres_url: str, broker: Broker) -> AsyncIterator[Serve]:
     """Makes ``serve`` processes on one database and one broker."""
-    broker = Broker(tmp_path / "nats")
     nats = await broker.start()
     host = nats.url.removeprefix("nats://")
     url = f"nats://{nats.user}:{nats.password}@{host}"
@@ -33,7 +40,6 @@ async def serve(tmp_path: Path, postgres_url: str) -> AsyncIterator[Serve]:
     yield make
     for cluster in made:
         await cluster.close()
-    await broker.stop()
 
 
 async def leader_of(clusters: list[Cluster]) -> Cluster:
@@ -84,6 +90,22 @@ async def test_a_clean_stop_hands_over_at_once(serve: Serve) -> None:
     stopped_at = asyncio.get_running_loop().time()
     await leader_of([standby])
     assert asyncio.get_running_loop().time() - stopped_at < 2.0, "the lease of three seconds was not given back"
+
+
+async def test_without_the_broker_a_standby_says_that_no_writer_answers_and_is_not_ready(
+    serve: Serve, broker: Broker
+) -> None:
+    pair = [await serve(name).start() for name in ("one", "two")]
+    leader = await leader_of(pair)
+    standby = next(one for one in pair if one is not leader)
+    await standby.declare("m", backend="echo", vram="1GiB")
+    await broker.stop()
+    async with asyncio.timeout(20):  # twice writer_patience, which is ten seconds
+        status, answer = await standby.chat("m")
+        assert (status, answer["error"]["code"]) == (503, "no_writer")
+        status, answer = await standby.ask("GET", "/readyz")
+        assert (status, "broker" in str(answer)) == (503, True)
+    assert (await leader.chat("m"))[1]["error"]["code"] == "no_node_matches", "who leads needs no broker for that"
 
 
 async def test_serve_needs_a_broker(tmp_path: Path) -> None:

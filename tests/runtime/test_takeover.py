@@ -14,7 +14,7 @@ from interlock.adapters.runtime.takeover import Seat
 from interlock.adapters.store.memory import MemoryStore
 from interlock.domain import commands as c
 from interlock.domain.entities import NodeStatus
-from interlock.domain.errors import LeaseHeld, StoreUnavailable, UnknownEvent, WorkerUnavailable
+from interlock.domain.errors import LeaseHeld, NoWriter, StoreUnavailable, UnknownEvent, WorkerUnavailable
 from interlock.domain.ports import RunningReport
 from interlock.domain.recording import Recorded
 from interlock.domain.snapshots import encode_cluster
@@ -185,6 +185,7 @@ async def test_a_takeover_gives_every_holder_one_fresh_lease(make_rig: MakeRig) 
 
 async def test_a_silent_node_becomes_unreachable_and_recovers_when_it_is_heard(make_rig: MakeRig) -> None:
     rig = await leading(make_rig, unreachable_after=300_000)
+    rig.workers.silence("thor")
     await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.UNREACHABLE)
     boot = rig.seat.state().nodes["thor"].boot
     assert await rig.seat.heard("thor", boot)
@@ -195,6 +196,24 @@ async def test_a_silent_node_becomes_unreachable_and_recovers_when_it_is_heard(m
     assert not await rig.seat.heard("nobody", "")
 
 
+async def test_a_worker_that_has_said_goodbye_must_register_through_whatever_gateway_it_beats(
+    make_rig: MakeRig,
+) -> None:
+    first = await leading(make_rig)
+    second = make_rig(first.log, first.workers, forward=first.seat)
+    second.start()
+    boot = first.seat.state().nodes["thor"].boot
+    await first.send(c.WorkerLeft(node="thor", boot=boot))
+    await second.until(lambda: second.seat.state().nodes.get("thor") is not None)
+    for seat in (first.seat, second.seat):
+        assert await seat.heard("thor", boot) is None
+        assert await seat.heard("thor", "") is None, "LocalAI's worker names no boot"
+    assert first.seat.state().nodes["thor"].status is NodeStatus.OFFLINE
+    await first.node("thor")
+    for seat in (first.seat, second.seat):
+        assert await seat.heard("thor", boot)
+
+
 async def test_heartbeats_through_any_gateway_keep_a_node_healthy(make_rig: MakeRig) -> None:
     rig = await leading(make_rig, unreachable_after=400_000)
     end = asyncio.get_running_loop().time() + 1.0
@@ -202,6 +221,34 @@ async def test_heartbeats_through_any_gateway_keep_a_node_healthy(make_rig: Make
         await rig.send(c.ReportCapacity(node="thor"))
         await asyncio.sleep(0.05)
     assert rig.events("NodeBecameUnreachable") == []
+
+
+async def test_a_worker_that_answers_is_not_silent_though_its_heartbeats_reach_nobody(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, unreachable_after=300_000)
+    await asyncio.sleep(1.0)
+    assert rig.events("NodeBecameUnreachable") == [], "the gateway that they go to may be down"
+
+
+async def test_a_silent_node_that_answers_again_comes_back_without_a_heartbeat(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig, unreachable_after=300_000, reconcile_interval=200_000)
+    rig.workers.silence("thor")
+    await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.UNREACHABLE)
+    rig.workers.heal("thor")
+    await rig.until(lambda: rig.seat.state().nodes["thor"].status is NodeStatus.HEALTHY)
+    assert len(rig.events("NodeRecovered")) == 1
+
+
+async def test_a_heartbeat_that_holds_nothing_reaches_the_writer_through_a_standby(make_rig: MakeRig) -> None:
+    first = await leading(make_rig, unreachable_after=400_000)
+    second = make_rig(first.log, first.workers, forward=first.seat)
+    second.start()
+    await second.until(lambda: "thor" in second.seat.state().nodes)
+    first.workers.silence("thor")
+    end = asyncio.get_running_loop().time() + 1.0
+    while asyncio.get_running_loop().time() < end:
+        assert await second.seat.heard("thor", "")
+        await asyncio.sleep(0.05)
+    assert first.events("NodeBecameUnreachable") == []
 
 
 async def test_a_process_that_the_log_does_not_know_is_stopped_after_a_takeover(make_rig: MakeRig) -> None:
@@ -285,6 +332,30 @@ async def test_a_standby_passes_commands_on(make_rig: MakeRig) -> None:
     assert "orin" in second.seat.state().nodes, "what it passed on, it can show at once"
     await second.seat.renew_lease("gw")
     assert isinstance(second.seat, Seat)
+
+
+async def test_a_standby_that_does_not_reach_the_writer_is_not_ready_and_says_why(make_rig: MakeRig) -> None:
+    first = await leading(make_rig)
+    connected = [True]
+    second = make_rig(first.log, first.workers, forward=first.seat, broker=lambda: connected[0])
+    second.start()
+    await second.until(lambda: second.seat.lacks() == [])
+    connected[0] = False
+    assert "broker" in " ".join(second.seat.lacks())
+    assert first.seat.lacks() == []
+    connected[0] = True
+    renew = first.seat.renew_lease
+
+    async def unheard(holder: str) -> int:
+        raise NoWriter("no writer has answered for 10 s.")
+
+    first.seat.renew_lease = unheard  # type: ignore[method-assign]  # a writer that the broker no longer reaches
+    with pytest.raises(NoWriter):
+        await second.seat.renew_lease("gw")
+    assert "no writer has answered" in " ".join(second.seat.lacks())
+    first.seat.renew_lease = renew  # type: ignore[method-assign]  # and that it reaches again
+    await second.seat.renew_lease("gw")
+    assert second.seat.lacks() == []
 
 
 def _away(*_: object) -> None:

@@ -147,6 +147,18 @@ async def test_a_waiting_request_hears_of_the_end_of_the_term(rig: Rig) -> None:
         await asking
 
 
+async def test_a_request_that_the_store_does_not_take_in_time_hears_that_nobody_decides(rig: Rig) -> None:
+    await rig.acquire("warm-up")
+    rig.gate.shut()
+    assert rig.seat.term is not None
+    asked = rig.envelope(c.AcquireLock(request="q1", model="m", holder="gw"))
+    with pytest.raises(NoWriter, match="could not store") as told:
+        await rig.seat.term.writer.acquire(asked, within_s=0.1)
+    assert not told.value.taken
+    rig.gate.open()
+    assert isinstance(await rig.seat.acquire(asked), c.Locked), "asked again, it is found decided"
+
+
 async def test_when_the_store_stays_away_waiters_hear_it_and_the_writer_comes_back(
     make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

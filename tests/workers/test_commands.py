@@ -147,6 +147,33 @@ async def test_without_a_writer_a_call_ends_with_no_writer(gateway: NatsCommands
         await gateway.renew_lease("h")
 
 
+async def test_who_is_told_that_no_writer_leads_hears_whether_one_had_taken_the_call(
+    server: CommandServer, nats_client: Client, writer: Writer, subject: str
+) -> None:
+    hasty = NatsCommands(nats_client, answer_timeout_s=0.8, resend_s=0.2, remind_s=0.2, subject=subject)
+    await hasty.start()
+    writer.gate.clear()
+    waiting = asyncio.create_task(hasty.acquire(acquire()))
+    await asyncio.sleep(0.5)  # long enough for the writer to say that it has the call
+    await server.close()
+    with pytest.raises(NoWriter) as left:
+        await waiting
+    with pytest.raises(NoWriter) as absent:
+        await hasty.acquire(acquire("q-2"))
+    assert (left.value.taken, absent.value.taken) == (True, False)
+    await hasty.close()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_writer_that_stops_leading_says_whether_it_had_taken_the_call(
+    server: CommandServer, gateway: NatsCommands, writer: Writer, taken: bool
+) -> None:
+    writer.fails = NoWriter("the writer has stopped leading.", taken=taken)
+    with pytest.raises(NoWriter) as told:
+        await gateway.send(Envelope(command_id="c-1", command=ReleaseLock(request="q-1")))
+    assert told.value.taken is taken
+
+
 async def test_a_call_that_waits_is_taken_over_by_the_next_writer(
     server: CommandServer, gateway: NatsCommands, writer: Writer, nats_client: Client, subject: str
 ) -> None:

@@ -22,11 +22,11 @@ from interlock.adapters.nats.broker import Broker
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.adapters.nats.worker_link import NatsWorkers
 from interlock.adapters.worker import pidfiles
-from interlock.adapters.worker.config import WorkerConfig
+from interlock.adapters.worker.config import WorkerConfig, parse
 from interlock.domain import commands as c
 from interlock.domain import effects as e
 from interlock.domain.entities import LoadSpec
-from interlock.domain.errors import BackendGone, Fenced, WorkerUnavailable
+from interlock.domain.errors import BackendGone, Fenced, InvalidField, WorkerUnavailable
 from tests.workers.conftest import a_worker
 from tests.workers.control_plane import ControlPlane
 from tests.workers.rig import RealRig, Reports, backend_pids, free_port
@@ -252,6 +252,31 @@ async def test_a_worker_beats_as_often_as_the_control_plane_asks(
         await control_plane.until(lambda: len(control_plane.heartbeats) > seen, within_s=5)
         with pytest.raises(TimeoutError):
             await control_plane.until(lambda: len(control_plane.heartbeats) > seen + 2, within_s=0.5)
+
+
+async def test_a_worker_whose_gateway_is_gone_beats_through_another(
+    worker_config: WorkerConfig, control_plane: ControlPlane
+) -> None:
+    other = ControlPlane()
+    await other.start()
+    other.known.add(worker_config.name)
+    both = msgspec.structs.replace(worker_config, url=f"{control_plane.url},{other.url}")
+    try:
+        async with a_worker(both, control_plane):
+            await control_plane.until(lambda: bool(control_plane.heartbeats))
+            assert other.heartbeats == []
+            await control_plane.stop()
+            await other.until(lambda: len(other.heartbeats) > 1)
+            assert other.registrations == [], "who knows the node need not be told its facts"
+    finally:
+        await other.stop()
+
+
+def test_gateways_are_named_one_by_one() -> None:
+    parsed = parse(["--nats", "nats://h:1", "--url", "http://a:1/, http://b:2"])
+    assert parsed.urls == ("http://a:1", "http://b:2")
+    with pytest.raises(InvalidField, match="one is empty"):
+        parse(["--nats", "nats://h:1", "--url", "http://a:1,"])
 
 
 async def test_a_worker_waits_for_a_control_plane_that_is_down(
