@@ -115,6 +115,8 @@ class Harness:
         self._for_request: dict[str, bool] = {}
         self._sizes: dict[str, int] = {}
         self._counting = False
+        self._begun = False
+        """The first look at everything has been asked for: before it floors have nobody yet who raises them."""
         self._structural = False
         self._deeds = 0
         self._last_deed = (0, "")
@@ -135,7 +137,8 @@ class Harness:
         if self.log.length != self.writer.engine.ledger.position:
             return  # decided further than committed: the state is ahead of what can be judged
         state = self.writer.engine.state
-        if len(state.nodes) <= SMALL and len(state.models) <= SMALL and (state.queues or self._structural):
+        small = len(state.nodes) <= SMALL and len(state.models) <= SMALL
+        if self._begun and small and (state.queues or self._structural):
             self._find(judge.forgotten(state, self.clock.now))
         if self._since_checkpoint >= self.options.checkpoint_events:
             self.checkpoint()
@@ -280,9 +283,14 @@ class Harness:
         review = Review(change="epoch", cause="the run begins", models=models)
         begin = Envelope(command_id="begin", command=review, actor=BACKGROUND_ACTOR)
         if any(step.at == 0 for step in scenario.admin):
-            self.clock.after(0, self.writer.submit, begin)  # what holds from the beginning on holds for this, too
+            self.clock.after(0, self._look, begin)  # what holds from the beginning on holds for this, too
         else:
-            self.writer.submit(begin)
+            self._look(begin)
+
+    def _look(self, begin: Envelope) -> None:
+        """Have everything looked at for the first time; where nobody leads just now, the next writer does it."""
+        self._begun = True
+        self.writer.submit(begin)
 
     def _release_background(self, request: str) -> None:
         envelope = Envelope(command_id=f"{request}.release", command=ReleaseLock(request=request), request_id=request)
