@@ -50,7 +50,9 @@ class Trouble:
         "active",
         "clashes",
         "clock_off",
+        "cut",
         "delay",
+        "down",
         "drop",
         "duplicate",
         "fails",
@@ -72,6 +74,10 @@ class Trouble:
         self.clock_off: dict[int, int] = {}
         self.clashes: dict[int, None] = {}
         self.pressed: dict[int, None] = {}
+        self.down: dict[int, int] = {}
+        """What keeps the machine down, and until when; it comes up when the last of them ends."""
+        self.cut: dict[int, int] = {}
+        """What keeps it cut off, and until when."""
 
     @property
     def clock_is_off(self) -> bool:
@@ -517,6 +523,11 @@ class VirtualCluster:
         self.watch(node)
         self.register(node)
         return True
+
+    def come_back(self, node: VirtualNode) -> None:
+        """What kept the machine down is over: it comes up, unless the operator has removed it meanwhile."""
+        if not node.removed:
+            self.start(node)
 
     def swap_machine(self, node: VirtualNode, number: int) -> bool:
         """The machine is replaced by another of the same name; False when the operator has removed the node."""

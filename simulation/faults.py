@@ -72,7 +72,7 @@ class Faults:
         number = self._numbers
         end = self._start(number, spec)
         now = self.clock.elapsed
-        until = now if spec.kind in INSTANT_FAULTS else min(now + spec.length, FOREVER)
+        until = now if end is None else _until(now, spec)
         self.history.append((now, until, spec.kind, spec.target or spec.model))
         if until < FOREVER:
             self.last_end = max(self.last_end, until)
@@ -84,6 +84,17 @@ class Faults:
         end = self._ends.pop(number, None)
         if end is not None:
             end()
+
+    def _is_over(self, held: dict[int, int]) -> None:
+        """Whatever else was to keep the node so for longer is over: somebody has set it right."""
+        now = self.clock.elapsed
+        for number in held:
+            start, _, kind, target = self.history[number - 1]
+            self.history[number - 1] = (start, now, kind, target)
+            del self._ends[number]
+        if held:
+            held.clear()
+            self.last_end = max(end for _, end, _, _ in self.history if end < FOREVER)
 
     def heal_all(self) -> None:
         """End every fault that is still at work, and bring up every node that is down for one."""
@@ -124,25 +135,28 @@ class Faults:
         return self._strike_node(number, spec, self.cluster.nodes[spec.target])
 
     def _strike_node(self, number: int, spec: FaultSpec, node: VirtualNode) -> End | None:
-        cluster, kind = self.cluster, spec.kind
-        if kind in ("node-crash", "worker-leaves"):
-            if not (cluster.crash(node) if kind == "node-crash" else cluster.leave(node)):
-                return None
-            self.took_effect(kind)
-            return lambda: cluster.start(node)
+        cluster, kind, trouble = self.cluster, spec.kind, node.trouble
+        if kind == "node-crash":
+            return self._hold(number, spec, trouble.down, lambda: cluster.crash(node), lambda: cluster.come_back(node))
+        if kind == "worker-leaves":
+            return self._hold(number, spec, trouble.down, lambda: cluster.leave(node), lambda: cluster.come_back(node))
+        if kind == "partition":
+            return self._hold(
+                number, spec, trouble.cut, lambda: cluster.cut(node, off=True), lambda: cluster.cut(node, off=False)
+            )
         if kind == "node-recover":
+            self._is_over(trouble.down)
             self.took_effect(kind, int(cluster.start(node)))
             return None
-        if kind == "partition":
-            if not cluster.cut(node, off=True):
-                return None
-            self.took_effect(kind)
-            return lambda: cluster.cut(node, off=False)
         if kind == "heal":
+            self._is_over(trouble.cut)
             self.took_effect(kind, int(cluster.cut(node, off=False)))
             return None
         if kind == "machine-swap":
-            self.took_effect(kind, int(cluster.swap_machine(node, number)))
+            if cluster.swap_machine(node, number):
+                self._is_over(trouble.down)  # what was wrong with the old machine is not with this one
+                self._is_over(trouble.cut)
+                self.took_effect(kind)
             return None
         if kind == "name-clash":
             end = self._trouble(number, spec, node)
@@ -151,6 +165,27 @@ class Faults:
         if kind == "memory-pressure":
             return self._squeeze(number, spec, node)
         return self._trouble(number, spec, node)
+
+    def _hold(
+        self, number: int, spec: FaultSpec, held: dict[int, int], strike: Callable[[], bool], release: End
+    ) -> End | None:
+        """Begin an outage, or let one that is at work last until this fault is over, too.
+
+        None when the node cannot be struck: it is down, and no fault is why.
+        """
+        until = _until(self.clock.elapsed, spec)
+        if not held and not strike():
+            return None
+        if until > max(held.values(), default=-1):
+            self.took_effect(spec.kind)
+        held[number] = until
+
+        def end() -> None:
+            del held[number]
+            if not held:
+                release()
+
+        return end
 
     def _squeeze(self, number: int, spec: FaultSpec, node: VirtualNode) -> End:
         """Somebody else's process takes memory there; what it takes is told with the heartbeats."""
@@ -219,6 +254,11 @@ class Faults:
                 writer.resume()
 
         return end
+
+
+def _until(now: int, spec: FaultSpec) -> int:
+    """When a fault that begins now ends."""
+    return min(now + spec.length, FOREVER)
 
 
 def _entries(trouble: Trouble, spec: FaultSpec) -> list[tuple[dict[int, object], object]]:

@@ -53,7 +53,8 @@ class Operators:
     def _do(self, spec: AdminSpec) -> None:
         self.history.append((self.clock.elapsed, spec.action, spec.node or spec.model or spec.tenant))
         node = self.cluster.nodes.get(spec.node)
-        if node is not None and not node.worker.up and spec.action in ("approve", "resume"):
+        is_off = node is not None and not node.worker.up and not node.trouble.down
+        if node is not None and is_off and spec.action in ("approve", "resume"):
             # A machine that was off joins now; the operator's word follows its registration.
             self.cluster.start(node)
             self.clock.after(1, self._send, spec)

@@ -1,0 +1,114 @@
+"""Each fault does what it does for its length, whatever else is wrong at the same time."""
+
+from __future__ import annotations
+
+import pytest
+
+from interlock.domain.units import SECOND
+from interlock.simulation import Scenario
+from interlock.simulation.api import Result, run
+
+WORLD = """
+duration = "10m"
+[[nodes]]
+name = "n"
+vram = "24GiB"
+[[models]]
+name = "m"
+backend = "echo"
+vram = "1GiB"
+service_time = "1s"
+[[replicas]]
+model = "m"
+node = "n"
+"""
+
+
+def fault(kind: str, at: str, length: str = "", **more: object) -> str:
+    row = f'[[faults]]\nkind = "{kind}"\nat = "{at}"\n' + (f'for = "{length}"\n' if length else "")
+    return row + "".join(f"{key} = {value!r}\n" for key, value in more.items())
+
+
+def node_fault(kind: str, at: str, length: str = "") -> str:
+    return fault(kind, at, length, target="n")
+
+
+def step(action: str, at: str) -> str:
+    return f'[[admin]]\naction = "{action}"\nat = "{at}"\nnode = "n"\n'
+
+
+def asked_at(*moments: str) -> str:
+    return "".join(f'[[requests]]\nmodel = "m"\nat = "{at}"\ndeadline = "10s"\n' for at in moments)
+
+
+def run_of(text: str) -> Result:
+    result = run(Scenario.parse(WORLD + text))
+    assert result.passed, result.report["violations"]
+    return result
+
+
+@pytest.mark.parametrize(("begins", "ends"), [("node-crash", "node-recover"), ("partition", "heal")])
+def test_the_end_of_an_outage_that_was_ended_early_does_not_end_the_next_one(begins: str, ends: str) -> None:
+    outages = node_fault(begins, "10s", "60s") + node_fault(ends, "20s") + node_fault(begins, "30s", "5m")
+    result = run_of(outages + asked_at("25s", "100s", "320s", "345s"))
+    assert result.report["requests"]["served"] == 2
+    assert [(start, end) for start, end, kind, _ in result.harness.faults.history if kind == begins] == [
+        (10 * SECOND, 20 * SECOND),
+        (30 * SECOND, 330 * SECOND),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("node-crash", "node-crash"), ("node-crash", "worker-leaves"), ("worker-leaves", "node-crash"),
+     ("partition", "partition")],
+)  # fmt: skip
+def test_an_outage_that_begins_in_another_one_lasts_as_long_as_it_says(first: str, second: str) -> None:
+    result = run_of(node_fault(first, "10s", "20s") + node_fault(second, "20s", "5m") + asked_at("60s", "310s", "340s"))
+    assert result.report["requests"]["served"] == 1
+    assert sum(row["effective"] for row in result.report["faults"].values()) == 2
+
+
+def test_an_outage_within_a_longer_one_changes_nothing() -> None:
+    result = run_of(
+        node_fault("node-crash", "10s", "5m") + node_fault("worker-leaves", "20s", "20s") + asked_at("60s", "5m20s")
+    )
+    assert result.report["requests"]["served"] == 1
+    assert result.report["faults"]["worker-leaves"]["effective"] == 0
+
+
+def test_another_machine_is_not_kept_down_or_cut_off_by_what_was_wrong_with_the_first_and_may_fail_itself() -> None:
+    old = node_fault("partition", "10s", "5m") + node_fault("node-crash", "15s", "2m")
+    new = node_fault("node-crash", "2m10s", "5m")
+    result = run_of(old + node_fault("machine-swap", "30s") + new + asked_at("60s", "2m5s", "140s", "4m", "7m30s"))
+    assert result.report["requests"]["served"] == 3
+
+
+def test_a_fault_on_a_machine_that_is_off_has_no_length() -> None:
+    off = WORLD.replace('vram = "24GiB"', 'vram = "24GiB"\nup = false').partition("[[replicas]]")[0]
+    result = run(Scenario.parse(off + node_fault("node-crash", "10s", "1m")))
+    assert result.report["faults"]["node-crash"] == {"fired": 1, "effective": 0}
+    assert result.harness.faults.history == [(10 * SECOND, 10 * SECOND, "node-crash", "n")]
+    assert result.harness.faults.last_end == 10 * SECOND
+
+
+def test_a_node_that_was_removed_while_it_was_down_stays_away() -> None:
+    result = run_of(node_fault("node-crash", "10s", "1m") + step("remove-node", "30s") + asked_at("100s"))
+    assert result.report["requests"]["refused"] == {"no_node_matches": 1}
+
+
+def test_a_node_that_was_removed_while_it_was_down_stays_away_when_all_heals() -> None:
+    healed = '[random_faults]\nholder-crash = 0.0\nstop_at = "2m"\n'
+    result = run_of(node_fault("node-crash", "10s", "forever") + step("remove-node", "30s") + asked_at("3m") + healed)
+    assert result.report["requests"]["refused"] == {"no_node_matches": 1}
+
+
+@pytest.mark.parametrize("action", ["approve", "resume"])
+def test_an_operators_word_does_not_start_a_machine_that_has_crashed(action: str) -> None:
+    result = run_of(node_fault("node-crash", "10s", "5m") + step(action, "30s") + asked_at("100s", "320s"))
+    assert result.report["requests"]["served"] == 1
+
+
+def test_a_machine_that_was_taken_out_comes_back_when_it_is_approved() -> None:
+    result = run_of(step("remove-node", "30s") + step("approve", "1m") + asked_at("100s"))
+    assert result.report["requests"]["served"] == 1
