@@ -202,6 +202,8 @@ class Harness:
                 self._sizes[event.replica] = sum(size for _, size in event.claim)
                 for victim in event.victims:
                     self._for_request[victim] = asked
+            elif isinstance(event, ev.ReplicaLoaded | ev.UnloadRequested) and not _is_tried_again(event):
+                self._for_request.pop(event.replica, None)  # what is done with it from now on is for no request
             if not self._counting:
                 continue
             numbers.events += 1
@@ -429,6 +431,11 @@ class Harness:
     def rows(self) -> list[Recorded]:
         """Every event of the run, in order."""
         return self.log.rows
+
+
+def _is_tried_again(event: ev.Event) -> bool:
+    """Whether a victim is asked to leave once more, for whom it was to leave at first."""
+    return isinstance(event, ev.UnloadRequested) and event.reason == "evicted"
 
 
 __all__ = ["START", "Harness", "Numbers", "Options"]
