@@ -38,7 +38,8 @@ class Faults:
         self.last_end = 0
         """When the last fault that ends will have ended, in microseconds from the start."""
         self._ends: dict[int, End] = {}
-        self._stores = Counter[str]()
+        self._errors: set[int] = set()
+        """By their numbers, the faults for which commits fail."""
         self._numbers = 0
 
     def agree(self, spec: FaultSpec) -> None:
@@ -118,7 +119,7 @@ class Faults:
     def _start(self, number: int, spec: FaultSpec) -> End | None:
         kind = spec.kind
         if kind in ("writer-crash", "store-stall", "store-error"):
-            return self._strike_writer(kind)
+            return self._strike_writer(kind, number)
         if kind == "holder-crash":
             gateway = self.streams["holder-crash"].randrange(GATEWAYS)
             self.took_effect(kind, min(1, self.gateways.crash(gateway)))
@@ -233,25 +234,20 @@ class Faults:
         self.cluster.watch(node)
         self.took_effect(spec.kind, int(self.cluster.kill(node, replica)))
 
-    def _strike_writer(self, kind: str) -> End | None:
+    def _strike_writer(self, kind: str, number: int) -> End | None:
         writer, chance = self.writer, self.streams[kind]
         if kind == "writer-crash":
             writer.die_at(chance.choice(STAGES))
             return None
-        self._stores[kind] += 1
-        if kind == "store-error":
-            writer.failing = True
-        else:
-            writer.stall(cut_off=chance.random() < 0.5)
+        if kind == "store-stall":
+            writer.stall(cut_off=chance.random() < 0.5, number=number)
+            return lambda: writer.resume(number)
+        self._errors.add(number)
+        writer.failing = True
 
         def end() -> None:
-            self._stores[kind] -= 1
-            if self._stores[kind]:
-                return
-            if kind == "store-error":
-                writer.failing = False
-            else:
-                writer.resume()
+            self._errors.discard(number)
+            writer.failing = bool(self._errors)
 
         return end
 

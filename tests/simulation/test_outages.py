@@ -17,6 +17,7 @@ vram = "24GiB"
 name = "m"
 backend = "echo"
 vram = "1GiB"
+parallel = 0
 service_time = "1s"
 [[replicas]]
 model = "m"
@@ -41,8 +42,8 @@ def asked_at(*moments: str) -> str:
     return "".join(f'[[requests]]\nmodel = "m"\nat = "{at}"\ndeadline = "10s"\n' for at in moments)
 
 
-def run_of(text: str) -> Result:
-    result = run(Scenario.parse(WORLD + text))
+def run_of(text: str, seed: int = 1) -> Result:
+    result = run(Scenario.parse(WORLD + text), seed=seed)
     assert result.passed, result.report["violations"]
     return result
 
@@ -112,3 +113,44 @@ def test_an_operators_word_does_not_start_a_machine_that_has_crashed(action: str
 def test_a_machine_that_was_taken_out_comes_back_when_it_is_approved() -> None:
     result = run_of(step("remove-node", "30s") + step("approve", "1m") + asked_at("100s"))
     assert result.report["requests"]["served"] == 1
+
+
+def waits_of(result: Result) -> list[float]:
+    """How long each request waited, in seconds, rounded down."""
+    return [wait // SECOND for wait in result.harness.tally.waits]
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_stall_that_begins_while_nobody_leads_keeps_everybody_from_taking_over_for_its_length(seed: int) -> None:
+    """The crash is at 10s or 11s, the lease lapses three seconds later."""
+    stall = fault("writer-crash", "10s") + fault("store-stall", "12s", "2m")
+    result = run_of(stall + asked_at("9s", "20s"), seed=seed)
+    assert waits_of(result) == [0, 112]
+    assert result.report["faults"]["store-stall"]["effective"] >= 1
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_writer_whose_store_hangs_can_die_and_what_it_decided_dies_with_it(seed: int) -> None:
+    trouble = fault("store-stall", "10s", "2m") + fault("writer-crash", "11s")
+    result = run_of(trouble + asked_at("10s500ms", "4m"), seed=seed)
+    assert result.report["faults"]["writer-crash"]["effective"] == 1
+    assert result.report["coverage"]["event_types"]["EpochStarted"] >= 1
+    assert waits_of(result) in ([3, 0], [119, 0]), "cut off alone, or nobody could take over"
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_each_of_two_stalls_lasts_as_long_as_it_says(seed: int) -> None:
+    """Whether one of them strikes a single writer, which is replaced after three seconds, or everybody."""
+    asked = asked_at("11s", "21s", "5m")
+    longer_later = fault("store-stall", "10s", "1m") + fault("store-stall", "20s", "4m")
+    assert waits_of(run_of(longer_later + asked, seed)) in ([2, 2, 0], [2, 239, 0], [249, 239, 0])
+    longer_first = fault("store-stall", "10s", "4m") + fault("store-stall", "20s", "1m")
+    assert waits_of(run_of(longer_first + asked, seed)) in ([2, 2, 0], [2, 59, 0], [239, 229, 0])
+
+
+def test_a_writer_that_was_replaced_in_a_stall_for_everybody_is_still_refused_when_its_commits_arrive() -> None:
+    """It is replaced when the store answers again, and what it had decided comes after that."""
+    for seed in range(1, 9):
+        stalls = fault("store-stall", "10s", "1m") + fault("store-stall", "11s", "2m")
+        result = run_of(stalls + asked_at("10s500ms", "4m"), seed=seed)
+        assert not result.harness.broken_by
