@@ -84,6 +84,11 @@ class Trouble:
         """Whether the node's clock tells another time than ours, all jumps together."""
         return sum(self.clock_off.values()) != 0
 
+    @property
+    def strains_the_link(self) -> bool:
+        """Whether messages get lost, or are late."""
+        return bool(self.drop or self.delay)
+
 
 class VirtualNode:
     """One node's worker, what is wrong with it, and what the control plane has heard of it."""
@@ -103,6 +108,11 @@ class VirtualNode:
         self.watched = False
         self.term = 0
         self.last_heard = 0
+
+    @property
+    def can_be_relied_on(self) -> bool:
+        """Whether what passes between it and the control plane arrives, and arrives in time."""
+        return self.worker.hears and not self.trouble.strains_the_link
 
 
 def facts_of(spec: NodeSpec) -> NodeFacts:

@@ -40,6 +40,8 @@ class Faults:
         self._ends: dict[int, End] = {}
         self._errors: set[int] = set()
         """By their numbers, the faults for which commits fail."""
+        self._endless: set[int] = set()
+        """The store's faults that are at work and have no end."""
         self._numbers = 0
 
     def agree(self, spec: FaultSpec) -> None:
@@ -110,6 +112,11 @@ class Faults:
         """Whether a fault that has a length has not ended."""
         return bool(self._ends)
 
+    @property
+    def store_is_lost(self) -> bool:
+        """Whether nothing will ever be durable again, whoever leads."""
+        return any(number in self._errors or self.writer.nobody_leads_in(number) for number in self._endless)
+
     def took_effect(self, kind: str, times: int = 1) -> None:
         """Something went otherwise because of a fault of this kind."""
         self.effective[kind] += times
@@ -119,7 +126,7 @@ class Faults:
     def _start(self, number: int, spec: FaultSpec) -> End | None:
         kind = spec.kind
         if kind in ("writer-crash", "store-stall", "store-error"):
-            return self._strike_writer(kind, number)
+            return self._strike_writer(number, spec)
         if kind == "holder-crash":
             gateway = self.streams["holder-crash"].randrange(GATEWAYS)
             self.took_effect(kind, min(1, self.gateways.crash(gateway)))
@@ -234,18 +241,25 @@ class Faults:
         self.cluster.watch(node)
         self.took_effect(spec.kind, int(self.cluster.kill(node, replica)))
 
-    def _strike_writer(self, kind: str, number: int) -> End | None:
-        writer, chance = self.writer, self.streams[kind]
+    def _strike_writer(self, number: int, spec: FaultSpec) -> End | None:
+        writer, kind = self.writer, spec.kind
+        chance = self.streams[kind]
         if kind == "writer-crash":
             writer.die_at(chance.choice(STAGES))
             return None
+        if spec.length >= FOREVER:
+            self._endless.add(number)
         if kind == "store-stall":
             writer.stall(cut_off=chance.random() < 0.5, number=number)
-            return lambda: writer.resume(number)
-        self._errors.add(number)
-        writer.failing = True
+        else:
+            self._errors.add(number)
+            writer.failing = True
 
         def end() -> None:
+            self._endless.discard(number)
+            if kind == "store-stall":
+                writer.resume(number)
+                return
             self._errors.discard(number)
             writer.failing = bool(self._errors)
 

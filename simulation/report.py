@@ -135,8 +135,8 @@ def _properties(harness: Harness) -> dict[str, dict[str, Any]]:
         detail = meaning
         if name == "T":
             detail = f"at most {invariants.most_steps} own steps were taken; {invariants.bound} are allowed"
-        if name in ("Q", "W") and not harness.options.settle:
-            detail = "judged only while it ran: settling was left out"
+        if name in ("Q", "W") and harness.unsettled:
+            detail = f"judged only while it ran: {harness.unsettled}"
         if mine:
             first = mine[0]
             more = f" (and {len(mine) - 1} more)" if len(mine) > 1 else ""
@@ -173,7 +173,7 @@ def _expectations(harness: Harness) -> Iterator[dict[str, Any]]:
         for key, bound in bounds.items():
             yield _row(f"{group}.{key}", bound, groups[group].get(key, 0))
     if expect.quiet_after is not None:
-        late = [name for at, name in harness.unasked_effects[: harness.effects_counted] if at > expect.quiet_after]
+        late = [name for at, name, _ in harness.unasked_effects[: harness.effects_counted] if at > expect.quiet_after]
         wanted = f"no effect after {format_duration(expect.quiet_after)}"
         got = f"{len(late)} effects, {late[0]} first" if late else "none"
         yield {"name": "quiet_after", "wanted": wanted, "got": got, "holds": not late}

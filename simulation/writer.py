@@ -102,6 +102,10 @@ class Writer:
         """Whether the leading writer's commits hang."""
         return self.leading and any(term in (_EVERYBODY, self._term) for term in self._stalls.values())
 
+    def nobody_leads_in(self, number: int) -> bool:
+        """Whether this stall strikes whoever leads."""
+        return self._stalls.get(number) == _EVERYBODY
+
     @property
     def _nobody_can_lead(self) -> bool:
         return _EVERYBODY in self._stalls.values()

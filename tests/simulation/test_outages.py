@@ -154,3 +154,34 @@ def test_a_writer_that_was_replaced_in_a_stall_for_everybody_is_still_refused_wh
         stalls = fault("store-stall", "10s", "1m") + fault("store-stall", "11s", "2m")
         result = run_of(stalls + asked_at("10s500ms", "4m"), seed=seed)
         assert not result.harness.broken_by
+
+
+@pytest.mark.parametrize("kind", ["store-stall", "store-error"])
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_a_store_that_never_answers_again_is_no_defect_of_what_waits_for_it(kind: str, seed: int) -> None:
+    """But for a stall that strikes one writer alone: another takes over, and all is judged."""
+    result = run_of(fault(kind, "10s", "forever") + asked_at("15s"), seed)
+    if result.report["requests"]["served"]:
+        assert kind == "store-stall"
+        assert not result.harness.unsettled
+    else:
+        assert result.report["requests"]["waiting"] == 1
+        assert result.report["properties"]["Q"]["detail"] == "judged only while it ran: the store never answers again"
+
+
+def test_a_store_that_would_never_answer_again_does_when_all_heals() -> None:
+    healed = "[random_faults]\nholder-crash = 0.0\n"
+    for kind in ("store-stall", "store-error"):
+        result = run_of(fault(kind, "10s", "forever") + asked_at("15s") + healed)
+        assert not result.harness.unsettled
+        assert not any(call.waits for call in result.harness.gateways.live.values())
+
+
+@pytest.mark.parametrize("p", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("kind", ["drop-messages", "delay-messages"])
+def test_a_node_whose_messages_never_again_arrive_as_they_should_may_count_as_silent(kind: str, p: float) -> None:
+    late = {"delay": "exp 1m"} if kind == "delay-messages" else {}
+    floor = '[[models]]\nname = "kept"\nbackend = "echo"\nvram = "1GiB"\nmin_replicas = 2\n'
+    other = '[[nodes]]\nname = "o"\nvram = "24GiB"\n'
+    for seed in range(1, 4):
+        run_of(other + floor + fault(kind, "5s", "forever", target="n", p=p, **late) + asked_at("1m", "5m"), seed)
