@@ -168,6 +168,7 @@ class Harness:
             self.invariants.breach("S", f"the new writer starts before position {self._acknowledged}", "log")
         self.cluster.doubt_all()
         self.gateways.took_over()
+        self.operators.took_over()
 
     def broken(self, problem: str, *, stuck: bool = False) -> None:
         """The core has failed; ``stuck``: one decision follows another without an end."""
