@@ -29,7 +29,7 @@ from interlock.domain.effects import Effect, InstallBackend, LoadModel, StageMod
 from interlock.domain.entities import LOADING_PHASES, NodeStatus, Phase
 from interlock.domain.loads import UNLOAD_TRIES, pending_effects
 from interlock.domain.nodes import QUANTUM
-from interlock.domain.units import SECOND
+from interlock.domain.units import FOREVER, SECOND
 
 from . import world
 from .clock import Clock, Streams, draw
@@ -269,7 +269,7 @@ class VirtualCluster:
         for model, factor in node.trouble.slow.values():
             if model in ("", effect.model):
                 self.watcher.fault_took_effect("slow-load")
-                length = round(length * factor)
+                length = round(min(length * factor, FOREVER))
         return length
 
     def _progress(self, node: VirtualNode, effect: StageModel | LoadModel, boot: int, done: int, total: int) -> None:

@@ -185,3 +185,11 @@ def test_a_node_whose_messages_never_again_arrive_as_they_should_may_count_as_si
     other = '[[nodes]]\nname = "o"\nvram = "24GiB"\n'
     for seed in range(1, 4):
         run_of(other + floor + fault(kind, "5s", "forever", target="n", p=p, **late) + asked_at("1m", "5m"), seed)
+
+
+def test_a_load_that_several_faults_slow_down_beyond_every_length_never_ends() -> None:
+    slow = "".join(fault("slow-load", "0s", "forever", target="n", factor=1e6) for _ in range(60))
+    fresh = '[[models]]\nname = "fresh"\nbackend = "echo"\nvram = "1GiB"\n[[requests]]\nmodel = "fresh"\nat = "1s"\n'
+    still = WORLD.replace('vram = "24GiB"', 'vram = "24GiB"\nprogress = false')
+    result = run(Scenario.parse(still + slow + fresh))
+    assert result.report["requests"]["served"] == 0
