@@ -62,7 +62,11 @@ from tests.simulation.support import TWO_NODES, scenario
         ('[[workloads]]\nkind = "trace"\nformat = "jsonl"\npath = "nowhere.jsonl"', 4, "is no file"),
         ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\nzipf = { models = 50, s = 1.1 }', 4, "50 models"),
         ('[[workloads]]\nkind = "poisson"\nmodel = "m"\nrate = "90000/s"', 4, "makes about 162,000,000 requests"),
-        ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\nzipf = { models = 1, s = 1000 }', 1, "zipf.s: 1000 is too much"),
+        (
+            '[[workloads]]\nkind = "poisson"\nrate = "1/s"\nzipf = { models = 1, s = 1000 }',
+            1,
+            "zipf.s: 1000 is too much",
+        ),
         ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\nmodels = {}', 4, "none has a weight"),
         ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\nmodels = { "" = 1 }', 4, "one has no name"),
         ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\nmodels = { m = 1e308 }', 4, "too much"),
