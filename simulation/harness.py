@@ -317,7 +317,9 @@ class Harness:
                     names = ", ".join(list(self.gateways.live)[:5])
                     self.invariants.breach("W", f"nothing will ever happen, and {waiting} requests wait: {names}")
                 self.clock.run(until)
-                return
+                break
+        if not self.writer.halted:
+            self.clock.finish_instant()  # what a scenario asks for at the moment of its end is a part of it
 
     def _take_numbers(self) -> None:
         """The counts at the end of the duration; what settling brings is judged and not counted."""

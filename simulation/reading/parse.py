@@ -276,6 +276,8 @@ class _Reader:
         start, until = self._moment(table, "from", 0), table.duration("until", FOREVER)
         if until <= start:
             raise table.error("until", "is not after from", "Give a later moment.")
+        if start == self.duration:
+            raise table.error("from", "is the end of the run", "Give an earlier moment, or a longer duration.")
         expected = rate * (min(until, self.duration) - start) / SECOND
         if expected > MOST_OF_A_WORKLOAD:
             cure = f"Lower the rate, or shorten the time: up to {MOST_OF_A_WORKLOAD:,} can be waited for."

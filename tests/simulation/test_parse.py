@@ -73,6 +73,7 @@ from tests.simulation.support import TWO_NODES, scenario
         ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\nmodel = ""', 4, "model: is empty"),
         ('[[requests]]\nmodel = ""', 2, "model: is empty"),
         ('[[faults]]\nat = "1s"\nkind = "slow-load"\ntarget = "a"\nfactor = 1e308', 5, "1e+308 is too much"),
+        ('[[workloads]]\nkind = "poisson"\nmodel = "m"\nrate = "2/s"\nfrom = "30m"', 5, "from: is the end of the run"),
         ("[random_faults]\nmeteor = 2.0", 2, "meteor"),
         ("[random_faults]\nheal = 1e9", 2, "heal: makes about 500,000,000 faults"),
         ('[expect]\nserved = "many"', 2, "served"),

@@ -108,6 +108,23 @@ def test_no_run_is_followed_for_ever_though_each_step_promises_another() -> None
     assert rounds < 2_000
 
 
+def test_what_is_asked_for_at_the_moment_of_the_end_happens_and_is_counted() -> None:
+    """A request of its own, the last of a row, a fault and an operator's step."""
+    text = (
+        'duration = "10s"\n[[nodes]]\nname = "n"\nvram = "24GiB"\n'
+        '[[models]]\nname = "m"\nbackend = "echo"\nvram = "1GiB"\nparallel = 0\nservice_time = "1s"\n'
+        '[[replicas]]\nmodel = "m"\nnode = "n"\n'
+        '[[requests]]\nmodel = "m"\nat = "10s"\n[[requests]]\nmodel = "m"\ncount = 11\nevery = "1s"\n'
+        '[[admin]]\nat = "10s"\naction = "drain"\nnode = "n"\n'
+        '[[faults]]\nat = "10s"\nkind = "node-crash"\ntarget = "n"\n'
+    )
+    result = run(Scenario.parse(text))
+    assert result.passed, result.harness.invariants.violations
+    assert result.report["requests"]["submitted"] == 12
+    assert result.report["faults"] == {"node-crash": {"fired": 1, "effective": 1}}
+    assert result.report["coverage"]["event_types"]["NodeDrainStarted"] == 1
+
+
 QUIET = """
 duration = "30m"
 [[nodes]]
