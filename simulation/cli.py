@@ -91,14 +91,7 @@ def simulate(
         return _sweep(loaded, chosen, mutant=mutant, until=end, ray=ray, as_json=as_json)
     if trace is not None:
         loaded = with_trace(loaded, trace)
-    if events is not None:
-        from .store import events_file
-
-        events_file(events)  # now, and not after a run of an hour
-    for written in filter(None, (html, shrink)):
-        from .store import spare_stores
-
-        spare_stores(Path(written))
+    _refuse_what_cannot_be_written(events, html, shrink)  # now, and not after a run of an hour
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
     if events is not None:
         from .store import write_events
@@ -122,6 +115,18 @@ def simulate(
     return HOLDS if result.passed else BROKEN
 
 
+def _refuse_what_cannot_be_written(events: str | None, *files: str | None) -> None:
+    from .store import events_file, spare_stores
+
+    if events is not None:
+        events_file(events)
+    for file in filter(None, files):
+        if not Path(file).parent.is_dir():
+            problem = f"{file}: there is no folder {Path(file).parent}."
+            raise UsageError(problem, cure="Make it, or name a file in another.")
+        spare_stores(Path(file))
+
+
 def _sweep(
     scenario: Any, seeds: range, *, mutant: str | None, until: int | None, ray: str | None, as_json: bool
 ) -> int:
@@ -139,7 +144,7 @@ def _sweep(
 
 def _shrink(scenario: Any, result: Any, path: Path) -> None:
     from .reading import toml
-    from .shrink import Shrinker
+    from .shrink import Shrinker, moved
 
     if result.passed:
         click.echo("Nothing to shrink: the run passes.", err=True)
@@ -149,7 +154,7 @@ def _shrink(scenario: Any, result: Any, path: Path) -> None:
     if smallest is None:
         click.echo("Nothing to shrink: the failure needs more than the scenario file, such as --until.", err=True)
         return
-    path.write_text(toml.dump(smallest), encoding="utf-8")
+    path.write_text(toml.dump(moved(smallest, Path(scenario.folder), path.parent)), encoding="utf-8")
     mutant = f" --mutant {result.mutant}" if result.mutant else ""
     click.echo(f"Smallest failing scenario: interlock simulate {path}{mutant}", err=True)
 

@@ -55,6 +55,11 @@ class Clock:
         self.env.run(until=until)
         return not ran_dry
 
+    def finish_instant(self) -> None:
+        """Let all happen that is due at this very instant, and what is agreed for it meanwhile."""
+        while self.env.peek() <= self.env.now:
+            self.env.step()
+
 
 class Streams:
     """One seed, one family of generators: each purpose draws from a stream of its own, so that they do not disturb."""

@@ -29,7 +29,7 @@ from interlock.domain.effects import Effect, InstallBackend, LoadModel, StageMod
 from interlock.domain.entities import LOADING_PHASES, NodeStatus, Phase
 from interlock.domain.loads import UNLOAD_TRIES, pending_effects
 from interlock.domain.nodes import QUANTUM
-from interlock.domain.units import SECOND
+from interlock.domain.units import FOREVER, SECOND
 
 from . import world
 from .clock import Clock, Streams, draw
@@ -50,7 +50,9 @@ class Trouble:
         "active",
         "clashes",
         "clock_off",
+        "cut",
         "delay",
+        "down",
         "drop",
         "duplicate",
         "fails",
@@ -72,11 +74,20 @@ class Trouble:
         self.clock_off: dict[int, int] = {}
         self.clashes: dict[int, None] = {}
         self.pressed: dict[int, None] = {}
+        self.down: dict[int, int] = {}
+        """What keeps the machine down, and until when; it comes up when the last of them ends."""
+        self.cut: dict[int, int] = {}
+        """What keeps it cut off, and until when."""
 
     @property
     def clock_is_off(self) -> bool:
         """Whether the node's clock tells another time than ours, all jumps together."""
         return sum(self.clock_off.values()) != 0
+
+    @property
+    def strains_the_link(self) -> bool:
+        """Whether messages get lost, or are late."""
+        return bool(self.drop or self.delay)
 
 
 class VirtualNode:
@@ -97,6 +108,11 @@ class VirtualNode:
         self.watched = False
         self.term = 0
         self.last_heard = 0
+
+    @property
+    def can_be_relied_on(self) -> bool:
+        """Whether what passes between it and the control plane arrives, and arrives in time."""
+        return self.worker.hears and not self.trouble.strains_the_link
 
 
 def facts_of(spec: NodeSpec) -> NodeFacts:
@@ -253,7 +269,7 @@ class VirtualCluster:
         for model, factor in node.trouble.slow.values():
             if model in ("", effect.model):
                 self.watcher.fault_took_effect("slow-load")
-                length = round(length * factor)
+                length = round(min(length * factor, FOREVER))
         return length
 
     def _progress(self, node: VirtualNode, effect: StageModel | LoadModel, boot: int, done: int, total: int) -> None:
@@ -517,6 +533,11 @@ class VirtualCluster:
         self.watch(node)
         self.register(node)
         return True
+
+    def come_back(self, node: VirtualNode) -> None:
+        """What kept the machine down is over: it comes up, unless the operator has removed it meanwhile."""
+        if not node.removed:
+            self.start(node)
 
     def swap_machine(self, node: VirtualNode, number: int) -> bool:
         """The machine is replaced by another of the same name; False when the operator has removed the node."""

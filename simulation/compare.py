@@ -19,6 +19,7 @@ from .arrivals import with_trace
 from .harness import Harness, Options
 from .policies import find, in_place
 from .reading.scenario import Scenario
+from .report import percentile
 from .spread import spread
 
 Tell = Callable[[int, int, int], None]
@@ -57,11 +58,7 @@ def measured(harness: Harness, policy: str) -> dict[str, Any]:
     served_waits = sorted(tally.waits)
     all_waits = sum(served_waits) + sum(tally.lost_waits)
     asked = len(served_waits) + len(tally.lost_waits)
-
-    def share(percent: int) -> float:
-        return served_waits[min(len(served_waits) - 1, len(served_waits) * percent // 100)] / SECOND
-
-    waits = {f"wait_p{percent}_s": share(percent) if served_waits else 0.0 for percent in SHARES}
+    waits = {f"wait_p{share}_s": percentile(served_waits, share) / SECOND if served_waits else 0.0 for share in SHARES}
     at_once = sum(1 for wait in served_waits if wait == 0)
     return {
         "policy": policy,

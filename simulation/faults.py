@@ -38,7 +38,10 @@ class Faults:
         self.last_end = 0
         """When the last fault that ends will have ended, in microseconds from the start."""
         self._ends: dict[int, End] = {}
-        self._stores = Counter[str]()
+        self._errors: set[int] = set()
+        """By their numbers, the faults for which commits fail."""
+        self._endless: set[int] = set()
+        """The store's faults that are at work and have no end."""
         self._numbers = 0
 
     def agree(self, spec: FaultSpec) -> None:
@@ -72,7 +75,7 @@ class Faults:
         number = self._numbers
         end = self._start(number, spec)
         now = self.clock.elapsed
-        until = now if spec.kind in INSTANT_FAULTS else min(now + spec.length, FOREVER)
+        until = now if end is None else _until(now, spec)
         self.history.append((now, until, spec.kind, spec.target or spec.model))
         if until < FOREVER:
             self.last_end = max(self.last_end, until)
@@ -84,6 +87,17 @@ class Faults:
         end = self._ends.pop(number, None)
         if end is not None:
             end()
+
+    def _is_over(self, held: dict[int, int]) -> None:
+        """Whatever else was to keep the node so for longer is over: somebody has set it right."""
+        now = self.clock.elapsed
+        for number in held:
+            start, _, kind, target = self.history[number - 1]
+            self.history[number - 1] = (start, now, kind, target)
+            del self._ends[number]
+        if held:
+            held.clear()
+            self.last_end = max(end for _, end, _, _ in self.history if end < FOREVER)
 
     def heal_all(self) -> None:
         """End every fault that is still at work, and bring up every node that is down for one."""
@@ -98,6 +112,11 @@ class Faults:
         """Whether a fault that has a length has not ended."""
         return bool(self._ends)
 
+    @property
+    def store_is_lost(self) -> bool:
+        """Whether nothing will ever be durable again, whoever leads."""
+        return any(number in self._errors or self.writer.nobody_leads_in(number) for number in self._endless)
+
     def took_effect(self, kind: str, times: int = 1) -> None:
         """Something went otherwise because of a fault of this kind."""
         self.effective[kind] += times
@@ -107,7 +126,7 @@ class Faults:
     def _start(self, number: int, spec: FaultSpec) -> End | None:
         kind = spec.kind
         if kind in ("writer-crash", "store-stall", "store-error"):
-            return self._strike_writer(kind)
+            return self._strike_writer(number, spec)
         if kind == "holder-crash":
             gateway = self.streams["holder-crash"].randrange(GATEWAYS)
             self.took_effect(kind, min(1, self.gateways.crash(gateway)))
@@ -124,25 +143,28 @@ class Faults:
         return self._strike_node(number, spec, self.cluster.nodes[spec.target])
 
     def _strike_node(self, number: int, spec: FaultSpec, node: VirtualNode) -> End | None:
-        cluster, kind = self.cluster, spec.kind
-        if kind in ("node-crash", "worker-leaves"):
-            if not (cluster.crash(node) if kind == "node-crash" else cluster.leave(node)):
-                return None
-            self.took_effect(kind)
-            return lambda: cluster.start(node)
+        cluster, kind, trouble = self.cluster, spec.kind, node.trouble
+        if kind == "node-crash":
+            return self._hold(number, spec, trouble.down, lambda: cluster.crash(node), lambda: cluster.come_back(node))
+        if kind == "worker-leaves":
+            return self._hold(number, spec, trouble.down, lambda: cluster.leave(node), lambda: cluster.come_back(node))
+        if kind == "partition":
+            return self._hold(
+                number, spec, trouble.cut, lambda: cluster.cut(node, off=True), lambda: cluster.cut(node, off=False)
+            )
         if kind == "node-recover":
+            self._is_over(trouble.down)
             self.took_effect(kind, int(cluster.start(node)))
             return None
-        if kind == "partition":
-            if not cluster.cut(node, off=True):
-                return None
-            self.took_effect(kind)
-            return lambda: cluster.cut(node, off=False)
         if kind == "heal":
+            self._is_over(trouble.cut)
             self.took_effect(kind, int(cluster.cut(node, off=False)))
             return None
         if kind == "machine-swap":
-            self.took_effect(kind, int(cluster.swap_machine(node, number)))
+            if cluster.swap_machine(node, number):
+                self._is_over(trouble.down)  # what was wrong with the old machine is not with this one
+                self._is_over(trouble.cut)
+                self.took_effect(kind)
             return None
         if kind == "name-clash":
             end = self._trouble(number, spec, node)
@@ -151,6 +173,27 @@ class Faults:
         if kind == "memory-pressure":
             return self._squeeze(number, spec, node)
         return self._trouble(number, spec, node)
+
+    def _hold(
+        self, number: int, spec: FaultSpec, held: dict[int, int], strike: Callable[[], bool], release: End
+    ) -> End | None:
+        """Begin an outage, or let one that is at work last until this fault is over, too.
+
+        None when the node cannot be struck: it is down, and no fault is why.
+        """
+        until = _until(self.clock.elapsed, spec)
+        if not held and not strike():
+            return None
+        if until > max(held.values(), default=-1):
+            self.took_effect(spec.kind)
+        held[number] = until
+
+        def end() -> None:
+            del held[number]
+            if not held:
+                release()
+
+        return end
 
     def _squeeze(self, number: int, spec: FaultSpec, node: VirtualNode) -> End:
         """Somebody else's process takes memory there; what it takes is told with the heartbeats."""
@@ -198,27 +241,34 @@ class Faults:
         self.cluster.watch(node)
         self.took_effect(spec.kind, int(self.cluster.kill(node, replica)))
 
-    def _strike_writer(self, kind: str) -> End | None:
-        writer, chance = self.writer, self.streams[kind]
+    def _strike_writer(self, number: int, spec: FaultSpec) -> End | None:
+        writer, kind = self.writer, spec.kind
+        chance = self.streams[kind]
         if kind == "writer-crash":
             writer.die_at(chance.choice(STAGES))
             return None
-        self._stores[kind] += 1
-        if kind == "store-error":
-            writer.failing = True
+        if spec.length >= FOREVER:
+            self._endless.add(number)
+        if kind == "store-stall":
+            writer.stall(cut_off=chance.random() < 0.5, number=number)
         else:
-            writer.stall(cut_off=chance.random() < 0.5)
+            self._errors.add(number)
+            writer.failing = True
 
         def end() -> None:
-            self._stores[kind] -= 1
-            if self._stores[kind]:
+            self._endless.discard(number)
+            if kind == "store-stall":
+                writer.resume(number)
                 return
-            if kind == "store-error":
-                writer.failing = False
-            else:
-                writer.resume()
+            self._errors.discard(number)
+            writer.failing = bool(self._errors)
 
         return end
+
+
+def _until(now: int, spec: FaultSpec) -> int:
+    """When a fault that begins now ends."""
+    return min(now + spec.length, FOREVER)
 
 
 def _entries(trouble: Trouble, spec: FaultSpec) -> list[tuple[dict[int, object], object]]:

@@ -104,10 +104,12 @@ class Harness:
         self.numbers = Numbers()
         self.tally = Tally()
         self.effect_times: list[tuple[int, Effect]] = []
-        self.unasked_effects: list[tuple[int, str]] = []
-        """When an effect left that no request had asked for, and its name."""
+        self.unasked_effects: list[tuple[int, str, str]] = []
+        """When an effect left that no request had asked for, its name, and the node that it was for."""
         self.wall_seconds = 0.0
         self.settled_for = 0
+        self.unsettled = "" if options.settle else "settling was left out"
+        """Why what comes after the duration is not judged; empty when it is."""
         self.broken_by: list[str] = []
         self.log_hash = self.state_hash = ""
         self._since_checkpoint = 0
@@ -115,6 +117,8 @@ class Harness:
         self._for_request: dict[str, bool] = {}
         self._sizes: dict[str, int] = {}
         self._counting = False
+        self._begun = False
+        """The first look at everything has been asked for: before it floors have nobody yet who raises them."""
         self._structural = False
         self._deeds = 0
         self._last_deed = (0, "")
@@ -135,7 +139,8 @@ class Harness:
         if self.log.length != self.writer.engine.ledger.position:
             return  # decided further than committed: the state is ahead of what can be judged
         state = self.writer.engine.state
-        if len(state.nodes) <= SMALL and len(state.models) <= SMALL and (state.queues or self._structural):
+        small = len(state.nodes) <= SMALL and len(state.models) <= SMALL
+        if self._begun and small and (state.queues or self._structural):
             self._find(judge.forgotten(state, self.clock.now))
         if self._since_checkpoint >= self.options.checkpoint_events:
             self.checkpoint()
@@ -150,7 +155,7 @@ class Harness:
             self.effect_times.append((self.clock.elapsed, effect))
         asked = isinstance(effect, ReplicaEffect) and self._for_request.get(effect.replica, False)
         if not asked:
-            self.unasked_effects.append((self.clock.elapsed, effect.name))
+            self.unasked_effects.append((self.clock.elapsed, effect.name, effect.node))
         self.cluster.send(effect, epoch)
 
     def answered(self, request: str, reply: object) -> None:
@@ -163,6 +168,7 @@ class Harness:
             self.invariants.breach("S", f"the new writer starts before position {self._acknowledged}", "log")
         self.cluster.doubt_all()
         self.gateways.took_over()
+        self.operators.took_over()
 
     def broken(self, problem: str, *, stuck: bool = False) -> None:
         """The core has failed; ``stuck``: one decision follows another without an end."""
@@ -199,6 +205,8 @@ class Harness:
                 self._sizes[event.replica] = sum(size for _, size in event.claim)
                 for victim in event.victims:
                     self._for_request[victim] = asked
+            elif isinstance(event, ev.ReplicaLoaded | ev.UnloadRequested) and not _is_tried_again(event):
+                self._for_request.pop(event.replica, None)  # what is done with it from now on is for no request
             if not self._counting:
                 continue
             numbers.events += 1
@@ -280,9 +288,14 @@ class Harness:
         review = Review(change="epoch", cause="the run begins", models=models)
         begin = Envelope(command_id="begin", command=review, actor=BACKGROUND_ACTOR)
         if any(step.at == 0 for step in scenario.admin):
-            self.clock.after(0, self.writer.submit, begin)  # what holds from the beginning on holds for this, too
+            self.clock.after(0, self._look, begin)  # what holds from the beginning on holds for this, too
         else:
-            self.writer.submit(begin)
+            self._look(begin)
+
+    def _look(self, begin: Envelope) -> None:
+        """Have everything looked at for the first time; where nobody leads just now, the next writer does it."""
+        self._begun = True
+        self.writer.submit(begin)
 
     def _release_background(self, request: str) -> None:
         envelope = Envelope(command_id=f"{request}.release", command=ReleaseLock(request=request), request_id=request)
@@ -300,11 +313,13 @@ class Harness:
             ran = self.clock.run(min(until, self.clock.elapsed + step))
             if not ran:
                 waiting, _ = self.gateways.counts()
-                if waiting or self.writer.unheard:
+                if (waiting or self.writer.unheard) and not self.faults.store_is_lost:
                     names = ", ".join(list(self.gateways.live)[:5])
                     self.invariants.breach("W", f"nothing will ever happen, and {waiting} requests wait: {names}")
                 self.clock.run(until)
-                return
+                break
+        if not self.writer.halted:
+            self.clock.finish_instant()  # what a scenario asks for at the moment of its end is a part of it
 
     def _take_numbers(self) -> None:
         """The counts at the end of the duration; what settling brings is judged and not counted."""
@@ -324,6 +339,10 @@ class Harness:
         began = self.clock.elapsed
         if self.scenario.random_faults is not None:
             self.faults.heal_all()
+        if self.faults.store_is_lost:
+            self.unsettled = "the store never answers again"
+            self._judge_answers()
+            return
         patience = Settling(self.gateways.counts()[0], self._deeds)
         while not self.writer.halted and not patience.over and not self._is_quiet():
             step = patience.step(self.writer.engine.state.settings.reconcile_interval)
@@ -366,6 +385,7 @@ class Harness:
             if call.waits and (request is None or request.deadline <= now):
                 self.invariants.breach("W", f"{call.id} for {call.model} still waits after {length} of quiet", call.id)
         self._judge_holders()
+        self._judge_answers()
         self._judge_files()
         if patience.spent >= PATIENCE:
             self._judge_restlessness(length)
@@ -373,7 +393,9 @@ class Harness:
     def _judge_restlessness(self, length: str) -> None:
         """Q: patience is at its end; what goes on is named."""
         lately = self.clock.elapsed - HOUR
-        late = [name for at, name in self.unasked_effects if at > lately]
+        # A link that loses or delays messages without an end is input: orders are sent there again and again.
+        strained = {name for name, node in self.cluster.nodes.items() if node.trouble.strains_the_link}
+        late = [name for at, name, node in self.unasked_effects if at > lately and node not in strained]
         at, deed = self._last_deed
         if late:
             most = Counter(late).most_common(1)[0]
@@ -383,7 +405,7 @@ class Harness:
             self.invariants.breach("Q", f"{deed} is recorded in the last hour of {length} without input", deed)
 
     def _judge_holders(self) -> None:
-        """W: who is gone holds nothing, be it a gateway or a client. S: another model or machine answers nothing."""
+        """W: who is gone holds nothing, be it a gateway or a client."""
         alive = {self.gateways.holder(number) for number in range(GATEWAYS)} | {BACKGROUND}
         for holder, held in self.engine.state.by_holder.items():
             if holder not in alive:
@@ -391,6 +413,9 @@ class Harness:
             elif holder != BACKGROUND:
                 for request in [request for request in held if request not in self.gateways.live]:
                     self.invariants.breach("W", f"{request} is over for its client, and not ended: a leak", request)
+
+    def _judge_answers(self) -> None:
+        """S: another model or machine answers nothing."""
         for wrong in self.gateways.wrong_answers:
             self.invariants.breach("S", wrong, "port")
         self.invariants.order_rules.judge(self.cluster.carried_out)
@@ -421,6 +446,11 @@ class Harness:
     def rows(self) -> list[Recorded]:
         """Every event of the run, in order."""
         return self.log.rows
+
+
+def _is_tried_again(event: ev.Event) -> bool:
+    """Whether a victim is asked to leave once more, for whom it was to leave at first."""
+    return isinstance(event, ev.UnloadRequested) and event.reason == "evicted"
 
 
 __all__ = ["START", "Harness", "Numbers", "Options"]

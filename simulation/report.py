@@ -6,7 +6,7 @@ The verdict is ``pass`` when every expectation, every invariant and all five pro
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from interlock.domain.units import SECOND, format_duration
@@ -110,8 +110,13 @@ def lengths_of(given: Iterable[int]) -> dict[str, float]:
     lengths = sorted(given)
     if not lengths:
         return {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
-    at = {f"p{share}": lengths[min(len(lengths) - 1, len(lengths) * share // 100)] for share in (50, 95, 99)}
+    at = {f"p{share}": percentile(lengths, share) for share in (50, 95, 99)}
     return {name: value / SECOND for name, value in {**at, "max": lengths[-1]}.items()}
+
+
+def percentile(ordered: Sequence[int], share: int) -> int:
+    """The nearest rank: the least value that so many per cent of them, which are in order, do not exceed."""
+    return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
 
 
 def _prompts(harness: Harness) -> dict[str, Any]:
@@ -135,8 +140,8 @@ def _properties(harness: Harness) -> dict[str, dict[str, Any]]:
         detail = meaning
         if name == "T":
             detail = f"at most {invariants.most_steps} own steps were taken; {invariants.bound} are allowed"
-        if name in ("Q", "W") and not harness.options.settle:
-            detail = "judged only while it ran: settling was left out"
+        if name in ("Q", "W") and harness.unsettled:
+            detail = f"judged only while it ran: {harness.unsettled}"
         if mine:
             first = mine[0]
             more = f" (and {len(mine) - 1} more)" if len(mine) > 1 else ""
@@ -173,7 +178,7 @@ def _expectations(harness: Harness) -> Iterator[dict[str, Any]]:
         for key, bound in bounds.items():
             yield _row(f"{group}.{key}", bound, groups[group].get(key, 0))
     if expect.quiet_after is not None:
-        late = [name for at, name in harness.unasked_effects[: harness.effects_counted] if at > expect.quiet_after]
+        late = [name for at, name, _ in harness.unasked_effects[: harness.effects_counted] if at > expect.quiet_after]
         wanted = f"no effect after {format_duration(expect.quiet_after)}"
         got = f"{len(late)} effects, {late[0]} first" if late else "none"
         yield {"name": "quiet_after", "wanted": wanted, "got": got, "holds": not late}

@@ -8,6 +8,7 @@ of there must be just as much. Else an empty scenario would do.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -185,6 +186,15 @@ class Shrinker:
             for at, model, service, deadline in harness.gateways.arrived
         ]
         self._try(listed)
+
+
+def moved(raw: Raw, old: Path, new: Path) -> Raw:
+    """The scenario as a file in another folder says it: the paths of its traces are relative to its own."""
+    there = deepcopy(raw)
+    for workload in there.get("workloads", ()):
+        if "path" in workload and not Path(workload["path"]).is_absolute():
+            workload["path"] = os.path.relpath(old.resolve() / workload["path"], new.resolve())
+    return there
 
 
 def _ending_at(raw: Raw, length: int) -> Raw:

@@ -30,6 +30,8 @@ RETAKE_AFTER = 1_000_000
 """A writer whose commit failed takes a new epoch after this many microseconds."""
 EVENTS_IN_AN_INSTANT = 200_000
 """More events than this without time passing are a loop."""
+_EVERYBODY = -1
+"""The store stalls for whoever leads."""
 
 
 class Sent(msgspec.Struct):
@@ -82,13 +84,31 @@ class Writer:
         """Commands whose senders wait for a writer."""
         self.hanging: list[tuple[Sent, Outcome]] = []
         """Decided on, and not committed: the store stalls."""
-        self.stalled = False
         self.failing = False
+        self._stalls: dict[int, int] = {}
+        """Which stalls are at work, and in which term a writer must be to be struck."""
+        self._is_kept_waiting = False
+        """Somebody would have taken over already, did the store answer."""
+        self._late: list[tuple[list[tuple[Sent, Outcome]], int]] = []
+        """What replaced writers had decided, each under its epoch: it reaches the store after their successor."""
         self._busy = False
         self._tick_at: int | None = None
         self._term = 0
         self._instant = (-1, 0)
         self.effects_sent = 0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the leading writer's commits hang."""
+        return self.leading and any(term in (_EVERYBODY, self._term) for term in self._stalls.values())
+
+    def nobody_leads_in(self, number: int) -> bool:
+        """Whether this stall strikes whoever leads."""
+        return self._stalls.get(number) == _EVERYBODY
+
+    @property
+    def _nobody_can_lead(self) -> bool:
+        return _EVERYBODY in self._stalls.values()
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
@@ -238,9 +258,17 @@ class Writer:
     # --- dying and taking over --------------------------------------------------------------------------------------
 
     def lead(self) -> None:
-        """Take a new epoch, rebuild the state from the log, look at everything, and send again what is pending."""
+        """Take a new epoch, rebuild the state from the log, look at everything, and send again what is pending.
+
+        To take an epoch is a commit: while the store stalls for everybody nobody takes over.
+        """
         if self.leading or self.halted:
             return
+        if self._nobody_can_lead:
+            self._is_kept_waiting = True
+            self.around.fault_took_effect("store-stall")
+            return
+        self._is_kept_waiting = False
         epoch = self.log.take_epoch()
         try:
             self.engine = self.log.rebuild()
@@ -251,6 +279,9 @@ class Writer:
         self._term += 1
         self._tick_at = None
         waiting, self.unheard = self.unheard, []
+        for late, of_epoch in self._late:
+            self.clock.after(RETAKE_AFTER, self._arrive_late, late, of_epoch)
+        self._late = []
         self.submit(Envelope(command_id=f"epoch-{epoch}", command=StartEpoch(epoch=epoch, writer=f"writer-{epoch}")))
         if self.leading:
             self._send(pending_effects(self.engine.state))
@@ -259,8 +290,14 @@ class Writer:
             self.submit(sent.envelope, sent.on_reply)
 
     def die_at(self, stage: str) -> None:
-        """Die at this stage of the next decision that has events, or within a second when there is none."""
-        if self.leading and not self.stalled:
+        """Die at this stage of the next decision that has events, or within a second when there is none.
+
+        One whose commits hang dies at once, and with it what it has decided since.
+        """
+        if self.stalled:
+            self.around.fault_took_effect("writer-crash")
+            self._lose_leadership([], self.engine.state.settings.writer_lease)
+        elif self.leading:
             self.armed = stage
             self.clock.after(RETAKE_AFTER, self._die_idle, self._term)
 
@@ -285,28 +322,29 @@ class Writer:
         self._term += 1
         # What was decided and never stored dies with its writer; its senders ask again.
         unanswered = [*(sent for sent, _ in self.hanging), *unanswered]
-        self.hanging, self.stalled = [], False
+        self.hanging = []
         self.unheard += [sent for sent in unanswered if sent.on_reply is not None]
         self.clock.after(after, self.lead)
 
     # --- the store's faults -----------------------------------------------------------------------------------------
 
-    def stall(self, *, cut_off: bool) -> None:
-        """Commits hang. ``cut_off``: only this writer's do, and a standby takes over once its lease has lapsed."""
-        if self.stalled or not self.leading:
-            return
-        self.stalled = True
-        if cut_off:
-            self.clock.after(self.engine.state.settings.writer_lease, self._replace_stalled, self._term)
+    def stall(self, *, cut_off: bool, number: int = 0) -> None:
+        """Commits hang until :meth:`resume` is called with the same number.
 
-    def _replace_stalled(self, term: int) -> None:
-        if not self.stalled or term != self._term or not self.leading:
+        ``cut_off``: only this writer's do, and a standby takes over once its lease has lapsed. Where nobody leads,
+        nobody is cut off alone: the store answers none of those who would take over.
+        """
+        alone = cut_off and self.leading
+        self._stalls[number] = self._term if alone else _EVERYBODY
+        if alone:
+            self.clock.after(self.engine.state.settings.writer_lease, self._replace_stalled, number)
+
+    def _replace_stalled(self, number: int) -> None:
+        if not self.leading or self._stalls.get(number) != self._term:
             return
         late, self.hanging = self.hanging, []
-        self.stalled = False
-        epoch = self.engine.ledger.epoch
+        self._late.append((late, self.engine.ledger.epoch))
         self._lose_leadership([sent for sent, _ in late], 0)
-        self.clock.after(RETAKE_AFTER, self._arrive_late, late, epoch)
 
     def _arrive_late(self, late: list[tuple[Sent, Outcome]], epoch: int) -> None:
         """The replaced writer's commits reach the store after all: they must be refused."""
@@ -319,11 +357,13 @@ class Writer:
                 continue
             self.around.broken(f"the store took events of epoch {epoch} after epoch {self.log.epoch} had begun")
 
-    def resume(self) -> None:
-        """The store answers again."""
-        if not self.stalled:
+    def resume(self, number: int = 0) -> None:
+        """This stall is over; after the last one the store answers again."""
+        del self._stalls[number]
+        if self.stalled:
             return
-        self.stalled = False
+        if self._is_kept_waiting:
+            self.lead()
         hanging, self.hanging = self.hanging, []
         self._busy = True
         try:

@@ -24,7 +24,7 @@ from interlock.simulation.harness import Harness
 from interlock.simulation.prompts import Talk
 from interlock.simulation.reading.fields import Distribution
 from interlock.simulation.reading.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario, WorkloadSpec
-from interlock.simulation.report import report
+from interlock.simulation.report import percentile, report
 
 from .report import Row, Scale, Tell, row
 
@@ -111,7 +111,7 @@ def figures(scenario: Scenario) -> Figures:
         service_p95=found["service_seconds"]["p95"],
         wait_p95=found["wait_seconds"]["p95"],
         wait_p99=found["wait_seconds"]["p99"],
-        apart_p99=apart[len(apart) * 99 // 100],
+        apart_p99=percentile(apart, 99),
         apart_most=apart[-1],
         busiest=max(served) * NODES / sum(served),
         bytes_of_marks=sum(len(msgspec.json.encode(event.prefix)) + 10 for event in marks) / max(1, len(marks)),

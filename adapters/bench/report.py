@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -64,9 +65,10 @@ def spread(values: Sequence[float]) -> float:
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
-    """The value below which a ``share`` of the samples lies."""
+    """The nearest rank: the least value that a ``share`` of the samples does not exceed."""
     ordered = sorted(samples)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+    rank = math.ceil(round(len(ordered) * share, 6))  # 0.07 times 100 is a little more than 7
+    return ordered[max(0, rank - 1)]
 
 
 def row(

@@ -243,14 +243,14 @@ def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Findi
     for replica_id in state.transit:
         replica = state.replicas[replica_id]
         node = cluster.nodes.get(replica.node)
-        if node is not None and not node.worker.hears:
+        if node is not None and not node.can_be_relied_on:
             continue  # an answer from there cannot be had
         yield "Q", f"{replica_id} of {replica.model} on {replica.node} is still {replica.phase.value}", replica_id
     for name, process in state.strays:
-        if name in cluster.nodes and cluster.nodes[name].worker.hears:
+        if name in cluster.nodes and cluster.nodes[name].can_be_relied_on:
             yield "Q", f"process {process} on {name}, which the log does not know, still counts as running", process
     for name, node in cluster.nodes.items():
-        if node.removed or not node.worker.hears:
+        if node.removed or not node.can_be_relied_on:
             continue
         known = state.nodes.get(name)
         if known is not None and not (known.takes_work or known.drained or not known.approved):

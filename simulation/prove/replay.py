@@ -121,7 +121,7 @@ def play(script: Script) -> Replayed:
         diverged=played.diverged or _difference(expected, played.told()),
         rounds=script.rounds,
         virtual_seconds=played.clock.elapsed / SECOND,
-        effects_at_the_end=sum(at > played.clock.elapsed - HOUR for at, _ in played.unasked_effects),
+        effects_at_the_end=sum(at > played.clock.elapsed - HOUR for at, _, _ in played.unasked_effects),
     )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -132,9 +133,9 @@ class Table:
         """A whole number, neither below ``least`` nor above ``most``."""
         return self.take(key, default, lambda value: whole(value, key, least, most))
 
-    def number(self, key: str, default: Any = _REQUIRED) -> float:
-        """A number that is not negative."""
-        return self.take(key, default, lambda value: real(value, key))
+    def number(self, key: str, default: Any = _REQUIRED, most: float = math.inf) -> float:
+        """A number that is not negative, nor above ``most``."""
+        return self.take(key, default, lambda value: real(value, key, most))
 
     def boolean(self, key: str, default: Any = _REQUIRED) -> bool:
         """true or false."""
@@ -234,10 +235,12 @@ def written_size(value: object, key: str) -> int:
     return parse_size(value, key)  # type: ignore[arg-type]  # parse_size names what is neither text nor a number
 
 
-def real(value: object, key: str) -> float:
-    """A number that is not negative; raises InvalidField."""
+def real(value: object, key: str, most: float = math.inf) -> float:
+    """A number that is not negative, nor above ``most``; raises InvalidField."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise InvalidField(key, f"{value!r} is not a number that it can have", cure="Give 0 or more.")
+    if value > most:
+        raise InvalidField(key, f"{value!r} is too much", cure=f"Give {most:g} at most.")
     return float(value)
 
 

@@ -232,7 +232,7 @@ class _Reader:
 
     def request(self, table: Table) -> RequestSpec:
         spec = RequestSpec(
-            model=table.text("model"),
+            model=self._asked_for(table, "model"),
             at=self._moment(table, "at", 0),
             count=table.integer("count", 1, least=1, most=MOST_AT_ONCE),
             every=table.duration("every", SECOND),
@@ -276,6 +276,8 @@ class _Reader:
         start, until = self._moment(table, "from", 0), table.duration("until", FOREVER)
         if until <= start:
             raise table.error("until", "is not after from", "Give a later moment.")
+        if start == self.duration:
+            raise table.error("from", "is the end of the run", "Give an earlier moment, or a longer duration.")
         expected = rate * (min(until, self.duration) - start) / SECOND
         if expected > MOST_OF_A_WORKLOAD:
             cure = f"Lower the rate, or shorten the time: up to {MOST_OF_A_WORKLOAD:,} can be waited for."
@@ -295,16 +297,18 @@ class _Reader:
         if len(given) > 1 or (needed and not given):
             cure = 'Give one of: model = "a", models = { a = 0.7, b = 0.3 }, zipf = { models = 50, s = 1.1 }.'
             raise table.error(given[-1] if given else "", "needs exactly one choice of models", cure)
-        one = table.text("model", "")
-        if one:
-            return ((one, 1.0),)
-        many = table.mapping("models", {}, lambda value, name: real(value, name))
-        if many and not sum(many.values()):
-            raise table.error("models", "all weights are 0", "Give one of them a weight.")
+        table.known.append("model")
+        if "model" in table:
+            return ((self._asked_for(table, "model"), 1.0),)
+        many = table.mapping("models", {}, lambda value, name: real(value, name, HEAVIEST))
+        if "models" in table and not sum(many.values()):
+            raise table.error("models", "none has a weight", "Give one of them a weight: { a = 1.0 }.")
+        if "" in many:
+            raise table.error("models", "one has no name", "Name each of them: { a = 0.7, b = 0.3 }.")
         zipf = table.inner("zipf")
         if zipf is None:
             return tuple(many.items())
-        count, exponent = zipf.integer("models", least=1), zipf.number("s")
+        count, exponent = zipf.integer("models", least=1), zipf.number("s", most=STEEPEST)
         zipf.done()
         if count > len(self.models):
             cure = f"Declare more [[models]], or ask for {len(self.models)}."
@@ -329,7 +333,7 @@ class _Reader:
         if kind not in INSTANT_FAULTS:
             extra["length"] = table.duration("for", 30 * SECOND)
         if kind == "slow-load":
-            extra["factor"] = table.number("factor", 10.0)
+            extra["factor"] = table.number("factor", 10.0, most=MOST_TIMES)
             if not extra["factor"]:
                 raise table.error("factor", "is 0, and no load takes no time", "Give how many times as long: 10.")
         if kind in ("drop-messages", "duplicate-messages", "delay-messages", *CLIENT_FAULTS):
@@ -470,6 +474,14 @@ class _Reader:
 
     # --- shared -----------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _asked_for(table: Table, key: str) -> str:
+        """The name of a model that is asked for; it need not be declared, and is refused then."""
+        name = table.text(key)
+        if not name:
+            raise table.error(key, "is empty", "Name the model that is asked for.")
+        return name
+
     def _known(self, table: Table, key: str, names: list[str], *, optional: bool = False) -> str:
         if optional and key not in table:
             table.known.append(key)
@@ -493,6 +505,12 @@ MOST_AT_ONCE = 1_000_000
 MOST_OF_A_WORKLOAD = 20_000_000
 """What a rate may come to: an hour or two of a computer's time."""
 MOST_FAULTS = 1_000_000
+MOST_TIMES = 1e6
+"""So many times as long, or as often, is beyond every run."""
+STEEPEST = 20.0
+"""A Zipf steeper than that asks for its first model alone."""
+HEAVIEST = 1e12
+"""Weights beside which an ordinary one would be nothing."""
 AUTOMATIC_LABELS = ("node.name", "node.replica-slots", "gpu.vram")
 """What every node's labels say by themselves; ``gpu.vendor`` may be given, as no other key says whose GPUs they are."""
 _ADMIN_KEYS = ("at", "action", "model", "name")
@@ -580,9 +598,9 @@ def _talk(table: Table) -> Talk:
     usual = Talk()
     return Talk(
         systems=table.integer("systems", usual.systems, least=1),
-        system_blocks=table.integer("system_blocks", usual.system_blocks),
+        system_blocks=table.integer("system_blocks", usual.system_blocks, most=LONGEST_PROMPT),
         turns=max(1.0, table.number("turns", usual.turns)),
-        turn_blocks=max(1.0, table.number("turn_blocks", usual.turn_blocks)),
+        turn_blocks=max(1.0, table.number("turn_blocks", usual.turn_blocks, most=LONGEST_PROMPT)),
         pause=table.duration("pause", usual.pause),
     )
 
@@ -625,7 +643,9 @@ def _bursts(table: Table) -> Bursts | None:
     if given is None:
         return None
     bursts = Bursts(
-        every=given.distribution("every"), length=given.distribution("length"), factor=given.number("factor")
+        every=given.distribution("every"),
+        length=given.distribution("length"),
+        factor=given.number("factor", most=MOST_TIMES),
     )
     given.done()
     if not 0 < bursts.every.length < FOREVER or not 0 < bursts.length.length < FOREVER:

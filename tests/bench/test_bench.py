@@ -47,3 +47,5 @@ def test_a_row_is_the_median_of_its_runs_with_their_spread() -> None:
     row = report.row("x", [3.0, 1.0, 2.0], "s", limit=4.0, bar="≤ 1 s", holds=lambda value, ratio: value <= 1)
     assert (row.value, row.spread, row.ratio, row.holds) == (2.0, 1.0, 0.5, False)
     assert report.percentile([5.0, 1.0, 4.0, 2.0, 3.0], 0.5) == 3.0
+    assert report.percentile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.0
+    assert report.percentile([float(value) for value in range(1, 101)], 0.99) == 99.0

@@ -139,6 +139,15 @@ def test_events_that_can_be_written_nowhere_are_refused_before_the_run(
     assert "secret" not in err
 
 
+@pytest.mark.parametrize("option", ["--html", "--shrink"])
+def test_files_that_can_be_written_nowhere_are_refused_before_the_run(
+    capfd: pytest.CaptureFixture[str], option: str
+) -> None:
+    status, out, err = call(capfd, "simulate", "orin-thor", option, "no/such/folder/file")
+    assert (status, out) == (2, "")
+    assert "there is no folder no/such/folder" in err
+
+
 @pytest.mark.parametrize("device", ["/dev/stdin", "/dev/fd/0"])
 @pytest.mark.parametrize("piped", [True, False], ids=["pipe", "file"])
 def test_a_scenario_may_come_through_a_pipe(tmp_path: Path, device: str, piped: bool) -> None:
@@ -174,6 +183,26 @@ def test_a_failing_run_shrinks_to_a_file_that_still_fails(capfd: pytest.CaptureF
     assert small.count("[[admin]]") == 1
     assert call(capfd, "simulate", str(path), *arguments)[0] == 1
     assert call(capfd, "simulate", str(path))[0] == 0
+
+
+def test_a_run_with_a_trace_shrinks_to_a_file_elsewhere_that_finds_the_trace(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "far" / "there"
+    here.mkdir()
+    there.mkdir(parents=True)
+    (here / "many.jsonl").write_text("".join(f'{{"at": "{at}ms"}}\n' for at in range(500)))
+    (here / "asked.toml").write_text(
+        'duration = "1m"\n[[nodes]]\nname = "n"\nvram = "24GiB"\n'
+        '[[models]]\nname = "m"\nbackend = "echo"\nvram = "1GiB"\nparallel = 0\n'
+        '[[workloads]]\nkind = "trace"\nformat = "jsonl"\npath = "many.jsonl"\nmodel = "m"\n'
+        "[expect]\nserved = { max = 450 }\n"
+    )
+    small = there / "small.toml"
+    assert call(capfd, "simulate", str(here / "asked.toml"), "--shrink", str(small))[0] == 1
+    assert 'path = "../../here/many.jsonl"' in small.read_text(encoding="utf-8")
+    status, out, _ = call(capfd, "simulate", str(small), "--json")
+    assert (status, json.loads(out)["requests"]["submitted"]) == (1, 500)
 
 
 def test_what_too_few_were_served_for_stays_when_a_run_shrinks(

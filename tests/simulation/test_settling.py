@@ -106,3 +106,59 @@ def test_no_run_is_followed_for_ever_though_each_step_promises_another() -> None
         patience.passed(patience.step(30_000_000), waiting=1, deeds=0, promised=True)
     assert patience.length >= LONGEST
     assert rounds < 2_000
+
+
+def test_what_is_asked_for_at_the_moment_of_the_end_happens_and_is_counted() -> None:
+    """A request of its own, the last of a row, a fault and an operator's step."""
+    text = (
+        'duration = "10s"\n[[nodes]]\nname = "n"\nvram = "24GiB"\n'
+        '[[models]]\nname = "m"\nbackend = "echo"\nvram = "1GiB"\nparallel = 0\nservice_time = "1s"\n'
+        '[[replicas]]\nmodel = "m"\nnode = "n"\n'
+        '[[requests]]\nmodel = "m"\nat = "10s"\n[[requests]]\nmodel = "m"\ncount = 11\nevery = "1s"\n'
+        '[[admin]]\nat = "10s"\naction = "drain"\nnode = "n"\n'
+        '[[faults]]\nat = "10s"\nkind = "node-crash"\ntarget = "n"\n'
+    )
+    result = run(Scenario.parse(text))
+    assert result.passed, result.harness.invariants.violations
+    assert result.report["requests"]["submitted"] == 12
+    assert result.report["faults"] == {"node-crash": {"fired": 1, "effective": 1}}
+    assert result.report["coverage"]["event_types"]["NodeDrainStarted"] == 1
+
+
+QUIET = """
+duration = "30m"
+[[nodes]]
+name = "n"
+vram = "24GiB"
+labels = { tier = "x" }
+[[models]]
+name = "m"
+backend = "echo"
+vram = "16GiB"
+service_time = "1s"
+node_selector = { tier = "x" }
+[[requests]]
+model = "m"
+[expect]
+quiet_after = "1m"
+"""
+LEAVES = '[[admin]]\nat = "10m"\naction = "set-labels"\nnode = "n"\nlabels = { tier = "" }\n'
+IS_EVICTED = (
+    '[[models]]\nname = "other"\nbackend = "echo"\nvram = "16GiB"\nservice_time = "1s"\n'
+    '[[requests]]\nmodel = "other"\nat = "10m"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "late"),
+    [
+        ("", "none"),
+        (LEAVES, "1 effects, model.unload first"),
+        ('[scheduler]\nidle_unload = "5m"\n', "1 effects, model.unload first"),
+        (IS_EVICTED, "none"),
+    ],
+    ids=["nothing", "a-step", "idle", "another-request"],
+)
+def test_what_was_loaded_for_a_request_is_no_longer_for_it_once_it_is_there(more: str, late: str) -> None:
+    (row,) = [row for row in run(Scenario.parse(QUIET + more)).report["expectations"] if row["name"] == "quiet_after"]
+    assert (row["got"], row["holds"]) == (late, late == "none")
