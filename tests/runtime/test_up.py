@@ -203,6 +203,15 @@ async def test_wrong_settings_are_refused_by_name(make_cluster: Make) -> None:
     await expect_refusal(make_cluster(http="nonsense", workers="0"), "http", code=2)
 
 
+async def test_settings_that_the_cluster_would_not_take_are_refused_by_name(make_cluster: Make, tmp_path: Path) -> None:
+    (tmp_path / "near.toml").write_text('min_residency = "2m"\nplacement = "near"\n')
+    await expect_refusal(
+        make_cluster(config=str(tmp_path / "near.toml")),
+        "error: placement: no placement profile is named 'near'",
+        code=2,
+    )
+
+
 async def test_sigterm_while_it_starts_leaves_nothing(make_cluster: Make) -> None:
     cluster = make_cluster().launch()
     while not (cluster.data / "nats").exists():
