@@ -72,15 +72,13 @@ class Cluster:
         except OSError as error:
             return [f"{getattr(error, 'reason', error)}."]
 
-    def answers(self) -> bool:
-        """Whether an Interlock is there."""
+    def is_run(self, run: str) -> bool:
+        """Whether it is that run of a gateway which answers there, and not another program or another cluster."""
         try:
-            self.send("GET", "/livez")
-        except Unavailable:
-            return False
+            told = self.get("/livez")
         except InterlockError:
-            return True
-        return True
+            return False
+        return isinstance(told, dict) and told.get("live") is True and told.get("run", "") == run
 
 
 def part(name: str) -> str:
@@ -97,22 +95,25 @@ def named(place: Place) -> Cluster | None:
         return Cluster(place.url, place.admin_token)
     if place.names_store:
         return None
-    found = read_endpoint(place.data)
-    if found is None:
-        return None
-    # What the running cluster says of itself is newer than a file that may have been changed since it started.
-    token = os.environ.get("INTERLOCK_ADMIN_TOKEN") or str(found.get("admin_token", ""))
-    cluster = Cluster(found.get("url", ""), token)
-    return cluster if cluster.answers() else None
+    return running_in(place.data)
 
 
-def read_endpoint(data: Path) -> dict[str, str] | None:
-    """What a cluster that runs in this folder says of itself; None when none does."""
+def running_in(data: Path) -> Cluster | None:
+    """The cluster that runs in this folder; None when none does.
+
+    One that was killed has left its ``endpoint.json``, and another may listen at its address by now: a change that was
+    meant for this folder must not reach that one.
+    """
     try:
         found = json.loads((data / ENDPOINT).read_bytes())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("url"), str) else None
+    if not isinstance(found, dict) or not isinstance(found.get("url"), str):
+        return None
+    # What the running cluster says of itself is newer than a file that may have been changed since it started.
+    token = os.environ.get("INTERLOCK_ADMIN_TOKEN") or str(found.get("admin_token", ""))
+    cluster = Cluster(found["url"], token)
+    return cluster if cluster.is_run(str(found.get("run", ""))) else None
 
 
 def _json(body: bytes) -> Any:

@@ -116,7 +116,7 @@ async def _up(config: Configuration) -> int:
             nats=nats,
             token=gateway.registration_token,
         )
-        endpoint = Endpoint(_reachable(plane.server.url), os.getpid(), gateway.admin_token)
+        endpoint = Endpoint(_reachable(plane.server.url), os.getpid(), plane.server.run, gateway.admin_token)
         await _live(plane, fleet, folder, endpoint, stop, guarded=bool(gateway.client_token or gateway.tenants))
     finally:
         if keeping is not None:

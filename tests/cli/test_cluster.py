@@ -165,6 +165,10 @@ def test_the_doctor_is_content_with_a_sound_place(interlock: Shell, story_data: 
     assert ran.status == (0 if ran.document["holds"] else 1)
 
 
+RUN = "4f1d"
+"""What the gateway at the address says of itself, as its ``endpoint.json`` does."""
+
+
 # --- With a cluster -------------------------------------------------------------------------------------------------
 
 
@@ -173,12 +177,13 @@ class _Cluster(BaseHTTPRequestHandler):
 
     asked: list[tuple[str, str, Any, str]]
     answer: tuple[int, Any]
+    alive: tuple[int, Any]
 
     def _any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.asked.append((self.command, self.path, body, self.headers.get("Authorization", "")))
-        status, document = (200, {}) if self.path == "/livez" else self.answer
+        status, document = self.alive if self.path == "/livez" else self.answer
         said = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -195,7 +200,9 @@ class _Cluster(BaseHTTPRequestHandler):
 @pytest.fixture
 def cluster() -> Iterator[tuple[str, type[_Cluster]]]:
     """A cluster's HTTP surface, and what it was asked."""
-    handler = type("Handler", (_Cluster,), {"asked": [], "answer": (200, {})})
+    handler = type(
+        "Handler", (_Cluster,), {"asked": [], "answer": (200, {}), "alive": (200, {"live": True, "run": RUN})}
+    )
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -209,7 +216,7 @@ def test_the_doctor_says_why_a_running_cluster_is_not_ready(
     interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
 ) -> None:
     url, asked = cluster
-    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "admin_token": ""}))
+    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "run": RUN, "admin_token": ""}))
     asked.answer = (503, {"ready": False, "reasons": ["no writer here: the disk is full."]})
     ran = interlock("doctor", "--data", story_data, status=1)
     assert "FAIL  port" in ran.out
@@ -268,10 +275,34 @@ def test_the_endpoint_in_the_data_folder_is_found_with_its_token(
 ) -> None:
     url, asked = cluster
     asked.answer = (200, [{"name": "far-away", "status": "healthy"}])
-    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "admin_token": "folder"}))
+    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "run": RUN, "admin_token": "folder"}))
     ran = interlock("nodes", "--data", story_data, "--json")
     assert [node["name"] for node in ran.document] == ["far-away"]
     assert asked.asked[-1] == ("GET", "/api/nodes", None, "Bearer folder")
+
+
+@pytest.mark.parametrize(
+    "alive",
+    [
+        (200, {"live": True, "run": "another"}),
+        (200, {"live": True}),
+        (404, {}),
+        (200, "It works!"),
+        (200, {"run": RUN}),
+    ],
+    ids=["another cluster", "an older one", "no Interlock", "a page", "something else"],
+)
+def test_an_endpoint_where_somebody_else_answers_by_now_is_passed_over(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]], alive: tuple[int, Any]
+) -> None:
+    url, asked = cluster
+    asked.alive = alive
+    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "run": RUN}))
+    ran = interlock("nodes", "--data", story_data, "--json")
+    assert [node["name"] for node in ran.document] == ["narrow", "orin", "thor"]
+    interlock("nodes", "label", "orin", "stale=yes", "--data", story_data)
+    assert "a cluster runs" not in interlock("doctor", "--data", story_data, status=None).out
+    assert {path for _, path, _, _ in asked.asked} == {"/livez"}
 
 
 def test_an_endpoint_that_nobody_answers_at_is_passed_over(interlock: Shell, story_data: Path) -> None:

@@ -41,7 +41,9 @@ async def test_up_serves_real_vectors_and_ctrl_c_leaves_nothing(make_cluster: Ma
     assert {node["name"]: node["labels"]["tier"] for node in nodes} == {"orin": "slow", "thor": "fast"}
     endpoint = cluster.data / "endpoint.json"
     assert stat.S_IMODE(endpoint.stat().st_mode) == 0o600
-    assert json.loads(endpoint.read_text()) == {"url": f"http://127.0.0.1:{cluster.port}", "pid": cluster.process.pid}
+    _, alive = await cluster.ask("GET", "/livez")
+    url = f"http://127.0.0.1:{cluster.port}"
+    assert json.loads(endpoint.read_text()) == {"url": url, "pid": cluster.process.pid, "run": alive["run"]}
     assert len(cluster.remember()) >= 6, "up, a broker, two workers, two backends"
     assert await cluster.stop() == 0
     await cluster.expect_gone()
