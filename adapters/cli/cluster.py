@@ -205,12 +205,14 @@ _on_node("remove", "Take a node out of the cluster for good.", "DELETE", "", "wa
 def drain(node: str, deadline: str | None, place: Place, json_: bool) -> None:
     """Give a node no new work, and empty it."""
     from interlock.domain.commands import DrainNode
-    from interlock.domain.units import parse_duration
+    from interlock.domain.units import FOREVER, parse_limit
 
-    body = {"deadline": deadline} if deadline else None
-    within = parse_duration(deadline, "deadline") if deadline else 0
+    body = {"deadline": deadline} if deadline is not None else None
+    within = parse_limit(deadline) if deadline is not None else 0
     request = ("POST", f"/api/nodes/{_part(node)}/drain", body)
-    limit = f" What is left after {deadline} is taken away." if deadline else ""
+    limit = f" What is left after {deadline} is taken away." if within else ""
+    if within >= FOREVER:
+        limit = " No deadline is set: what is busy there stays until it is done."
     _do(place, json_, DrainNode(node=node, within=within), request, f"Node {node} is being drained.{limit}")
 
 

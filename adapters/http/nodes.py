@@ -30,7 +30,7 @@ from interlock.domain.commands import (
 )
 from interlock.domain.entities import Budget
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import LARGEST_SIZE, SECOND, format_duration, format_instant, parse_duration
+from interlock.domain.units import LARGEST_SIZE, SECOND, format_duration, format_instant, parse_limit
 
 from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import LivenessPort, View
@@ -298,7 +298,7 @@ class Nodes:
         own = request.path.startswith("/api/node/")
         # A worker's own path is LocalAI's, whose body says nothing that we know.
         deadline = "" if own else (await read(request, self._drain, empty=b"{}")).deadline
-        within = parse_duration(deadline, "deadline") if deadline else 0
+        within = parse_limit(deadline) if deadline else 0
         await self._gateway.send(request, DrainNode(node=name, within=within), f"worker:{name}" if own else "admin")
         return json_response(Message("node set to draining"))
 

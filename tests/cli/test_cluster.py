@@ -102,6 +102,20 @@ def test_the_table_says_what_a_drain_has_left_and_until_when(interlock: Shell, s
     assert "10q" in interlock("nodes", "drain", "thor", "--deadline", "10q", "--data", story_data, status=2).err
 
 
+def test_a_drain_s_deadline_may_be_at_once_or_never_and_is_told_as_what_it_is(
+    interlock: Shell, story_data: Path
+) -> None:
+    here = ("--data", str(story_data))
+    assert "What is left after 10m is taken" in interlock("nodes", "drain", "thor", "--deadline", "10m", *here).out
+    told = interlock("nodes", "drain", "thor", "--deadline", "forever", *here).out
+    assert "No deadline is set" in told
+    assert "taken away" not in told
+    assert ", until" not in interlock("nodes", *here).out
+    assert "What is left after 0s is taken" in interlock("nodes", "drain", "thor", "--deadline", "0s", *here).out
+    assert ", until 20" in interlock("nodes", *here).out
+    interlock("nodes", "drain", "thor", "--deadline", "", *here, status=2)
+
+
 def test_the_log_shows_its_end_and_says_how_to_see_the_rest(interlock: Shell, story_data: Path) -> None:
     every = interlock("audit", "log", "--limit", "1000", "--data", story_data).out.splitlines()
     newest = interlock("audit", "log", "--limit", "5", "--data", story_data)

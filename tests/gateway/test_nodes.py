@@ -10,7 +10,7 @@ import pytest
 
 from interlock.domain import commands as c
 from interlock.domain.entities import Budget
-from interlock.domain.units import GIB, SECOND
+from interlock.domain.units import FOREVER, GIB, SECOND
 from tests.gateway.conftest import Cluster
 
 LOCALAI = {
@@ -162,6 +162,8 @@ async def test_what_is_loaded_is_shown_per_node_and_for_all(cluster: Cluster) ->
     [
         ("POST", "drain", None, c.DrainNode(node="orin")),
         ("POST", "drain", {"deadline": "10m"}, c.DrainNode(node="orin", within=600_000_000)),
+        ("POST", "drain", {"deadline": "0s"}, c.DrainNode(node="orin", within=1)),
+        ("POST", "drain", {"deadline": "forever"}, c.DrainNode(node="orin", within=FOREVER)),
         ("POST", "resume", None, c.ResumeNode(node="orin")),
         ("POST", "approve", None, c.ApproveNode(node="orin")),
         ("PUT", "vram-budget", {"value": "80%"}, c.SetNodeBudget(node="orin", budget=Budget(percent=80))),
