@@ -69,6 +69,9 @@ def talks_to_cluster(command: F) -> F:
 
 def _with_place(command: F, *, with_url: bool) -> F:
     def called(*args: Any, store: str | None, data: str | None, url: str | None = None, **kwargs: Any) -> Any:
+        ctx = click.get_current_context()
+        if (_was_written(ctx, "store") or _was_written(ctx, "data")) and not _was_written(ctx, "url"):
+            url = None  # flags come before the environment: who names a folder does not mean the usual cluster
         return command(*args, place=Place(store, data, url), **kwargs)
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
@@ -111,8 +114,16 @@ def as_json(command: F) -> F:
 
 def _inherited(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """What was written before a subcommand counts for it too: ``interlock nodes --json drain thor``."""
-    given = click.core.ParameterSource.COMMANDLINE
     parent, name = ctx.parent, param.name or ""
-    if ctx.get_parameter_source(name) is given or parent is None or name not in parent.params:
+    if _is_written(ctx, name) or parent is None or not _was_written(parent, name):
         return value
-    return parent.params[name] if parent.get_parameter_source(name) is given else value
+    return parent.params[name]
+
+
+def _was_written(ctx: click.Context, name: str) -> bool:
+    """Whether that option stands on the command line, for this command or before it."""
+    return _is_written(ctx, name) or (ctx.parent is not None and _is_written(ctx.parent, name))
+
+
+def _is_written(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

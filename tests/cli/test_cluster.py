@@ -319,6 +319,21 @@ def test_an_endpoint_where_somebody_else_answers_by_now_is_passed_over(
     assert {path for _, path, _, _ in asked.asked} == {"/livez"}
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before the subcommand", "after it"])
+@pytest.mark.parametrize("flag", ["--data", "--store"])
+def test_a_place_on_the_command_line_goes_before_the_url_in_the_environment(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]], flag: str, before: bool
+) -> None:
+    url, asked = cluster
+    place = (flag, str(story_data) if flag == "--data" else f"sqlite:///{story_data / 'events.db'}")
+    words = ("nodes", *place, "drain", "thor") if before else ("nodes", "drain", "thor", *place)
+    assert "written to the log" in interlock(*words, INTERLOCK_URL=url).err
+    assert asked.asked == []
+    interlock("nodes", "drain", "thor", INTERLOCK_URL=url, INTERLOCK_DATA=str(story_data))
+    interlock("nodes", "drain", "thor", "--url", url, *place)
+    assert [path for _, path, _, _ in asked.asked] == ["/api/nodes/thor/drain"] * 2
+
+
 def test_an_endpoint_that_nobody_answers_at_is_passed_over(interlock: Shell, story_data: Path) -> None:
     (story_data / "endpoint.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
     ran = interlock("nodes", "--data", story_data, "--json")
