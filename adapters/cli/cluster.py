@@ -13,16 +13,21 @@ from .output import builtins, print_json, print_table, say
 
 if TYPE_CHECKING:
     from interlock.domain.commands import Command
+    from interlock.domain.errors import InterlockError
+
+    from .client import Cluster
 
     Request = tuple[str, str, object]
     """Method, path and body of what does over HTTP what a command does in the core."""
+    Explain = Callable[[InterlockError, int, bool], None]
+    """Gets an error, the place of its step, and whether the steps before it stay done."""
 
 
 # --- Reading --------------------------------------------------------------------------------------------------------
 
 
-def listed(place: Place, kind: str) -> list[dict[str, Any]]:
-    """The nodes, models, replicas or requests: from the running cluster, else from the log."""
+def listed(place: Place, kind: str, *, quietly: bool = False) -> list[dict[str, Any]]:
+    """The nodes, models, replicas or requests: from the running cluster, else from the log, which is said."""
     from .client import named
 
     cluster = named(place)
@@ -37,7 +42,8 @@ def listed(place: Place, kind: str) -> list[dict[str, Any]]:
         past = AuditService(log).state("head")
     finally:
         log.close()
-    say(f"No running cluster was asked: this is the log's end at position {past.position}, {past.time}.")
+    if not quietly:
+        say(f"No running cluster was asked: this is the log's end at position {past.position}, {past.time}.")
     found: list[dict[str, Any]] = builtins(past)[kind]
     return found
 
@@ -121,18 +127,32 @@ TABLES: dict[str, Table] = {
 # --- Changing -------------------------------------------------------------------------------------------------------
 
 
-def change(place: Place, steps: Sequence[tuple[Command, Request]]) -> list[Any]:
-    """Have commands decided: by the running cluster, else here as the embedded store's writer; returns the answers."""
+def change(place: Place, steps: Sequence[tuple[Command, Request]], explain: Explain | None = None) -> list[Any]:
+    """Have commands decided: by the running cluster, else here as the embedded store's writer; returns the answers.
+
+    ``explain`` adds to the error of a step, by its place, what only the caller knows.
+    """
     from .client import named
 
     cluster = named(place)
     if cluster is not None:
-        return [cluster.send(method, path, body) for _, (method, path, body) in steps]
+        return [_sent(cluster, step, number, explain) for number, (_, step) in enumerate(steps)]
     from .direct import decide_here
 
-    outcomes = decide_here(place, [command for command, _ in steps], _actor())
+    outcomes = decide_here(place, [command for command, _ in steps], _actor(), explain)
     say("No cluster runs: the change was written to the log, and takes effect when one does.")
     return [{"events": [type(event).__name__ for event in outcome.events]} for outcome in outcomes]
+
+
+def _sent(cluster: Cluster, request: Request, number: int, explain: Explain | None) -> Any:
+    from interlock.domain.errors import InterlockError
+
+    try:
+        return cluster.send(*request)
+    except InterlockError as error:
+        if explain is not None:
+            explain(error, number, True)
+        raise
 
 
 def report(json_: bool, message: str, answers: list[Any], **more: object) -> None:
@@ -256,12 +276,22 @@ def apply(file: Path, place: Place, json_: bool) -> None:
     """Make models be as a TOML file with [[models]] tables says; the same file again changes nothing."""
     from interlock.adapters.modelfile import read_models
 
+    from .applying import explain, givers_first
+
     declared = read_models(file)
-    steps = [(command, ("PUT", f"/api/models/{_part(command.model)}", _table(command))) for command in declared]
-    answers = change(place, [(command, request) for command, request in steps])
+    owners = {}
+    if any(command.aliases for command in declared):
+        owners = {alias: row["name"] for row in listed(place, "models", quietly=True) for alias in row["aliases"]}
+    ordered = givers_first(declared, owners)
+    answers = change(
+        place,
+        [(command, ("PUT", f"/api/models/{_part(command.model)}", _table(command))) for command in ordered],
+        lambda error, failed, kept: explain(error, file, declared, ordered, failed, kept=kept),
+    )
     names = [command.model for command in declared]
+    answered = dict(zip([command.model for command in ordered], answers, strict=True))
     told = f"{len(names)} model{'' if len(names) == 1 else 's'} applied: {', '.join(names) or 'none'}."
-    report(json_, told, answers, models=names)
+    report(json_, told, [answered[name] for name in names], models=names)
 
 
 def _table(command: Any) -> dict[str, Any]:

@@ -191,13 +191,16 @@ class _Cluster(BaseHTTPRequestHandler):
 
     asked: list[tuple[str, str, Any, str]]
     answer: tuple[int, Any]
+    answers: dict[str, tuple[int, Any]]
+    """What a method and a path get that is not the usual ``answer``."""
     alive: tuple[int, Any]
 
     def _any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.asked.append((self.command, self.path, body, self.headers.get("Authorization", "")))
-        status, document = self.alive if self.path == "/livez" else self.answer
+        usual = self.alive if self.path == "/livez" else self.answer
+        status, document = self.answers.get(f"{self.command} {self.path}", usual)
         said = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -215,7 +218,9 @@ class _Cluster(BaseHTTPRequestHandler):
 def cluster() -> Iterator[tuple[str, type[_Cluster]]]:
     """A cluster's HTTP surface, and what it was asked."""
     handler = type(
-        "Handler", (_Cluster,), {"asked": [], "answer": (200, {}), "alive": (200, {"live": True, "run": RUN})}
+        "Handler",
+        (_Cluster,),
+        {"asked": [], "answer": (200, {}), "answers": {}, "alive": (200, {"live": True, "run": RUN})},
     )
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -346,12 +351,71 @@ def test_a_file_is_applied_over_http_as_the_tables_it_has(
     url, asked = cluster
     (interlock.folder / "models.toml").write_text(MODELS)
     interlock("models", "apply", "models.toml", "--url", url)
-    (_, first_path, first, _), (_, _, second, _) = asked.asked
+    (_, first_path, first, _), (_, _, second, _) = [one for one in asked.asked if one[0] == "PUT"]
     assert first_path == "/api/models/new-one"
     assert first["node_selector"] == {"tier": ["fast", "slow"]}
     assert (first["vram"], first["ram"], first["aliases"]) == (2**30, 2**31, ["newest"])
     assert second["replicas"] == "all"
     assert "min_replicas" not in second
+
+
+THREE = """
+[[models]]
+name = "one"
+backend = "echo"
+
+[[models]]
+name = "two"
+backend = "echo"
+aliases = ["one"]
+
+[[models]]
+name = "three"
+backend = "echo"
+"""
+
+
+def test_a_file_that_is_refused_in_the_middle_says_what_was_applied_and_where_it_stopped(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    url, asked = cluster
+    error = {
+        "message": "aliases: 'one' names another model already.",
+        "type": "invalid_request_error",
+        "code": "invalid",
+    }
+    asked.answers["PUT /api/models/two"] = (400, {"error": error})
+    (interlock.folder / "models.toml").write_text(THREE)
+    told = interlock("models", "apply", "models.toml", "--url", url, status=2).err
+    assert "models.toml:7: two: aliases: 'one' names another model already." in told
+    assert "Applied: one. Not applied: two, three." in told
+    assert [path for method, path, _, _ in asked.asked if method == "PUT"] == ["/api/models/one", "/api/models/two"]
+    told = interlock("models", "apply", "models.toml", "--data", story_data, status=2).err
+    assert "models.toml:7: two: aliases: 'one' names another model already." in told
+    assert "Applied: nothing. Not applied: two, one, three. Choose another alias." in told
+    assert "one" not in {row["name"] for row in interlock("models", "--data", story_data, "--json").document}
+
+
+def test_an_alias_moves_within_a_file_whichever_model_stands_first(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    giver, taker = '[[models]]\nname = "giver"\nbackend = "echo"\n', '[[models]]\nname = "taker"\nbackend = "echo"\n'
+    file, alias = interlock.folder / "models.toml", 'aliases = ["moving"]\n'
+    url, asked = cluster
+    asked.answers["GET /api/models"] = (
+        200,
+        [{"name": "giver", "aliases": ["moving"]}, {"name": "taker", "aliases": []}],
+    )
+    file.write_text(giver + alias + taker)
+    interlock("models", "apply", "models.toml", "--data", story_data)
+    file.write_text(taker + alias + giver)
+    moved = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document
+    assert moved["models"] == ["taker", "giver"]
+    rows = {row["name"]: row["aliases"] for row in interlock("models", "--data", story_data, "--json").document}
+    assert (rows["giver"], rows["taker"]) == ([], ["moving"])
+    interlock("models", "apply", "models.toml", "--url", url)
+    put = [path for method, path, _, _ in asked.asked if method == "PUT"]
+    assert put == ["/api/models/giver", "/api/models/taker"]
 
 
 @pytest.mark.parametrize(
