@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from .options import Place, as_json, reads_store
+from .options import Place, as_json, from_file, reads_store
 from .output import print_json
 
 _NEEDED_PYTHON = (3, 11)
@@ -41,6 +41,8 @@ def doctor(place: Place, nats: str | None, http: str | None, json_: bool) -> int
 
     Prints one OK or FAIL line for each; exits 1 when one fails.
     """
+    file = from_file("nats", "http")
+    nats, http = nats or file.get("nats"), http or file.get("http")
     checks = [
         _guarded("python", _python),
         _guarded("store", lambda: _store(place)),

@@ -170,6 +170,20 @@ def test_the_configuration_file_says_where_the_data_is(interlock: Shell, story_d
     assert shown["min_residency"]["origin"] == "default"
 
 
+@pytest.mark.parametrize("table", ["", "[gateway]\n", "[scheduler]\n"])
+def test_every_command_finds_what_the_file_says_in_whichever_table(
+    interlock: Shell, story_data: Path, table: str
+) -> None:
+    file = interlock.folder / "interlock.toml"
+    file.write_text(f'{table}data = "data"\nnats = "nats://127.0.0.1:9"\nhttp = "127.0.0.1:none"\n')
+    assert interlock("nodes", "--json").document
+    told = interlock("doctor", status=1).out
+    assert re.search(r"FAIL  broker .*127\.0\.0\.1:9", told)
+    assert "'127.0.0.1:none' is not HOST:PORT" in told
+    file.write_text(f"{table}data = 7\n")
+    assert "data: 7 is not text" in interlock("nodes", status=2).err
+
+
 def test_the_doctor_is_content_with_a_sound_place(interlock: Shell, story_data: Path) -> None:
     ran = interlock("doctor", "--data", story_data, "--http", "127.0.0.1:0", "--json", status=None)
     checks = {check["name"]: check for check in ran.document["checks"]}
@@ -282,7 +296,7 @@ def test_the_token_in_the_configuration_file_opens_the_cluster_and_the_environme
 ) -> None:
     url, asked = cluster
     file = tmp_path / "interlock.toml"
-    file.write_text('admin_token = "from the file"')
+    file.write_text('[gateway]\nadmin_token = "from the file"')
     given = {"INTERLOCK_CONFIG": str(file)}
     interlock("freeze", "--url", url, **given)
     interlock("freeze", "--url", url, **given, INTERLOCK_ADMIN_TOKEN="from outside")
