@@ -39,10 +39,21 @@ from .security import Audience
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _TAKEN = frozenset({"models", "scheduling", "register"})
 """Words that stand in paths where a node's name may stand."""
+_DOTS = frozenset({".", ".."})
+"""What clients and folders take for the place itself, or the one above it."""
 _AUTOMATIC = ("node.name", "node.replica-slots", "gpu.vendor", "gpu.vram")
 _LONGEST_TRANSIT = 10 * SECOND
 """What a heartbeat says of processes may be this old when it arrives; what changed since is not judged by it."""
 _STATES = {"loaded": "loaded", "unloading": "unloading"}
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidField when no node can be called so."""
+    if not _NAME.fullmatch(name):
+        problem = f"{name!r} cannot be a node's name"
+        raise InvalidField("name", problem, cure="Use 1 to 200 letters, digits, dots, dashes and underscores.")
+    if name in _TAKEN | _DOTS:
+        raise InvalidField("name", f"{name!r} means something else in a path", cure="Choose another name.")
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,9 +196,7 @@ class Nodes:
     async def register(self, request: web.Request) -> web.StreamResponse:
         """A worker joins, or joins again after a restart."""
         asked = await read(request, self._registration)
-        if not _NAME.fullmatch(asked.name) or asked.name in _TAKEN:
-            cure = "Use 1 to 200 letters, digits, dots, dashes and underscores."
-            raise InvalidField("name", f"{asked.name!r} cannot be a node's name", cure=cure)
+        check_name(asked.name)
         if asked.node_type != "backend":
             raise InvalidField("node_type", f"{asked.node_type!r} does not serve models", cure='Use "backend".')
         if not asked.address:

@@ -66,6 +66,7 @@ async def test_workers_are_approved_at_once_where_that_is_configured(bare: Clust
     ("change", "field"),
     [
         ({"name": ""}, "name"), ({"name": "models"}, "name"), ({"name": "a b"}, "name"), ({"name": "a>"}, "name"),
+        ({"name": "register"}, "name"), ({"name": "."}, "name"), ({"name": ".."}, "name"),
         ({"address": ""}, "address"), ({"node_type": "agent"}, "node_type"), ({"vram_budget": "200%"}, "vram_budget"),
         ({"total_vram": -1}, "total_vram"), ({"total_vram": 2**61}, "total_vram"),
         ({"total_vram": 0, "total_ram": -1}, "total_ram"),

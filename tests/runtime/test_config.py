@@ -173,6 +173,8 @@ def test_local_workers_have_names_and_tiers(tmp_path: Path) -> None:
         ('[[worker]]\nname = "a"\n', "worker"),
         ("", "no worker"),
         ('[[workers]]\nname = "a b"\n', "a b"),
+        ('[[workers]]\nname = ".."\n', "name: '..' means something else in a path"),
+        ('[[workers]]\nname = "register"\n', "name: 'register' means"),
         ('[[workers]]\nname = "a"\nvram = "lots"\n', "lots"),
         ('[[workers]]\nname = "a"\nram = "lots"\n', "lots"),
         ('[[workers]]\nname = "a"\nvram_budget = "most"\n', "most"),
