@@ -28,12 +28,18 @@ if TYPE_CHECKING:
 
 def listed(place: Place, kind: str, *, quietly: bool = False) -> list[dict[str, Any]]:
     """The nodes, models, replicas or requests: from the running cluster, else from the log, which is said."""
+    rows, _ = _seen(place, kind, quietly=quietly)
+    return rows
+
+
+def _seen(place: Place, kind: str, *, quietly: bool = False) -> tuple[list[dict[str, Any]], Callable[[], list[str]]]:
+    """What is listed, and what tells what is frozen there."""
     from .client import named
 
     cluster = named(place)
     if cluster is not None:
         rows: list[dict[str, Any]] = cluster.get(f"/api/{kind}")
-        return rows
+        return rows, lambda: (cluster.get("/api/freeze") or {}).get("frozen", [])
     from interlock.adapters.audit.service import AuditService
     from interlock.adapters.store import open_store
 
@@ -45,17 +51,24 @@ def listed(place: Place, kind: str, *, quietly: bool = False) -> list[dict[str, 
     if not quietly:
         say(f"No running cluster was asked: this is the log's end at position {past.position}, {past.time}.")
     found: list[dict[str, Any]] = builtins(past)[kind]
-    return found
+    return found, lambda: past.frozen
 
 
 def show(place: Place, kind: str, json_: bool) -> None:
     """Print the nodes, models, replicas or requests, as JSON or as a table."""
-    rows = listed(place, kind)
+    rows, frozen = _seen(place, kind)
     headings, cells = TABLES[kind]
     if json_:
         print_json(rows)
-    else:
-        print_table(headings, (cells(row) for row in rows))
+        return
+    if stopped := frozen():
+        say(told_frozen(stopped))
+    print_table(headings, (cells(row) for row in rows))
+
+
+def told_frozen(what: Sequence[str]) -> str:
+    """What is frozen, as one line: it is why something that should happen does not."""
+    return f"Frozen: {' and '.join(what)}. `interlock thaw` lets {'it' if len(what) == 1 else 'them'} go on."
 
 
 def _node_cells(row: dict[str, Any]) -> list[Any]:

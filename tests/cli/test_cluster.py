@@ -139,6 +139,22 @@ def test_every_other_change_works_too(interlock: Shell, story_data: Path) -> Non
     assert left == {"narrow", "thor"}
 
 
+def test_what_is_frozen_is_said_beside_every_table(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    assert "Frozen" not in interlock("models", "--data", story_data).err
+    interlock("freeze", "reconciler", "--data", story_data)
+    for table in ("nodes", "models", "replicas", "requests"):
+        ran = interlock(table, "--data", story_data)
+        assert "Frozen: reconciler. `interlock thaw` lets it go on." in ran.err
+    interlock("freeze", "evictions", "--data", story_data)
+    assert "Frozen: evictions and reconciler." in interlock("audit", "state", "--data", story_data).out
+    assert interlock("models", "--data", story_data, "--json").document
+    url, asked = cluster
+    asked.answers = {"GET /api/freeze": (200, {"frozen": ["evictions"]}), "GET /api/nodes": (200, [])}
+    assert "Frozen: evictions." in interlock("nodes", "--url", url).err
+
+
 def test_a_store_that_another_writer_holds_is_left_alone(interlock: Shell, story_data: Path) -> None:
     store = SqliteStore(story_data / "events.db")
     try:
