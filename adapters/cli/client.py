@@ -31,7 +31,7 @@ class Cluster:
     """One cluster's HTTP surface. Raises Unavailable when nothing answers there."""
 
     def __init__(self, url: str, token: str = "") -> None:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        if not _is_address(url):
             raise InvalidSetting(f"{url!r} is not the address of a cluster.", cure="Use http://HOST:PORT.")
         self.url = url
         self._token = token
@@ -79,6 +79,18 @@ class Cluster:
         except InterlockError:
             return False
         return isinstance(told, dict) and told.get("live") is True and told.get("run", "") == run
+
+
+def _is_address(url: str) -> bool:
+    """Whether requests can go there; a path is one that a proxy puts before ours."""
+    try:
+        found = urlsplit(url)
+        _ = (found.port, (found.hostname or "").encode("idna"))
+    except ValueError:  # half a pair of brackets, a port that is none, a name that no machine can have
+        return False
+    if not url.isprintable() or " " in url or "@" in found.netloc or "?" in url or "#" in url:
+        return False
+    return found.scheme in ("http", "https") and bool(found.hostname) and found.path.isascii()
 
 
 def part(name: str) -> str:
