@@ -94,7 +94,9 @@ def _is_address(url: str) -> bool:
 
 
 def part(name: str) -> str:
-    """A name as one part of a path."""
+    """A name as one part of a path. Raises UsageError for what a path takes for something else."""
+    if name in ("", ".", ".."):
+        raise UsageError(f"{name!r} names nothing.", cure="Give the name or the id as the tables show it.")
     return quote(name, safe="")
 
 

@@ -82,6 +82,13 @@ def test_a_file_that_names_a_model_twice_is_refused_and_changes_nothing(interloc
     assert "new-one" not in interlock("models", "--data", story_data).out
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_an_option_that_is_no_number_is_named_with_its_line(interlock: Shell, number: str) -> None:
+    (interlock.folder / "models.toml").write_text(f'[[models]]\nname = "m"\noptions = {{ x = {number} }}\n')
+    refused = interlock("models", "apply", "models.toml", "--url", "http://127.0.0.1:9", status=2)
+    assert f"models.toml:3: models[0].options.x: {number} is no number that a log can keep" in refused.err
+
+
 def test_a_change_is_in_the_log_with_who_made_it(interlock: Shell, story_data: Path) -> None:
     interlock("nodes", "drain", "thor", "--data", story_data)
     row = interlock("audit", "log", "--event", "NodeDrainStarted", "--data", story_data, "--json").document["rows"][-1]
