@@ -6,6 +6,7 @@ The keys are those of ``MODEL_KEYS``, as docs/operations.md explains them. Anyth
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,8 @@ def parse_spec(table: Mapping[str, object], field: str = "") -> LoadSpec:
     for key, value in options.items():
         if not isinstance(value, str | int | float | bool):
             raise InvalidField(f"{at}options.{key}", f"{value!r} is not text, a number, true or false")
+        if isinstance(value, float) and not math.isfinite(value):  # JSON has no word for it, so it is told here
+            raise InvalidField(f"{at}options.{key}", f"{value} is no number that a log can keep")
     return LoadSpec(
         backend=backend,
         options=dict(options),

@@ -14,7 +14,7 @@ from interlock.domain.commands import DeclareModel
 from interlock.domain.errors import InvalidField, InvalidSetting, UnreadableFile
 from interlock.domain.planning import Change, NodeChange
 from interlock.domain.settings import parse_setting
-from interlock.domain.units import parse_duration, parse_size
+from interlock.domain.units import parse_limit, parse_size
 
 from .modelfile import (
     line_of_field,
@@ -111,7 +111,7 @@ def _node(table: Mapping[str, object], field: str) -> NodeChange:
         slots=slots,
         approve=_flag(table, "approved", field),
         drain=_flag(table, "drain", field) if "drain" in table else None,
-        within=parse_duration(table["deadline"], f"{field}.deadline") if "deadline" in table else 0,  # type: ignore[arg-type]  # parse_duration names what is not text
+        within=parse_limit(table["deadline"], f"{field}.deadline") if "deadline" in table else 0,  # type: ignore[arg-type]  # parse_limit names what is not text
         remove=_flag(table, "remove", field),
     )
 

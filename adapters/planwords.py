@@ -11,6 +11,7 @@ import msgspec
 
 from interlock.adapters.audit.sentences import LEAVES
 from interlock.domain.entities import Budget
+from interlock.domain.errors import sentences
 from interlock.domain.explanation import Considered
 from interlock.domain.planning import Changed, FirstRequest, Left, Placed, Rejection, Report, Unmet
 from interlock.domain.rehearsal import Step
@@ -114,11 +115,12 @@ class OnDemandLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefusedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """Waiting requests that would be refused."""
+    """Requests that would be refused: they wait now, or are ``running`` and would lose their replica."""
 
     model: str
     code: str
     requests: int
+    running: bool
     why: str
 
 
@@ -160,12 +162,7 @@ def document(report: Report) -> PlanDocument:
         unloaded=[line for line in left if line.kind != "evicted"],
         parked=[_parked(line) for line in report.unmet],
         on_demand=[_on_demand(line) for line in report.first_requests],
-        refused=[
-            RefusedLine(
-                model=model, code=code, requests=times, why=f"{_count(times, 'waiting request')} would be refused"
-            )
-            for model, code, times in report.refused
-        ],
+        refused=[_turned_away(*line) for line in report.refused],
         notes=list(_notes(report)),
         complete=report.cut_after is None,
     )
@@ -194,14 +191,15 @@ def rows(plan: Mapping[str, object] | PlanDocument) -> Iterator[Sequence[object]
     """The lines of the table, what is wrong first: what, which, where, when, why."""
     told: PlanDocument = plan if isinstance(plan, PlanDocument) else msgspec.convert(plan, PlanDocument)
     for bad in told.rejected:
-        yield "REJECT", bad.name, "", "", f"{bad.why} {bad.cure}".strip()
+        yield "REJECT", bad.name, "", "", sentences(bad.why, bad.cure)
     for parked in told.parked:
         yield "PARK", parked.model, "", "", f"{parked.why}. {parked.cure}".strip()
     for first in told.on_demand:
         if first.outcome == "refused":
             yield "REFUSE", first.model, "", "on demand", f"{first.why}. {first.cure}".strip()
     for refused in told.refused:
-        yield "REFUSE", refused.model, "", "waiting now", f"{refused.why} ({refused.code})"
+        since = "running now" if refused.running else "waiting now"
+        yield "REFUSE", refused.model, "", since, f"{refused.why} ({refused.code})"
     for changed in told.changed:
         yield "change", changed.name, "", "now", changed.why
     for placed in told.placed:
@@ -296,6 +294,14 @@ def _on_demand(line: FirstRequest) -> OnDemandLine:
 def _rejected(line: Rejection) -> RejectedLine:
     message = line.message[:1].upper() + line.message[1:]
     return RejectedLine(command=line.command, name=line.name, code=line.code, why=message, cure=line.cure)
+
+
+def _turned_away(model: str, code: str, requests: int, running: bool) -> RefusedLine:
+    why = f"{_count(requests, 'waiting request')} would be refused"
+    if running:
+        whose = "its replica" if requests == 1 else "their replicas"
+        why = f"{_count(requests, 'running request')} would lose {whose}, and be refused"
+    return RefusedLine(model=model, code=code, requests=requests, running=running, why=why)
 
 
 def _notes(report: Report) -> Iterator[str]:

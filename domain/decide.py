@@ -15,8 +15,8 @@ from . import commands as cmd
 from . import contact, loads, models, nodes, parking, reconcile, requests, tenants
 from . import events as ev
 from .errors import InvalidField
-from .own_rules import check_terms
-from .profiles import check_profile, profiles_in
+from .own_rules import check_profiles
+from .profiles import check_profile
 from .settings import DEFAULTS, Settings
 from .state import State
 from .timers import rule_of
@@ -118,8 +118,7 @@ _PLACEMENT = frozenset({"placement", "placement_profiles"})
 
 def _check_placement(state: State, settings: Settings) -> None:
     """Every profile that somebody names is there, and every score and filter of a profile is known here."""
-    for profile in profiles_in(settings.placement_profiles).values():
-        check_terms(profile)
+    check_profiles(settings.placement_profiles)
     check_profile(settings.placement, settings.placement_profiles)
     for name in sorted({model.scheduling.placement for model in state.models.values()} - {""}):
         check_profile(name, settings.placement_profiles, "placement_profiles")

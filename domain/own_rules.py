@@ -19,7 +19,7 @@ from .claims import RAM
 from .entities import Model, Node
 from .errors import InvalidField
 from .memory import spec_on
-from .profiles import SCORES, Profile
+from .profiles import SCORES, Profile, profiles_in
 from .state import State
 
 BEST = 100
@@ -128,6 +128,12 @@ class Registry:
 
 RULES = Registry()
 """The own rules of this process; who starts it fills them in."""
+
+
+def check_profiles(definitions: str) -> None:
+    """Raise InvalidField when one of the profiles asks for a score or a filter that nobody has here."""
+    for profile in profiles_in(definitions).values():
+        check_terms(profile)
 
 
 def check_terms(profile: Profile) -> None:

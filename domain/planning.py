@@ -16,10 +16,10 @@ from . import events as ev
 from . import reconcile, routing
 from .claims import in_pools, total
 from .engine import Engine
-from .entities import Budget, Model, Node, NodeStatus, Phase
+from .entities import Budget, Model, Node, NodeStatus, Phase, RequestStatus
 from .explanation import Considered
 from .nodes import available_disk
-from .placement import ever_fits
+from .placement import fits_when_empty
 from .rehearsal import Noted, Rehearsal, Step
 from .routing import Evict, Hold, Place, Plan, Refuse
 from .selector import format_selector
@@ -202,7 +202,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ``at`` and ``position`` say on which state it was thought through. ``running`` requests and loads ``under_way`` were
     taken to end well. ``unmet_before`` are floors outside the change that are not kept without it either. ``shaky`` are
     models of the plan whose last loads failed: how many in a row, and the backend's words. ``silent`` nodes cannot be
-    reached, and stay as they are. ``refused`` counts, by model and code, the waiting requests that would be refused.
+    reached, and stay as they are. ``refused`` counts, by model and code, the requests that would be refused,
+    and says whether they run now or wait.
     ``cut_after`` is how far (µs) it was thought through when there was too much to do, and ``cut_in`` the step; None
     when to the end.
     """
@@ -215,7 +216,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     left: tuple[Left, ...]
     unmet: tuple[Unmet, ...]
     first_requests: tuple[FirstRequest, ...]
-    refused: tuple[tuple[str, str, int], ...]
+    refused: tuple[tuple[str, str, int, bool], ...]
     unmet_before: tuple[str, ...]
     running: int
     under_way: int
@@ -265,7 +266,7 @@ def plan(engine: Engine, change: Change, now: int) -> Report:
         left=_left(before, made, without, until),
         unmet=unmet,
         first_requests=_first_requests(ended, without.engine.state, at_once),
-        refused=_refused(made, without),
+        refused=_refused(before, made, without),
         unmet_before=unmet_before,
         running=sum(map(len, before.locks.values())),
         under_way=sum(map(len, before.loading.values())),
@@ -490,13 +491,15 @@ def _shaky(before: State, names: list[str]) -> Iterator[tuple[str, int, str]]:
             yield name, model.failures, model.failure
 
 
-def _refused(made: Rehearsal, without: Rehearsal) -> tuple[tuple[str, str, int], ...]:
-    def count(run: Rehearsal) -> Counter[tuple[str, str]]:
+def _refused(before: State, made: Rehearsal, without: Rehearsal) -> tuple[tuple[str, str, int, bool], ...]:
+    ran = {request.id for request in before.requests.values() if request.status is not RequestStatus.QUEUED}
+
+    def count(run: Rehearsal) -> Counter[tuple[str, str, bool]]:
         refusals = [noted.event for noted in run.noted if isinstance(noted.event, ev.RequestRefused)]
-        return Counter((event.model, event.code) for event in refusals)
+        return Counter((event.model, event.code, event.request in ran) for event in refusals)
 
     more = count(made) - count(without)
-    return tuple((model, code, times) for (model, code), times in sorted(more.items()))
+    return tuple((model, code, times, running) for (model, code, running), times in sorted(more.items()))
 
 
 # --- First requests -------------------------------------------------------------------------------------------------
@@ -521,8 +524,9 @@ def _first_requests(ended: State, without: State, at_once: dict[str, Plan | None
 
 
 def _hopeless(state: State, model: Model) -> bool:
-    """Whether no candidate could ever hold it; a cheap look, since every model is asked."""
-    return not state.candidates(model).nodes or not ever_fits(state, model)
+    """Whether no candidate could ever hold it that is not being drained; a cheap look, since every model is asked."""
+    candidates = [state.nodes[name] for name in state.candidates(model).nodes]
+    return not any(fits_when_empty(state, model, node) for node in candidates if not node.drained)
 
 
 def _first_request(ended: State, name: str, first: Plan) -> FirstRequest:

@@ -75,6 +75,11 @@ def parse_duration(text: str, field: str = "duration") -> int:
     return min(round(total), FOREVER)
 
 
+def parse_limit(text: str, field: str = "deadline") -> int:
+    """The length until a deadline that somebody names. ``"0s"`` is the shortest there is: 0 would mean unsaid."""
+    return max(1, parse_duration(text, field))
+
+
 def format_duration(length: int) -> str:
     """The shortest exact spelling of ``length`` microseconds: ``"30s"``, ``"1h30m"``, ``"forever"``."""
     if length >= FOREVER:

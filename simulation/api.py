@@ -83,17 +83,23 @@ class Result:
     def to_arrow(self, what: Literal["events", "requests"] = "events") -> Any:
         """The events, ``data`` as JSON text, or the requests as an Arrow table; ``to_pandas`` makes a frame of it.
 
-        Raises UsageError where pyarrow is not installed.
+        The columns and their kinds are the same for every run. Raises UsageError where pyarrow is not installed.
         """
+        if what not in ("events", "requests"):
+            raise UsageError(f"{what!r} is no table of a run.", cure='Ask for "events" or "requests".')
         try:
             import pyarrow
         except ImportError:
             cure = "pip install 'interlock[parquet]', or give events() or requests() to the library that you have."
             raise UsageError("pyarrow is not installed.", cure=cure) from None
+        kinds = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
         if what == "requests":
-            return pyarrow.Table.from_pylist(list(self.requests()))
-        rows = [{**row, "data": msgspec.json.encode(row["data"]).decode()} for row in self.events()]
-        return pyarrow.Table.from_pylist(rows)
+            rows, columns = list(self.requests()), _OF_A_REQUEST
+        else:
+            rows = [{**row, "data": msgspec.json.encode(row["data"]).decode()} for row in self.events()]
+            columns = _OF_AN_EVENT
+        schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
+        return pyarrow.Table.from_pylist(rows, schema=schema)
 
 
 _SCENARIO = "scenario"
@@ -109,7 +115,7 @@ def _note(rows: dict[str, dict[str, Any]], event: _Told) -> None:
     if told is None:
         if isinstance(event, ev.ReplicaReleased):
             return  # of a lock from before time 0
-        told = rows[event.request] = dict.fromkeys(_COLUMNS)
+        told = rows[event.request] = dict.fromkeys(_OF_A_REQUEST)
         told |= {"request": event.request, "model": event.model, "arrival": seconds}
     if isinstance(event, ev.RequestQueued | ev.ReplicaLocked):
         told |= {"tenant": event.tenant, "priority": event.priority, "deadline": (event.deadline - START) / SECOND}
@@ -123,11 +129,16 @@ def _note(rows: dict[str, dict[str, Any]], event: _Told) -> None:
         told |= {"ended": seconds, "outcome": "cancelled", "reason": event.reason}
 
 
-_COLUMNS = (
-    "request", "model", "tenant", "priority", "arrival", "deadline", "waited", "node", "replica", "ended", "outcome",
-    "reason",
-)  # fmt: skip
+_OF_A_REQUEST: dict[str, type] = {
+    "request": str, "model": str, "tenant": str, "priority": int, "arrival": float, "deadline": float, "waited": float,
+    "node": str, "replica": str, "ended": float, "outcome": str, "reason": str,
+}  # fmt: skip
 """The columns of ``requests()``; instants and lengths in virtual seconds."""
+_OF_AN_EVENT: dict[str, type] = {
+    "position": int, "time": str, "seconds": float, "stream": str, "event": str, "actor": str, "correlation_id": str,
+    "causation_id": str, "data": str,
+}  # fmt: skip
+"""The columns of ``events()`` as a table, where ``data`` is JSON text."""
 
 
 def run(
@@ -149,16 +160,21 @@ def run(
         return Result(Harness(scenario, options).run(), mutant)
 
 
-def prove(scope: Scope | str | Path, *, mutant: str | None = None, states_max: int | None = None) -> Report:
-    """Explore a scope, a file, or the bundled one of that name, with the mutant in place, and at most so many states.
+def prove(scope: Scope | Scenario | str | Path, *, mutant: str | None = None, states_max: int | None = None) -> Report:
+    """Explore a scope, a scenario with one, a file, or the bundled one of that name, with the mutant in place.
+
+    It ends after ``states_max`` states at most.
 
     Raises UnreadableFile when the scope cannot be, NotFound when there is no such scope or mutant.
     """
     # Only here: running a scenario needs no explorer.
     from .prove.explore import STATES_MAX
     from .prove.report import prove as explore
+    from .prove.scopes import scope_of
 
     if isinstance(scope, Path):
         scope = str(scope)
+    elif isinstance(scope, Scenario):
+        scope = scope_of(scope)
     with activate(mutant):
         return explore(scope, mutant=mutant, states_max=STATES_MAX if states_max is None else states_max)

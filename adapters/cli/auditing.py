@@ -171,6 +171,8 @@ def state(place: Place, at: str, json_: bool) -> None:
     from .output import builtins
 
     click.echo(f"Position {past.position}, {past.time}")
+    if past.frozen:
+        click.echo(f"Frozen: {' and '.join(past.frozen)}.")
     seen = builtins(past)
     for kind, (headings, cells) in TABLES.items():
         click.echo(f"\n{kind.capitalize()}")

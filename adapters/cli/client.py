@@ -31,7 +31,7 @@ class Cluster:
     """One cluster's HTTP surface. Raises Unavailable when nothing answers there."""
 
     def __init__(self, url: str, token: str = "") -> None:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        if not _is_address(url):
             raise InvalidSetting(f"{url!r} is not the address of a cluster.", cure="Use http://HOST:PORT.")
         self.url = url
         self._token = token
@@ -72,19 +72,31 @@ class Cluster:
         except OSError as error:
             return [f"{getattr(error, 'reason', error)}."]
 
-    def answers(self) -> bool:
-        """Whether an Interlock is there."""
+    def is_run(self, run: str) -> bool:
+        """Whether it is that run of a gateway which answers there, and not another program or another cluster."""
         try:
-            self.send("GET", "/livez")
-        except Unavailable:
-            return False
+            told = self.get("/livez")
         except InterlockError:
-            return True
-        return True
+            return False
+        return isinstance(told, dict) and told.get("live") is True and told.get("run", "") == run
+
+
+def _is_address(url: str) -> bool:
+    """Whether requests can go there; a path is one that a proxy puts before ours."""
+    try:
+        found = urlsplit(url)
+        _ = (found.port, (found.hostname or "").encode("idna"))
+    except ValueError:  # half a pair of brackets, a port that is none, a name that no machine can have
+        return False
+    if not url.isprintable() or " " in url or "@" in found.netloc or "?" in url or "#" in url:
+        return False
+    return found.scheme in ("http", "https") and bool(found.hostname) and found.path.isascii()
 
 
 def part(name: str) -> str:
-    """A name as one part of a path."""
+    """A name as one part of a path. Raises UsageError for what a path takes for something else."""
+    if name in ("", ".", ".."):
+        raise UsageError(f"{name!r} names nothing.", cure="Give the name or the id as the tables show it.")
     return quote(name, safe="")
 
 
@@ -97,22 +109,25 @@ def named(place: Place) -> Cluster | None:
         return Cluster(place.url, place.admin_token)
     if place.names_store:
         return None
-    found = read_endpoint(place.data)
-    if found is None:
-        return None
-    # What the running cluster says of itself is newer than a file that may have been changed since it started.
-    token = os.environ.get("INTERLOCK_ADMIN_TOKEN") or str(found.get("admin_token", ""))
-    cluster = Cluster(found.get("url", ""), token)
-    return cluster if cluster.answers() else None
+    return running_in(place.data)
 
 
-def read_endpoint(data: Path) -> dict[str, str] | None:
-    """What a cluster that runs in this folder says of itself; None when none does."""
+def running_in(data: Path) -> Cluster | None:
+    """The cluster that runs in this folder; None when none does.
+
+    One that was killed has left its ``endpoint.json``, and another may listen at its address by now: a change that was
+    meant for this folder must not reach that one.
+    """
     try:
         found = json.loads((data / ENDPOINT).read_bytes())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and isinstance(found.get("url"), str) else None
+    if not isinstance(found, dict) or not isinstance(found.get("url"), str):
+        return None
+    # What the running cluster says of itself is newer than a file that may have been changed since it started.
+    token = os.environ.get("INTERLOCK_ADMIN_TOKEN") or str(found.get("admin_token", ""))
+    cluster = Cluster(found["url"], token)
+    return cluster if cluster.is_run(str(found.get("run", ""))) else None
 
 
 def _json(body: bytes) -> Any:

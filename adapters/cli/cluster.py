@@ -13,22 +13,33 @@ from .output import builtins, print_json, print_table, say
 
 if TYPE_CHECKING:
     from interlock.domain.commands import Command
+    from interlock.domain.errors import InterlockError
+
+    from .client import Cluster
 
     Request = tuple[str, str, object]
     """Method, path and body of what does over HTTP what a command does in the core."""
+    Explain = Callable[[InterlockError, int, bool], None]
+    """Gets an error, the place of its step, and whether the steps before it stay done."""
 
 
 # --- Reading --------------------------------------------------------------------------------------------------------
 
 
-def listed(place: Place, kind: str) -> list[dict[str, Any]]:
-    """The nodes, models, replicas or requests: from the running cluster, else from the log."""
+def listed(place: Place, kind: str, *, quietly: bool = False) -> list[dict[str, Any]]:
+    """The nodes, models, replicas or requests: from the running cluster, else from the log, which is said."""
+    rows, _ = _seen(place, kind, quietly=quietly)
+    return rows
+
+
+def _seen(place: Place, kind: str, *, quietly: bool = False) -> tuple[list[dict[str, Any]], Callable[[], list[str]]]:
+    """What is listed, and what tells what is frozen there."""
     from .client import named
 
     cluster = named(place)
     if cluster is not None:
         rows: list[dict[str, Any]] = cluster.get(f"/api/{kind}")
-        return rows
+        return rows, lambda: (cluster.get("/api/freeze") or {}).get("frozen", [])
     from interlock.adapters.audit.service import AuditService
     from interlock.adapters.store import open_store
 
@@ -37,19 +48,27 @@ def listed(place: Place, kind: str) -> list[dict[str, Any]]:
         past = AuditService(log).state("head")
     finally:
         log.close()
-    say(f"No running cluster was asked: this is the log's end at position {past.position}, {past.time}.")
+    if not quietly:
+        say(f"No running cluster was asked: this is the log's end at position {past.position}, {past.time}.")
     found: list[dict[str, Any]] = builtins(past)[kind]
-    return found
+    return found, lambda: past.frozen
 
 
 def show(place: Place, kind: str, json_: bool) -> None:
     """Print the nodes, models, replicas or requests, as JSON or as a table."""
-    rows = listed(place, kind)
+    rows, frozen = _seen(place, kind)
     headings, cells = TABLES[kind]
     if json_:
         print_json(rows)
-    else:
-        print_table(headings, (cells(row) for row in rows))
+        return
+    if stopped := frozen():
+        say(told_frozen(stopped))
+    print_table(headings, (cells(row) for row in rows))
+
+
+def told_frozen(what: Sequence[str]) -> str:
+    """What is frozen, as one line: it is why something that should happen does not."""
+    return f"Frozen: {' and '.join(what)}. `interlock thaw` lets {'it' if len(what) == 1 else 'them'} go on."
 
 
 def _node_cells(row: dict[str, Any]) -> list[Any]:
@@ -121,18 +140,32 @@ TABLES: dict[str, Table] = {
 # --- Changing -------------------------------------------------------------------------------------------------------
 
 
-def change(place: Place, steps: Sequence[tuple[Command, Request]]) -> list[Any]:
-    """Have commands decided: by the running cluster, else here as the embedded store's writer; returns the answers."""
+def change(place: Place, steps: Sequence[tuple[Command, Request]], explain: Explain | None = None) -> list[Any]:
+    """Have commands decided: by the running cluster, else here as the embedded store's writer; returns the answers.
+
+    ``explain`` adds to the error of a step, by its place, what only the caller knows.
+    """
     from .client import named
 
     cluster = named(place)
     if cluster is not None:
-        return [cluster.send(method, path, body) for _, (method, path, body) in steps]
+        return [_sent(cluster, step, number, explain) for number, (_, step) in enumerate(steps)]
     from .direct import decide_here
 
-    outcomes = decide_here(place, [command for command, _ in steps], _actor())
+    outcomes = decide_here(place, [command for command, _ in steps], _actor(), explain)
     say("No cluster runs: the change was written to the log, and takes effect when one does.")
     return [{"events": [type(event).__name__ for event in outcome.events]} for outcome in outcomes]
+
+
+def _sent(cluster: Cluster, request: Request, number: int, explain: Explain | None) -> Any:
+    from interlock.domain.errors import InterlockError
+
+    try:
+        return cluster.send(*request)
+    except InterlockError as error:
+        if explain is not None:
+            explain(error, number, True)
+        raise
 
 
 def report(json_: bool, message: str, answers: list[Any], **more: object) -> None:
@@ -205,12 +238,14 @@ _on_node("remove", "Take a node out of the cluster for good.", "DELETE", "", "wa
 def drain(node: str, deadline: str | None, place: Place, json_: bool) -> None:
     """Give a node no new work, and empty it."""
     from interlock.domain.commands import DrainNode
-    from interlock.domain.units import parse_duration
+    from interlock.domain.units import FOREVER, parse_limit
 
-    body = {"deadline": deadline} if deadline else None
-    within = parse_duration(deadline, "deadline") if deadline else 0
+    body = {"deadline": deadline} if deadline is not None else None
+    within = parse_limit(deadline) if deadline is not None else 0
     request = ("POST", f"/api/nodes/{_part(node)}/drain", body)
-    limit = f" What is left after {deadline} is taken away." if deadline else ""
+    limit = f" What is left after {deadline} is taken away." if within else ""
+    if within >= FOREVER:
+        limit = " No deadline is set: what is busy there stays until it is done."
     _do(place, json_, DrainNode(node=node, within=within), request, f"Node {node} is being drained.{limit}")
 
 
@@ -254,12 +289,22 @@ def apply(file: Path, place: Place, json_: bool) -> None:
     """Make models be as a TOML file with [[models]] tables says; the same file again changes nothing."""
     from interlock.adapters.modelfile import read_models
 
+    from .applying import explain, givers_first
+
     declared = read_models(file)
-    steps = [(command, ("PUT", f"/api/models/{_part(command.model)}", _table(command))) for command in declared]
-    answers = change(place, [(command, request) for command, request in steps])
+    owners = {}
+    if any(command.aliases for command in declared):
+        owners = {alias: row["name"] for row in listed(place, "models", quietly=True) for alias in row["aliases"]}
+    ordered = givers_first(declared, owners)
+    answers = change(
+        place,
+        [(command, ("PUT", f"/api/models/{_part(command.model)}", _table(command))) for command in ordered],
+        lambda error, failed, kept: explain(error, file, declared, ordered, failed, kept=kept),
+    )
     names = [command.model for command in declared]
+    answered = dict(zip([command.model for command in ordered], answers, strict=True))
     told = f"{len(names)} model{'' if len(names) == 1 else 's'} applied: {', '.join(names) or 'none'}."
-    report(json_, told, answers, models=names)
+    report(json_, told, [answered[name] for name in names], models=names)
 
 
 def _table(command: Any) -> dict[str, Any]:

@@ -30,11 +30,15 @@ from .options import Place
 if TYPE_CHECKING:
     from interlock.adapters.store.postgres import PostgresStore
 
+    from .cluster import Explain
+
 _LEASE_US = 30_000_000
 
 
-def decide_here(place: Place, commands: Sequence[Command], actor: str) -> list[Outcome]:
+def decide_here(place: Place, commands: Sequence[Command], actor: str, explain: Explain | None = None) -> list[Outcome]:
     """Decide the commands on the embedded store and keep their events; nothing is kept when one is rejected.
+
+    ``explain`` adds to the rejection of a command, by its place, what only the caller knows.
 
     Raises NoWriter when the store is not an embedded one, or when somebody else writes it, and the rejection otherwise.
     """
@@ -54,7 +58,7 @@ def decide_here(place: Place, commands: Sequence[Command], actor: str) -> list[O
     try:
         with _leading(store) as epoch:
             engine = engine_at(store, store.head().position)
-            return _decide(store, engine, epoch, commands, actor)
+            return _decide(store, engine, epoch, commands, actor, explain)
     finally:
         store.close()
 
@@ -76,11 +80,19 @@ def _leading(store: SqliteStore) -> Iterator[int]:
 
 
 def _decide(
-    store: SqliteStore | PostgresStore, engine: Engine, epoch: int, commands: Sequence[Command], actor: str
-) -> list[Outcome]:
+    store: SqliteStore | PostgresStore, engine: Engine, epoch: int, commands: Sequence[Command], actor: str,
+    explain: Explain | None,
+) -> list[Outcome]:  # fmt: skip
     run = uuid.uuid4().hex[:16]
     started = _handle(engine, StartEpoch(epoch=epoch, writer=actor), f"epoch-{epoch}", actor, run)
-    outcomes = [_handle(engine, command, f"{run}-{place}", actor, run) for place, command in enumerate(commands)]
+    outcomes = []
+    for place, command in enumerate(commands):
+        try:
+            outcomes.append(_handle(engine, command, f"{run}-{place}", actor, run))
+        except InterlockError as error:
+            if explain is not None:
+                explain(error, place, False)
+            raise
     rows: list[Recorded] = [row for outcome in (started, *outcomes) for row in outcome.recorded]
     store.append(rows, epoch)
     return outcomes

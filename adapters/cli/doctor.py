@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from .options import Place, as_json, reads_store
+from .options import Place, as_json, from_file, reads_store
 from .output import print_json
 
 _NEEDED_PYTHON = (3, 11)
@@ -41,6 +41,8 @@ def doctor(place: Place, nats: str | None, http: str | None, json_: bool) -> int
 
     Prints one OK or FAIL line for each; exits 1 when one fails.
     """
+    file = from_file("nats", "http")
+    nats, http = nats or file.get("nats"), http or file.get("http")
     checks = [
         _guarded("python", _python),
         _guarded("store", lambda: _store(place)),
@@ -173,16 +175,16 @@ def _backends() -> Iterator[Check]:
 def _port(http: str, data: Path) -> Check:
     from interlock.domain.units import whole_number
 
-    from .client import Cluster, read_endpoint
+    from .client import running_in
 
     host, _, text = http.rpartition(":")
     port = whole_number(text, most=65535)
     if port is None:
         return Check("port", False, f"{http!r} is not HOST:PORT.", "Use --http 127.0.0.1:8700.")
-    running = read_endpoint(data)
-    if running is not None and Cluster(running["url"]).answers():
-        found = f"a cluster runs in {data}, at {running['url']}"
-        lacks = Cluster(running["url"]).lacks()
+    running = running_in(data)
+    if running is not None:
+        found = f"a cluster runs in {data}, at {running.url}"
+        lacks = running.lacks()
         return Check("port", not lacks, f"{found}, and is not ready: {' '.join(lacks)}" if lacks else found)
     host = host.strip("[]") or "127.0.0.1"
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

@@ -13,6 +13,8 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_DATA = "./.interlock"
+_TABLES = ("scheduler", "gateway")
+"""Where the configuration file may hold settings beside its top; the later one counts, as for `up`."""
 
 
 class Place:
@@ -24,7 +26,7 @@ class Place:
     """
 
     def __init__(self, store: str | None, data: str | None, url: str | None = None) -> None:
-        file = _from_file("store", "data", "url") if store is None and data is None else {}
+        file = from_file("store", "data", "url") if store is None and data is None else {}
         self.store = store or file.get("store")
         self.data = Path(data or file.get("data") or DEFAULT_DATA)
         self.url = (url or file.get("url", "")).rstrip("/") or None
@@ -34,7 +36,7 @@ class Place:
     @property
     def admin_token(self) -> str:
         """What opens the cluster to operators, where the environment or the configuration file says so."""
-        return os.environ.get("INTERLOCK_ADMIN_TOKEN", "") or _from_file("admin_token").get("admin_token", "")
+        return os.environ.get("INTERLOCK_ADMIN_TOKEN", "") or from_file("admin_token").get("admin_token", "")
 
     @property
     def log(self) -> str:
@@ -44,8 +46,8 @@ class Place:
         return str(self.data) if self.data.is_dir() or self.data.suffix else str(self.data / "events.db")
 
 
-def _from_file(*keys: str) -> dict[str, str]:
-    """Those of ``keys`` that the configuration file names, if there is one."""
+def from_file(*keys: str) -> dict[str, str]:
+    """Those of ``keys`` that the configuration file names, if there is one: at its top or in one of its tables."""
     named = os.environ.get("INTERLOCK_CONFIG")
     path = Path(named or "interlock.toml")
     if not named and not path.is_file():
@@ -54,7 +56,15 @@ def _from_file(*keys: str) -> dict[str, str]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"{path}: {error}. Mend it, or name another with INTERLOCK_CONFIG.") from None
-    return {key: found[key] for key in keys if isinstance(found.get(key), str) and found[key]}
+    named_there: dict[str, str] = {}
+    tables = [found, *(found[name] for name in _TABLES if isinstance(found.get(name), dict))]
+    for table in tables:
+        for key in keys:
+            value = table.get(key, "")
+            if not isinstance(value, str):
+                raise click.UsageError(f"{path}: {key}: {value!r} is not text. Write it in quotes.")
+            named_there |= {key: value} if value else {}
+    return named_there
 
 
 def reads_store(command: F) -> F:
@@ -69,6 +79,9 @@ def talks_to_cluster(command: F) -> F:
 
 def _with_place(command: F, *, with_url: bool) -> F:
     def called(*args: Any, store: str | None, data: str | None, url: str | None = None, **kwargs: Any) -> Any:
+        ctx = click.get_current_context()
+        if (_was_written(ctx, "store") or _was_written(ctx, "data")) and not _was_written(ctx, "url"):
+            url = None  # flags come before the environment: who names a folder does not mean the usual cluster
         return command(*args, place=Place(store, data, url), **kwargs)
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
@@ -111,8 +124,16 @@ def as_json(command: F) -> F:
 
 def _inherited(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """What was written before a subcommand counts for it too: ``interlock nodes --json drain thor``."""
-    given = click.core.ParameterSource.COMMANDLINE
     parent, name = ctx.parent, param.name or ""
-    if ctx.get_parameter_source(name) is given or parent is None or name not in parent.params:
+    if _is_written(ctx, name) or parent is None or not _was_written(parent, name):
         return value
-    return parent.params[name] if parent.get_parameter_source(name) is given else value
+    return parent.params[name]
+
+
+def _was_written(ctx: click.Context, name: str) -> bool:
+    """Whether that option stands on the command line, for this command or before it."""
+    return _is_written(ctx, name) or (ctx.parent is not None and _is_written(ctx.parent, name))
+
+
+def _is_written(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE

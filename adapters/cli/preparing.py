@@ -45,8 +45,11 @@ def config() -> None:
 def show(file: Path | None, json_: bool) -> None:
     """Show every setting with its value, and whether that is from a flag, the environment, a file or the default."""
     from interlock.adapters.runtime.config import load_config
+    from interlock.adapters.runtime.fleet import local_workers
 
-    lines = load_config(file=file).shown()
+    given = load_config(file=file).check()
+    local_workers(given.text("workers"))
+    lines = given.shown()
     if json_:
         print_json(lines)
     else:

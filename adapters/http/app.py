@@ -154,12 +154,13 @@ async def _keep_holder(app: web.Application) -> AsyncIterator[None]:
 
 
 class Server:
-    """A gateway that listens. ``port`` is the one it got, also when 0 was asked for."""
+    """A gateway that listens. ``port`` is the one it got, also when 0 was asked for; ``/livez`` tells its ``run``."""
 
-    def __init__(self, runner: web.AppRunner, claims: Claims, host: str, port: int) -> None:
+    def __init__(self, runner: web.AppRunner, claims: Claims, host: str, port: int, run: str) -> None:
         self._runner, self._claims = runner, claims
         self.host = host
         self.port = port
+        self.run = run
 
     @property
     def url(self) -> str:
@@ -197,4 +198,5 @@ async def serve_http(app: web.Application, host: str, port: int) -> Server:
             raise AddressInUse(f"Another program listens on {host}:{port} already.", cure=cure) from None
         cure = "Choose an address of this machine and a port that you may use, with --http HOST:PORT."
         raise Unavailable(f"Cannot listen on {host}:{port}: {error.strerror}.", cure=cure) from None
-    return Server(runner, app[GATEWAY].claims, host, runner.addresses[0][1])
+    gateway = app[GATEWAY]
+    return Server(runner, gateway.claims, host, runner.addresses[0][1], gateway.ids.run)

@@ -29,7 +29,7 @@ from interlock.domain.commands import (
     WorkerLeft,
 )
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import LARGEST_SIZE, SECOND, format_duration, format_instant, parse_duration
+from interlock.domain.units import LARGEST_SIZE, SECOND, format_duration, format_instant, parse_limit
 
 from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import LivenessPort, View
@@ -38,6 +38,8 @@ from .security import Audience
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _TAKEN = frozenset({"models", "scheduling", "register"})
 """Words that stand in paths where a node's name may stand."""
+_DOTS = frozenset({".", ".."})
+"""What clients and folders take for the place itself, or the one above it."""
 _AUTOMATIC = ("node.name", "node.replica-slots", "gpu.vendor", "gpu.vram")
 _LONGEST_TRANSIT = 10 * SECOND
 """What a heartbeat says of processes may be this old when it arrives; what changed since is not judged by it."""
@@ -46,6 +48,15 @@ _FIGURES = (
 )  # fmt: skip
 """What a heartbeat may say of memory and disk, in LocalAI's words and in ours."""
 _STATES = {"loaded": "loaded", "unloading": "unloading"}
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidField when no node can be called so."""
+    if not _NAME.fullmatch(name):
+        problem = f"{name!r} cannot be a node's name"
+        raise InvalidField("name", problem, cure="Use 1 to 200 letters, digits, dots, dashes and underscores.")
+    if name in _TAKEN | _DOTS:
+        raise InvalidField("name", f"{name!r} means something else in a path", cure="Choose another name.")
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,9 +216,7 @@ class Nodes:
     async def register(self, request: web.Request) -> web.StreamResponse:
         """A worker joins, or joins again after a restart."""
         asked = await read(request, self._registration)
-        if not _NAME.fullmatch(asked.name) or asked.name in _TAKEN:
-            cure = "Use 1 to 200 letters, digits, dots, dashes and underscores."
-            raise InvalidField("name", f"{asked.name!r} cannot be a node's name", cure=cure)
+        check_name(asked.name)
         if asked.node_type != "backend":
             raise InvalidField("node_type", f"{asked.node_type!r} does not serve models", cure='Use "backend".')
         if not asked.address:
@@ -317,7 +326,7 @@ class Nodes:
         own = request.path.startswith("/api/node/")
         # A worker's own path is LocalAI's, whose body says nothing that we know.
         deadline = "" if own else (await read(request, self._drain, empty=b"{}")).deadline
-        within = parse_duration(deadline, "deadline") if deadline else 0
+        within = parse_limit(deadline) if deadline else 0
         command = DrainNode(node=name, within=within, by_worker=own)
         await self._gateway.send(request, command, f"worker:{name}" if own else "admin")
         return json_response(Message("node set to draining"))

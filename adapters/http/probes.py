@@ -47,8 +47,8 @@ class Probes:
         return routes
 
     async def live(self, request: web.Request) -> web.StreamResponse:
-        """Yes, when it answers at all."""
-        return json_response({"live": True})
+        """Yes, when it answers at all, and which run of a gateway it is that does."""
+        return json_response({"live": True, "run": self._gateway.ids.run})
 
     async def ready(self, request: web.Request) -> web.StreamResponse:
         """200 when the cluster can serve, else 503 with what is missing."""

@@ -79,7 +79,7 @@ def run_serve(options: ServeOptions) -> int:
 
 def _configuration(options: UpOptions | ServeOptions) -> Configuration:
     flags = msgspec.structs.asdict(options)
-    return load_config({name: value for name, value in flags.items() if name != "config"}, file=options.config)
+    return load_config({name: value for name, value in flags.items() if name != "config"}, file=options.config).check()
 
 
 def _run(main: object) -> int:
@@ -95,7 +95,6 @@ async def _up(config: Configuration) -> int:
     stop = _stop_on_signals()
     specs = local_workers(config.text("workers"))
     gateway = config.gateway(auto_approve=True)
-    config.address()
     folder = DataFolder(config.data)
     folder.claim()
     broker = None if config.text("nats") else Broker(folder.path / "nats")
@@ -117,7 +116,7 @@ async def _up(config: Configuration) -> int:
             nats=nats,
             token=gateway.registration_token,
         )
-        endpoint = Endpoint(_reachable(plane.server.url), os.getpid(), gateway.admin_token)
+        endpoint = Endpoint(_reachable(plane.server.url), os.getpid(), plane.server.run, gateway.admin_token)
         await _live(plane, fleet, folder, endpoint, stop, guarded=bool(gateway.client_token or gateway.tenants))
     finally:
         if keeping is not None:
@@ -135,7 +134,10 @@ async def _live(
     """From a listening gateway to a stopped cluster. ``guarded``: clients need a token."""
     leading = asyncio.create_task(plane.run(), name="seat")
     try:
-        await _until(plane.seat.began, leading, stop, plane)
+        await _until(plane.seat.opened, leading, stop, plane)
+        if plane.seat.refused:
+            first = plane.seat.refused[0]
+            raise InvalidSetting(first.message, cure=first.cure)
         if not stop.is_set():
             await fleet.stop_leftovers()
             fleet.start()
@@ -165,9 +167,9 @@ async def _close(plane: ControlPlane, leading: asyncio.Task[None]) -> None:
         await plane.close()
 
 
-async def _until(began: asyncio.Event, leading: asyncio.Task[None], stop: asyncio.Event, plane: ControlPlane) -> None:
-    """Until this process leads, or has to stop; raises what keeps it from leading."""
-    waits = [asyncio.create_task(began.wait()), asyncio.create_task(stop.wait())]
+async def _until(opened: asyncio.Event, leading: asyncio.Task[None], stop: asyncio.Event, plane: ControlPlane) -> None:
+    """Until this process leads as it is configured, or has to stop; raises what keeps it from leading."""
+    waits = [asyncio.create_task(opened.wait()), asyncio.create_task(stop.wait())]
     try:
         await asyncio.wait([leading, *waits], timeout=_LEAD_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -175,7 +177,7 @@ async def _until(began: asyncio.Event, leading: asyncio.Task[None], stop: asynci
             wait.cancel()
     if leading.done():
         leading.result()
-    if not began.is_set() and not stop.is_set():
+    if not opened.is_set() and not stop.is_set():
         why = " ".join(plane.seat.lacks())
         raise NoWriter(f"this process cannot lead: {why}", cure="Stop the other writer, or name another --store.")
 
@@ -236,7 +238,6 @@ async def _serve(config: Configuration) -> int:
     stop = _stop_on_signals()
     if not config.text("nats"):
         raise InvalidSetting("nats: no broker is named.", cure="Give --nats URL, or set INTERLOCK_NATS.")
-    config.address()
     plane = ControlPlane(config, NatsConfig.parse(config.text("nats")), config.gateway(), forwards=True)
     await plane.start()
     leading = asyncio.create_task(plane.run(), name="seat")

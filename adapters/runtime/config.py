@@ -13,9 +13,13 @@ from pathlib import Path
 
 import msgspec
 
+from interlock.adapters import own_rules
 from interlock.adapters.http.config import GatewayConfig
+from interlock.adapters.nats.connection import NatsConfig
 from interlock.domain.documents import parse_toml
 from interlock.domain.errors import InvalidSetting, UnreadableFile
+from interlock.domain.own_rules import check_profiles
+from interlock.domain.profiles import check_profile
 from interlock.domain.settings import Settings, SettingValue, format_setting, parse_setting
 from interlock.domain.units import format_duration, format_size, parse_duration, parse_size, whole_number
 
@@ -39,6 +43,10 @@ _PLACES = {
 an empty ``url``, the cluster that commands talk to, whichever runs in ``data``."""
 
 
+_COUNTS = frozenset({"workers", "snapshot_events"})
+"""The places that a file may write as a number."""
+
+
 class Given(msgspec.Struct, frozen=True):
     """A value as somebody wrote it. ``origin`` is ``flag``, ``environment``, a file's path or ``default``."""
 
@@ -60,9 +68,33 @@ class Configuration:
     def __init__(self, given: Mapping[str, Given]) -> None:
         self._given = given
 
+    def check(self) -> Configuration:
+        """Itself, once everything has been read: raises what is wrong with the first that is.
+
+        Whether there is a profile that ``placement`` names may be for the log to say: ``placement_profiles`` can have
+        been set in the running cluster.
+        """
+        own_rules.install()
+        for place in _PLACES:
+            self.text(place)
+        _ = (self.address(), self.snapshot_events, self.gateway())
+        if self.text("nats"):
+            NatsConfig.parse(self.text("nats"))
+        wanted = self.settings()
+        check_profiles(wanted.placement_profiles)
+        if "placement_profiles" in self._given:
+            check_profile(wanted.placement, wanted.placement_profiles)
+        return self
+
     def text(self, name: str) -> str:
         """One of the places: ``data``, ``store``, ``nats``, ``http``, ``url``, ``workers``, ``snapshot_events``."""
-        return str(self._given[name].value) if name in self._given else _PLACES[name]
+        if name not in self._given:
+            return _PLACES[name]
+        value = self._given[name].value
+        counts = name in _COUNTS and isinstance(value, int) and not isinstance(value, bool)
+        if not counts and not isinstance(value, str | Path):
+            raise self._wrong(name, "is neither text nor a whole number" if name in _COUNTS else "is not text")
+        return str(value)
 
     @property
     def data(self) -> Path:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from interlock.adapters.http.nodes import check_name
 from interlock.adapters.modelfile import parse_budget
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.adapters.worker import pidfiles
@@ -29,7 +29,6 @@ _STOP_GRACE_S = 12.0
 """Longer than a worker takes: its backends have five seconds, its goodbye three."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _MOST_WORKERS = 64
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _FILE_CURE = "docs/operations.md describes the file."
 
 # Asks the kernel to end the worker with us, so that none is left when we are killed.
@@ -63,8 +62,7 @@ class _WorkersFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _check(worker: WorkerSpec) -> None:
     """What the worker itself would refuse, it must not refuse again and again as a process of its own."""
-    if not _NAME.fullmatch(worker.name):
-        raise UsageError(f"{worker.name!r} cannot be a worker's name: letters, digits, dots, dashes and underscores.")
+    check_name(worker.name)
     if not 1 <= worker.slots <= MOST_SLOTS:
         raise UsageError(f"{worker.name}: slots: {worker.slots} is not from 1 to {MOST_SLOTS}.")
     for size in (*worker.vram.split(","), worker.ram, worker.disk):

@@ -19,10 +19,14 @@ class AlreadyRunning(Unavailable):
 
 
 class Endpoint(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a running cluster can be reached, and with which token; the file is its owner's alone to read."""
+    """Where a running cluster can be reached, and with which token; the file is its owner's alone to read.
+
+    ``run`` is what its gateway says of itself at ``/livez``: after a ``kill -9`` another's may have the same address.
+    """
 
     url: str
     pid: int
+    run: str = ""
     admin_token: str = ""
 
 

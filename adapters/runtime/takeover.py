@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 from interlock.adapters.http.ports import Sample
@@ -24,7 +24,15 @@ from interlock.domain.commands import (
 )
 from interlock.domain.contact import heartbeats_every
 from interlock.domain.engine import Engine
-from interlock.domain.errors import Fenced, InvariantBroken, LeaseHeld, NoWriter, Unavailable, UnknownEvent
+from interlock.domain.errors import (
+    Fenced,
+    InvariantBroken,
+    LeaseHeld,
+    NoWriter,
+    Unavailable,
+    UnknownEvent,
+    sentences,
+)
 from interlock.domain.events import Event
 from interlock.domain.ports import CommandPort, WorkerPort
 from interlock.domain.recording import Recorded
@@ -91,6 +99,10 @@ class Seat:
         """The log has been read once."""
         self.began, self.ended = asyncio.Event(), asyncio.Event()
         """Whether a term of this process runs, and the opposite."""
+        self.opened = asyncio.Event()
+        """Every command that the term begins with has its reply."""
+        self.refused: list[Rejected] = []
+        """Those replies that say no: what somebody has configured, and the cluster does not do."""
         self._why_not = "the log is being read"
         self._unheard = ""
         """Why the last renewal that was passed on was not answered; empty when it was."""
@@ -137,7 +149,10 @@ class Seat:
         away = [f"the event store has not answered for {silent_s:.0f} s."] if silent_s > SILENCE_S else []
         if term is None or not self.leads:
             return [*away, *self._cut_off()]
-        lacks = [f"node {node} has not said what it runs since the takeover." for node in term.liveness.unanswered()]
+        lacks = [f"the configuration is refused: {sentences(one.message, one.cure)}" for one in self.refused]
+        if not self.opened.is_set():
+            lacks.append("the configuration is being put in force.")
+        lacks += [f"node {node} has not said what it runs since the takeover." for node in term.liveness.unanswered()]
         missing = [node for node in self._expected if node not in term.liveness.registered]
         return [*away, *lacks, *(f"worker {node} has not registered." for node in missing)]
 
@@ -286,8 +301,7 @@ class Seat:
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
-        for envelope in self._opening(self._engine):
-            term.writer.put(envelope)
+        opening = asyncio.create_task(self._open([term.writer.submit(one) for one in self._opening(self._engine)]))
         self.ended.clear()
         self.began.set()
         if self._stopping.is_set():
@@ -296,9 +310,25 @@ class Seat:
         try:
             await self._lead_on(term)
         finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            self.opened.clear()
             self._term = None
             self.began.clear()
             self.ended.set()
+
+    async def _open(self, replies: Sequence[Awaitable[AnyReply]]) -> None:
+        """See what becomes of the commands that the term begins with: nobody else waits for their replies."""
+        self.refused = []
+        for reply in await asyncio.gather(*replies, return_exceptions=True):
+            if isinstance(reply, Unavailable):
+                return  # the term has ended, and the next one asks again
+            if isinstance(reply, BaseException):
+                reply = Rejected(code="failed", message=str(reply))
+            if isinstance(reply, Rejected):
+                self.refused.append(reply)
+                log.error("the configuration is refused: %s", sentences(reply.message, reply.cure))
+        self.opened.set()
 
     def _new_term(self) -> Term:
         return Term(

@@ -176,7 +176,7 @@ class Writer:
     async def send(self, envelope: Envelope) -> AnyReply:
         """Have the command decided; returns when its events are stored. Raises NoWriter when the term ends first."""
         recalled = await self._look_up(envelope)
-        return recalled if recalled is not None else await self._submit(envelope)
+        return recalled if recalled is not None else await self.submit(envelope)
 
     async def acquire(self, envelope: Envelope, within_s: float = ACQUIRE_LIMIT_S) -> AnyReply:
         """The same, and where the reply is that the request waits, its end: a lock or a refusal.
@@ -211,7 +211,8 @@ class Writer:
             self._queue.append(Job(envelope, None))
             self._wake.set()
 
-    def _submit(self, envelope: Envelope) -> asyncio.Future[AnyReply]:
+    def submit(self, envelope: Envelope) -> asyncio.Future[AnyReply]:
+        """Have a command decided that is no repeat; the reply comes once its events are stored."""
         if not self.leads:
             raise NoWriter("this writer has stopped leading.")
         if len(self._queue) >= QUEUED_COMMANDS:

@@ -49,11 +49,13 @@ def sqlite_path(url: str | Path) -> Path:
 
     ``sqlite:///a/b.db`` is relative and ``sqlite:////a/b.db`` absolute, and always a file unless a folder stands there.
     A plain path is a folder, in which the file is called ``events.db``, unless it is a file or, not existing yet, has a
-    suffix. Raises ``InvalidSetting`` for another scheme.
+    suffix. Raises ``InvalidSetting`` for another scheme, and for SQLite's ``:memory:``, where nothing would last.
     """
     text = str(url)
     if text.startswith(_SQLITE):
         path = Path(text.removeprefix(_SQLITE))
+        if path.name == ":memory:":
+            raise InvalidSetting(f"{text!r} would be gone with this process.", cure="Use sqlite:///FILE.")
         return path / FILE_NAME if path.is_dir() else path
     if "://" in text:
         raise InvalidSetting(

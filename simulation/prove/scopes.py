@@ -61,8 +61,9 @@ def scope_of(scenario: Scenario) -> Scope:
         what = "workloads" if scenario.workloads else "random_faults"
         cure = "List [[requests]] and [[faults]]; [scope] says how many requests come."
         raise UnreadableFile(f"{scenario.source}: prove does not explore {what}.", cure=cure)
+    _check_that_something_happens(scenario)
     amounts: Counter[str] = Counter()
-    amounts["requests"] = scenario.scope.requests if scenario.requests else 0
+    amounts["requests"] = scenario.scope.requests
     amounts["crashes"] = scenario.scope.crashes
     targets: dict[Target, None] = {}
     doomed: dict[Target, None] = {}
@@ -108,6 +109,18 @@ def scope_of(scenario: Scenario) -> Scope:
         rivals=tuple(rivals),
         untried=tuple(_untried(scenario)),
     )
+
+
+def _check_that_something_happens(scenario: Scenario) -> None:
+    """Where nobody asks for anything all properties hold, and nothing is proved."""
+    for what, there in (("nodes", scenario.nodes), ("models", scenario.models)):
+        if not there:
+            cure = f"Describe a small cluster: add [[{what}]]."
+            raise UnreadableFile(f"{scenario.source}: it has no [[{what}]], and there is nothing to prove.", cure=cure)
+    if scenario.scope.requests and not scenario.requests:
+        count = scenario.scope.requests
+        problem = f"{scenario.source}: {count} requests may come, and it has no [[requests]] that say for which model."
+        raise UnreadableFile(problem, cure="Add [[requests]], or write requests = 0 under [scope].")
 
 
 def _is_busy_for_ever(replica: ReplicaSpec) -> bool:

@@ -82,6 +82,13 @@ def test_a_file_that_names_a_model_twice_is_refused_and_changes_nothing(interloc
     assert "new-one" not in interlock("models", "--data", story_data).out
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_an_option_that_is_no_number_is_named_with_its_line(interlock: Shell, number: str) -> None:
+    (interlock.folder / "models.toml").write_text(f'[[models]]\nname = "m"\noptions = {{ x = {number} }}\n')
+    refused = interlock("models", "apply", "models.toml", "--url", "http://127.0.0.1:9", status=2)
+    assert f"models.toml:3: models[0].options.x: {number} is no number that a log can keep" in refused.err
+
+
 def test_a_change_is_in_the_log_with_who_made_it(interlock: Shell, story_data: Path) -> None:
     interlock("nodes", "drain", "thor", "--data", story_data)
     row = interlock("audit", "log", "--event", "NodeDrainStarted", "--data", story_data, "--json").document["rows"][-1]
@@ -100,6 +107,20 @@ def test_the_table_says_what_a_drain_has_left_and_until_when(interlock: Shell, s
     assert "draining: " in row
     assert re.search(r": \d+ replicas?, \d+ requests? left, until 20", row)
     assert "10q" in interlock("nodes", "drain", "thor", "--deadline", "10q", "--data", story_data, status=2).err
+
+
+def test_a_drain_s_deadline_may_be_at_once_or_never_and_is_told_as_what_it_is(
+    interlock: Shell, story_data: Path
+) -> None:
+    here = ("--data", str(story_data))
+    assert "What is left after 10m is taken" in interlock("nodes", "drain", "thor", "--deadline", "10m", *here).out
+    told = interlock("nodes", "drain", "thor", "--deadline", "forever", *here).out
+    assert "No deadline is set" in told
+    assert "taken away" not in told
+    assert ", until" not in interlock("nodes", *here).out
+    assert "What is left after 0s is taken" in interlock("nodes", "drain", "thor", "--deadline", "0s", *here).out
+    assert ", until 20" in interlock("nodes", *here).out
+    interlock("nodes", "drain", "thor", "--deadline", "", *here, status=2)
 
 
 def test_the_log_shows_its_end_and_says_how_to_see_the_rest(interlock: Shell, story_data: Path) -> None:
@@ -123,6 +144,22 @@ def test_every_other_change_works_too(interlock: Shell, story_data: Path) -> Non
     interlock("nodes", "remove", "orin", *here)
     left = {node["name"] for node in interlock("nodes", *here, "--json").document}
     assert left == {"narrow", "thor"}
+
+
+def test_what_is_frozen_is_said_beside_every_table(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    assert "Frozen" not in interlock("models", "--data", story_data).err
+    interlock("freeze", "reconciler", "--data", story_data)
+    for table in ("nodes", "models", "replicas", "requests"):
+        ran = interlock(table, "--data", story_data)
+        assert "Frozen: reconciler. `interlock thaw` lets it go on." in ran.err
+    interlock("freeze", "evictions", "--data", story_data)
+    assert "Frozen: evictions and reconciler." in interlock("audit", "state", "--data", story_data).out
+    assert interlock("models", "--data", story_data, "--json").document
+    url, asked = cluster
+    asked.answers = {"GET /api/freeze": (200, {"frozen": ["evictions"]}), "GET /api/nodes": (200, [])}
+    assert "Frozen: evictions." in interlock("nodes", "--url", url).err
 
 
 def test_a_store_that_another_writer_holds_is_left_alone(interlock: Shell, story_data: Path) -> None:
@@ -156,6 +193,20 @@ def test_the_configuration_file_says_where_the_data_is(interlock: Shell, story_d
     assert shown["min_residency"]["origin"] == "default"
 
 
+@pytest.mark.parametrize("table", ["", "[gateway]\n", "[scheduler]\n"])
+def test_every_command_finds_what_the_file_says_in_whichever_table(
+    interlock: Shell, story_data: Path, table: str
+) -> None:
+    file = interlock.folder / "interlock.toml"
+    file.write_text(f'{table}data = "data"\nnats = "nats://127.0.0.1:9"\nhttp = "127.0.0.1:none"\n')
+    assert interlock("nodes", "--json").document
+    told = interlock("doctor", status=1).out
+    assert re.search(r"FAIL  broker .*127\.0\.0\.1:9", told)
+    assert "'127.0.0.1:none' is not HOST:PORT" in told
+    file.write_text(f"{table}data = 7\n")
+    assert "data: 7 is not text" in interlock("nodes", status=2).err
+
+
 def test_the_doctor_is_content_with_a_sound_place(interlock: Shell, story_data: Path) -> None:
     ran = interlock("doctor", "--data", story_data, "--http", "127.0.0.1:0", "--json", status=None)
     checks = {check["name"]: check for check in ran.document["checks"]}
@@ -163,6 +214,10 @@ def test_the_doctor_is_content_with_a_sound_place(interlock: Shell, story_data: 
     for name in ("python", "store", "chain head", "data folder", "broker", "backend echo", "port"):
         assert checks[name]["ok"], checks[name]
     assert ran.status == (0 if ran.document["holds"] else 1)
+
+
+RUN = "4f1d"
+"""What the gateway at the address says of itself, as its ``endpoint.json`` does."""
 
 
 # --- With a cluster -------------------------------------------------------------------------------------------------
@@ -173,12 +228,16 @@ class _Cluster(BaseHTTPRequestHandler):
 
     asked: list[tuple[str, str, Any, str]]
     answer: tuple[int, Any]
+    answers: dict[str, tuple[int, Any]]
+    """What a method and a path get that is not the usual ``answer``."""
+    alive: tuple[int, Any]
 
     def _any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.asked.append((self.command, self.path, body, self.headers.get("Authorization", "")))
-        status, document = (200, {}) if self.path == "/livez" else self.answer
+        usual = self.alive if self.path == "/livez" else self.answer
+        status, document = self.answers.get(f"{self.command} {self.path}", usual)
         said = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -195,7 +254,11 @@ class _Cluster(BaseHTTPRequestHandler):
 @pytest.fixture
 def cluster() -> Iterator[tuple[str, type[_Cluster]]]:
     """A cluster's HTTP surface, and what it was asked."""
-    handler = type("Handler", (_Cluster,), {"asked": [], "answer": (200, {})})
+    handler = type(
+        "Handler",
+        (_Cluster,),
+        {"asked": [], "answer": (200, {}), "answers": {}, "alive": (200, {"live": True, "run": RUN})},
+    )
     server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -209,7 +272,7 @@ def test_the_doctor_says_why_a_running_cluster_is_not_ready(
     interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
 ) -> None:
     url, asked = cluster
-    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "admin_token": ""}))
+    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "run": RUN, "admin_token": ""}))
     asked.answer = (503, {"ready": False, "reasons": ["no writer here: the disk is full."]})
     ran = interlock("doctor", "--data", story_data, status=1)
     assert "FAIL  port" in ran.out
@@ -256,7 +319,7 @@ def test_the_token_in_the_configuration_file_opens_the_cluster_and_the_environme
 ) -> None:
     url, asked = cluster
     file = tmp_path / "interlock.toml"
-    file.write_text('admin_token = "from the file"')
+    file.write_text('[gateway]\nadmin_token = "from the file"')
     given = {"INTERLOCK_CONFIG": str(file)}
     interlock("freeze", "--url", url, **given)
     interlock("freeze", "--url", url, **given, INTERLOCK_ADMIN_TOKEN="from outside")
@@ -268,10 +331,49 @@ def test_the_endpoint_in_the_data_folder_is_found_with_its_token(
 ) -> None:
     url, asked = cluster
     asked.answer = (200, [{"name": "far-away", "status": "healthy"}])
-    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "admin_token": "folder"}))
+    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "run": RUN, "admin_token": "folder"}))
     ran = interlock("nodes", "--data", story_data, "--json")
     assert [node["name"] for node in ran.document] == ["far-away"]
     assert asked.asked[-1] == ("GET", "/api/nodes", None, "Bearer folder")
+
+
+@pytest.mark.parametrize(
+    "alive",
+    [
+        (200, {"live": True, "run": "another"}),
+        (200, {"live": True}),
+        (404, {}),
+        (200, "It works!"),
+        (200, {"run": RUN}),
+    ],
+    ids=["another cluster", "an older one", "no Interlock", "a page", "something else"],
+)
+def test_an_endpoint_where_somebody_else_answers_by_now_is_passed_over(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]], alive: tuple[int, Any]
+) -> None:
+    url, asked = cluster
+    asked.alive = alive
+    (story_data / "endpoint.json").write_text(json.dumps({"url": url, "pid": 1, "run": RUN}))
+    ran = interlock("nodes", "--data", story_data, "--json")
+    assert [node["name"] for node in ran.document] == ["narrow", "orin", "thor"]
+    interlock("nodes", "label", "orin", "stale=yes", "--data", story_data)
+    assert "a cluster runs" not in interlock("doctor", "--data", story_data, status=None).out
+    assert {path for _, path, _, _ in asked.asked} == {"/livez"}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the subcommand", "after it"])
+@pytest.mark.parametrize("flag", ["--data", "--store"])
+def test_a_place_on_the_command_line_goes_before_the_url_in_the_environment(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]], flag: str, before: bool
+) -> None:
+    url, asked = cluster
+    place = (flag, str(story_data) if flag == "--data" else f"sqlite:///{story_data / 'events.db'}")
+    words = ("nodes", *place, "drain", "thor") if before else ("nodes", "drain", "thor", *place)
+    assert "written to the log" in interlock(*words, INTERLOCK_URL=url).err
+    assert asked.asked == []
+    interlock("nodes", "drain", "thor", INTERLOCK_URL=url, INTERLOCK_DATA=str(story_data))
+    interlock("nodes", "drain", "thor", "--url", url, *place)
+    assert [path for _, path, _, _ in asked.asked] == ["/api/nodes/thor/drain"] * 2
 
 
 def test_an_endpoint_that_nobody_answers_at_is_passed_over(interlock: Shell, story_data: Path) -> None:
@@ -286,12 +388,71 @@ def test_a_file_is_applied_over_http_as_the_tables_it_has(
     url, asked = cluster
     (interlock.folder / "models.toml").write_text(MODELS)
     interlock("models", "apply", "models.toml", "--url", url)
-    (_, first_path, first, _), (_, _, second, _) = asked.asked
+    (_, first_path, first, _), (_, _, second, _) = [one for one in asked.asked if one[0] == "PUT"]
     assert first_path == "/api/models/new-one"
     assert first["node_selector"] == {"tier": ["fast", "slow"]}
     assert (first["vram"], first["ram"], first["aliases"]) == (2**30, 2**31, ["newest"])
     assert second["replicas"] == "all"
     assert "min_replicas" not in second
+
+
+THREE = """
+[[models]]
+name = "one"
+backend = "echo"
+
+[[models]]
+name = "two"
+backend = "echo"
+aliases = ["one"]
+
+[[models]]
+name = "three"
+backend = "echo"
+"""
+
+
+def test_a_file_that_is_refused_in_the_middle_says_what_was_applied_and_where_it_stopped(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    url, asked = cluster
+    error = {
+        "message": "aliases: 'one' names another model already.",
+        "type": "invalid_request_error",
+        "code": "invalid",
+    }
+    asked.answers["PUT /api/models/two"] = (400, {"error": error})
+    (interlock.folder / "models.toml").write_text(THREE)
+    told = interlock("models", "apply", "models.toml", "--url", url, status=2).err
+    assert "models.toml:7: two: aliases: 'one' names another model already." in told
+    assert "Applied: one. Not applied: two, three." in told
+    assert [path for method, path, _, _ in asked.asked if method == "PUT"] == ["/api/models/one", "/api/models/two"]
+    told = interlock("models", "apply", "models.toml", "--data", story_data, status=2).err
+    assert "models.toml:7: two: aliases: 'one' names another model already." in told
+    assert "Applied: nothing. Not applied: two, one, three. Choose another alias." in told
+    assert "one" not in {row["name"] for row in interlock("models", "--data", story_data, "--json").document}
+
+
+def test_an_alias_moves_within_a_file_whichever_model_stands_first(
+    interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    giver, taker = '[[models]]\nname = "giver"\nbackend = "echo"\n', '[[models]]\nname = "taker"\nbackend = "echo"\n'
+    file, alias = interlock.folder / "models.toml", 'aliases = ["moving"]\n'
+    url, asked = cluster
+    asked.answers["GET /api/models"] = (
+        200,
+        [{"name": "giver", "aliases": ["moving"]}, {"name": "taker", "aliases": []}],
+    )
+    file.write_text(giver + alias + taker)
+    interlock("models", "apply", "models.toml", "--data", story_data)
+    file.write_text(taker + alias + giver)
+    moved = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document
+    assert moved["models"] == ["taker", "giver"]
+    rows = {row["name"]: row["aliases"] for row in interlock("models", "--data", story_data, "--json").document}
+    assert (rows["giver"], rows["taker"]) == ([], ["moving"])
+    interlock("models", "apply", "models.toml", "--url", url)
+    put = [path for method, path, _, _ in asked.asked if method == "PUT"]
+    assert put == ["/api/models/giver", "/api/models/taker"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,10 @@ backend = "echo"
 vram = "1GiB"
 min_replicas = 1
 
+[[models]]
+name = "broken"
+remove = true
+
 [[nodes]]
 name = "orin"
 drain = true
@@ -56,6 +60,13 @@ def test_what_has_no_place_exits_1_and_says_what_would_help(interlock: Shell, st
     assert (parked["missing"], parked["reason"], parked["lacks"]) == (2, "never_fits", "node")
     typo = written(interlock, '[[nodes]]\nname = "tohr"\ndrain = true\n')
     assert "no node named 'tohr'" in interlock("plan", typo, "--data", story_data, status=1).out.lower()
+    only = written(interlock, '[[nodes]]\nname = "orin"\ndrain = true\n')
+    ran = interlock("plan", only, "--data", story_data, status=1)
+    assert "no place for: broken" in ran.out, "it may use no other node"
+    assert "the nodes that it may use are being drained" in ran.out
+    taken = '[[models]]\nname = "new"\nbackend = "echo"\naliases = ["embed"]\n'
+    ran = interlock("plan", written(interlock, taken), "--data", story_data, status=1)
+    assert "names another model already. Choose another alias." in ran.out
 
 
 def test_a_model_whose_loads_failed_is_planned_with_a_warning(interlock: Shell, story_data: Path) -> None:

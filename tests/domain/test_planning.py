@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from interlock.adapters.planwords import document
 from interlock.domain import commands as cmd
 from interlock.domain import rehearsal
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
@@ -129,8 +130,9 @@ def test_what_is_frozen_or_drained_is_named_as_what_stands_in_the_way(pair: Clus
     [first] = planned(pair, fast).first_requests
     assert (first.outcome, first.code, first.cure) == ("refused", "frozen", "`interlock thaw evictions`.")
     pair.send(cmd.Thaw(what="evictions"))
-    [first] = planned(pair, fast, nodes=(NodeChange(node="thor", drain=True),)).first_requests
-    assert (first.outcome, first.code) == ("refused", "draining")
+    found = planned(pair, fast, nodes=(NodeChange(node="thor", drain=True),)).first_requests
+    told = {first.model: (first.outcome, first.code) for first in found}
+    assert told == dict.fromkeys(("b", "old"), ("refused", "draining")), "the one there, too"
 
 
 def test_an_edit_shows_what_differs_and_the_copies_that_leave(pair: Cluster) -> None:
@@ -156,7 +158,7 @@ def test_removing_a_model_unloads_it_and_refuses_those_who_wait(pair: Cluster) -
     report = planned(pair, removed=("old",))
     [gone] = report.left
     assert (gone.reason, gone.in_flight, gone.step) == ("removed", 1, "requests ended")
-    assert report.refused == (("old", "unknown_model", 1),)
+    assert report.refused == (("old", "unknown_model", 1, False),)
     assert report.running == 1
     assert planned(pair, removed=("nobody",)).rejected[0].code == "unknown_model"
 
@@ -204,12 +206,28 @@ def test_a_drain_that_leaves_a_model_without_a_node_does_not_hold(pair: Cluster)
     assert not report.holds
 
 
+def test_a_drain_of_all_nodes_that_a_model_without_a_floor_may_use_does_not_hold(pair: Cluster) -> None:
+    thor = NodeChange(node="thor", drain=True)
+    report = planned(pair, nodes=(thor,))
+    assert [(one.model, one.outcome, one.code) for one in report.first_requests] == [("old", "refused", "draining")]
+    assert not report.holds
+    wider = planned(pair, declared("old", vram=20), nodes=(thor,))
+    assert wider.holds, "orin takes it"
+    pair.send(cmd.SetNodeLabels(node="orin", labels={"tier": "fast"}))
+    assert planned(pair, nodes=(thor,)).holds
+    small = NodeChange(node="orin", pools=(8 * GIB,))
+    assert not planned(pair, nodes=(thor, small)).holds, "orin may be used, and is too small"
+
+
 def test_removing_a_node_breaks_what_runs_there(pair: Cluster) -> None:
     pair.request("q1", "old")
     report = planned(pair, nodes=(NodeChange(node="thor", remove=True),))
     [gone] = report.left
     assert (gone.kind, gone.in_flight, gone.step) == ("lost", 1, "now")
     assert [(one.model, one.code) for one in report.first_requests] == [("old", "no_node_matches")]
+    assert report.refused == (("old", "no_node_matches", 1, True),)
+    [line] = document(report).refused
+    assert line.why == "1 running request would lose its replica, and be refused"
     assert not report.holds
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from interlock.domain import commands as c
 from interlock.domain.entities import Budget
-from interlock.domain.units import GIB, SECOND
+from interlock.domain.units import FOREVER, GIB, SECOND
 from tests.gateway.conftest import Cluster
 
 LOCALAI = {
@@ -66,6 +66,7 @@ async def test_workers_are_approved_at_once_where_that_is_configured(bare: Clust
     ("change", "field"),
     [
         ({"name": ""}, "name"), ({"name": "models"}, "name"), ({"name": "a b"}, "name"), ({"name": "a>"}, "name"),
+        ({"name": "register"}, "name"), ({"name": "."}, "name"), ({"name": ".."}, "name"),
         ({"address": ""}, "address"), ({"node_type": "agent"}, "node_type"), ({"vram_budget": "200%"}, "vram_budget"),
         ({"total_vram": -1}, "total_vram"), ({"total_vram": 2**61}, "total_vram"),
         ({"total_vram": 0, "total_ram": -1}, "total_ram"),
@@ -198,6 +199,8 @@ async def test_what_is_loaded_is_shown_per_node_and_for_all(cluster: Cluster) ->
     [
         ("POST", "drain", None, c.DrainNode(node="orin")),
         ("POST", "drain", {"deadline": "10m"}, c.DrainNode(node="orin", within=600_000_000)),
+        ("POST", "drain", {"deadline": "0s"}, c.DrainNode(node="orin", within=1)),
+        ("POST", "drain", {"deadline": "forever"}, c.DrainNode(node="orin", within=FOREVER)),
         ("POST", "resume", None, c.ResumeNode(node="orin")),
         ("POST", "approve", None, c.ApproveNode(node="orin")),
         ("PUT", "vram-budget", {"value": "80%"}, c.SetNodeBudget(node="orin", budget=Budget(percent=80))),

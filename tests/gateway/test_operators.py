@@ -155,7 +155,8 @@ async def test_a_question_that_cannot_be_answered_says_why(
 
 
 async def test_probes_tell_life_and_readiness(cluster: Cluster) -> None:
-    assert (await cluster.ask("GET", "/livez"))[0] == 200
+    status, alive, _ = await cluster.ask("GET", "/livez")
+    assert (status, alive["live"], bool(alive["run"])) == (200, True, True)
     assert (await cluster.ask("GET", "/readyz"))[:2] == (200, {"ready": True, "reasons": []})
     cluster.scheduler.readiness = Readiness(False, ("no writer leads.",))
     assert (await cluster.ask("GET", "/readyz"))[:2] == (503, {"ready": False, "reasons": ["no writer leads."]})

@@ -274,6 +274,8 @@ async def test_every_kind_of_change_is_told_in_words(core: Core) -> None:
     [drained] = await told({"nodes": [{"name": "thor", "drain": True, "deadline": "10m"}]})
     assert re.fullmatch(r"is drained; what is left there at ..:..:.. UTC is taken away", drained)
     assert await told({"nodes": [{"name": "thor", "drain": True}]}) == ["is drained"]
+    [at_once] = await told({"nodes": [{"name": "thor", "drain": True, "deadline": "0s"}]})
+    assert at_once.startswith("is drained; what is left there at ")
     assert await told({"nodes": [{"name": "thor", "drain": True}]}, "unloaded") == [
         "r-000001: the node is being drained"
     ]

@@ -92,3 +92,33 @@ def test_what_a_scope_asks_for_and_nothing_is_there_to_try_is_said(tmp_path: Pat
         "no step of an operator is tried: [scope] has admin = true, and there is no [[admin]]"
     ]
     assert "but no step of an operator is tried" in err
+
+
+CLUSTER = '[[nodes]]\nname = "n"\nvram = "10GiB"\n[[models]]\nname = "a"\nbackend = "echo"\nvram = "6GiB"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{CLUSTER}[scope]\nrequests = 2\n", "2 requests may come, and it has no \\[\\[requests\\]\\]"),
+        (CLUSTER, "3 requests may come"),
+        (CLUSTER.partition("[[models]]")[0], "no \\[\\[models\\]\\]"),
+        ("[[models]]\nname = 'a'\n", "no \\[\\[nodes\\]\\]"),
+        ("", "no \\[\\[nodes\\]\\]"),
+    ],
+    ids=["no request", "no scope", "no model", "no node", "empty"],
+)
+def test_a_scope_in_which_nothing_is_asked_for_is_no_proof(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        invoke("--scope", str(path))
+
+
+def test_a_scope_may_say_that_no_request_comes(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    floor = CLUSTER.replace('"6GiB"\n', '"6GiB"\nmin_replicas = 1\n')
+    path.write_text(f"{floor}[scope]\nrequests = 0\n", encoding="utf-8")
+    code, out, _ = invoke("--scope", str(path), "--json")
+    assert (code, json.loads(out)["verdict"]) == (0, "pass")
+    assert json.loads(out)["states"] > 3, "the floor is kept"

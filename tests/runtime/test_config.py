@@ -104,6 +104,39 @@ def test_a_wrong_value_is_named(environment: dict[str, str], words: str) -> None
         _ = (config.address(), config.snapshot_events, config.settings(), config.gateway())
 
 
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"INTERLOCK_HTTP": "garbage"}, "http"),
+        ({"INTERLOCK_NATS": "nats://[::1"}, "nats"),
+        ({"INTERLOCK_SNAPSHOT_EVENTS": "garbage"}, "snapshot_events"),
+        ({"INTERLOCK_PLACEMENT_PROFILES": "near: nosuch 3"}, "no score is named 'nosuch'"),
+        ({"INTERLOCK_PLACEMENT_PROFILES": "near: pack 3, only nosuch"}, "no filter is named 'nosuch'"),
+        ({"INTERLOCK_PLACEMENT_PROFILES": "near: pack 3", "INTERLOCK_PLACEMENT": "far"}, "placement: .*named 'far'"),
+    ],
+)
+def test_a_check_finds_what_could_not_be_used(environment: dict[str, str], words: str) -> None:
+    with pytest.raises((InvalidSetting, InvalidField), match=words):
+        load_config(environment=environment).check()
+
+
+def test_a_check_lets_pass_what_may_be_in_the_log() -> None:
+    sound = {"INTERLOCK_PLACEMENT_PROFILES": "near: pack 3", "INTERLOCK_PLACEMENT": "near"}
+    assert load_config(environment=sound).check().settings().placement == "near"
+    assert load_config(environment={"INTERLOCK_PLACEMENT": "near"}).check().settings().placement == "near"
+
+
+@pytest.mark.parametrize("line", ["http = 8700", "nats = true", 'data = ["x"]', "workers = true", "store = 1.5"])
+def test_a_place_in_the_file_that_is_no_text_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "interlock.toml"
+    path.write_text(line)
+    with pytest.raises(InvalidSetting, match=rf"{line.split()[0]}: .*text"):
+        load_config(environment={}, file=path).check()
+    path.write_text("workers = 3\nsnapshot_events = 500\n")
+    config = load_config(environment={}, file=path).check()
+    assert (config.text("workers"), config.snapshot_events) == ("3", 500)
+
+
 @pytest.mark.parametrize("text", ["invented = 1", "[scheduler]\ninvented = 1", "scheduler = 3", "= nonsense"])
 def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "wrong.toml"
@@ -140,6 +173,8 @@ def test_local_workers_have_names_and_tiers(tmp_path: Path) -> None:
         ('[[worker]]\nname = "a"\n', "worker"),
         ("", "no worker"),
         ('[[workers]]\nname = "a b"\n', "a b"),
+        ('[[workers]]\nname = ".."\n', "name: '..' means something else in a path"),
+        ('[[workers]]\nname = "register"\n', "name: 'register' means"),
         ('[[workers]]\nname = "a"\nvram = "lots"\n', "lots"),
         ('[[workers]]\nname = "a"\nram = "lots"\n', "lots"),
         ('[[workers]]\nname = "a"\nvram_budget = "most"\n', "most"),

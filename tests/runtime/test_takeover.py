@@ -62,6 +62,33 @@ async def _taken_over(leader: Rig, standby: Rig) -> float:
     return loop.time() - died_at
 
 
+async def test_a_configuration_that_is_refused_is_told_and_keeps_the_seat_unready(
+    make_rig: MakeRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted: dict[str, int | str] = {"queue_limit": 7, "placement": "near"}
+
+    def opening(engine: object) -> list[c.Envelope]:
+        return [c.Envelope(command_id=f"opening-{len(wanted)}", command=c.ChangeSettings(values=wanted))]
+
+    rig = make_rig(opening=opening)
+    rig.gate.shut()
+    rig.start()
+    await rig.reached()
+    assert rig.seat.lacks() == ["the configuration is being put in force."]
+    rig.gate.open()
+    await rig.until(rig.seat.opened.is_set)
+    assert [reply.code for reply in rig.seat.refused] == ["invalid"]
+    [lacks] = rig.seat.lacks()
+    assert "the configuration is refused: placement: no placement profile is named 'near'. Choose one of" in lacks
+    assert [record.levelname for record in caplog.records if "no placement profile" in record.message] == ["ERROR"]
+    await rig.stop()
+    del wanted["placement"]
+    again = make_rig(rig.log, rig.workers, opening=opening)
+    again.start()
+    await again.until(again.seat.opened.is_set)
+    assert (again.seat.lacks(), again.seat.state().settings.queue_limit) == ([], 7)
+
+
 async def test_a_clean_stop_leaves_a_snapshot_and_no_lease(make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await leading(make_rig)
     await first.acquire("q1")

@@ -41,7 +41,9 @@ async def test_up_serves_real_vectors_and_ctrl_c_leaves_nothing(make_cluster: Ma
     assert {node["name"]: node["labels"]["tier"] for node in nodes} == {"orin": "slow", "thor": "fast"}
     endpoint = cluster.data / "endpoint.json"
     assert stat.S_IMODE(endpoint.stat().st_mode) == 0o600
-    assert json.loads(endpoint.read_text()) == {"url": f"http://127.0.0.1:{cluster.port}", "pid": cluster.process.pid}
+    _, alive = await cluster.ask("GET", "/livez")
+    url = f"http://127.0.0.1:{cluster.port}"
+    assert json.loads(endpoint.read_text()) == {"url": url, "pid": cluster.process.pid, "run": alive["run"]}
     assert len(cluster.remember()) >= 6, "up, a broker, two workers, two backends"
     assert await cluster.stop() == 0
     await cluster.expect_gone()
@@ -201,6 +203,15 @@ async def test_a_full_disk_is_refused(make_cluster: Make) -> None:
 
 async def test_wrong_settings_are_refused_by_name(make_cluster: Make) -> None:
     await expect_refusal(make_cluster(http="nonsense", workers="0"), "http", code=2)
+
+
+async def test_settings_that_the_cluster_would_not_take_are_refused_by_name(make_cluster: Make, tmp_path: Path) -> None:
+    (tmp_path / "near.toml").write_text('min_residency = "2m"\nplacement = "near"\n')
+    await expect_refusal(
+        make_cluster(config=str(tmp_path / "near.toml")),
+        "error: placement: no placement profile is named 'near'",
+        code=2,
+    )
 
 
 async def test_sigterm_while_it_starts_leaves_nothing(make_cluster: Make) -> None:

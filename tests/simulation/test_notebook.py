@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from interlock.domain.errors import NotFound, UsageError
-from interlock.simulation import Scenario, prove, run
+from interlock.simulation import Scenario, api, prove, run
+from interlock.simulation.prove.scopes import scope_of
 from interlock.simulation.reading.scenario import BUNDLED
 from tests.simulation.support import result_of
 
@@ -96,5 +97,28 @@ def test_events_and_requests_become_arrow_tables_or_it_is_said_what_is_missing()
         with pytest.raises(UsageError, match=r"pip install 'interlock\[parquet\]'"):
             result.to_arrow("requests")
         return
+    table, nobody = result.to_arrow("requests"), run("floor-where-it-has-not-failed").to_arrow("requests")
+    assert nobody.schema == table.schema, "also where no request came"
+    assert run("larger-than-any-node").to_arrow("requests").schema == table.schema
     assert result.to_arrow("requests").num_rows == result.report["requests"]["submitted"]
     assert result.to_arrow().num_rows == len(list(result.events()))
+
+
+@pytest.mark.parametrize("scenario", ["orin-thor", "larger-than-any-node", "noisy-tenant"])
+def test_the_columns_of_both_tables_and_their_kinds_are_the_same_for_every_run(scenario: str) -> None:
+    result = run(scenario, until=120_000_000)
+    for rows, columns in ((result.requests(), api._OF_A_REQUEST), (result.events(), api._OF_AN_EVENT)):
+        for row in rows:
+            assert list(row) == list(columns)
+            for name, value in row.items():
+                assert value is None or isinstance(value, columns[name]) or name == "data", name
+
+
+def test_a_table_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="'nope' is no table"):
+        run("orin-thor", until=1_000_000).to_arrow("nope")  # type: ignore[arg-type]  # because that is the mistake
+
+
+def test_a_scenario_is_explored_as_its_file_is() -> None:
+    scenario = Scenario.load("orin-thor")
+    assert prove(scenario, states_max=50).states == prove(scope_of(scenario), states_max=50).states
