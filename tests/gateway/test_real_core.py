@@ -180,6 +180,7 @@ async def test_operators_mistakes_come_back_as_the_core_says_them(core: Core) ->
         ("POST", "/api/nodes/ghost/drain", 404),
         ("DELETE", "/api/models/nobody", 404),
         ("POST", "/api/replicas/r-999999/evict", 404),
+        ("POST", "/api/locks/nosuch/release", 404),
     ):
         status, answer, _ = await cluster.ask(method, path)
         assert status == code, answer
