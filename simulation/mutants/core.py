@@ -14,7 +14,6 @@ from interlock.domain import (
     budgets,
     churn,
     consequences,
-    disk,
     engine,
     eviction,
     fairness,
@@ -40,6 +39,7 @@ from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
 from interlock.simulation import log, world, writer
 
+from . import disk as disk_mutations
 from . import floors as floor_mutations
 from . import holds as hold_mutations
 from . import nodes as node_mutations
@@ -158,17 +158,6 @@ def growth_evicts(patches: Patches) -> None:
 def never_fits_waits(patches: Patches) -> None:
     """A model that is larger than every node waits for room instead of being refused."""
     patches.swap(placement.ever_fits, lambda at, model: True)
-
-
-def disk_unchecked(patches: Patches) -> None:
-    """Whether the disk can hold a model is found out only while it is being staged."""
-    need = disk.staging_need
-
-    def unchecked(at: Any, model: Any, node: Any, *, replacing: bool = False) -> int:
-        known = need(at, model, node, replacing=replacing)
-        return model.declared_spec.disk if known is None else known
-
-    patches.swap(need, unchecked)
 
 
 def ageing_forgotten(patches: Patches) -> None:
@@ -627,15 +616,6 @@ def slots_ignored_on_shrink(patches: Patches) -> None:
     patches.swap(slots.leaves_for_slots, lambda at, replica: False)
 
 
-def margin_ignored(patches: Patches) -> None:
-    """Staging may fill a disk to its last byte."""
-
-    def to_the_last_byte(self: Any, node: Any) -> Any:
-        return None if node.disk is None else node.disk - self.disk_used.get(node.name, 0)
-
-    patches.attribute(state.State, "disk_free", to_the_last_byte)
-
-
 def all_forgets_the_newcomer(patches: Patches) -> None:
     """A model that is to run on every candidate is not looked at when a node joins."""
     review = consequences.review_after
@@ -648,16 +628,6 @@ def all_forgets_the_newcomer(patches: Patches) -> None:
         return replace(found, models=models) if models else None
 
     patches.swap(review, but_those)
-
-
-def files_in_use_dropped(patches: Patches) -> None:
-    """Files give way on a full disk whether or not something runs from them."""
-    unused = disk.unused_files
-
-    def any_files(at: Any, node: Any) -> Any:
-        return [(*key, size) for key, size in at.staged.get(node.name, {}).items()]
-
-    patches.swap(unused, any_files)
 
 
 def span_counted_once(patches: Patches) -> None:
@@ -775,7 +745,6 @@ ALL: tuple[Row, ...] = (
     (silence_unwatched, "W", "dead-worker-mid-load", True),
     (stray_ignored, "Q", "orphans-after-partition", True),
     (unreachable_is_lost, "S", "brief-mass-silence", True),
-    (disk_unchecked, "S", "full-disk", True),
     (give_up_leaves_running, "Q", "load-given-up", True),
     (deadline_forgotten, "W", "deadline-wakes", True),
     (ageing_forgotten, "W", "patient-request-served", True),
@@ -783,9 +752,7 @@ ALL: tuple[Row, ...] = (
     (cold_before_warm, "U", "warm-before-cold", True),
     (budget_ignored_on_shrink, "Q", "budget-lowered", True),
     (slots_ignored_on_shrink, "Q", "slots-lowered", True),
-    (margin_ignored, "S", "disk-margin", True),
     (all_forgets_the_newcomer, "W", "all-follows-the-nodes", True),
-    (files_in_use_dropped, "S", "staged-files-give-way", True),
     (span_counted_once, "S", "two-gpus-one-model", True),
     (tenant_never_released, "U", "noisy-tenant", True),
     (tenant_counted_twice, "U", "tenant-waits-its-turn", True),
@@ -795,6 +762,7 @@ ALL: tuple[Row, ...] = (
     (node_bound_ignored, "S", "evictions-bounded", True),
     (thrash_unnoticed, "S", "evict-reload-cycle", True),
     (many_taken_for_a_cycle, "S", "many-share-a-card", True),
+    *disk_mutations.ROWS,
     *floor_mutations.ROWS,
     *hold_mutations.ROWS,
     *node_mutations.ROWS,
