@@ -129,7 +129,7 @@ def test_a_script_that_the_harness_cannot_follow_is_said_to_diverge() -> None:
 
 
 def test_what_real_durations_rule_out_has_no_script() -> None:
-    loaded = load_scope("reconciler")
+    loaded = load_scope("two-floors")
     # What would slow the cycle down is off.
     slow = {"evictions_per_node": 0, "thrash_cycles": 0, "recent_uses": 0, "unload_patience": 0}
     loaded = replace(loaded, settings=replace(loaded.settings, **slow))
