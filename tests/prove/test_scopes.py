@@ -15,7 +15,6 @@ from interlock.simulation.prove.scopes import BUNDLED, PROTOCOL, load_scope
 
 OWN_STEPS = {
     "backend-gone": 4,
-    "budget-lowered": 2,
     "cut-off": 3,
     "declared-anew": 2,
     "doomed-floor": 1,
@@ -27,6 +26,7 @@ OWN_STEPS = {
     "one-ram-three-models": 3,
     "kept-floor": 3,
     "loads-after-all": 0,
+    "one-makes-way": 3,
     "orin-thor": 2,
     "reconciler": 2,
     "span-against-two": 3,
@@ -49,6 +49,11 @@ def assert_proved(report: Report) -> None:
     assert report.fairness
     assert report.states > 100
     assert report.edges > report.states
+
+
+@pytest.mark.parametrize("name", sorted(set(bundled_scopes()) - {PROTOCOL}))
+def test_a_bundled_scope_tries_all_that_it_holds(name: str) -> None:
+    assert load_scope(name).untried == ()
 
 
 @pytest.mark.parametrize("name", sorted(OWN_STEPS))
