@@ -230,6 +230,14 @@ def _where_it_lives(state: State, event: ev.ModelEvent, change: str, cause: str)
     return _review(state, change, cause, (event.model, *_who_waits_for(state, *nodes)))
 
 
+def _frozen(state: State, event: ev.Frozen) -> Review | None:
+    """A copy that was to make way for a new revision cannot leave now, and serves those who wait."""
+    if event.what != "reconciler":
+        return None
+    waiting = [name for name in state.queues if name in state.models and state.models[name].made_way]
+    return _review(state, "queue", f"{event.what} was frozen", waiting)
+
+
 def _everything(words: str, change: str) -> _Rule:
     def rule(state: State, event: ev.Event) -> Review | None:
         return _review(state, change, words.format(event=event), whole_cluster(state))
@@ -315,6 +323,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.ReplicaLoadFailed: _room_on_node("the load of {event.model} as {event.replica} failed", own=True),
     ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),
     ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded", own=True),
+    ev.Frozen: _frozen,
     ev.Thawed: _everything("{event.what} were thawed", "thaw"),
     ev.MassLossOver: _everything("contact with many nodes was lost: {event.reason}", "capacity"),
     ev.SettingsChanged: _settings_changed,

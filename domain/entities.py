@@ -237,6 +237,8 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     retry_at: int = 0
     """No load of this model is tried before."""
     churn: Churn | None = None
+    made_way: int = 0
+    """The declared revision for which a copy of the serving one has made way; 0 when none has."""
 
     @property
     def load_info_known(self) -> bool:
@@ -292,7 +294,7 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     room_by: int = 0
     """While it is unloading: until when loads wait for the room that it leaves rather than evict somebody."""
     retired: bool = False
-    """It makes way for a new revision: it takes no new locks, and leaves when it is idle."""
+    """It makes way for a new revision: it takes no new locks while others serve, and leaves when it is idle."""
 
     @property
     def disk_coming(self) -> int:

@@ -17,7 +17,7 @@ def why_leaving(state: State, replica: Replica) -> str:
         return "removed"
     if replica.revision != model.serving and replica.revision != model.declared:
         return "revision"
-    if replica.retired:
+    if replica.retired and not state.takes_locks(replica):
         return "roll-out"
     if replica.node not in state.candidates(model).nodes:
         return "selector"

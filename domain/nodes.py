@@ -138,11 +138,11 @@ def _check_name_is_free(node: Node, command: RegisterNode) -> None:
 def _registered(state: State, command: RegisterNode, old: Node | None, now: int) -> ev.NodeRegistered:
     """Facts as the worker states them; what an operator has set stays."""
     slots = stated = command.max_replicas_per_model
-    budget, its_budget = command.budget or (old.budget if old is not None else Budget()), None
+    budget, its_budget = command.budget or Budget(), None
     if old is not None and old.slots_set:
         slots = old.max_replicas_per_model
     if old is not None and old.budget_set:
-        budget, its_budget = old.budget, command.budget or old.worker_budget
+        budget, its_budget = old.budget, budget
     replaced = old is not None and is_another(old, command)
     disk = command.disk if replaced else available_disk(state, command.node, command.disk)
     kept = None
@@ -302,7 +302,7 @@ def report_running(state: State, command: ReportRunning, now: int) -> list[ev.Ev
     Replicas that changed after the question was asked are not judged by its answer.
     """
     node = find(state, command.node)
-    if node.boot != command.boot:
+    if node.boot != command.boot or node.left:
         return []
     running = {process.replica for process in command.running}
     events: list[ev.Event] = []

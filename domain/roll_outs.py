@@ -51,15 +51,19 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
 
 
 def _without_room(state: State, model: Model, now: int, *, below: bool) -> list[ev.Event]:
-    """While there is no room for both: wait for what moves, have one copy make way, cut over at once, or be parked."""
+    """While there is no room for both: wait for what moves, have one copy make way, cut over at once, or be parked.
+
+    Somebody makes way once: if another has taken that room, those who serve would leave in vain as well.
+    """
     if is_moving(state, model):
         if below or _moves_slowly(state, model):
             return [] if below else _parked_for(model, lacking_room(state, model), now)
         return _looked_at_later(model, now)
-    makes_way = who_makes_way(state, model)
+    robbed = has_made_way(model) and model.name in state.warm
+    makes_way = who_makes_way(state, model) if not robbed else None
     if makes_way is not None:
         return [*_looked_at_later(model, now), _retired(model, makes_way, now)]
-    if not is_loaded(state, model) or has_room_instead(state, model, now):
+    if not is_loaded(state, model) or (not robbed and has_room_instead(state, model, now)):
         return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
     return [] if below else _parked_for(model, lacking_room(state, model), now)
 
@@ -76,6 +80,11 @@ def _moves_slowly(state: State, model: Model) -> bool:
     mine = [state.replicas[replica] for replica in state.by_model.get(model.name, ())]
     busy = any(replica.retired and replica.phase is Phase.LOADED for replica in mine)
     return busy or any(r.phase is not Phase.LOADED and not state.nodes[r.node].takes_work for r in mine)
+
+
+def has_made_way(model: Model) -> bool:
+    """Whether a copy has made way for the declared revision already."""
+    return model.made_way == model.declared
 
 
 def who_makes_way(state: State, model: Model) -> Replica | None:

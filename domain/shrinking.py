@@ -47,7 +47,7 @@ def serving_copies(state: State, model: Model) -> int:
 def is_moving(state: State, model: Model) -> bool:
     """Whether a copy of the model is on its way, up or down: what it takes may be free before long."""
     mine = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
-    return any(replica.phase is not Phase.LOADED or replica.retired for replica in mine)
+    return any(one.phase is not Phase.LOADED or (one.retired and not state.takes_locks(one)) for one in mine)
 
 
 def is_loaded(state: State, model: Model) -> bool:

@@ -283,15 +283,25 @@ class State:
         return next(index for index in range(len(taken) + 1) if index not in taken) if taken else 0
 
     def takes_locks(self, replica: Replica) -> bool:
-        """Whether the replica may be locked: loaded, of the serving revision, on a healthy candidate, not retired."""
+        """Whether the replica may be locked: loaded, of the serving revision, on a healthy candidate.
+
+        One that makes way may not while others serve.
+        """
         model = self.models.get(replica.model)
         return (
             model is not None
             and replica.phase is Phase.LOADED
             and replica.revision == model.serving
-            and not replica.retired
             and self.on_healthy_candidate(replica, model)
+            and not (replica.retired and self._is_spared(replica))
         )
+
+    def _is_spared(self, replica: Replica) -> bool:
+        """Whether a copy that makes way is not needed: others serve, and nothing keeps it from leaving."""
+        if "reconciler" in self.frozen:
+            return False
+        mine = (self.replicas[other] for other in self.by_model.get(replica.model, ()))
+        return any(not other.retired and self.takes_locks(other) for other in mine)
 
     def on_healthy_candidate(self, replica: Replica, model: Model) -> bool:
         """Whether the replica is where requests for its model may go."""
@@ -375,6 +385,24 @@ class State:
 
     def index_warm(self, replica: Replica) -> None:
         """Put the replica into its model's warm set, or take it out, as the rule says."""
+        self._place_warm(replica)
+        self.index_making_way(replica.model)
+
+    def unindex_warm(self, replica: Replica) -> None:
+        """Take the replica out of its model's warm set."""
+        self._drop_warm(replica)
+        self.index_making_way(replica.model)
+
+    def index_making_way(self, name: str) -> None:
+        """Bring the model's copies that make way up to date with whether others serve."""
+        model = self.models.get(name)
+        if model is None or not model.made_way:
+            return
+        for replica in self.by_model.get(name, ()):
+            if self.replicas[replica].retired:
+                self._place_warm(self.replicas[replica])
+
+    def _place_warm(self, replica: Replica) -> None:
         if self.takes_locks(replica):
             warm = self.warm.get(replica.model)
             if warm is None:
@@ -385,10 +413,9 @@ class State:
                 warm.twins += self._has_twin(replica, warm)
             warm.put(replica, self.lock_count(replica.id))
         else:
-            self.unindex_warm(replica)
+            self._drop_warm(replica)
 
-    def unindex_warm(self, replica: Replica) -> None:
-        """Take the replica out of its model's warm set."""
+    def _drop_warm(self, replica: Replica) -> None:
         warm = self.warm.get(replica.model)
         if warm is not None:
             if replica.id in warm.where:

@@ -56,7 +56,7 @@ def _revision_declared(state: State, event: ev.RevisionDeclared) -> None:
 @applies(ev.RevisionServing)
 def _revision_serving(state: State, event: ev.RevisionServing) -> None:
     model = state.models[event.model]
-    put_model(state, replace(model, serving=event.revision, serving_spec=model.declared_spec))
+    put_model(state, replace(model, serving=event.revision, serving_spec=model.declared_spec, made_way=0))
     for replica in state.by_model.get(event.model, ()):
         if state.replicas[replica].revision != event.revision:
             state.prefixes.forget(replica)

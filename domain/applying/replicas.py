@@ -234,6 +234,8 @@ def _replica_found_idle(state: State, event: ev.ReplicaFoundIdle) -> None:
 @applies(ev.ReplicaRetired)
 def _replica_retired(state: State, event: ev.ReplicaRetired) -> None:
     state.prefixes.forget(event.replica)
+    model = state.models[event.model]
+    put_model(state, replace(model, made_way=model.declared))
     put_replica(state, replace(state.replicas[event.replica], retired=True))
 
 

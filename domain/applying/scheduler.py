@@ -54,8 +54,16 @@ def _settings_changed(state: State, event: ev.SettingsChanged) -> None:
 @applies(ev.Frozen)
 def _frozen(state: State, event: ev.Frozen) -> None:
     state.frozen[event.what] = None
+    _index_making_way(state)
+
+
+def _index_making_way(state: State) -> None:
+    """What makes way serves on while the reconciler is frozen, for it cannot leave."""
+    for name in state.models:
+        state.index_making_way(name)
 
 
 @applies(ev.Thawed)
 def _thawed(state: State, event: ev.Thawed) -> None:
     state.frozen.pop(event.what, None)
+    _index_making_way(state)

@@ -285,7 +285,8 @@ class Invariants:
         model.specs[model.declared] = event.spec
 
     def on_ModelParked(self, event: ev.ModelParked) -> None:
-        self._model(event.model).parked = event.reason
+        model = self._model(event.model)
+        model.parked, model.floor_parked = event.reason, self.picture.below_floor(model)
 
     def on_ModelUnparked(self, event: ev.ModelUnparked) -> None:
         self._model(event.model).parked = ""

@@ -230,7 +230,8 @@ def _above_slots(state: State) -> Iterator[Finding]:
 def _making_way(state: State) -> Iterator[Finding]:
     """Idle replicas that make way for a new revision, and stay."""
     for replica in state.replicas.values() if "reconciler" not in state.frozen else ():
-        if replica.retired and replica.phase is Phase.LOADED and not state.lock_count(replica.id):
+        stays = replica.retired and replica.phase is Phase.LOADED and not state.takes_locks(replica)
+        if stays and not state.lock_count(replica.id):
             yield "Q", f"{replica.id} of {replica.model} makes way for a new revision, is idle, and stays", replica.id
 
 

@@ -124,7 +124,8 @@ class ModelView:
     """One model."""
 
     __slots__ = (
-        "declared", "load_known", "name", "parked", "replicas", "scheduling", "serving", "specs", "waiting",
+        "declared", "floor_parked", "load_known", "made_way", "name", "parked", "replicas", "scheduling",
+        "serving", "specs", "waiting",
     )  # fmt: skip
 
     def __init__(self, name: str, scheduling: Scheduling, spec: LoadSpec, revision: int = 1) -> None:
@@ -134,6 +135,8 @@ class ModelView:
         self.specs = {revision: spec}
         self.load_known = bool(spec.backend)
         self.parked = ""
+        self.floor_parked = False
+        self.made_way = 0
         self.replicas: dict[str, ReplicaView] = {}
         self.waiting: dict[str, None] = {}
 
@@ -194,7 +197,12 @@ class Picture:
         model = self.models.get(replica.model)
         if model is None or replica.phase != "loaded" or replica.revision != model.serving:
             return False
-        return not replica.retired and self.may_serve_there(replica, model)
+        return self.may_serve_there(replica, model) and not (replica.retired and self._is_spared(replica, model))
+
+    def _is_spared(self, replica: ReplicaView, model: ModelView) -> bool:
+        """Whether a copy that makes way may leave, and others serve."""
+        others = [other for other in model.replicas.values() if other is not replica and not other.retired]
+        return "reconciler" not in self.frozen and any(self.eligible(other) for other in others)
 
     def usable(self, model: ModelView) -> ReplicaView | None:
         """A replica that has room for one more request now."""

@@ -102,7 +102,8 @@ class Queues:
         if event.victims or not (floor or event.cause.startswith("request ")) or "reconciler" in self.picture.frozen:
             return ""
         for other in self.picture.models.values():
-            lacks_room = other is not model and other.parked == "capacity_exhausted" and self.picture.below_floor(other)
+            parked = other.floor_parked and other.parked == "capacity_exhausted"
+            lacks_room = other is not model and parked and self.picture.below_floor(other)
             if not lacks_room or (floor and other.scheduling.priority <= model.scheduling.priority):
                 continue
             if self._fits_there(other, event, node):

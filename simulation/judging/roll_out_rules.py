@@ -44,7 +44,7 @@ class RollOutRules:
         new = [picture.nodes.get(replica.node) for replica in loaded if replica.revision == revision]
         if any(not picture.candidate(model, node) for node in new):
             return "for a copy that its selector has left"
-        moving = next((replica.id for replica in mine if replica.phase != "loaded" or replica.retired), "")
+        moving = next((replica.id for replica in mine if replica.phase != "loaded" or self._makes_way(replica)), "")
         if moving:
             return f"while {moving} moves"
         if not any(node.takes_work for node in keeping):
@@ -74,8 +74,14 @@ class RollOutRules:
         elif not picture.has_live_copy(model, but=event.replica):
             text = f"{event.replica} makes way, and no other copy of {event.model} serves"
             self.court.breach("S", text, event.replica)
-        if replica is not None:
-            replica.retired = True
+        elif model.made_way == model.declared:
+            text = f"{event.replica} makes way, as another copy of {event.model} has for the same revision"
+            self.court.breach("S", text, event.replica)
+        if replica is not None and model is not None:
+            replica.retired, model.made_way = True, model.declared
+
+    def _makes_way(self, replica: ReplicaView) -> bool:
+        return replica.retired and not self.court.picture.eligible(replica)
 
     def on_UnloadRequested(self, event: ev.UnloadRequested) -> None:
         replica = self.court.picture.replicas.get(event.replica)

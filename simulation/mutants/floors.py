@@ -87,6 +87,11 @@ def nobody_makes_way(patches: Patches) -> None:
     patches.swap(roll_outs.who_makes_way, lambda at, model: None)
 
 
+def each_makes_way(patches: Patches) -> None:
+    """Where another model takes the room of the copy that made way, the next one does, until none is left."""
+    patches.swap(roll_outs.has_made_way, lambda model: False)
+
+
 def last_one_makes_way(patches: Patches) -> None:
     """The only copy that serves makes way for a new revision of which none has loaded yet."""
 
@@ -145,6 +150,7 @@ ROWS: tuple[Row, ...] = (
     (evicts_in_vain, "S", "broken-evicts-no-more", True),
     (takes_over_for_nothing, "S", "takes-over-only-if-it-helps", True),
     (nobody_makes_way, "S", "one-makes-way", True),
+    (each_makes_way, "S", "room-taken-in-a-roll-out", True),
     (last_one_makes_way, "S", "one-makes-way", True),
     (requests_before_floors, "W", "floors-before-requests", True),
     (floors_by_name, "W", "floors-before-requests", True),

@@ -72,6 +72,7 @@ MODEL_LEFT_OUT = {
     "failure": "words for people", "declared": "kept as whether it serves", "serving": "kept as whether it is declared",
     "retry_at": "an instant", "churn": "kept while it is live, cycles up to those that lengthen stays",
     "parked": "kept with its instant as past or to come",
+    "made_way": "kept as whether for the declared revision",
     "failures": "kept up to the number that ends the tries",
 }  # fmt: skip
 
@@ -146,7 +147,7 @@ class Vocabulary:
         apart = model.declared != model.serving
         plain = replace(
             model, declared=1 + apart, serving=1, parked=parked, failures=min(model.failures, load_attempts),
-            failure="", retry_at=0, churn=None,
+            made_way=1 + apart if model.made_way == model.declared else 0, failure="", retry_at=0, churn=None,
         )  # fmt: skip
         more = model.retry_at != 0 or parked is not None or model.churn is not None
         return _keep(self.models, model, (model, self.number(_encode_sorted(plain)), more))

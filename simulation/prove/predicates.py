@@ -23,11 +23,17 @@ def is_usable(state: State, replica: Replica, model: Model) -> bool:
     return (
         replica.phase is Phase.LOADED
         and replica.revision == model.serving
-        and not replica.retired
         and node is not None
         and node.status is NodeStatus.HEALTHY
         and is_candidate(model, node)
+        and not (replica.retired and _is_spared(state, replica, model))
     )
+
+
+def _is_spared(state: State, replica: Replica, model: Model) -> bool:
+    """Whether a copy that makes way may leave, and others serve."""
+    others = [one for one in state.replicas.values() if one.model == model.name and not one.retired]
+    return "reconciler" not in state.frozen and any(is_usable(state, other, model) for other in others)
 
 
 def locks_on(state: State, replica: str) -> int:

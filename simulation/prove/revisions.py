@@ -41,7 +41,7 @@ def takes_over(state: State, event: ev.RevisionServing, now: int) -> Finding | N
     what = f"a revision of {model.name} takes over from one that serves"
     if not any(node.status in alive for _, node in old):
         return None
-    if any(replica.phase is not Phase.LOADED or replica.retired for replica in mine):
+    if any(one.phase is not Phase.LOADED or (one.retired and not is_usable(state, one, model)) for one in mine):
         return Finding("S", f"{what} while a copy comes or goes")
     if not any(node.status is NodeStatus.HEALTHY for _, node in old):
         return Finding("S", f"{what} while the node of that is silent")
@@ -62,6 +62,8 @@ def retired(state: State, event: ev.ReplicaRetired, now: int) -> Finding | None:
     what = f"{model.name} on {event.node} makes way"
     if model.declared == model.serving or not is_usable(state, state.replicas[event.replica], model):
         return Finding("S", f"{what}, and there is no new revision, or it serves nobody")
+    if model.made_way == model.declared:
+        return Finding("S", f"{what}, as another copy has for the same revision")
     others = [one for one in state.replicas.values() if one.model == model.name and one.id != event.replica]
     if not any(is_usable(state, replica, model) for replica in others):
         return Finding("S", f"{what}, and nobody else serves")
@@ -71,5 +73,8 @@ def retired(state: State, event: ev.ReplicaRetired, now: int) -> Finding | None:
 def left_over(state: State) -> Iterator[Finding]:
     """W: what makes way leaves when it is idle."""
     for replica in state.replicas.values():
-        if replica.retired and replica.phase is Phase.LOADED and not locks_on(state, replica.id):
+        model = state.models.get(replica.model)
+        if not replica.retired or model is None or replica.phase is not Phase.LOADED or locks_on(state, replica.id):
+            continue
+        if not is_usable(state, replica, model):
             yield Finding("W", f"{replica.model} on {replica.node} makes way for a new revision, is idle, and stays")

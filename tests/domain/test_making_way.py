@@ -173,3 +173,57 @@ def test_room_elsewhere_is_taken_while_a_copy_is_to_be_cleaned_up_on_a_silent_no
     cluster.settle()
     assert cluster.state.models["m"].serving == 3
     check_replay(cluster)
+
+
+def test_once_another_model_has_taken_the_room_nobody_else_makes_way_and_those_who_serve_stay() -> None:
+    cluster = copies_on("a", "b", "c", min_replicas=0, max_replicas=3, priority=10)
+    while len(serving_on(cluster)) < 3:
+        cluster.send(cmd.RequestLoad(model="m"))
+        cluster.settle()
+    cluster.model("batch", vram=16, min_replicas=3)
+    edit(cluster)
+    cluster.settle()
+    assert len(serving_on(cluster)) == 2
+    assert len(cluster.state.by_model["batch"]) == 1
+    assert parked(cluster) == ("capacity_exhausted", "capacity")
+    cluster.node("d")
+    cluster.settle()
+    check_replay(cluster)
+
+
+def busy_pair() -> tuple[Cluster, str, str]:
+    """Two busy copies of which one makes way; the nodes of the one that does and of the other."""
+    cluster = copies_on("a", "b", parallel=2)
+    for request in ("q-1", "q-2"):
+        cluster.request(request, "m")
+    edit(cluster)
+    (retired,) = [replica.node for replica in cluster.state.replicas.values() if replica.retired]
+    return cluster, retired, "b" if retired == "a" else "a"
+
+
+def test_the_copy_that_makes_way_serves_while_nobody_else_does() -> None:
+    cluster, retired, other = busy_pair()
+    cluster.request("q-3", "m")
+    cluster.request("q-4", "m")  # waits: the other one is full, and this one makes way
+    cluster.send(cmd.ReportSilence(node=other))
+    assert serving_on(cluster) == [retired]
+    assert cluster.state.requests["q-4"].replica
+    cluster.send(cmd.ReportHeard(node=other, boot="boot-1"))
+    assert serving_on(cluster) == [other]
+    for request in list(cluster.state.requests):
+        cluster.release(request)
+    cluster.settle()
+    assert cluster.state.models["m"].serving == 2
+    check_replay(cluster)
+
+
+def test_the_copy_that_makes_way_serves_while_the_reconciler_is_frozen_for_it_cannot_leave() -> None:
+    cluster, _, _ = busy_pair()
+    cluster.request("q-3", "m")
+    cluster.request("q-4", "m")
+    assert not cluster.state.requests["q-4"].replica
+    cluster.send(cmd.Freeze(what="reconciler"))
+    assert cluster.state.requests["q-4"].replica
+    cluster.send(cmd.Thaw(what="reconciler"))
+    assert len(serving_on(cluster)) == 1
+    check_replay(cluster)

@@ -45,11 +45,10 @@ def victims_for(cluster: Cluster, name: str) -> list[str]:
 
 
 def stand_aside(cluster: Cluster, model: str) -> None:
-    """Its copies take no more requests and stay: only then may they make room for one of their own model."""
-    cluster.send(cmd.Freeze(what="reconciler"))
-    for replica in list(cluster.state.by_model.get(model, ())):
-        node = cluster.state.replicas[replica].node
-        apply(cluster.state, ev.ReplicaRetired(at=cluster.now, replica=replica, model=model, node=node, cause="test"))
+    """Its copies are of an older revision: only then may they make room for one of their own model."""
+    declared = cluster.state.models[model].declared_spec
+    apply(cluster.state, ev.RevisionDeclared(at=cluster.now, model=model, revision=2, spec=declared))
+    apply(cluster.state, ev.RevisionServing(at=cluster.now, model=model, revision=2))
 
 
 def use(cluster: Cluster, model: str, times: int) -> None:

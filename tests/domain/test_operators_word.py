@@ -35,10 +35,22 @@ def test_a_budget_that_an_operator_has_set_outlives_a_worker_that_says_another()
     cluster.send(cmd.SetNodeBudget(node="n", budget=MOST))
     cluster.node("n", boot="boot-2", budget=HALF)
     assert the_node(cluster).budget == MOST
-    cluster.node("n", boot="boot-3")
-    assert the_node(cluster).budget == MOST
     cluster.send(cmd.SetNodeBudget(node="n", budget=None))
     assert the_node(cluster).budget == HALF, "what the worker has said last"
+    check_replay(cluster)
+
+
+def test_a_worker_that_names_no_budget_any_more_gives_all_of_it() -> None:
+    cluster = Cluster()
+    cluster.node("n", budget=HALF)
+    cluster.node("n", boot="boot-2")
+    assert the_node(cluster).budget == Budget()
+    cluster.send(cmd.SetNodeBudget(node="n", budget=MOST))
+    cluster.node("n", boot="boot-3", budget=HALF)
+    cluster.node("n", boot="boot-4")
+    assert the_node(cluster).budget == MOST
+    cluster.send(cmd.SetNodeBudget(node="n", budget=None))
+    assert the_node(cluster).budget == Budget()
     check_replay(cluster)
 
 
