@@ -5,6 +5,7 @@ Nothing of Interlock is imported here: ``audit verify`` writes its anchor where 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _DATABASE = b"SQLite format 3\0"
@@ -19,7 +20,7 @@ def harmed_store(path: Path) -> str:
     """
     if _is_database(path):
         return f"{path} is an event store, which would be lost."
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # resolve() raises where a link leads to itself: opening it says so
     for ending in _BESIDE:
         store = real.with_name(real.name.removesuffix(ending))
         if real.name.endswith(ending) and _is_database(store):

@@ -281,6 +281,16 @@ def models(ctx: click.Context, place: Place, json_: bool) -> None:
         show(place, "models", json_)
 
 
+def _owners_of_aliases(place: Place) -> dict[str, str]:
+    """Which model each alias names now; nothing where there is no log yet: changing it says what to do about that."""
+    from interlock.domain.errors import Unavailable
+
+    try:
+        return {alias: row["name"] for row in listed(place, "models", quietly=True) for alias in row["aliases"]}
+    except Unavailable:
+        return {}
+
+
 @models.command("apply", epilog="Example: interlock models apply models.toml")
 @click.argument("file", type=click.Path(path_type=Path))
 @talks_to_cluster
@@ -294,7 +304,7 @@ def apply(file: Path, place: Place, json_: bool) -> None:
     declared = read_models(file)
     owners = {}
     if any(command.aliases for command in declared):
-        owners = {alias: row["name"] for row in listed(place, "models", quietly=True) for alias in row["aliases"]}
+        owners = _owners_of_aliases(place)
     ordered = givers_first(declared, owners)
     answers = change(
         place,

@@ -82,6 +82,8 @@ def _with_place(command: F, *, with_url: bool) -> F:
         ctx = click.get_current_context()
         if (_was_written(ctx, "store") or _was_written(ctx, "data")) and not _was_written(ctx, "url"):
             url = None  # flags come before the environment: who names a folder does not mean the usual cluster
+        if _was_written(ctx, "data") and not _was_written(ctx, "store"):
+            store = None  # nor the usual store
         return command(*args, place=Place(store, data, url), **kwargs)
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__

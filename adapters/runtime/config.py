@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from interlock.adapters import own_rules
-from interlock.adapters.http.config import GatewayConfig
+from interlock.adapters.http.config import GatewayConfig, check_bind
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.domain.documents import parse_toml
 from interlock.domain.errors import InvalidSetting, UnreadableFile
@@ -77,7 +77,9 @@ class Configuration:
         own_rules.install()
         for place in _PLACES:
             self.text(place)
-        _ = (self.address(), self.snapshot_events, self.gateway())
+        host, _port = self.address()
+        _ = self.snapshot_events
+        check_bind(self.gateway(), host)
         if self.text("nats"):
             NatsConfig.parse(self.text("nats"))
         wanted = self.settings()

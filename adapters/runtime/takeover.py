@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from interlock.adapters.http.ports import Sample
@@ -44,7 +44,7 @@ from .events import EventFeed
 from .lease import SILENCE_S, Lease
 from .store_threads import StoreThreads
 from .term import Term
-from .writer import SNAPSHOT_EVENTS, Committed
+from .writer import SNAPSHOT_EVENTS, Committed, Writer
 
 log = logging.getLogger(__name__)
 
@@ -301,7 +301,7 @@ class Seat:
         finally:
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
-        opening = asyncio.create_task(self._open([term.writer.submit(one) for one in self._opening(self._engine)]))
+        opening = asyncio.create_task(self._open(term.writer, self._opening(self._engine)))
         self.ended.clear()
         self.began.set()
         if self._stopping.is_set():
@@ -317,9 +317,13 @@ class Seat:
             self.began.clear()
             self.ended.set()
 
-    async def _open(self, replies: Sequence[Awaitable[AnyReply]]) -> None:
+    async def _open(self, writer: Writer, commands: Iterable[Envelope]) -> None:
         """See what becomes of the commands that the term begins with: nobody else waits for their replies."""
         self.refused = []
+        try:
+            replies = [writer.submit(command) for command in commands]
+        except NoWriter:
+            return  # it was told to stop as it began
         for reply in await asyncio.gather(*replies, return_exceptions=True):
             if isinstance(reply, Unavailable):
                 return  # the term has ended, and the next one asks again

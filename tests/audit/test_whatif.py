@@ -423,3 +423,8 @@ def test_neither_a_file_nor_the_log_itself_is_written_over(tmp_path: Path) -> No
     exported = CliRunner().invoke(audit, ["export", "--store", str(path), "-o", str(path)], standalone_mode=False)
     assert "is an event store" in str(exported.exception)
     assert part(path).recorded.counts.requests > 0
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    looped = CliRunner().invoke(audit, ["export", "--store", str(path), "-o", str(loop)], standalone_mode=False)
+    assert "loop" in str(looped.exception)
+    assert not isinstance(looped.exception, RuntimeError)

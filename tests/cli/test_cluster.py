@@ -376,6 +376,14 @@ def test_a_place_on_the_command_line_goes_before_the_url_in_the_environment(
     assert [path for _, path, _, _ in asked.asked] == ["/api/nodes/thor/drain"] * 2
 
 
+def test_a_data_folder_on_the_command_line_goes_before_a_store_in_the_environment(
+    interlock: Shell, story_data: Path
+) -> None:
+    elsewhere = {"INTERLOCK_STORE": f"sqlite:///{interlock.folder / 'elsewhere.db'}"}
+    assert interlock("nodes", "--data", story_data, "--json", **elsewhere).document
+    interlock("nodes", "--json", status=3, **elsewhere)
+
+
 def test_an_endpoint_that_nobody_answers_at_is_passed_over(interlock: Shell, story_data: Path) -> None:
     (story_data / "endpoint.json").write_text('{"url": "http://127.0.0.1:9", "pid": 1}')
     ran = interlock("nodes", "--data", story_data, "--json")
