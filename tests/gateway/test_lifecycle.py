@@ -291,6 +291,7 @@ async def test_a_port_that_is_slow_to_say_that_no_writer_leads_keeps_no_client_w
     assert (status, answer["error"]["code"]) == (503, "no_writer")
     asked = [one for one in bare.scheduler.sent if isinstance(one.command, c.AcquireLock)]
     assert len(asked) == 1, "what is over patience at its first answer is not asked again"
+    bare.scheduler.away = 0  # the gateway says its goodbyes without delay
 
 
 async def test_a_writer_that_leaves_during_a_wait_is_waited_for_anew(bare: Cluster) -> None:
@@ -305,6 +306,7 @@ async def test_a_wait_that_ends_without_a_writer_says_so_and_not_that_there_is_n
     bare.scheduler.away = 10**6
     status, answer, _ = await bare.chat()
     assert (status, answer["error"]["code"]) == (503, "no_writer")
+    bare.scheduler.away = 0
 
 
 async def test_a_wait_beyond_the_last_resort_is_given_up(bare: Cluster) -> None:
