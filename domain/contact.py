@@ -52,9 +52,7 @@ def contact_is_back(state: State, names: Iterable[str], now: int) -> list[ev.Eve
     if not suspected(state):
         return []
     heard = [name for name in names if name in state.silent]
-    if not heard or _too_many(state, _recently_silent(state, now, without=heard), _in_contact(state)):
-        return []
-    return [ev.MassLossOver(at=now, reason="contact is back", alone_at=alone_at(state, now))]
+    return _over_without(state, heard, _in_contact(state), now, "contact is back") if heard else []
 
 
 def many_no_longer(state: State, gone: Node, now: int) -> list[ev.Event]:
@@ -62,9 +60,14 @@ def many_no_longer(state: State, gone: Node, now: int) -> list[ev.Event]:
     if not suspected(state) or gone.name not in state.approved:
         return []
     total = _in_contact(state) - (gone.name not in state.offline)
-    if _too_many(state, _recently_silent(state, now, without=(gone.name,)), total):
+    return _over_without(state, (gone.name,), total, now, f"{gone.name} is gone")
+
+
+def _over_without(state: State, names: Iterable[str], total: int, now: int, reason: str) -> list[ev.Event]:
+    """The end of the suspicion, unless without these nodes there are still too many silent ones of so many in all."""
+    if _too_many(state, _recently_silent(state, now, without=names), total):
         return []
-    return [ev.MassLossOver(at=now, reason=f"{gone.name} is gone", alone_at=_alone_at(state, now, total))]
+    return [ev.MassLossOver(at=now, reason=reason, alone_at=_alone_at(state, now, total))]
 
 
 def grace_is_over(state: State, now: int) -> list[ev.Event]:

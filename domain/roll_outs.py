@@ -56,15 +56,14 @@ def _without_room(state: State, model: Model, now: int, *, below: bool) -> list[
     Somebody makes way once: if another has taken that room, those who serve would leave in vain as well.
     """
     if is_moving(state, model):
-        if below or _moves_slowly(state, model):
-            return [] if below else _parked_for(model, lacking_room(state, model), now)
-        return _looked_at_later(model, now)
-    robbed = has_made_way(model) and model.name in state.warm
-    makes_way = who_makes_way(state, model) if not robbed else None
-    if makes_way is not None:
-        return [*_looked_at_later(model, now), _retired(model, makes_way, now)]
-    if not is_loaded(state, model) or (not robbed and has_room_instead(state, model, now)):
-        return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
+        if not below and not _moves_slowly(state, model):
+            return _looked_at_later(model, now)
+    elif not (has_made_way(model) and model.name in state.warm):
+        makes_way = who_makes_way(state, model)
+        if makes_way is not None:
+            return [*_looked_at_later(model, now), _retired(model, makes_way, now)]
+        if not is_loaded(state, model) or has_room_instead(state, model, now):
+            return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
     return [] if below else _parked_for(model, lacking_room(state, model), now)
 
 

@@ -36,6 +36,11 @@ def _is_spared(state: State, replica: Replica, model: Model) -> bool:
     return "reconciler" not in state.frozen and any(is_usable(state, other, model) for other in others)
 
 
+def comes_or_goes(state: State, replica: Replica, model: Model) -> bool:
+    """Whether the replica is on its way, up or down; one that makes way is, unless it serves on."""
+    return replica.phase is not Phase.LOADED or (replica.retired and not is_usable(state, replica, model))
+
+
 def locks_on(state: State, replica: str) -> int:
     """Live locks, counted from the requests."""
     return [request.replica for request in state.requests.values()].count(replica)

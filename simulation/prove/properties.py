@@ -27,6 +27,7 @@ from interlock.simulation.world import boot_of
 from . import revisions, silences
 from .predicates import (
     below_floor,
+    comes_or_goes,
     could_ever_fit,
     is_candidate,
     is_or_may_be_copy,
@@ -609,10 +610,7 @@ def _rolled_out(state: State, model: Model, timers: set[Timer], now: int) -> Ite
     if parked is not None and (parked.until, "unpark", model.name) in timers:
         return
     mine = [replica for replica in state.replicas.values() if replica.model == model.name]
-    moving = any(
-        replica.phase is not Phase.LOADED or (replica.retired and not is_usable(state, replica, model))
-        for replica in mine
-    )
+    moving = any(comes_or_goes(state, replica, model) for replica in mine)
     if model.declared != model.serving and not moving and roll_outs.roll_out(state, model, now):
         yield Finding("W", f"the new revision of {model.name} could come up now, and nothing is under way")
 

@@ -8,7 +8,7 @@ from interlock.domain import events as ev
 from interlock.domain.entities import NodeStatus, Phase
 from interlock.domain.state import State
 
-from .predicates import could_ever_fit, is_candidate, is_usable, locks_on, would_fit_without
+from .predicates import comes_or_goes, could_ever_fit, is_candidate, is_usable, locks_on, would_fit_without
 from .situation import Finding
 
 
@@ -41,7 +41,7 @@ def takes_over(state: State, event: ev.RevisionServing, now: int) -> Finding | N
     what = f"a revision of {model.name} takes over from one that serves"
     if not any(node.status in alive for _, node in old):
         return None
-    if any(one.phase is not Phase.LOADED or (one.retired and not is_usable(state, one, model)) for one in mine):
+    if any(comes_or_goes(state, replica, model) for replica in mine):
         return Finding("S", f"{what} while a copy comes or goes")
     if not any(node.status is NodeStatus.HEALTHY for _, node in old):
         return Finding("S", f"{what} while the node of that is silent")
