@@ -17,9 +17,9 @@ from interlock.domain.units import GIB, SECOND
 
 from .arrivals import with_trace
 from .harness import Harness, Options
+from .percentiles import percentile
 from .policies import find, in_place
 from .reading.scenario import Scenario
-from .report import percentile
 from .spread import spread
 
 Tell = Callable[[int, int, int], None]

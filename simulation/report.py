@@ -6,12 +6,13 @@ The verdict is ``pass`` when every expectation, every invariant and all five pro
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from interlock.domain.units import SECOND, format_duration
 
 from .harness import Harness
+from .percentiles import percentile
 from .reading.scenario import FAULT_KINDS, Bound, Scenario
 
 INVARIANT = "S"
@@ -112,11 +113,6 @@ def lengths_of(given: Iterable[int]) -> dict[str, float]:
         return {"p50": 0.0, "p95": 0.0, "p99": 0.0, "max": 0.0}
     at = {f"p{share}": percentile(lengths, share) for share in (50, 95, 99)}
     return {name: value / SECOND for name, value in {**at, "max": lengths[-1]}.items()}
-
-
-def percentile(ordered: Sequence[int], share: int) -> int:
-    """The nearest rank: the least value that so many per cent of them, which are in order, do not exceed."""
-    return ordered[max(0, -(-len(ordered) * share // 100) - 1)]
 
 
 def _prompts(harness: Harness) -> dict[str, Any]:

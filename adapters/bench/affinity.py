@@ -21,10 +21,11 @@ from interlock.domain.settings import Settings
 from interlock.domain.units import GIB, MILLISECOND, MINUTE, SECOND
 from interlock.simulation.conversations import Sized, drawn, over, recorded
 from interlock.simulation.harness import Harness
+from interlock.simulation.percentiles import percentile
 from interlock.simulation.prompts import Talk
 from interlock.simulation.reading.fields import Distribution
 from interlock.simulation.reading.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario, WorkloadSpec
-from interlock.simulation.report import percentile, report
+from interlock.simulation.report import report
 
 from .report import Row, Scale, Tell, row
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import statistics
@@ -10,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+
+from interlock.simulation.percentiles import percentile as nearest_rank
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +66,8 @@ def spread(values: Sequence[float]) -> float:
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
-    """The nearest rank: the least value that a ``share`` of the samples does not exceed."""
-    ordered = sorted(samples)
-    rank = math.ceil(round(len(ordered) * share, 6))  # 0.07 times 100 is a little more than 7
-    return ordered[max(0, rank - 1)]
+    """The least value that a ``share`` of the samples, in whole per cent, does not exceed."""
+    return nearest_rank(sorted(samples), round(100 * share))
 
 
 def row(
