@@ -25,6 +25,15 @@ ANSWER_PATIENCE = 2 * SECOND
 """How long a worker may take to say what it runs once a call has failed on its node; after that it counts as silent."""
 
 
+def heartbeat_of(state: State, name: str, boot: str) -> Node | None:
+    """The node that beats here. ``boot`` is "" for a worker that names none, as LocalAI's do.
+
+    None when the worker must register first: it is not known, was known under another boot, or has said goodbye.
+    """
+    node = state.nodes.get(name)
+    return None if node is None or node.left or (boot and boot != node.boot) else node
+
+
 def heartbeats_every(settings: Settings) -> int:
     """How often a worker is to be heard: never so rarely that its node would count as silent between two heartbeats."""
     return min(settings.heartbeat_interval, settings.unreachable_after // 3)

@@ -18,7 +18,7 @@ from interlock.domain.commands import (
     ReportSilence,
     WorkerLeft,
 )
-from interlock.domain.contact import ANSWER_PATIENCE, heartbeats_every
+from interlock.domain.contact import ANSWER_PATIENCE, heartbeat_of, heartbeats_every
 from interlock.domain.entities import Node, NodeStatus
 from interlock.domain.errors import InterlockError, Unavailable
 from interlock.domain.ports import WorkerPort
@@ -97,8 +97,8 @@ class Liveness:
 
         None when the node must register: it is not known, was known under another boot, or has said goodbye.
         """
-        node = self._state().nodes.get(name)
-        if node is None or node.left or (boot and boot != node.boot):
+        node = heartbeat_of(self._state(), name, boot)
+        if node is None:
             return None
         self.note(name)
         if node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):

@@ -22,7 +22,7 @@ from interlock.domain.commands import (
     ReportHeard,
     Waiting,
 )
-from interlock.domain.contact import heartbeats_every
+from interlock.domain.contact import heartbeat_of, heartbeats_every
 from interlock.domain.engine import Engine
 from interlock.domain.errors import (
     Fenced,
@@ -220,17 +220,17 @@ class Seat:
         """See the gateway's ``LivenessPort``. A standby passes it on to the writer."""
         if self._term is not None:
             return self._term.liveness.heard(node, boot)
-        known = self._engine.state.nodes.get(node)
-        if known is None or known.left or (boot and boot != known.boot):
+        known = heartbeat_of(self._engine.state, node, boot)
+        if known is None:
             await self._catch_up()
-            known = self._engine.state.nodes.get(node)
-        if known is None or known.left or (boot and boot != known.boot):
-            return None
-        if self._forward is not None:
+            known = heartbeat_of(self._engine.state, node, boot)
+        if known is not None and self._forward is not None:
             # The writer counts the silence, and a heartbeat may hold nothing else that reaches it.
             command_id = f"heard-{node}-{known.boot}-{self._engine.ledger.position}"
             await self.send(Envelope(command_id=command_id, command=ReportHeard(node=node, boot=known.boot)))
-        return heartbeats_every(self._engine.state.settings)
+            # Only now is it certain that no goodbye of it is in the log that had not been read here.
+            known = heartbeat_of(self._engine.state, node, boot)
+        return None if known is None else heartbeats_every(self._engine.state.settings)
 
     async def report(self, command: Command) -> None:
         """What workers tell unasked; raises NoWriter when this process does not lead, and another hears it."""
