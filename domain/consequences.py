@@ -15,7 +15,7 @@ from . import routing
 from .commands import Command, Review
 from .fairness import by_importance, fair_order, fairly_placed, floors_first
 from .leaving import is_emptied
-from .placement import ever_fits
+from .room import ever_fits
 from .room_to_come import waits_for_leaving
 from .shrinking import floor_of, has_floor, serving_copies
 from .slots import is_above_slots

@@ -15,13 +15,13 @@ from .claims import RAM, Claim
 from .disk import staging_need
 from .entities import LoadSpec, Model, Node, Phase, Replica
 from .many_victims import few_of_many, helpers_among, lack_of
-from .memory import fit_after, least_share, spec_on
-from .placement import avoided, may_host
+from .memory import fit_after, least_share, room_after, spec_on
+from .placement import avoided
 from .recent_use import reload_cost
-from .room_after import room_after
+from .room import may_host
 from .scoring import Room, Standing
 from .shrinking import floor_of, keeps_replicas, serving_copies
-from .state import State
+from .state import State, first_free
 from .units import FOREVER, format_instant
 from .wishes import Cost, Offer, by_wishes, has_wishes
 
@@ -303,7 +303,7 @@ def weigh_set(state: State, model: Model, ground: Ground, victims: tuple[Replica
     if cost[0] and (search.spurned is None or cost < search.spurned):
         search.spurned = cost
     if search.best is None or cost < search.cost or best_here:
-        index = next(i for i in range(len(slots) + 1) if i not in slots)
+        index = first_free(slots)
         ids = tuple([replica.id for replica in victims])
         eviction = Eviction(node.name, index, found[0], ground.disk, ids, found[1])
         if best_here:

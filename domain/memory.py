@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from msgspec.structs import replace
 
 from .claims import RAM, Claim
-from .entities import ANY_POOLS, MOST_POOLS, LoadSpec, Node
+from .entities import ANY_POOLS, MOST_POOLS, LoadSpec, Node, Replica
 from .errors import InvalidField
 
 
@@ -84,6 +84,16 @@ def fit_after(balance: Mapping[int, int], room: Mapping[int, int], spec: LoadSpe
             claim = [(pool, share) for pool, _ in taken]
             return _and_ram(claim, spec.ram), _and_ram([entry for entry in taken if entry[1]], owed_ram)
     return None
+
+
+def room_after(balance: Mapping[int, int], leaving: Iterable[Replica]) -> dict[int, int]:
+    """What there is of each pool and of main memory once these have left."""
+    room = dict(balance)
+    for replica in leaving:
+        for pool, size in replica.claim:
+            if pool in room:
+                room[pool] += size
+    return room
 
 
 def _owed(share: int, balance: int) -> int:

@@ -18,7 +18,7 @@ import msgspec
 from .claims import RAM
 from .entities import Model, Node
 from .errors import InvalidField
-from .memory import spec_on
+from .memory import room_after, spec_on
 from .profiles import SCORES, Profile, profiles_in
 from .state import State
 
@@ -161,12 +161,8 @@ def facts_of_node(state: State, node: Node, leaving: tuple[str, ...] = ()) -> No
     """The node as rules see it; once these replicas have left, where they are to make room."""
     staying = (state.replicas[replica] for replica in state.by_node.get(node.name, ()) if replica not in leaving)
     models = {replica.model for replica in staying}
-    balance = state.balance_of_memory(node)
-    for replica_id in leaving:
-        for pool, size in state.replicas[replica_id].claim:
-            if pool in balance:
-                balance[pool] += size
-    free = {pool: max(0, size) for pool, size in balance.items()}
+    room = room_after(state.balance_of_memory(node), [state.replicas[replica] for replica in leaving])
+    free = {pool: max(0, size) for pool, size in room.items()}
     in_pools = tuple([size for pool, size in free.items() if pool != RAM])
     return NodeFacts(
         node.name, tuple(sorted(node.labels.items())), node.budgets, in_pools, state.disk_free(node), node.ram,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from . import events as ev
 from .entities import Model, Parked
 from .explanation import Explanation
-from .placement import ever_fits
 from .refusals import RefusalCode
+from .room import ever_fits
 from .state import State
 
 CURES = {

@@ -1,7 +1,7 @@
 """Placement: where one more replica fits without anybody leaving, and which of those places is the best.
 
-Filters first: a free slot, no member of a hard anti-affinity group, memory, main memory, disk, the profile's own
-filters. Then the scores of :mod:`interlock.domain.scoring`, by the model's placement profile.
+Filters first, as :mod:`interlock.domain.room` judges each node; then the scores of :mod:`interlock.domain.scoring`, by
+the model's placement profile.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .anti_affinity import kept_away, members_there
-from .disk import staging_need
-from .entities import Model, Node, Phase, Replica
-from .memory import fit, least_share, spec_on
-from .own_rules import refused_by
-from .profiles import BUILT_IN, Profile
+from .anti_affinity import members_there
+from .entities import Model, Replica
+from .memory import least_share
+from .profiles import Profile
+from .room import room_on
 from .scoring import COPY_IS_THERE, GROUP_IS_THERE, LOAD_FAILED, WORSE_THAN_ALL, Room, Standing, profile_of, weigh
 from .state import State
 
@@ -140,46 +139,3 @@ def _standing_on(state: State, model: Model, name: str) -> Standing | None:
         return None
     free = state.free_in_pools(node)
     return Standing(room, avoided(state, model, name), max(free, default=0), sum(free))
-
-
-def has_its_copy(state: State, model: Model, node: Node) -> bool:
-    """Whether a model that is to have one copy on every candidate has it on this node already."""
-    if not model.scheduling.everywhere:
-        return False
-    here = (state.replicas[replica] for replica in state.by_slot.get((node.name, model.name), {}).values())
-    return any(replica.revision == model.declared and replica.phase is not Phase.UNLOADING for replica in here)
-
-
-def may_host(state: State, model: Model, node: Node) -> bool:
-    """Whether the node is one for this model, whatever else runs there: by the own filters, and by its copies there."""
-    if has_its_copy(state, model, node):
-        return False
-    settings = state.settings
-    if model.scheduling.placement in BUILT_IN or (not model.scheduling.placement and settings.placement in BUILT_IN):
-        return True
-    return not refused_by(state, model, node, profile_of(state, model))
-
-
-def room_on(state: State, model: Model, node: Node) -> Room | None:
-    """Room on this node, or None when a slot, memory or disk is missing, or one copy there is all that is wanted."""
-    index = state.free_index(node, model.name)
-    if index is None or not may_host(state, model, node) or kept_away(state, model, node):
-        return None
-    claim = fit(state.free_memory(node), spec_on(node, model.declared_spec))
-    disk = staging_need(state, model, node) if claim is not None else None
-    if claim is None or disk is None:
-        return None
-    return Room(node.name, index, claim, disk)
-
-
-def fits_when_empty(state: State, model: Model, node: Node) -> bool:
-    """Whether one replica would fit on the node if nothing of ours were there."""
-    spec = model.declared_spec
-    if node.disk is not None and spec.disk and spec.disk > node.disk - state.settings.disk_margin:
-        return False
-    return fit(node.limits, spec_on(node, spec)) is not None
-
-
-def ever_fits(state: State, model: Model) -> bool:
-    """Whether one replica would fit on some candidate, healthy or not, if it were empty."""
-    return any(fits_when_empty(state, model, state.nodes[name]) for name in state.candidates(model).nodes)

@@ -19,8 +19,8 @@ from .engine import Engine
 from .entities import Budget, Model, Node, NodeStatus, Phase, RequestStatus
 from .explanation import Considered
 from .nodes import available_disk
-from .placement import fits_when_empty
 from .rehearsal import Noted, Rehearsal, Step
+from .room import fits_when_empty
 from .routing import Evict, Hold, Place, Plan, Refuse
 from .selector import format_selector
 from .settings import Settings

@@ -14,7 +14,7 @@ from .eviction import may_evict_for, why_barred
 from .parking import lacking_room, park
 from .placement import Choice
 from .refusals import RefusalCode
-from .room_after import fits_after
+from .room import fits_after
 from .routing import Place
 from .shrinking import below_floor, floor_of, is_loaded, is_moving
 from .state import State

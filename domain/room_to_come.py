@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import msgspec
 
 from .entities import Model, Replica
-from .room_after import fits_after
+from .room import fits_after
 from .state import State
 
 LEAVING = "leaving"

@@ -21,6 +21,7 @@ from .memory import lacks_ram, spec_on
 from .placement import Choice, Room
 from .recent_use import recent_uses
 from .refusals import RefusalCode
+from .room import ever_fits
 from .room_to_come import LEAVING, RoomToCome, room_to_come
 from .scoring import AVOIDED, Standing, why_best
 from .shrinking import copies
@@ -239,7 +240,7 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, 
                 Wait("contact", until=until), explain=lambda: explain_room(state, model, "evict", "", cure=cure)
             )
         return Evict(search.best, explain_eviction(state, model, search, search.best, now, strictly=strictly))
-    if not placement.ever_fits(state, model):
+    if not ever_fits(state, model):
         return never_fits(state, model)
     return Hold(
         _what_to_wait_for(state, model, search.safe_until),

@@ -8,6 +8,7 @@ writes here.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Mapping
 from heapq import heappush
 from typing import Protocol, Self, TypeVar
 
@@ -112,6 +113,11 @@ def _each(containers: dict[_Key, _Value]) -> dict[_Key, _Value]:
         for key, value in containers.items():  # a comprehension would make a function first, which takes longer
             copies[key] = value.copy()
     return copies
+
+
+def first_free(taken: Mapping[int, str]) -> int:
+    """The lowest index of a slot that is not taken."""
+    return next(index for index in range(len(taken) + 1) if index not in taken) if taken else 0
 
 
 _MAPS = (
@@ -278,9 +284,7 @@ class State:
     def free_index(self, node: Node, model: str) -> int | None:
         """The lowest free slot of this model on the node; None when the node holds as many as it may."""
         taken = self.by_slot.get((node.name, model), {})
-        if len(taken) >= node.max_replicas_per_model:
-            return None
-        return next(index for index in range(len(taken) + 1) if index not in taken) if taken else 0
+        return None if len(taken) >= node.max_replicas_per_model else first_free(taken)
 
     def takes_locks(self, replica: Replica) -> bool:
         """Whether the replica may be locked: loaded, of the serving revision, on a healthy candidate.

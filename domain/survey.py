@@ -11,15 +11,15 @@ from functools import lru_cache
 
 import msgspec
 
-from .anti_affinity import kept_away, who_keeps_away
+from .anti_affinity import who_keeps_away
 from .claims import RAM
-from .disk import staging_need, unused_files
-from .entities import LoadSpec, Model, Node, NodeStatus
+from .disk import unused_files
+from .entities import Model, Node, NodeStatus
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
-from .memory import fit_in_pools, lacks_ram, share_of, spec_on
+from .memory import share_of, spec_on
 from .own_rules import refused_by
-from .placement import may_host
-from .scoring import profile_of
+from .room import Filter, judge_room
+from .scoring import Room, profile_of
 from .selector import first_failing_term
 from .state import CandidateSet, State, WarmKey, WarmSet
 from .units import GIB, format_size
@@ -87,58 +87,64 @@ def _phases(state: State, replicas: Iterable[str]) -> str:
 
 
 def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
-    """Judges nodes by room for one more replica: a slot, memory in its pools, main memory, disk.
+    """Judges nodes by room for one more replica, as :mod:`interlock.domain.room` does; ``chosen`` is the node taken.
 
-    ``chosen`` is the node taken. What is free in a node's roomiest pool stands in its key among the open ones; for most
-    models that is all that must be known of its memory.
+    What is free in a node's roomiest pool stands in its key among the open ones.
     """
-    declared, open_nodes = model.declared_spec, state.candidates(model).keys
+    open_nodes = state.candidates(model).keys
 
     def verdict(node: Node) -> Considered:
         key = open_nodes.get(node.name)
         if key is None:
             return closed_by(state, model, node)
-        room = -key[0]
+        free = -key[0]
         if node.name == chosen:
-            return Considered(node.name, "chosen", "", f"{format_size(room)} free", room / GIB)
-        if state.free_index(node, model.name) is None:
-            held = state.by_slot.get((node.name, model.name), {}).values()
-            return Considered(node.name, "rejected", "slots", _phases(state, held) or "no slot for it")
-        if kept_away(state, model, node):
-            return Considered(node.name, "rejected", "anti_affinity", who_keeps_away(state, model, node))
-        own = "" if may_host(state, model, node) else refused_by(state, model, node, profile_of(state, model))
-        if own:
+            return Considered(node.name, "chosen", "", f"{format_size(free)} free", free / GIB)
+        judged = judge_room(state, model, node)
+        if isinstance(judged, Room):
+            return Considered(node.name, "eligible", "", f"{format_size(free)} free", free / GIB)
+        if judged is Filter.OWN:
+            own = refused_by(state, model, node, profile_of(state, model))
             return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
-        spec = spec_on(node, declared)
-        lack = _lack_of_memory(state, node, spec, room)
-        if lack:
-            both = "" if spec is declared else ONE_MEMORY
-            return Considered(node.name, "rejected", "memory", lack + both)
-        if spec.ram and lacks_ram(free := state.free_memory(node), spec):
-            left = f"{format_size(free[RAM])} of {format_size(node.ram)} free"
-            return Considered(node.name, "rejected", "ram", f"needs {format_size(spec.ram)} of main memory, {left}")
-        if staging_need(state, model, node) is None:
-            disk = max(0, (state.disk_free(node) or 0) + sum(size for _, _, size in unused_files(state, node)))
-            text = f"needs {format_size(spec.disk)}, {format_size(disk)} free, or of files that nothing uses"
-            return Considered(node.name, "rejected", "disk", text)
-        return Considered(node.name, "eligible", "", f"{format_size(room)} free", room / GIB)
+        return Considered(node.name, "rejected", judged.value, _WHAT_LACKS[judged](state, model, node))
 
     return verdict
 
 
-def _lack_of_memory(state: State, node: Node, spec: LoadSpec, room: int) -> str:
-    """What the model needs there, and what is free, in words; empty when it fits into the node's pools.
+def _lack_of_slots(state: State, model: Model, node: Node) -> str:
+    return _phases(state, state.by_slot.get((node.name, model.name), {}).values()) or "no slot for it"
 
-    ``room`` is what the roomiest of them has free.
-    """
+
+def _lack_of_memory(state: State, model: Model, node: Node) -> str:
+    """What the model needs there, and what is free in the node's pools."""
+    spec, free = spec_on(node, model.declared_spec), state.free_in_pools(node)
+    both = ONE_MEMORY if spec is not model.declared_spec else ""
     if spec.pools == 1:
-        return f"needs {format_size(spec.vram)}, {format_size(room)} free" if room < spec.vram else ""
-    if fit_in_pools(state.free_memory(node), spec) is not None:
-        return ""
-    free = state.free_in_pools(node)
+        return f"needs {format_size(spec.vram)}, {format_size(max(free, default=0))} free{both}"
     split = f"in {spec.pools} pools, {format_size(share_of(spec, spec.pools))} in each" if spec.pools else "in all"
     sizes = ", ".join(map(format_size, free[:FULL_SURVEY_LIMIT]))
-    return f"needs {format_size(spec.vram)} {split}; free in its pools: {sizes or 'none'}"
+    return f"needs {format_size(spec.vram)} {split}; free in its pools: {sizes or 'none'}{both}"
+
+
+def _lack_of_ram(state: State, model: Model, node: Node) -> str:
+    left = f"{format_size(state.free_memory(node)[RAM])} of {format_size(node.ram)} free"
+    return f"needs {format_size(model.declared_spec.ram)} of main memory, {left}"
+
+
+def _lack_of_disk(state: State, model: Model, node: Node) -> str:
+    free = max(0, (state.disk_free(node) or 0) + sum(size for _, _, size in unused_files(state, node)))
+    return f"needs {format_size(model.declared_spec.disk)}, {format_size(free)} free, or of files that nothing uses"
+
+
+_WHAT_LACKS: dict[Filter, Callable[[State, Model, Node], str]] = {
+    Filter.SLOTS: _lack_of_slots,
+    Filter.COPY: lambda state, model, node: "has its copy",
+    Filter.ANTI_AFFINITY: who_keeps_away,
+    Filter.MEMORY: _lack_of_memory,
+    Filter.RAM: _lack_of_ram,
+    Filter.DISK: _lack_of_disk,
+}
+"""What a node lacks, in words, by the filter that it does not pass."""
 
 
 def survey(

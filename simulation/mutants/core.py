@@ -24,6 +24,7 @@ from interlock.domain import (
     placement,
     reconcile,
     requests,
+    room,
     routing,
     shrinking,
     slots,
@@ -157,7 +158,7 @@ def growth_evicts(patches: Patches) -> None:
 
 def never_fits_waits(patches: Patches) -> None:
     """A model that is larger than every node waits for room instead of being refused."""
-    patches.swap(placement.ever_fits, lambda at, model: True)
+    patches.swap(room.ever_fits, lambda at, model: True)
 
 
 def ageing_forgotten(patches: Patches) -> None:

@@ -12,8 +12,9 @@ from interlock.domain import placement
 from interlock.domain.commands import Rejected
 from interlock.domain.entities import Model, Scheduling
 from interlock.domain.errors import InvalidField
-from interlock.domain.placement import Choice, choose, room_on
+from interlock.domain.placement import Choice, choose
 from interlock.domain.profiles import BUILT_IN, parse_profiles
+from interlock.domain.room import room_on
 from interlock.domain.settings import format_setting, parse_setting
 from interlock.domain.state import State
 from interlock.domain.units import GIB, SECOND
