@@ -179,14 +179,16 @@ def _staged(state: State, event: ev.LoadStarted) -> Review | None:
 
 
 def _node_gone(words: str) -> _Rule:
-    """Whoever waits must look elsewhere; floors are looked at with each replica that is lost.
+    """Whoever waits must look elsewhere, after the floors that have lost a copy there, the more important first.
 
     A model that is to run on every candidate may have lacked this very node, and have all that it wants now.
     """
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
         lacking = (name for name in sorted(state.everywhere) if _lacks_room(state, name))
-        models = (*fair_order(state, state.queues), *lacking, *_left_without(state))
+        here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
+        floors = by_importance(state, (name for name in here if has_floor(state, name)))
+        models = (*floors, *fair_order(state, state.queues), *lacking, *_left_without(state))
         return _review(state, "node", words.format(event=event), models)
 
     return rule

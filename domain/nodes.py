@@ -277,10 +277,24 @@ def worker_left(state: State, command: WorkerLeft, now: int) -> list[ev.Event]:
     return [left, *lost, *contact.many_no_longer(state, node, now)]
 
 
+def most_important_first(state: State, node: str) -> list[Replica]:
+    """The node's replicas by the priority of their models.
+
+    Floors are looked at in the order in which their copies are lost; those lost in one decision have lost them at once.
+    """
+    replicas = [state.replicas[replica] for replica in state.by_node.get(node, ())]
+    return sorted(replicas, key=lambda replica: -_priority(state, replica))
+
+
+def _priority(state: State, replica: Replica) -> int:
+    model = state.models.get(replica.model)
+    return model.scheduling.priority if model is not None else 0
+
+
 def _lose_all(state: State, node: str, reason: str, now: int, but: Iterable[str] = ()) -> list[ev.Event]:
     """Every replica on the node is gone, but for those named. Loads are lost first: no victim may install one then."""
     kept = set(but)
-    replicas = [state.replicas[replica] for replica in state.by_node.get(node, ()) if replica not in kept]
+    replicas = [replica for replica in most_important_first(state, node) if replica.id not in kept]
     leaving = [replica for replica in replicas if replica.phase is Phase.UNLOADING]
     events: list[ev.Event] = []
     for replica in replicas:
@@ -306,9 +320,8 @@ def report_running(state: State, command: ReportRunning, now: int) -> list[ev.Ev
         return []
     running = {process.replica for process in command.running}
     events: list[ev.Event] = []
-    for replica_id in state.by_node.get(node.name, ()):
-        replica = state.replicas[replica_id]
-        if replica_id in running or replica.phase in LOADING_PHASES or replica.loaded_at >= command.asked_at:
+    for replica in most_important_first(state, node.name):
+        if replica.id in running or replica.phase in LOADING_PHASES or replica.loaded_at >= command.asked_at:
             continue
         if replica.phase is Phase.LOADED:
             events += loads.lose(state, replica, "its worker no longer runs it", now, gone=True)
@@ -370,8 +383,7 @@ def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
         return []
     started = ev.NodeDrainStarted(at=now, node=node.name, drain_by=drain_by, by_worker=command.by_worker)
     events: list[ev.Event] = [started]
-    for replica_id in state.by_node.get(node.name, ()):
-        replica = state.replicas[replica_id]
+    for replica in most_important_first(state, node.name):
         if replica.phase in LOADING_PHASES:
             events += loads.give_up(state, replica, "its node drains", now)
     return events

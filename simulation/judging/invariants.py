@@ -730,6 +730,8 @@ class Invariants:
     def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
         if "no longer runs" in event.reason and self.judging and self.is_running(event.replica):
             self.breach("S", f"{event.replica} counts as lost while its process runs: busy is not dead", event.replica)
+        if (model := self.picture.models.get(event.model)) is not None:
+            model.bereft_at = event.at
         self._lost(event, gone=event.gone)
 
     def _lost(self, event: ev.ReplicaEvent, *, gone: bool) -> None:

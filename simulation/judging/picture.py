@@ -121,10 +121,10 @@ class NodeView:
 
 
 class ModelView:
-    """One model."""
+    """One model. ``bereft_at`` is when it last lost a copy, -1 for never."""
 
     __slots__ = (
-        "declared", "floor_parked", "load_known", "made_way", "name", "parked", "replicas", "scheduling",
+        "bereft_at", "declared", "floor_parked", "load_known", "made_way", "name", "parked", "replicas", "scheduling",
         "serving", "specs", "waiting",
     )  # fmt: skip
 
@@ -137,6 +137,7 @@ class ModelView:
         self.parked = ""
         self.floor_parked = False
         self.made_way = 0
+        self.bereft_at = -1
         self.replicas: dict[str, ReplicaView] = {}
         self.waiting: dict[str, None] = {}
 

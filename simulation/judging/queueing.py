@@ -97,13 +97,18 @@ class Queues:
         return ""
 
     def floor_passed_over(self, event: ev.ReplicaReserved, model: ModelView, node: NodeView) -> str:
-        """Whose parked floor should have had this free room: before requests, and before floors of less priority."""
+        """Whose floor should have had this free room.
+
+        One that is parked for room goes before requests, and before floors of less priority; of those whose copies
+        have been lost at this very instant, and which have not been looked at since, the one of more priority.
+        """
         floor = event.cause.startswith("floor of ") or self.picture.below_floor(model)
         if event.victims or not (floor or event.cause.startswith("request ")) or "reconciler" in self.picture.frozen:
             return ""
         for other in self.picture.models.values():
             parked = other.floor_parked and other.parked == "capacity_exhausted"
-            lacks_room = other is not model and parked and self.picture.below_floor(other)
+            bereft = floor and not other.parked and other.bereft_at == event.at
+            lacks_room = other is not model and (parked or bereft) and self.picture.below_floor(other)
             if not lacks_room or (floor and other.scheduling.priority <= model.scheduling.priority):
                 continue
             if self._fits_there(other, event, node):

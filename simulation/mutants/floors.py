@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import consequences, eviction, fairness, loads, models, roll_outs, routing, shrinking
+from interlock.domain import consequences, eviction, fairness, loads, models, nodes, roll_outs, routing, shrinking
 from interlock.domain import events as ev
 from interlock.domain.entities import Model, Phase, Replica
 from interlock.domain.state import State
@@ -112,6 +112,13 @@ def floors_by_name(patches: Patches) -> None:
     patches.swap(fairness.by_importance, lambda at, names: sorted(names))
 
 
+def floors_in_order_of_loss(patches: Patches) -> None:
+    """Of floors that lose their copies at once the one whose copy was there first gets the room."""
+    patches.swap(
+        nodes.most_important_first, lambda at, node: [at.replicas[replica] for replica in at.by_node.get(node, ())]
+    )
+
+
 def growth_beyond_demand(patches: Patches) -> None:
     """As many copies are begun at once as may be, for one request that waits."""
     patches.swap(routing.copies_wanted, lambda at, model: at.settings.growth_per_tick)
@@ -154,6 +161,7 @@ ROWS: tuple[Row, ...] = (
     (last_one_makes_way, "S", "one-makes-way", True),
     (requests_before_floors, "W", "floors-before-requests", True),
     (floors_by_name, "W", "floors-before-requests", True),
+    (floors_in_order_of_loss, "W", "floors-lost-at-once", True),
     (growth_beyond_demand, "W", "growth-in-its-measure", True),
     (growth_without_end, "S", "bad-node-spares-the-good", True),
     (takes_over_anywhere, "S", "left-before-it-took-over", True),

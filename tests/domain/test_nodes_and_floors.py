@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from interlock.domain import commands as cmd
+from interlock.domain import events as ev
 from interlock.domain.effects import StopStray
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
 from interlock.domain.selector import parse_selector
@@ -304,3 +307,33 @@ def test_a_takeover_changes_nothing_in_a_settled_cluster() -> None:
     cluster.forget()
     cluster.send(cmd.StartEpoch(epoch=2, writer="standby"))
     assert cluster.names() == ["EpochStarted"]
+
+
+@pytest.mark.parametrize("loss", ["silence", "goodbye", "removal", "reboot", "report"])
+def test_floors_that_lose_their_copies_at_once_are_looked_at_by_priority(loss: str) -> None:
+    cluster = Cluster()
+    cluster.node("a", vram=48)
+    cluster.model("kept", vram=20, min_replicas=1)
+    cluster.model("valued", vram=20, min_replicas=1, priority=5)
+    cluster.settle()
+    cluster.node("b", vram=24, boot="b")
+    cluster.forget()
+    lose_all_on_a(cluster, loss)
+    first = next(event for event in cluster.events if isinstance(event, ev.ReplicaReserved))
+    assert first.model == "valued"
+
+
+def lose_all_on_a(cluster: Cluster, loss: str) -> None:
+    match loss:
+        case "silence":
+            cluster.send(cmd.ReportSilence(node="a"))
+            cluster.wait(3600)
+        case "goodbye":
+            cluster.send(cmd.WorkerLeft(node="a", boot="boot-1"))
+        case "removal":
+            cluster.send(cmd.RemoveNode(node="a"))
+        case "reboot":
+            cluster.node("a", vram=24, boot="boot-2")
+        case "report":
+            cluster.wait(1)
+            cluster.send(cmd.ReportRunning(node="a", boot="boot-1", asked_at=cluster.now, running=()))
