@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from . import events as ev
 from . import loads, routing
 from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
-from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling
+from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling, WaitKind
 from .errors import Conflict, InvalidField, NotFound, Refused
 from .profiles import check_profile
 from .refusals import RefusalCode
@@ -194,7 +194,7 @@ def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
     if isinstance(plan, Refuse):
         raise Refused(plan.code.value, plan.message, cure=why.cure)
     rows = "; ".join(f"{row.node}: {row.filter} ({row.detail})" for row in why.considered if row.filter)
-    frozen = isinstance(plan, Hold) and plan.wait.kind == "frozen"
+    frozen = isinstance(plan, Hold) and plan.wait.kind is WaitKind.FROZEN
     code = RefusalCode.FROZEN if frozen else RefusalCode.CAPACITY_EXHAUSTED
     what = "Evictions are frozen, and without one there is no room" if frozen else "No room"
     raise Refused(code.value, f"{what} for {model.name} now. {rows}", cure=why.cure)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import events as ev
 from . import loads, requests, routing
 from .commands import Review
-from .entities import Model, Parked, Replica, Wait
+from .entities import Model, Parked, Replica, Wait, WaitKind
 from .fairness import fairly_placed
 from .leaving import leaving_now, why_leaving
 from .parking import CURES, park
@@ -155,6 +155,13 @@ def _lacking_for_floor(state: State, model: Model, plan: Plan, now: int, *, cure
     elif isinstance(plan, Hold):
         wait: Wait = plan.wait
         until = wait.until
-        reason = {"backoff": "load_failed", "frozen": "frozen"}.get(wait.kind, reason)
+        reason = _REASONS_OF_WAITS.get(wait.kind, reason)
         lacks = "time" if until < FOREVER else lacks
     return Parked(reason, lacks, until)
+
+
+_REASONS_OF_WAITS = {
+    WaitKind.BACKOFF: RefusalCode.LOAD_FAILED.value,
+    WaitKind.FROZEN: RefusalCode.FROZEN.value,
+}
+"""Why a floor is parked for a wait; for any other, room is all that it lacks."""

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from interlock.domain import events as ev
 from interlock.domain.commands import Command, ReportBackendGone
 from interlock.domain.engine import Outcome
+from interlock.domain.entities import WaitKind
 from interlock.domain.explanation import Explanation
 from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.settings import Settings
@@ -317,7 +318,7 @@ class Invariants:
         if model is not None:
             model.waiting[event.request] = None
             self.touched[event.model] = None
-            if event.wait.kind == "capacity" and not picture.could_fit(model, self.settings.disk_margin):
+            if event.wait.kind is WaitKind.CAPACITY and not picture.could_fit(model, self.settings.disk_margin):
                 self.breach("W", f"{event.request} waits for room for {event.model} that no candidate has", event.model)
         self._unlock(event.request)
 

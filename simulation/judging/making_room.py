@@ -14,7 +14,7 @@ from collections import Counter
 from msgspec import Struct
 
 from interlock.domain import events as ev
-from interlock.domain.entities import LoadSpec
+from interlock.domain.entities import LoadSpec, WaitKind
 from interlock.domain.profiles import SCORES, Profile, find_profile
 from interlock.domain.wishes import ABOUT_THE_SAME
 
@@ -129,10 +129,12 @@ class RoomRules:
         if not event.cause.startswith("request ") or not event.victims or len(picture.nodes) > NODES_JUDGED:
             return
         wait = queues.waits.get(request)
-        if self._intricate(model) or (wait is not None and wait.kind == "leaving"):
+        if self._intricate(model) or (wait is not None and wait.kind is WaitKind.LEAVING):
             return  # who has waited for such room waits for no more of it
         others = (queues.first(other, self.court.settings) for other in picture.models.values() if other is not model)
-        waited_for = {wait.on for other in others if (wait := queues.waits.get(other)) and wait.kind == "leaving"}
+        waited_for = {
+            wait.on for other in others if (wait := queues.waits.get(other)) and wait.kind is WaitKind.LEAVING
+        }
         for node in self._candidates(model):
             for replica in node.replicas.values():
                 soon = replica.phase == "unloading" and not replica.beneficiary and replica.room_by > event.at

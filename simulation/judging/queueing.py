@@ -11,14 +11,14 @@ from collections.abc import Callable
 import msgspec
 
 from interlock.domain import events as ev
-from interlock.domain.entities import Wait
+from interlock.domain.entities import Wait, WaitKind
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 
 from .picture import ModelView, NodeView, Picture
 from .pools import there, would_hold
 
-CURED_BY_ROOM = ("capacity", "leaving", "nodes_down", "draining")
+CURED_BY_ROOM = (WaitKind.CAPACITY, WaitKind.LEAVING, WaitKind.NODES_DOWN, WaitKind.DRAINING)
 """Waits that end when there is room, whether others had taken it or its node was away."""
 
 

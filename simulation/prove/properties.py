@@ -12,7 +12,17 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain import loads, reconcile, requests, roll_outs, routing
-from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
+from interlock.domain.entities import (
+    LOADING_PHASES,
+    Model,
+    Node,
+    NodeStatus,
+    Phase,
+    Replica,
+    Request,
+    RequestStatus,
+    WaitKind,
+)
 from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.routing import BEGINS_LOAD, Lock
 from interlock.domain.state import State, Timer
@@ -195,10 +205,10 @@ def _needless(state: State, event: ev.ReplicaReserved, model: Model, now: int) -
     request = state.requests.get(event.cause.removeprefix("request "))
     if not event.victims or not event.cause.startswith("request "):
         return ""
-    if request is not None and request.wait is not None and request.wait.kind == "leaving":
+    if request is not None and request.wait is not None and request.wait.kind is WaitKind.LEAVING:
         return ""  # it has waited for such room
     waits = [other.wait for other in _first_in_line(state) if other.model != model.name]
-    waited_for = {wait.on for wait in waits if wait is not None and wait.kind == "leaving"}
+    waited_for = {wait.on for wait in waits if wait is not None and wait.kind is WaitKind.LEAVING}
     deadline = request.deadline if request is not None else now + state.settings.request_deadline
     return room_that_comes(state, model, now, deadline, waited_for)
 
@@ -539,16 +549,16 @@ def _waits_for_something(state: State, request: Request, timers: set[Timer], now
         yield Finding("W", f"a request for {request.model} waits for nothing")
     elif wait.until < FOREVER and (wait.until, "wake", request.id) not in timers:
         yield Finding("W", f"a request for {request.model} waits for an instant that no timer keeps")
-    elif wait.kind == "load":
+    elif wait.kind is WaitKind.LOAD:
         replica = state.replicas.get(wait.on)
         is_head = state.waiting(request.model)[0][2] == request.id
         if is_head and (replica is None or replica.phase not in LOADING_PHASES):
             yield Finding("W", f"a request for {request.model} waits for a load that is not in progress")
-    elif wait.kind == "backoff" and wait.until >= FOREVER:
+    elif wait.kind is WaitKind.BACKOFF and wait.until >= FOREVER:
         yield Finding("W", f"a request for {request.model} waits for a next try that has no instant")
-    elif wait.kind == "capacity" and not could_ever_fit(state, state.models[request.model]):
+    elif wait.kind is WaitKind.CAPACITY and not could_ever_fit(state, state.models[request.model]):
         yield Finding("W", f"a request for {request.model} waits for room that no node can ever have")
-    elif wait.kind == "frozen" and "evictions" not in state.frozen:
+    elif wait.kind is WaitKind.FROZEN and "evictions" not in state.frozen:
         yield Finding("W", f"a request for {request.model} waits for a thaw though nothing is frozen")
 
 
