@@ -14,6 +14,7 @@ import msgspec
 from . import commands as cmd
 from . import events as ev
 from . import reconcile, routing
+from .causes import LoadCause
 from .claims import in_pools, total
 from .engine import Engine
 from .entities import Budget, Model, Node, NodeStatus, Phase, RequestStatus, WaitKind
@@ -147,7 +148,7 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     replica: str
     memory: int
-    cause: str
+    cause: LoadCause
     evicts: tuple[str, ...]
     step: Step
     after: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from . import affinity, loads, routing, tenants
+from . import affinity, causes, loads, routing, tenants
 from . import events as ev
 from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
 from .entities import Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait, WaitKind
@@ -148,7 +148,7 @@ def settle(state: State, model: Model, request: Asking, plan: Plan, now: int, ca
         return [_queued(request, plan.wait, plan.explanation, now)]
     if passes_left(state.settings.load_attempts, request.passes) == 0:
         return [_refused(request, budget_spent(model, request, plan, now), now)]
-    begun = loads.begin(state, model, plan, now, f"request {request.id}")
+    begun = loads.begin(state, model, plan, now, causes.of_request(request.id))
     replica = next(event.replica for event in begun if isinstance(event, ev.ReplicaReserved))
     stepped = msgspec.structs.replace(request, passes=request.passes + 1)
     return [*begun, _queued(stepped, Wait(WaitKind.LOAD, replica), None, now)]

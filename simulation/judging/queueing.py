@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.entities import Wait, WaitKind
 from interlock.domain.settings import Settings
@@ -83,9 +84,8 @@ class Queues:
 
         ``is_spent(model, node)`` says of which model nobody leaves a node any more.
         """
-        request = event.cause.removeprefix("request ")
-        known = event.cause.startswith("request ") and request in self.asked
-        if not known or self.picture.below_floor(model):
+        request = causes.requester(event.cause)
+        if request is None or request not in self.asked or self.picture.below_floor(model):
             return ""  # a floor goes before any request
         mine = self.place(request, settings)
         for other in self.picture.models.values():
@@ -98,8 +98,8 @@ class Queues:
 
     def floor_passed_over(self, event: ev.ReplicaReserved, model: ModelView, node: NodeView) -> str:
         """Whose parked floor should have had this free room: before requests, and before floors of less priority."""
-        floor = event.cause.startswith("floor of ") or self.picture.below_floor(model)
-        if event.victims or not (floor or event.cause.startswith("request ")) or "reconciler" in self.picture.frozen:
+        floor = causes.is_of_floor(event.cause) or self.picture.below_floor(model)
+        if event.victims or not (floor or causes.is_of_request(event.cause)) or "reconciler" in self.picture.frozen:
             return ""
         for other in self.picture.models.values():
             parked = other.floor_parked and other.parked == "capacity_exhausted"

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from interlock.domain import (
     budgets,
+    causes,
     churn,
     consequences,
     engine,
@@ -546,7 +547,7 @@ def unpark_on_anything(patches: Patches) -> None:
         if not below or not isinstance(plan, Place | Evict):
             return []
         unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
-        return [unparked, *loads.begin(at, model, plan, now, f"floor of {model.name}: {command.cause}")]
+        return [unparked, *loads.begin(at, model, plan, now, causes.of_floor(model.name, command.cause))]
 
     patches.swap(reconcile._unpark, eager)
 

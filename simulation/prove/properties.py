@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from interlock.domain import causes, loads, reconcile, requests, roll_outs, routing
 from interlock.domain import events as ev
-from interlock.domain import loads, reconcile, requests, roll_outs, routing
 from interlock.domain.entities import (
     LOADING_PHASES,
     Model,
@@ -133,9 +133,10 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
     Only the first in line for each model says what that model lacks now; those behind it keep the wait that they came
     with, and when the first waits for its model's next try, they do so too.
     """
-    request = state.requests.get(event.cause.removeprefix("request "))
-    if not event.cause.startswith("request ") or below_floor(state, model):
+    asking = causes.requester(event.cause)
+    if asking is None or below_floor(state, model):
         return ""
+    request = state.requests.get(asking)
     mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
     for other in _first_in_line(state):
         its, wait = state.models[other.model], other.wait
@@ -195,16 +196,17 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     copies = [r for r in state.replicas.values() if r.model == model.name and _is_copy(state, model, r)]
     ceiling = model.scheduling.max_replicas
     lives = any(is_usable(state, one, model) for one in copies)  # what serves nobody any more keeps no first copy away
-    if ceiling and lives and len(copies) >= ceiling and event.cause.startswith("request"):
+    if ceiling and lives and len(copies) >= ceiling and causes.is_of_request(event.cause):
         return Finding("S", f"{where} exceeds the model's ceiling of {ceiling}")
     return None
 
 
 def _needless(state: State, event: ev.ReplicaReserved, model: Model, now: int) -> str:
     """Who leaves in any case and would have made the room in time, where no other model waits for just that."""
-    request = state.requests.get(event.cause.removeprefix("request "))
-    if not event.victims or not event.cause.startswith("request "):
+    asking = causes.requester(event.cause)
+    if not event.victims or asking is None:
         return ""
+    request = state.requests.get(asking)
     if request is not None and request.wait is not None and request.wait.kind is WaitKind.LEAVING:
         return ""  # it has waited for such room
     waits = [other.wait for other in _first_in_line(state) if other.model != model.name]
@@ -215,7 +217,7 @@ def _needless(state: State, event: ev.ReplicaReserved, model: Model, now: int) -
 
 def _in_vain(state: State, event: ev.ReplicaReserved, model: Model) -> bool:
     """Whether somebody leaves for a model whose loads have failed as often as they may, here or on as many nodes."""
-    evicts = bool(event.victims) and event.cause.startswith(("request ", "floor of "))
+    evicts = bool(event.victims) and causes.is_of_request_or_floor(event.cause)
     return evicts and _is_spent(state, model, event.node)
 
 
@@ -226,8 +228,8 @@ def _is_spent(state: State, model: Model, node: str) -> bool:
 
 def _floor_passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node) -> str:
     """A model whose parked floor lacks just this free room: it goes before requests, and floors of less priority."""
-    floor = event.cause.startswith("floor of ") or below_floor(state, model)
-    if event.victims or not (floor or event.cause.startswith("request ")) or "reconciler" in state.frozen:
+    floor = causes.is_of_floor(event.cause) or below_floor(state, model)
+    if event.victims or not (floor or causes.is_of_request(event.cause)) or "reconciler" in state.frozen:
         return ""
     for other in state.models.values():
         parked = other.parked is not None and other.parked.reason == "capacity_exhausted" and other is not model
@@ -632,8 +634,8 @@ def own_steps(events: Iterable[ev.Event], routed_again: str) -> dict[str, int]:
     """Own steps by request: loads begun for it, and its route after a backend that was gone (``routed_again``)."""
     steps: dict[str, int] = {}
     for event in events:
-        if isinstance(event, ev.ReplicaReserved) and event.cause.startswith("request "):
-            request = event.cause.removeprefix("request ")
+        request = causes.requester(event.cause) if isinstance(event, ev.ReplicaReserved) else None
+        if request is not None:
             steps[request] = steps.get(request, 0) + 1
         elif (
             routed_again and getattr(event, "request", "") == routed_again and not isinstance(event, ev.RequestRefused)
