@@ -65,11 +65,9 @@ def _because(words: str, text: str) -> str:
 
 def waits_for(wait: Wait) -> str:
     """What a request waits for, as the end of a sentence."""
-    return (
-        f"for {wait.on} to load"
-        if wait.kind is WaitKind.LOAD and wait.on
-        else _WAITS.get(wait.kind, f"for {wait.kind}")
-    )
+    if wait.kind is WaitKind.LOAD and wait.on:
+        return f"for {wait.on} to load"
+    return _WAITS.get(wait.kind, f"for {wait.kind}")
 
 
 def _wait(wait: Wait) -> str:
