@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from interlock.adapters.audit.sentences import LEAVES
+from interlock.domain import causes
 from interlock.domain.entities import Budget
 from interlock.domain.errors import sentences
 from interlock.domain.explanation import Considered
@@ -225,13 +226,14 @@ def _when(step: Step, after: int) -> str:
 
 
 def _placed(line: Placed) -> PlacedLine:
-    wish, _, since = line.cause.partition(": ")
-    if wish.startswith("floor of"):
+    request, revision = causes.requester(line.cause), causes.revision_of(line.cause)
+    if causes.is_of_floor(line.cause):
+        since = causes.floor_since(line.cause, line.model)
         why = f"its floor asks for it{f', since {since}' if since else ''}"
-    elif wish.startswith("revision"):
-        why = f"{wish.partition(' of ')[0]} comes up beside the one that serves"
+    elif revision is not None:
+        why = f"revision {revision} comes up beside the one that serves"
     else:
-        why = f"{line.cause} waits for it" if wish.startswith("request") else line.cause
+        why = f"request {request} waits for it" if request is not None else line.cause
     room = f"; {', '.join(line.evicts)} makes room" if line.evicts else ""
     return PlacedLine(
         model=line.model, node=line.node, replica=line.replica, memory=line.memory, evicts=list(line.evicts),

@@ -319,16 +319,52 @@ class RequestStatus(StrEnum):
     ADRIFT = "adrift"
 
 
-class Wait(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What a queued request waits for.
+class WaitKind(StrEnum):
+    """What a queued request waits for; logs and answers hold the words.
 
-    ``kind`` is ``load`` (of replica ``on``), ``busy`` (every warm replica is at its limit), ``capacity`` (no room, and
-    nothing may be evicted now), ``leaving`` (replica ``on`` leaves in any case, and makes room), ``nodes_down``,
-    ``draining``, ``frozen``, ``contact`` (it may be where contact was lost, with many nodes or perhaps with many) or
-    ``backoff``. ``until`` is when it looks again by itself; FOREVER when only a change can help.
+    A word that is not here, as a newer program may have written it, is read and written back as it stands: it is a kind
+    of its own, of which no rule knows anything.
     """
 
-    kind: str
+    LOAD = "load"
+    """The load of one replica of its model."""
+    BUSY = "busy"
+    """Every warm replica is at its limit, or others of its model came before it."""
+    CAPACITY = "capacity"
+    """There is no room, and nothing may be evicted now."""
+    LEAVING = "leaving"
+    """One replica leaves in any case, and makes room."""
+    NODES_DOWN = "nodes_down"
+    """Every node that it may use is down."""
+    DRAINING = "draining"
+    """No node that it may use takes work, and one of them is being drained."""
+    FROZEN = "frozen"
+    """Somebody could make room, but evictions are frozen."""
+    CONTACT = "contact"
+    """Its model may be running where contact was lost, with many nodes or perhaps with many."""
+    BACKOFF = "backoff"
+    """The last load of its model failed, and the next try is due later."""
+    WOKEN = "woken"
+    """Nothing more: it is decided anew in the same breath. No event holds this."""
+    TURN = "turn"
+    """Its turn. No state and no event holds this: it is what the audit calls a wait that nobody wrote down."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> WaitKind | None:
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_ = unknown._value_ = value
+        return unknown
+
+
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a queued request waits for: for ``load`` and ``leaving``, ``on`` is the replica.
+
+    ``until`` is when it looks again by itself; FOREVER when only a change can help.
+    """
+
+    kind: WaitKind
     on: str = ""
     until: int = FOREVER
 

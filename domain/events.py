@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
+from .causes import UNTOLD, LoadCause
 from .claims import Claim
 from .entities import Budget, Churn, Files, LoadSpec, Scheduling, TenantLimits, Wait
 from .explanation import Explanation
@@ -333,7 +334,7 @@ class ReplicaReserved(ReplicaEvent, frozen=True, kw_only=True):
     owed: int = 0
     owed_in: Claim = ()
     drops: tuple[Files, ...] = ()
-    cause: str = ""
+    cause: LoadCause = UNTOLD
     silent_at: int
     explanation: Explanation | None = None
 

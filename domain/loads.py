@@ -12,6 +12,7 @@ import msgspec
 
 from . import events as ev
 from . import patience
+from .causes import LoadCause
 from .churn import churn_after_eviction, churn_after_load, stay
 from .claims import in_pools, total
 from .commands import (
@@ -53,7 +54,7 @@ def operation(replica: Replica, op: int | None = None) -> str:
 # --- beginning ------------------------------------------------------------------------------------------------------
 
 
-def begin(state: State, model: Model, plan: Place | Evict, now: int, cause: str) -> list[ev.Event]:
+def begin(state: State, model: Model, plan: Place | Evict, now: int, cause: LoadCause) -> list[ev.Event]:
     """Reserve what the plan found, evicting its victims in the same step, and start installing when nobody must leave.
 
     Victims have one more silent window than a load to be gone: that is the deadline of the hold.

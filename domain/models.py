@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from . import causes, loads, routing
 from . import events as ev
-from . import loads, routing
 from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
-from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling
+from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling, WaitKind
 from .errors import Conflict, InvalidField, NotFound, Refused
 from .profiles import check_profile
 from .refusals import RefusalCode
@@ -189,12 +189,12 @@ def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
         plan = routing.first_copy(state, replace(model, retry_at=0, failures=0), now, waits=False)
     if isinstance(plan, Place | Evict):
         unparked = [ev.ModelUnparked(at=now, model=model.name, cause="an operator loads it")] if model.parked else []
-        return [*unparked, *loads.begin(state, model, plan, now, "an operator asked for it")]
+        return [*unparked, *loads.begin(state, model, plan, now, causes.OPERATOR)]
     why = plan.explanation
     if isinstance(plan, Refuse):
         raise Refused(plan.code.value, plan.message, cure=why.cure)
     rows = "; ".join(f"{row.node}: {row.filter} ({row.detail})" for row in why.considered if row.filter)
-    frozen = isinstance(plan, Hold) and plan.wait.kind == "frozen"
+    frozen = isinstance(plan, Hold) and plan.wait.kind is WaitKind.FROZEN
     code = RefusalCode.FROZEN if frozen else RefusalCode.CAPACITY_EXHAUSTED
     what = "Evictions are frozen, and without one there is no room" if frozen else "No room"
     raise Refused(code.value, f"{what} for {model.name} now. {rows}", cure=why.cure)

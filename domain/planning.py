@@ -14,12 +14,15 @@ import msgspec
 from . import commands as cmd
 from . import events as ev
 from . import reconcile, routing
+from .causes import LoadCause
 from .claims import in_pools, total
 from .engine import Engine
-from .entities import Budget, Model, Node, NodeStatus, Phase, RequestStatus
+from .entities import Budget, Model, Node, NodeStatus, Phase, RequestStatus, WaitKind
 from .explanation import Considered
 from .nodes import available_disk
+from .refusals import RefusalCode
 from .rehearsal import Noted, Rehearsal, Step
+from .requests import CODES_OF_WAITS
 from .room import fits_when_empty
 from .routing import Evict, Hold, Place, Plan, Refuse
 from .selector import format_selector
@@ -145,7 +148,7 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     replica: str
     memory: int
-    cause: str
+    cause: LoadCause
     evicts: tuple[str, ...]
     step: Step
     after: int
@@ -531,7 +534,7 @@ def _hopeless(state: State, model: Model) -> bool:
 
 def _first_request(ended: State, name: str, first: Plan) -> FirstRequest:
     outcome, found = "", first
-    if isinstance(first, Hold) and first.wait.kind != "busy":
+    if isinstance(first, Hold) and first.wait.kind is not WaitKind.BUSY:
         # Nothing may be evicted now: what if no request ran any more, and no residency either?
         outcome, found = "wait", routing.route(ended, ended.models[name], FOREVER)
     why = found.explanation
@@ -542,8 +545,8 @@ def _first_request(ended: State, name: str, first: Plan) -> FirstRequest:
         return FirstRequest(model=name, outcome=outcome or ("evict" if victims else "load"), node=node, evicts=evicts)
     if isinstance(found, Refuse):
         return FirstRequest(model=name, outcome="refused", code=found.code.value, cure=why.cure, nodes=why.considered)
-    if isinstance(found, Hold) and found.wait.kind != "busy":
-        code = found.wait.kind if found.wait.kind in ("frozen", "draining") else "capacity_exhausted"
+    if isinstance(found, Hold) and found.wait.kind is not WaitKind.BUSY:
+        code = CODES_OF_WAITS.get(found.wait.kind, RefusalCode.CAPACITY_EXHAUSTED).value
         return FirstRequest(model=name, outcome="refused", code=code, cure=why.cure, nodes=why.considered)
     node = next((row.node for row in why.considered if row.outcome == "chosen"), "")
     return FirstRequest(model=name, outcome="warm", node=node)

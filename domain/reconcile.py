@@ -7,10 +7,10 @@ again until there is nothing left.
 
 from __future__ import annotations
 
+from . import causes, loads, requests, routing
 from . import events as ev
-from . import loads, requests, routing
 from .commands import Review
-from .entities import Model, Parked, Replica, Wait
+from .entities import Model, Parked, Replica, Wait, WaitKind
 from .fairness import fairly_placed
 from .leaving import leaving_now, why_leaving
 from .parking import CURES, park
@@ -102,7 +102,7 @@ def keep_floor(state: State, model: Model, command: Review, now: int) -> list[ev
         return []
     plan = floor_plan(state, model, now)
     if isinstance(plan, BEGINS_LOAD):
-        return loads.begin(state, model, plan, now, f"floor of {model.name}")
+        return loads.begin(state, model, plan, now, causes.of_floor(model.name))
     return [park(model, _lacking_for_floor(state, model, plan, now), now, plan.explanation)]
 
 
@@ -137,7 +137,7 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
             return []  # and nobody has to be told why
         return [park(model, lacking, now, plan.explanation)]
     unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
-    return [unparked, *loads.begin(state, model, plan, now, f"floor of {model.name}: {command.cause}")]
+    return [unparked, *loads.begin(state, model, plan, now, causes.of_floor(model.name, command.cause))]
 
 
 def _lacking_for_floor(state: State, model: Model, plan: Plan, now: int, *, cured: bool = False) -> Parked:
@@ -155,6 +155,13 @@ def _lacking_for_floor(state: State, model: Model, plan: Plan, now: int, *, cure
     elif isinstance(plan, Hold):
         wait: Wait = plan.wait
         until = wait.until
-        reason = {"backoff": "load_failed", "frozen": "frozen"}.get(wait.kind, reason)
+        reason = _REASONS_OF_WAITS.get(wait.kind, reason)
         lacks = "time" if until < FOREVER else lacks
     return Parked(reason, lacks, until)
+
+
+_REASONS_OF_WAITS = {
+    WaitKind.BACKOFF: RefusalCode.LOAD_FAILED.value,
+    WaitKind.FROZEN: RefusalCode.FROZEN.value,
+}
+"""Why a floor is parked for a wait; for any other, room is all that it lacks."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from . import affinity, loads, routing, tenants
+from . import affinity, causes, loads, routing, tenants
 from . import events as ev
 from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
-from .entities import Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait
+from .entities import Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait, WaitKind
 from .errors import Conflict, InvalidField
 from .explanation import Explanation
 from .fairness import fair_order
 from .leaving import why_leaving
 from .prefixes import DEPTHS
 from .refusals import RefusalCode
-from .room_to_come import LEAVING
 from .routing import BEGINS_LOAD, KEEPS_WAITING, Evict, Hold, Join, Lock, Place, Plan, Refuse
 from .settings import HIGHEST_PRIORITY
 from .state import State
@@ -25,7 +24,7 @@ from .variant import passes_left
 LONGEST_NAME = 200
 UNTIMED_RETRY, LONGEST_RETRY = 5 * SECOND, 5 * MINUTE
 """What a refused client is told when nothing that could help it has an instant, and the most that it is told."""
-_BUSY = Wait("busy")
+_BUSY = Wait(WaitKind.BUSY)
 
 
 class Asking(msgspec.Struct, frozen=True, gc=False):
@@ -111,9 +110,9 @@ def _route(state: State, model: Model, request: Asking | Request, now: int, form
     ``former`` is what the request has waited for so far. So its wait is bounded, whoever else begins to leave.
     """
     plan = routing.route(state, model, now, request.prefix)
-    if not isinstance(plan, Hold) or plan.wait.kind != LEAVING:
+    if not isinstance(plan, Hold) or plan.wait.kind is not WaitKind.LEAVING:
         return plan
-    has_waited = former is not None and former.kind == LEAVING and former.on != plan.wait.on
+    has_waited = former is not None and former.kind is WaitKind.LEAVING and former.on != plan.wait.on
     if has_waited or request.deadline <= plan.wait.until:
         return routing.first_copy(state, model, now, waits=False)
     return plan
@@ -129,7 +128,7 @@ def plan_wait(plan: Join | Place | Evict | Hold) -> Wait:
     """What a request with this plan would wait for."""
     if isinstance(plan, Hold):
         return plan.wait
-    return Wait("load", plan.replica) if isinstance(plan, Join) else Wait("load")
+    return Wait(WaitKind.LOAD, plan.replica if isinstance(plan, Join) else "")
 
 
 def queue_length(state: State) -> int:
@@ -144,15 +143,15 @@ def settle(state: State, model: Model, request: Asking, plan: Plan, now: int, ca
     if isinstance(plan, Refuse):
         return [_refused(request, plan, now)]
     if isinstance(plan, Join):
-        return [_queued(request, Wait("load", plan.replica), plan.explanation, now)]
+        return [_queued(request, Wait(WaitKind.LOAD, plan.replica), plan.explanation, now)]
     if isinstance(plan, Hold):
         return [_queued(request, plan.wait, plan.explanation, now)]
     if passes_left(state.settings.load_attempts, request.passes) == 0:
         return [_refused(request, budget_spent(model, request, plan, now), now)]
-    begun = loads.begin(state, model, plan, now, f"request {request.id}")
+    begun = loads.begin(state, model, plan, now, causes.of_request(request.id))
     replica = next(event.replica for event in begun if isinstance(event, ev.ReplicaReserved))
     stepped = msgspec.structs.replace(request, passes=request.passes + 1)
-    return [*begun, _queued(stepped, Wait("load", replica), None, now)]
+    return [*begun, _queued(stepped, Wait(WaitKind.LOAD, replica), None, now)]
 
 
 def budget_spent(model: Model, request: Asking, plan: Plan, now: int) -> Refuse:
@@ -332,38 +331,39 @@ def deadline_reached(state: State, request: Request, now: int) -> list[ev.Event]
 
 def _waits_for_now(state: State, request: Request, plan: Plan) -> Wait:
     """What keeps it waiting; behind the first of its queue nobody has looked since it came, and that may be over."""
-    own = request.wait or Wait("busy")
+    own = request.wait or _BUSY
     if own.on in state.loading.get(request.model, ()):
         return own
     if isinstance(plan, Join | Place | Evict | Hold):
         return plan_wait(plan)
-    return Wait("busy") if isinstance(plan, Lock) else own
+    return _BUSY if isinstance(plan, Lock) else own
 
 
 _WAITED_FOR = {
-    "load": "its load",
-    "busy": "a free replica",
-    "capacity": "room",
-    LEAVING: "the room of a replica that leaves",
-    "nodes_down": "a node to come back",
-    "draining": "a node that is not being drained",
-    "frozen": "frozen evictions to be thawed",
-    "contact": "contact with nodes that are silent",
-    "backoff": "the next try of its load",
+    WaitKind.LOAD: "its load",
+    WaitKind.BUSY: "a free replica",
+    WaitKind.CAPACITY: "room",
+    WaitKind.LEAVING: "the room of a replica that leaves",
+    WaitKind.NODES_DOWN: "a node to come back",
+    WaitKind.DRAINING: "a node that is not being drained",
+    WaitKind.FROZEN: "frozen evictions to be thawed",
+    WaitKind.CONTACT: "contact with nodes that are silent",
+    WaitKind.BACKOFF: "the next try of its load",
 }
 """What each kind of wait is for, as the end of a sentence; whoever was woken, or stood behind others, had no turn."""
 
 
-_CODES_OF_WAITS = {
-    "load": RefusalCode.LOADING,
-    "frozen": RefusalCode.FROZEN,
-    "draining": RefusalCode.DRAINING,
+CODES_OF_WAITS = {
+    WaitKind.LOAD: RefusalCode.LOADING,
+    WaitKind.FROZEN: RefusalCode.FROZEN,
+    WaitKind.DRAINING: RefusalCode.DRAINING,
 }
+"""The refusals that are named by what was waited for; any other wait ends with capacity_exhausted."""
 
 
 def deadline_passed(state: State, model: Model, wait: Wait, plan: Plan, now: int) -> Refuse:
     """The refusal for a wait that was too long, by what it waited for."""
-    code = _CODES_OF_WAITS.get(wait.kind, RefusalCode.CAPACITY_EXHAUSTED)
+    code = CODES_OF_WAITS.get(wait.kind, RefusalCode.CAPACITY_EXHAUSTED)
     if code is RefusalCode.LOADING and not state.loading.get(model.name):
         code = RefusalCode.CAPACITY_EXHAUSTED
     what = _WAITED_FOR.get(wait.kind, "its turn")
@@ -392,21 +392,21 @@ def wake(state: State, request: Request, now: int) -> list[ev.Event]:
     When it has come for several, they are looked at in fair order, and not in that of their timers.
     """
     if request.id != state.waiting(request.model)[0][2]:
-        return [_queued(asking(request), Wait("busy"), None, now)]
+        return [_queued(asking(request), _BUSY, None, now)]
     heads = (state.requests[state.queues[name][0][2]] for name in fair_order(state, state.queues))
     request = next(head for head in heads if head.wait is not None and head.wait.until <= now)
-    model, kind = state.models[request.model], request.wait.kind if request.wait is not None else ""
+    model, kind = state.models[request.model], request.wait.kind if request.wait is not None else WaitKind.WOKEN
     return advance(state, model, request, now, _INSTANTS.get(kind, "the instant it waited for has come")) or [
-        _queued(asking(request), msgspec.structs.replace(request.wait or Wait("busy"), until=FOREVER), None, now)
+        _queued(asking(request), msgspec.structs.replace(request.wait or _BUSY, until=FOREVER), None, now)
     ]
 
 
 _INSTANTS = {
-    "capacity": "a replica that was kept for min_residency may make room now",
-    LEAVING: "the room of a replica that leaves is waited for no longer",
-    "contact": "the node where its model may be is silent alone",
-    "backoff": "the pause after its model's failed load is over",
-    "busy": "the pause after its model's failed load of one more copy is over",
+    WaitKind.CAPACITY: "a replica that was kept for min_residency may make room now",
+    WaitKind.LEAVING: "the room of a replica that leaves is waited for no longer",
+    WaitKind.CONTACT: "the node where its model may be is silent alone",
+    WaitKind.BACKOFF: "the pause after its model's failed load is over",
+    WaitKind.BUSY: "the pause after its model's failed load of one more copy is over",
 }
 """The instants that a wait may have, in words."""
 
@@ -417,7 +417,7 @@ def _within_budget(state: State, model: Model, request: Request | Asking, plan: 
     One more copy is a wish: that it could not be had is no reason to refuse.
     """
     if isinstance(plan, BEGINS_LOAD) and has_grown_enough(state, model, request.passes):
-        return Hold(Wait("busy"), explain=lambda: survey_warm(state, model, "queue"))
+        return Hold(_BUSY, explain=lambda: survey_warm(state, model, "queue"))
     return plan
 
 

@@ -7,8 +7,8 @@ model being left with nobody, the new revision takes over before any copy of it 
 
 from __future__ import annotations
 
+from . import causes, loads, placement, routing
 from . import events as ev
-from . import loads, placement, routing
 from .entities import Model, Node, Parked, Phase, Replica
 from .eviction import may_evict_for, why_barred
 from .parking import lacking_room, park
@@ -44,7 +44,7 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
         return _parked_for(model, lacking, now)
     if choice is None:
         return _without_room(state, model, now, below=below)
-    cause = f"revision {model.declared} of {model.name}"
+    cause = causes.of_revision(model.name, model.declared)
     plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
     unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
     return [*unparked, *loads.begin(state, model, plan, now, cause)]

@@ -12,12 +12,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from .entities import Model, Replica
+from .entities import Model, Replica, WaitKind
 from .room import fits_after
 from .state import State
-
-LEAVING = "leaving"
-"""The kind of wait for a replica that leaves in any case."""
 
 
 class RoomToCome(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +47,8 @@ def room_to_come(state: State, model: Model, now: int) -> RoomToCome | None:
 
 def waits_for_leaving(state: State, but: str) -> Iterator[tuple[str, str]]:
     """Each other model whose first in line waits for room on its way, and the replica that is to leave it."""
+    leaving = WaitKind.LEAVING
     for name, queue in state.queues.items():
         wait = state.requests[queue[0][2]].wait if name != but else None
-        if wait is not None and wait.kind == LEAVING:
+        if wait is not None and wait.kind is leaving:
             yield name, wait.on

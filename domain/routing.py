@@ -14,7 +14,7 @@ from . import affinity, contact, disk, eviction, placement, scoring
 from .anti_affinity import kept_away
 from .churn import explain_bound
 from .claims import format_claim
-from .entities import Model, Node, NodeStatus, Replica, Wait
+from .entities import Model, Node, NodeStatus, Replica, Wait, WaitKind
 from .eviction import Eviction, Search
 from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation, Unexplained
 from .memory import lacks_ram, spec_on
@@ -22,7 +22,7 @@ from .placement import Choice, Room
 from .recent_use import recent_uses
 from .refusals import RefusalCode
 from .room import ever_fits
-from .room_to_come import LEAVING, RoomToCome, room_to_come
+from .room_to_come import RoomToCome, room_to_come
 from .scoring import AVOIDED, Standing, why_best
 from .shrinking import copies
 from .state import State
@@ -150,7 +150,7 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
             return Place(choice.room, explain_choice(state, model, "place", choice))
         if choice is not None:
             until = model.retry_at  # its last growth load failed: nothing else may come to try again
-    return Hold(Wait("busy", until=until), explain=lambda: _explain_busy(state, model))
+    return Hold(Wait(WaitKind.BUSY, until=until), explain=lambda: _explain_busy(state, model))
 
 
 def _explain_busy(state: State, model: Model) -> Explanation:
@@ -225,7 +225,7 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, 
         return Place(choice.room, explain_choice(state, model, "place", choice))
     coming = room_to_come(state, model, now) if waits else None
     if coming is not None:
-        wait = Wait(LEAVING, coming.replica, coming.until)
+        wait = Wait(WaitKind.LEAVING, coming.replica, coming.until)
         return Hold(wait, explain=lambda: _explain_room_to_come(state, model, coming))
     search = eviction.find_victims(state, model, now, strictly=strictly)
     if search.best is not None:
@@ -233,11 +233,11 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, 
             return _tries_spent(state, model, now, "It makes nobody leave any more.")
         if "evictions" in state.frozen:
             thaw = "`interlock thaw evictions`."
-            return Hold(Wait("frozen"), explain=lambda: explain_room(state, model, "evict", "", cure=thaw))
+            return Hold(Wait(WaitKind.FROZEN), explain=lambda: explain_room(state, model, "evict", "", cure=thaw))
         if until := contact.held_back_until(state, model, now):
             cure = "Contact with its node, or the end of mass_loss_grace; `interlock nodes remove` for what is gone."
             return Hold(
-                Wait("contact", until=until), explain=lambda: explain_room(state, model, "evict", "", cure=cure)
+                Wait(WaitKind.CONTACT, until=until), explain=lambda: explain_room(state, model, "evict", "", cure=cure)
             )
         return Evict(search.best, explain_eviction(state, model, search, search.best, now, strictly=strictly))
     if not ever_fits(state, model):
@@ -253,7 +253,7 @@ def _failed_lately(state: State, model: Model, now: int) -> Plan:
     if is_spent(state, model):
         return _tries_spent(state, model, now)
     explain = partial(explain_room, state, model, "backoff", "", cure=_MEND)
-    return Hold(Wait("backoff", until=model.retry_at), explain=explain)
+    return Hold(Wait(WaitKind.BACKOFF, until=model.retry_at), explain=explain)
 
 
 _MEND = "Mend what the backend reports, or edit the model."
@@ -271,8 +271,8 @@ def _what_to_wait_for(state: State, model: Model, safe_until: int) -> Wait:
     candidates = state.candidates(model)
     if not candidates.open:
         statuses = {state.nodes[name].status for name in candidates.nodes}
-        return Wait("draining" if NodeStatus.DRAINING in statuses else "nodes_down")
-    return Wait("capacity", until=safe_until)
+        return Wait(WaitKind.DRAINING if NodeStatus.DRAINING in statuses else WaitKind.NODES_DOWN)
+    return Wait(WaitKind.CAPACITY, until=safe_until)
 
 
 def explain_room(state: State, model: Model, step: str, node: str, *, chosen: str = "", cure: str = "") -> Explanation:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from bisect import insort
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
+from . import events as ev
 from .engine import Engine
 from .entities import Model, Node, NodeStatus, Replica, Request, RequestStatus, Stray, Tenant
 from .errors import UnknownEvent
@@ -62,12 +65,23 @@ class EngineImage(msgspec.Struct, frozen=True):
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(EngineImage)
 
-SCHEMA = hashlib.sha256(
-    msgspec.json.encode(
-        [msgspec.json.schema(EngineImage), sorted((name, cls.class_version) for name, cls in EVENT_TYPES.items())],
-        order="deterministic",
-    )
-).hexdigest()[:16]
+_WORDS = ("title", "description")
+
+
+def name_of_shape(image: type[msgspec.Struct], events: Iterable[type[ev.Event]]) -> str:
+    """Names the shape of an image and the versions of these events; words for people have no part in it."""
+    parts = [_shape(msgspec.json.schema(image)), sorted((cls.__name__, cls.class_version) for cls in events)]
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:16]
+
+
+def _shape(schema: Any) -> Any:
+    """A JSON schema without its docstrings: an edit of one must not cost a replay of the whole log."""
+    if isinstance(schema, dict):
+        return {key: _shape(value) for key, value in schema.items() if not (key in _WORDS and isinstance(value, str))}
+    return [_shape(value) for value in schema] if isinstance(schema, list) else schema
+
+
+SCHEMA = name_of_shape(EngineImage, EVENT_TYPES.values())
 """Names the shape of this program's snapshots: one with another shape is not read, and the log is replayed instead."""
 
 

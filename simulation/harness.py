@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.commands import Envelope, ReleaseLock, ReportCapacity, Review
 from interlock.domain.consequences import whole_cluster
@@ -200,7 +201,7 @@ class Harness:
                 numbers.event_types[kind.__name__] += 1
             if kind is ev.ReplicaReserved:
                 assert isinstance(event, ev.ReplicaReserved)
-                asked = event.cause.startswith("request ")
+                asked = causes.is_of_request(event.cause)
                 self._for_request[event.replica] = asked
                 self._sizes[event.replica] = sum(size for _, size in event.claim)
                 for victim in event.victims:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.apply import apply
 from interlock.domain.claims import RAM, Claim
@@ -126,13 +127,14 @@ class Prologue:
         of: dict[str, Any] = {"at": START, "replica": replica, "model": spec.model, "node": spec.node}
         events: list[ev.Event] = [
             ev.ReplicaReserved(
-                **of, index=index, revision=model.serving, claim=claim, disk=disk, cause="scenario", silent_at=FOREVER
+                **of, index=index, revision=model.serving, claim=claim, disk=disk, silent_at=FOREVER,
+                cause=causes.SCENARIO,
             ),
             ev.BackendInstallRequested(**of, op=1, silent_at=FOREVER),
             ev.BackendInstalled(**of, address=address),
             ev.LoadStarted(**of, op=2, silent_at=FOREVER),
             ev.ReplicaLoaded(**of, evictable_at=START + spec.evictable_in, address=address),
-        ]
+        ]  # fmt: skip
         for number in range(spec.in_flight):
             request = f"{BACKGROUND}-{replica}-{number + 1}"
             locked = ev.ReplicaLocked(

@@ -7,21 +7,22 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain.claims import format_claim
-from interlock.domain.entities import Wait
+from interlock.domain.entities import Wait, WaitKind
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
 from interlock.domain.units import FOREVER, format_instant, format_rate, format_size, tell_duration
 
 _WAITS = {
-    "load": "for a copy to load",
-    "busy": "because every loaded copy is at its limit of requests",
-    "capacity": "because there is no room, and nothing may be evicted now",
-    "leaving": "for the room of a replica that leaves in any case",
-    "nodes_down": "because every node that it may use is down",
-    "draining": "because the nodes that it may use are being drained",
-    "frozen": "because evictions are frozen",
-    "turn": "for its turn, behind who came before it",
-    "contact": "because its copy may be running where contact was lost, and nobody is evicted for another one yet",
-    "backoff": "because its last load failed and the next try is due later",
+    WaitKind.LOAD: "for a copy to load",
+    WaitKind.BUSY: "because every loaded copy is at its limit of requests",
+    WaitKind.CAPACITY: "because there is no room, and nothing may be evicted now",
+    WaitKind.LEAVING: "for the room of a replica that leaves in any case",
+    WaitKind.NODES_DOWN: "because every node that it may use is down",
+    WaitKind.DRAINING: "because the nodes that it may use are being drained",
+    WaitKind.FROZEN: "because evictions are frozen",
+    WaitKind.TURN: "for its turn, behind who came before it",
+    WaitKind.CONTACT: "because its copy may be running where contact was lost, "
+    "and nobody is evicted for another one yet",
+    WaitKind.BACKOFF: "because its last load failed and the next try is due later",
 }
 _LACKS = {
     "load info": "somebody says how to load it",
@@ -64,7 +65,9 @@ def _because(words: str, text: str) -> str:
 
 def waits_for(wait: Wait) -> str:
     """What a request waits for, as the end of a sentence."""
-    return f"for {wait.on} to load" if wait.kind == "load" and wait.on else _WAITS.get(wait.kind, f"for {wait.kind}")
+    if wait.kind is WaitKind.LOAD and wait.on:
+        return f"for {wait.on} to load"
+    return _WAITS.get(wait.kind, f"for {wait.kind}")
 
 
 def _wait(wait: Wait) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from interlock.domain import events as ev
-from interlock.domain.entities import Wait
+from interlock.domain.entities import Wait, WaitKind
 from interlock.domain.units import format_instant, tell_duration
 
 from .sentences import waits_for
@@ -24,7 +24,7 @@ class Waited(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-_TURN = Wait("turn")
+_TURN = Wait(WaitKind.TURN)
 
 
 def ends_load(event: ev.Event) -> bool:
@@ -44,7 +44,7 @@ def waits_of(events: Iterable[ev.Event]) -> list[Waited]:
     over: ev.ReplicaEvent | None = None
     for event in events:
         if isinstance(event, ev.ReplicaEvent) and ends_load(event):
-            over = event if wait is not None and wait.kind == "load" and event.replica == wait.on else over
+            over = event if wait is not None and wait.kind is WaitKind.LOAD and event.replica == wait.on else over
             continue
         if wait is not None and over is not None and over.at < event.at:
             found.append(_waited(wait, began, over.at, _how(over)))

@@ -10,6 +10,7 @@ import msgspec
 
 from interlock.domain import events as ev
 from interlock.domain.codec import TOPICS, decode_event
+from interlock.domain.entities import WaitKind
 from interlock.domain.errors import InvalidField, NotFound, UnknownEvent
 from interlock.domain.explanation import NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from interlock.domain.recording import Recorded
@@ -217,7 +218,7 @@ class _Gatherer:
         last = max((link.recorded.position for link in links), default=0)
         for link in links:
             match link.event:
-                case ev.RequestQueued(wait=wait) if wait.kind == "load" and wait.on:
+                case ev.RequestQueued(wait=wait) if wait.kind is WaitKind.LOAD and wait.on:
                     self.load(wait.on, last)
                 case ev.ReplicaLocked(replica=replica):
                     self.load(replica, last)
@@ -412,7 +413,7 @@ def _placing(links: list[_Link], own: list[_Link], waits: list[Waited]) -> Expla
     locked = [link.event for link in own if isinstance(link.event, ev.ReplicaLocked)]
     if not locked or locked[-1].explanation is None or locked[-1].explanation.step != "granted":
         return None
-    if not waits or (waits[-1].kind, waits[-1].on) != ("load", locked[-1].replica):
+    if not waits or (waits[-1].kind, waits[-1].on) != (WaitKind.LOAD, locked[-1].replica):
         return None  # somebody else's release gave it the replica, long after that was placed
     reserved = (link.event for link in links if isinstance(link.event, ev.ReplicaReserved))
     return next((event.explanation for event in reserved if event.replica == locked[-1].replica), None)

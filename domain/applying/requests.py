@@ -7,7 +7,7 @@ from bisect import insort
 from msgspec.structs import replace
 
 from interlock.domain import events as ev
-from interlock.domain.entities import Request, RequestStatus, Wait
+from interlock.domain.entities import Request, RequestStatus, Wait, WaitKind
 from interlock.domain.fairness import queue_key
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
@@ -15,6 +15,8 @@ from interlock.domain.units import FOREVER
 from .changes import end_request, leave_queue, put_request
 from .handlers import applies
 from .tenants import take_in
+
+_WOKEN = Wait(WaitKind.WOKEN)
 
 
 @applies(ev.RequestQueued)
@@ -40,7 +42,7 @@ def _request_queued(state: State, event: ev.RequestQueued) -> None:
 @applies(ev.RequestWoken)
 def _request_woken(state: State, event: ev.RequestWoken) -> None:
     request = state.requests[event.request]
-    state.requests[event.request] = replace(request, wait=Wait("woken"))
+    state.requests[event.request] = replace(request, wait=_WOKEN)
 
 
 @applies(ev.RequestCancelled)

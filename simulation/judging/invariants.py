@@ -12,9 +12,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.commands import Command, ReportBackendGone
 from interlock.domain.engine import Outcome
+from interlock.domain.entities import WaitKind
 from interlock.domain.explanation import Explanation
 from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.settings import Settings
@@ -317,7 +319,7 @@ class Invariants:
         if model is not None:
             model.waiting[event.request] = None
             self.touched[event.model] = None
-            if event.wait.kind == "capacity" and not picture.could_fit(model, self.settings.disk_margin):
+            if event.wait.kind is WaitKind.CAPACITY and not picture.could_fit(model, self.settings.disk_margin):
                 self.breach("W", f"{event.request} waits for room for {event.model} that no candidate has", event.model)
         self._unlock(event.request)
 
@@ -449,8 +451,6 @@ class Invariants:
         replica = ReplicaView(
             event.replica, event.model, event.node, event.index, event.revision, event.claim, event.disk
         )
-        replica.cause = event.cause
-        replica.started_for_request = event.cause.startswith("request ")
         node, model = picture.nodes.get(event.node), picture.models.get(event.model)
         if node is None or model is None:
             self.breach("S", f"{event.replica} is reserved for {event.model} on {event.node}: one is gone")
@@ -485,8 +485,8 @@ class Invariants:
                 over = f"{format_size(node.staying[pool])} of {format_size(node.limits[pool])}"
                 text = f"{event.replica} brings {event.node} {name_of(pool)} to {over} ({size} B more)"
                 self.breach("S", text, event.node)
-        if replica.started_for_request:
-            self._step(event.cause.removeprefix("request "))
+        if (request := causes.requester(event.cause)) is not None:
+            self._step(request)
 
     def _judge_reservation(
         self, event: ev.ReplicaReserved, replica: ReplicaView, node: NodeView, model: ModelView
@@ -538,7 +538,7 @@ class Invariants:
 
     def _judge_growth(self, event: ev.ReplicaReserved, model: ModelView) -> None:
         """A warm model grows only while scaling is on and below its ceiling; roll-outs and operators may do more."""
-        if not event.cause.startswith(("request ", "floor of")):
+        if not causes.is_of_request_or_floor(event.cause):
             return
         scheduling = model.scheduling
         copies = sum(
@@ -551,7 +551,7 @@ class Invariants:
         if scheduling.max_replicas and copies >= scheduling.max_replicas and self.picture.has_live_copy(model):
             text = f"{event.replica} is copy {copies + 1} of {model.name}; its ceiling is {scheduling.max_replicas}"
             self.breach("S", text, model.name)
-        if event.cause.startswith("request ") and self.picture.has_live_copy(model):
+        if causes.is_of_request(event.cause) and self.picture.has_live_copy(model):
             if not scheduling.scales:
                 self.breach("S", f"{event.replica} is one more copy of {model.name}, which does not scale", model.name)
             if event.victims:
@@ -567,7 +567,7 @@ class Invariants:
         if its is None:
             return
         mine, theirs = model.scheduling.priority, its.scheduling.priority
-        strictly = event.cause.startswith("floor of")
+        strictly = causes.is_of_floor(event.cause)
         if theirs > mine or (strictly and theirs == mine):
             text = f"{victim.id} of {its.name} (priority {theirs}) is evicted for {model.name} (priority {mine})"
             self.breach("S", text, victim.id)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from interlock.domain import placement, reconcile, requests, roll_outs, routing
 from interlock.domain.engine import Engine
-from interlock.domain.entities import Model, Phase, RequestStatus
+from interlock.domain.entities import Model, Phase, RequestStatus, WaitKind
 from interlock.domain.loads import UNLOAD_TRIES
 from interlock.domain.routing import Evict, Hold, Join, Place, Refuse
 from interlock.domain.shrinking import below_floor, is_moving, surplus
@@ -108,7 +108,11 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
         woken_now = head.wait is not None and head.wait.until <= now and (head.wait.until, head.id) in due
         enough = isinstance(plan, Place) and requests.has_grown_enough(state, model, head.passes)
         # Who waits for the end of a pause, or for contact, is told then that the tries are spent: room may come first.
-        told_then = isinstance(plan, Refuse) and head.wait is not None and head.wait.kind in ("backoff", "contact")
+        told_then = (
+            isinstance(plan, Refuse)
+            and head.wait is not None
+            and head.wait.kind in (WaitKind.BACKOFF, WaitKind.CONTACT)
+        )
         if not isinstance(plan, Join | Hold) and not woken_now and not enough and not told_then:
             what = type(plan).__name__.lower()
             yield "W", f"{head.id} waits for {name} ({_wait(head.wait)}) while routing it anew says {what}", name
@@ -118,7 +122,7 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
                 yield "W", f"{request_id} has no timer for its deadline", request_id
             wait = request.wait
             # Those behind the head wait for the head: what it waits for must be there.
-            if request is head and wait is not None and wait.kind == "load" and not state.loading.get(name):
+            if request is head and wait is not None and wait.kind is WaitKind.LOAD and not state.loading.get(name):
                 yield "W", f"{request_id} waits for the load {wait.on}, and {name} has none in progress", request_id
             if wait is not None and wait.until < FOREVER and (wait.until, request_id) not in due:
                 yield "W", f"{request_id} has no timer for the instant that it waits for", request_id

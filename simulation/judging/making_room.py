@@ -13,8 +13,9 @@ from collections import Counter
 
 from msgspec import Struct
 
+from interlock.domain import causes
 from interlock.domain import events as ev
-from interlock.domain.entities import LoadSpec
+from interlock.domain.entities import LoadSpec, WaitKind
 from interlock.domain.profiles import SCORES, Profile, find_profile
 from interlock.domain.wishes import ABOUT_THE_SAME
 
@@ -83,8 +84,8 @@ class RoomRules:
         Where it has failed, or anywhere when it has failed on many nodes.
         """
         model = self.court.picture.models[event.model]
-        grows = event.cause.startswith("request ") and self.court.picture.has_live_copy(model)
-        evicts = bool(event.victims) and event.cause.startswith(("request ", "floor of "))
+        grows = causes.is_of_request(event.cause) and self.court.picture.has_live_copy(model)
+        evicts = bool(event.victims) and causes.is_of_request_or_floor(event.cause)
         return (grows or evicts) and self.is_spent(event.model, event.node)
 
     def is_spent(self, model: str, node: str) -> bool:
@@ -125,14 +126,16 @@ class RoomRules:
 
     def look_for_coming_room(self, event: ev.ReplicaReserved, model: ModelView, queues: Queues) -> None:
         """Remember whose leaving, which is waited for, makes the room that somebody was evicted for."""
-        picture, request = self.court.picture, event.cause.removeprefix("request ")
-        if not event.cause.startswith("request ") or not event.victims or len(picture.nodes) > NODES_JUDGED:
+        picture, request = self.court.picture, causes.requester(event.cause)
+        if request is None or not event.victims or len(picture.nodes) > NODES_JUDGED:
             return
         wait = queues.waits.get(request)
-        if self._intricate(model) or (wait is not None and wait.kind == "leaving"):
+        if self._intricate(model) or (wait is not None and wait.kind is WaitKind.LEAVING):
             return  # who has waited for such room waits for no more of it
         others = (queues.first(other, self.court.settings) for other in picture.models.values() if other is not model)
-        waited_for = {wait.on for other in others if (wait := queues.waits.get(other)) and wait.kind == "leaving"}
+        waited_for = {
+            wait.on for other in others if (wait := queues.waits.get(other)) and wait.kind is WaitKind.LEAVING
+        }
         for node in self._candidates(model):
             for replica in node.replicas.values():
                 soon = replica.phase == "unloading" and not replica.beneficiary and replica.room_by > event.at
@@ -227,9 +230,7 @@ class RoomRules:
         if its is None or its.waiting:
             raise _Unsure
         mine, theirs = model.scheduling.priority, its.scheduling.priority
-        if theirs > mine or (
-            theirs == mine and (event.cause.startswith("floor of") or replica.evictable_at > event.at)
-        ):
+        if theirs > mine or (theirs == mine and (causes.is_of_floor(event.cause) or replica.evictable_at > event.at)):
             return False
         group = its.scheduling.anti_affinity
         if (

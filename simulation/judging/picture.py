@@ -146,9 +146,8 @@ class ReplicaView:
     """One replica. ``locks`` are its requests; ``beneficiary`` says for whom it is a victim."""
 
     __slots__ = (
-        "beneficiary", "cause", "claim", "disk", "drops", "evictable_at", "id", "index", "locks", "model",
-        "node", "phase", "resident", "retired", "revision", "room_by", "started_for_request",
-        "used_at",
+        "beneficiary", "claim", "disk", "drops", "evictable_at", "id", "index", "locks", "model", "node", "phase",
+        "resident", "retired", "revision", "room_by", "used_at",
     )  # fmt: skip
 
     def __init__(self, id_: str, model: str, node: str, index: int, revision: int, claim: Claim, disk: int) -> None:
@@ -167,8 +166,6 @@ class ReplicaView:
         self.room_by = 0
         self.retired = False
         self.beneficiary = ""
-        self.cause = ""
-        self.started_for_request = False
         self.locks: dict[str, None] = {}
 
     @property

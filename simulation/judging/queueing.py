@@ -10,15 +10,16 @@ from collections.abc import Callable
 
 import msgspec
 
+from interlock.domain import causes
 from interlock.domain import events as ev
-from interlock.domain.entities import Wait
+from interlock.domain.entities import Wait, WaitKind
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 
 from .picture import ModelView, NodeView, Picture
 from .pools import there, would_hold
 
-CURED_BY_ROOM = ("capacity", "leaving", "nodes_down", "draining")
+CURED_BY_ROOM = (WaitKind.CAPACITY, WaitKind.LEAVING, WaitKind.NODES_DOWN, WaitKind.DRAINING)
 """Waits that end when there is room, whether others had taken it or its node was away."""
 
 
@@ -83,9 +84,8 @@ class Queues:
 
         ``is_spent(model, node)`` says of which model nobody leaves a node any more.
         """
-        request = event.cause.removeprefix("request ")
-        known = event.cause.startswith("request ") and request in self.asked
-        if not known or self.picture.below_floor(model):
+        request = causes.requester(event.cause)
+        if request is None or request not in self.asked or self.picture.below_floor(model):
             return ""  # a floor goes before any request
         mine = self.place(request, settings)
         for other in self.picture.models.values():
@@ -102,8 +102,8 @@ class Queues:
         One that is parked for room goes before requests, and before floors of less priority; of those whose copies
         have been lost at this very instant, and which have not been looked at since, the one of more priority.
         """
-        floor = event.cause.startswith("floor of ") or self.picture.below_floor(model)
-        if event.victims or not (floor or event.cause.startswith("request ")) or "reconciler" in self.picture.frozen:
+        floor = causes.is_of_floor(event.cause) or self.picture.below_floor(model)
+        if event.victims or not (floor or causes.is_of_request(event.cause)) or "reconciler" in self.picture.frozen:
             return ""
         for other in self.picture.models.values():
             parked = other.floor_parked and other.parked == "capacity_exhausted"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.claims import total
 from interlock.domain.recent_use import LONGEST_TURNOVER
@@ -74,7 +75,7 @@ class UseRules:
         victim = picture.replicas.get(event.victims[0])
         if victim is None:
             return
-        strictly = event.cause.startswith("floor of")
+        strictly = causes.is_of_floor(event.cause)
         for other in node.replicas.values():
             if self._would_do(other, victim, model, event.at, strictly) and worth[other.id] < worth[victim.id]:
                 text = f"{victim.id} of {victim.model} makes room, and {other.id} of {other.model} would have cost less"

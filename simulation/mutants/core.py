@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from interlock.domain import (
     budgets,
+    causes,
     churn,
     consequences,
     engine,
@@ -34,7 +35,7 @@ from interlock.domain import (
 from interlock.domain import events as ev
 from interlock.domain.applying import handlers, tenants
 from interlock.domain.commands import Tick
-from interlock.domain.entities import NodeStatus, Phase, Wait
+from interlock.domain.entities import NodeStatus, Phase, Wait, WaitKind
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
@@ -77,7 +78,7 @@ def selector_ignored_in_lookup(patches: Patches) -> None:
         for name in candidates.nodes:
             rows.append(Considered(name, "rejected", "slots", "no free replica slot, evicting LRU"))
             rows.append(Considered(name, "rejected", "busy", "all models have in-flight requests"))
-        return Hold(Wait("capacity", until=now + SECOND), explain=lambda: Explanation("route", tuple(rows)))
+        return Hold(Wait(WaitKind.CAPACITY, until=now + SECOND), explain=lambda: Explanation("route", tuple(rows)))
 
     patches.swap(route, looked_up_anywhere)
 
@@ -349,7 +350,7 @@ def evict_and_reserve_apart(patches: Patches) -> None:
             loads.evict_for(at, at.replicas[victim], "", model.name, plan.explanation, now)
             for victim in plan.eviction.victims
         ]
-        return [*gone, requests._queued(request, Wait("capacity"), plan.explanation, now)]
+        return [*gone, requests._queued(request, Wait(WaitKind.CAPACITY), plan.explanation, now)]
 
     patches.swap(settle, only_evict)
 
@@ -517,10 +518,10 @@ def empty_backend_scaleup(patches: Patches) -> None:
         if model.load_info_known or not strictly:
             return first_copy(at, model, now, strictly=strictly, waits=waits)
         if model.retry_at > now:
-            return Hold(Wait("backoff", until=model.retry_at), explain=lambda: Explanation("backoff"))
+            return Hold(Wait(WaitKind.BACKOFF, until=model.retry_at), explain=lambda: Explanation("backoff"))
         room = placement.find_room(at, model)
         if room is None:
-            return Hold(Wait("capacity"), explain=lambda: Explanation("queue"))
+            return Hold(Wait(WaitKind.CAPACITY), explain=lambda: Explanation("queue"))
         return Place(room, Explanation("place"))
 
     patches.swap(first_copy, doomed)
@@ -546,7 +547,7 @@ def unpark_on_anything(patches: Patches) -> None:
         if not below or not isinstance(plan, Place | Evict):
             return []
         unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
-        return [unparked, *loads.begin(at, model, plan, now, f"floor of {model.name}: {command.cause}")]
+        return [unparked, *loads.begin(at, model, plan, now, causes.of_floor(model.name, command.cause))]
 
     patches.swap(reconcile._unpark, eager)
 

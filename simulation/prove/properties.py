@@ -10,9 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from interlock.domain import causes, loads, reconcile, requests, roll_outs, routing
 from interlock.domain import events as ev
-from interlock.domain import loads, reconcile, requests, roll_outs, routing
-from interlock.domain.entities import LOADING_PHASES, Model, Node, NodeStatus, Phase, Replica, Request, RequestStatus
+from interlock.domain.entities import (
+    LOADING_PHASES,
+    Model,
+    Node,
+    NodeStatus,
+    Phase,
+    Replica,
+    Request,
+    RequestStatus,
+    WaitKind,
+)
 from interlock.domain.nodes import WORKER_LEFT
 from interlock.domain.routing import BEGINS_LOAD, Lock
 from interlock.domain.state import State, Timer
@@ -123,9 +133,10 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
     Only the first in line for each model says what that model lacks now; those behind it keep the wait that they came
     with, and when the first waits for its model's next try, they do so too.
     """
-    request = state.requests.get(event.cause.removeprefix("request "))
-    if not event.cause.startswith("request ") or below_floor(state, model):
+    asking = causes.requester(event.cause)
+    if asking is None or below_floor(state, model):
         return ""
+    request = state.requests.get(asking)
     mine = _rank(state, request, now) if request is not None else (FOREVER, 0)
     for other in _first_in_line(state):
         its, wait = state.models[other.model], other.wait
@@ -185,27 +196,28 @@ def _reserved(state: State, event: ev.ReplicaReserved, now: int) -> Finding | No
     copies = [r for r in state.replicas.values() if r.model == model.name and _is_copy(state, model, r)]
     ceiling = model.scheduling.max_replicas
     lives = any(is_usable(state, one, model) for one in copies)  # what serves nobody any more keeps no first copy away
-    if ceiling and lives and len(copies) >= ceiling and event.cause.startswith("request"):
+    if ceiling and lives and len(copies) >= ceiling and causes.is_of_request(event.cause):
         return Finding("S", f"{where} exceeds the model's ceiling of {ceiling}")
     return None
 
 
 def _needless(state: State, event: ev.ReplicaReserved, model: Model, now: int) -> str:
     """Who leaves in any case and would have made the room in time, where no other model waits for just that."""
-    request = state.requests.get(event.cause.removeprefix("request "))
-    if not event.victims or not event.cause.startswith("request "):
+    asking = causes.requester(event.cause)
+    if not event.victims or asking is None:
         return ""
-    if request is not None and request.wait is not None and request.wait.kind == "leaving":
+    request = state.requests.get(asking)
+    if request is not None and request.wait is not None and request.wait.kind is WaitKind.LEAVING:
         return ""  # it has waited for such room
     waits = [other.wait for other in _first_in_line(state) if other.model != model.name]
-    waited_for = {wait.on for wait in waits if wait is not None and wait.kind == "leaving"}
+    waited_for = {wait.on for wait in waits if wait is not None and wait.kind is WaitKind.LEAVING}
     deadline = request.deadline if request is not None else now + state.settings.request_deadline
     return room_that_comes(state, model, now, deadline, waited_for)
 
 
 def _in_vain(state: State, event: ev.ReplicaReserved, model: Model) -> bool:
     """Whether somebody leaves for a model whose loads have failed as often as they may, here or on as many nodes."""
-    evicts = bool(event.victims) and event.cause.startswith(("request ", "floor of "))
+    evicts = bool(event.victims) and causes.is_of_request_or_floor(event.cause)
     return evicts and _is_spent(state, model, event.node)
 
 
@@ -216,8 +228,8 @@ def _is_spent(state: State, model: Model, node: str) -> bool:
 
 def _floor_passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node) -> str:
     """A model whose parked floor lacks just this free room: it goes before requests, and floors of less priority."""
-    floor = event.cause.startswith("floor of ") or below_floor(state, model)
-    if event.victims or not (floor or event.cause.startswith("request ")) or "reconciler" in state.frozen:
+    floor = causes.is_of_floor(event.cause) or below_floor(state, model)
+    if event.victims or not (floor or causes.is_of_request(event.cause)) or "reconciler" in state.frozen:
         return ""
     for other in state.models.values():
         parked = other.parked is not None and other.parked.reason == "capacity_exhausted" and other is not model
@@ -539,16 +551,16 @@ def _waits_for_something(state: State, request: Request, timers: set[Timer], now
         yield Finding("W", f"a request for {request.model} waits for nothing")
     elif wait.until < FOREVER and (wait.until, "wake", request.id) not in timers:
         yield Finding("W", f"a request for {request.model} waits for an instant that no timer keeps")
-    elif wait.kind == "load":
+    elif wait.kind is WaitKind.LOAD:
         replica = state.replicas.get(wait.on)
         is_head = state.waiting(request.model)[0][2] == request.id
         if is_head and (replica is None or replica.phase not in LOADING_PHASES):
             yield Finding("W", f"a request for {request.model} waits for a load that is not in progress")
-    elif wait.kind == "backoff" and wait.until >= FOREVER:
+    elif wait.kind is WaitKind.BACKOFF and wait.until >= FOREVER:
         yield Finding("W", f"a request for {request.model} waits for a next try that has no instant")
-    elif wait.kind == "capacity" and not could_ever_fit(state, state.models[request.model]):
+    elif wait.kind is WaitKind.CAPACITY and not could_ever_fit(state, state.models[request.model]):
         yield Finding("W", f"a request for {request.model} waits for room that no node can ever have")
-    elif wait.kind == "frozen" and "evictions" not in state.frozen:
+    elif wait.kind is WaitKind.FROZEN and "evictions" not in state.frozen:
         yield Finding("W", f"a request for {request.model} waits for a thaw though nothing is frozen")
 
 
@@ -622,8 +634,8 @@ def own_steps(events: Iterable[ev.Event], routed_again: str) -> dict[str, int]:
     """Own steps by request: loads begun for it, and its route after a backend that was gone (``routed_again``)."""
     steps: dict[str, int] = {}
     for event in events:
-        if isinstance(event, ev.ReplicaReserved) and event.cause.startswith("request "):
-            request = event.cause.removeprefix("request ")
+        request = causes.requester(event.cause) if isinstance(event, ev.ReplicaReserved) else None
+        if request is not None:
             steps[request] = steps.get(request, 0) + 1
         elif (
             routed_again and getattr(event, "request", "") == routed_again and not isinstance(event, ev.RequestRefused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.entities import Model, Phase
 from interlock.domain.state import State
@@ -47,7 +48,7 @@ def kind_of(event: ev.Event) -> str:
         return "changes of the writer"
     if isinstance(event, ev.UnloadRequested) and event.reason == "operator":
         return "unloads by hand"
-    if isinstance(event, ev.ReplicaReserved) and event.cause == "an operator asked for it":
+    if isinstance(event, ev.ReplicaReserved) and event.cause == causes.OPERATOR:
         return "loads by hand"
     if isinstance(event, ev.ReplicaReleased) and event.outcome == "declined":
         return "requests that their backends declined"

@@ -12,7 +12,7 @@ from interlock.adapters.audit.rows import event_name
 from interlock.adapters.audit.service import AuditService
 from interlock.adapters.store import SqliteStore
 from interlock.domain import events as ev
-from interlock.domain.entities import Wait
+from interlock.domain.entities import Wait, WaitKind
 from interlock.domain.errors import InvalidField
 from interlock.domain.events import EVENT_TYPES
 from interlock.domain.recording import Recorded
@@ -73,7 +73,7 @@ def test_what_never_comes_is_not_told_as_a_time() -> None:
         sentences.sentence(event)
         for event in (
             ev.RequestQueued(
-                at=0, request="q-1", model="m", wait=Wait("busy"), holder="h", arrival=0, deadline=FOREVER
+                at=0, request="q-1", model="m", wait=Wait(WaitKind.BUSY), holder="h", arrival=0, deadline=FOREVER
             ),
             ev.NodeBecameUnreachable(**never, offline_at=FOREVER),
             ev.NodeDrainStarted(**never, drain_by=FOREVER),

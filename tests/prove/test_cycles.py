@@ -6,7 +6,7 @@ import pytest
 
 from interlock.domain import events as ev
 from interlock.domain import loads, reconcile, routing
-from interlock.domain.entities import Wait
+from interlock.domain.entities import Wait, WaitKind
 from interlock.domain.explanation import Explanation
 from interlock.domain.routing import Hold
 from interlock.domain.settings import Settings
@@ -55,7 +55,7 @@ def test_a_request_that_looks_again_for_ever_breaks_t_though_its_deadline_would_
     def restless(state, model_, now, prefix=()):
         plan = route(state, model_, now, prefix)
         return (
-            Hold(Wait("busy", until=now + SECOND), explain=lambda: Explanation("again"))
+            Hold(Wait(WaitKind.BUSY, until=now + SECOND), explain=lambda: Explanation("again"))
             if isinstance(plan, Hold)
             else plan
         )
