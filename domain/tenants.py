@@ -19,9 +19,10 @@ from .errors import InvalidField
 from .explanation import Explanation
 from .refusals import RefusalCode
 from .routing import Refuse
-from .settings import HIGHEST_PRIORITY, parse_count
+from .setting_kinds import Count
+from .settings import HIGHEST_PRIORITY, KINDS
 from .state import State
-from .units import FOREVER, SECOND, format_rate, parse_rate
+from .units import FOREVER, SECOND, format_rate
 
 LONGEST_TENANT = 200
 _COMES_AGAIN = 1 * SECOND
@@ -87,18 +88,17 @@ def parse_limits(given: Mapping[str, object]) -> TenantLimits:
     if unknown:
         raise InvalidField(unknown[0], "is no limit", cure=f"Give {', '.join(TenantLimits.__struct_fields__)}.")
     told = {name: value for name, value in given.items() if value is not None}
-    read: dict[str, int] = {}
-    for name, value in told.items():
-        if name == "rate":
-            read[name] = parse_rate(value, name)  # type: ignore[arg-type]  # parse_rate names what is not text
-        elif name == "at_once" and value == "off":
-            read[name] = FOREVER
-        else:
-            read[name] = parse_count(value, name, _LEAST[name])
-    return TenantLimits(**read)
+    read = {name: _KINDS[name].parse(value, name) for name, value in told.items()}
+    return TenantLimits(**read)  # type: ignore[arg-type]  # none of these kinds gives text
 
 
-_LEAST = {"at_once": 0, "burst": 1, "priority": -HIGHEST_PRIORITY}
+_KINDS = {
+    "at_once": KINDS["tenant_limit"],
+    "rate": KINDS["tenant_rate"],
+    "burst": KINDS["tenant_burst"],
+    "priority": KINDS["tenant_priority"],
+}
+"""A limit is of the same kind as the setting that stands in for it."""
 
 
 def set_limits(state: State, command: SetTenantLimits, now: int) -> list[ev.Event]:
@@ -107,7 +107,8 @@ def set_limits(state: State, command: SetTenantLimits, now: int) -> list[ev.Even
         raise InvalidField("tenant", "is empty or too long", cure=f"Give 1 to {LONGEST_TENANT} characters.")
     limits = command.limits
     for field in TenantLimits.__struct_fields__:
-        value, lowest = getattr(limits, field), _LEAST.get(field, 0)
+        value, kind = getattr(limits, field), _KINDS[field]
+        lowest = kind.least if isinstance(kind, Count) else 0
         most = HIGHEST_PRIORITY if field == "priority" else FOREVER
         if value is not None and not lowest <= value <= most:
             raise InvalidField(field, f"{value} is not from {lowest} to {most}", cure="Leave it out for the setting's.")

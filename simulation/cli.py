@@ -93,6 +93,16 @@ def simulate(
         loaded = with_trace(loaded, trace)
     _refuse_what_cannot_be_written(events, html, shrink)  # now, and not after a run of an hour
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
+    _write(result, events, html)
+    _tell(result, loaded.description, as_json)
+    if shrink is not None:
+        _shrink(loaded, result, Path(shrink))
+    if not result.passed:
+        click.echo(result.report["reproduce"], err=True)
+    return HOLDS if result.passed else BROKEN
+
+
+def _write(result: Any, events: str | None, html: str | None) -> None:
     if events is not None:
         from .store import write_events
 
@@ -102,17 +112,15 @@ def simulate(
 
         Path(html).write_text(page(result), encoding="utf-8")
         click.echo(f"Page: {html}", err=True)
+
+
+def _tell(result: Any, description: str, as_json: bool) -> None:
     if as_json:
         _print_json(result.report)
-    else:
-        from .report import summary
+        return
+    from .report import summary
 
-        click.echo(summary(result.report, loaded.description))
-    if shrink is not None:
-        _shrink(loaded, result, Path(shrink))
-    if not result.passed:
-        click.echo(result.report["reproduce"], err=True)
-    return HOLDS if result.passed else BROKEN
+    click.echo(summary(result.report, description))
 
 
 def _refuse_what_cannot_be_written(events: str | None, *files: str | None) -> None:

@@ -197,8 +197,6 @@ class Harness:
             if kind is not ev.LoadProgressed:
                 self._deeds += 1
                 self._last_deed = (self.clock.elapsed, kind.__name__)
-            if self._counting:
-                numbers.event_types[kind.__name__] += 1
             if kind is ev.ReplicaReserved:
                 assert isinstance(event, ev.ReplicaReserved)
                 asked = causes.is_of_request(event.cause)
@@ -208,23 +206,28 @@ class Harness:
                     self._for_request[victim] = asked
             elif isinstance(event, ev.ReplicaLoaded | ev.UnloadRequested) and not _is_tried_again(event):
                 self._for_request.pop(event.replica, None)  # what is done with it from now on is for no request
-            if not self._counting:
-                continue
-            numbers.events += 1
-            if kind is ev.LoadStarted:
-                assert isinstance(event, ev.LoadStarted)
+            if self._counting:
+                self._add_up(event)
+
+    def _add_up(self, event: ev.Event) -> None:
+        """Take an event other than a lock's or a release's into the figures of the report."""
+        numbers = self.numbers
+        numbers.events += 1
+        numbers.event_types[type(event).__name__] += 1
+        match event:
+            case ev.LoadStarted():
                 numbers.loads += 1
                 numbers.loaded_bytes += self._sizes.get(event.replica, 0)
-            elif kind is ev.ReplicaEvicted:
+            case ev.ReplicaEvicted():
                 numbers.evictions += 1
                 numbers.unloads["evicted"] += 1
-            elif kind is ev.HolderLost:
+            case ev.HolderLost():
                 numbers.holders_lost += 1
-            elif isinstance(event, ev.UnloadRequested) and event.tries == 1:
+            case ev.UnloadRequested(tries=1):
                 numbers.unloads[event.reason] += 1
-            elif kind is ev.ReplicaLost:
+            case ev.ReplicaLost():
                 numbers.unloads["lost"] += 1
-            elif kind is ev.ReplicaLoadFailed:
+            case ev.ReplicaLoadFailed():
                 numbers.unloads["load failed"] += 1
 
     def _find(self, findings: Iterable[judge.Finding]) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+from enum import Enum
+from typing import Annotated
 
 import msgspec
 
 from interlock.domain.errors import InvalidSetting
+from interlock.domain.setting_kinds import declared
 from interlock.domain.tenants import LONGEST_TENANT
 from interlock.domain.units import HOUR, MIB, SECOND
 
@@ -15,35 +18,50 @@ CLIENT = "client"
 """The tenant of whoever has ``client_token``. Without any token requests have no tenant, and no limits."""
 
 
-class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every setting of the gateway. An empty token leaves its paths open, which only loopback allows."""
+class Kind(Enum):
+    """How a setting of the gateway is written, and shown."""
 
-    registration_token: str = ""
+    SECRET = "secret"
+    """A token: shown is only whether it is set."""
+    TENANTS = "tenants"
+    """Tokens by name, as a table or as ``"name=token,name=token"``; only the names are shown."""
+    FLAG = "flag"
+    SIZE = "size"
+    LENGTH = "length"
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting of the gateway, with its kind. An empty token leaves its paths open, which only loopback allows."""
+
+    registration_token: Annotated[str, Kind.SECRET] = ""
     """Opens ``/api/node/...`` to workers."""
-    client_token: str = ""
+    client_token: Annotated[str, Kind.SECRET] = ""
     """Opens ``/v1/...`` to clients."""
-    tenants: dict[str, str] = {}
+    tenants: Annotated[dict[str, str], Kind.TENANTS] = {}
     """Client tokens by their tenants' names: each opens ``/v1/...`` too, and its requests count as that tenant's."""
-    admin_token: str = ""
+    admin_token: Annotated[str, Kind.SECRET] = ""
     """Opens every other path of ``/api``, ``/metrics`` and ``/events`` to operators."""
-    insecure: bool = False
+    insecure: Annotated[bool, Kind.FLAG] = False
     """Listen anywhere without tokens."""
-    auto_approve: bool = False
+    auto_approve: Annotated[bool, Kind.FLAG] = False
     """Let workers that register take work without an operator's approval."""
-    show_node: bool = False
+    show_node: Annotated[bool, Kind.FLAG] = False
     """Say in ``X-Interlock-Node`` which node served a request."""
-    body_limit: int = 8 * MIB
+    body_limit: Annotated[int, Kind.SIZE] = 8 * MIB
     """The largest request body that is read."""
-    holder_lease: int = 30 * SECOND
+    holder_lease: Annotated[int, Kind.LENGTH] = 30 * SECOND
     """The cluster's setting of that name, until the writer says another; the gateway renews at least thrice in it."""
-    wait_limit: int = HOUR
+    wait_limit: Annotated[int, Kind.LENGTH] = HOUR
     """The longest that a client may wait for a lock, whatever deadline it names: a last resort beyond the core's."""
-    writer_patience: int = 10 * SECOND
+    writer_patience: Annotated[int, Kind.LENGTH] = 10 * SECOND
     """How long a new request waits for a writer while none leads; longer than a takeover takes."""
-    release_patience: int = 2 * SECOND
+    release_patience: Annotated[int, Kind.LENGTH] = 2 * SECOND
     """How long a request that is over waits for its release to be durable; the release itself goes on."""
-    drain_limit: int = 5 * SECOND
+    drain_limit: Annotated[int, Kind.LENGTH] = 5 * SECOND
     """How long a gateway that stops lets running requests end and releases be confirmed."""
+
+
+KINDS: dict[str, Kind] = declared(GatewayConfig)
 
 
 def is_loopback(host: str) -> bool:

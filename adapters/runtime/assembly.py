@@ -131,6 +131,12 @@ class ControlPlane:
         fanout = Fanout(client, store, self.seat.feed, StoreTracker(LogTrackingRecorder(opened)))
         leading = asyncio.create_task(self._while_leading(CommandServer(client, _LocalDoor(self.seat)), fanout))
         self._closing.push_async_callback(_cancel, leading)
+        await self._listen(store, clock, backends, AsyncAudit(AuditService(opened)))
+
+    async def _listen(
+        self, store: StoreThreads, clock: SystemClock, backends: BackendClient, audit: AsyncAudit
+    ) -> None:
+        """Open the gateway in front of the seat."""
         self.queries = Queries(
             store,
             clock,
@@ -146,7 +152,7 @@ class ControlPlane:
             backends,
             self._gateway,
             liveness=self.seat,
-            audit=AsyncAudit(AuditService(opened)),
+            audit=audit,
             events=self.seat.feed,
         )
         self.server = await serve_http(app, *self._config.address())

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from interlock.adapters import own_rules
-from interlock.adapters.http.config import GatewayConfig, check_bind
+from interlock.adapters.http.config import KINDS, GatewayConfig, Kind, check_bind
 from interlock.adapters.nats.connection import NatsConfig
 from interlock.domain.documents import parse_toml
 from interlock.domain.errors import InvalidSetting, UnreadableFile
@@ -26,25 +26,27 @@ from interlock.domain.units import format_duration, format_size, parse_duration,
 FILE_NAME = "interlock.toml"
 _PREFIX = "INTERLOCK_"
 _TABLES = ("scheduler", "gateway")
-_SECRETS = frozenset({"registration_token", "client_token", "admin_token", "tenants"})
-_FLAGS = frozenset({"insecure", "auto_approve", "show_node"})
-_SIZES = frozenset({"body_limit"})
-_LENGTHS = frozenset({"wait_limit", "writer_patience", "release_patience", "drain_limit"})
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A setting that is neither the scheduler's nor the gateway's: text, or a number where ``number`` says so."""
+
+    default: str
+    number: bool = False
+    """A file may write it as a number."""
+
+
 _PLACES = {
-    "data": "./.interlock",
-    "store": "",
-    "nats": "",
-    "http": "127.0.0.1:8700",
-    "url": "",
-    "workers": "2",
-    "snapshot_events": "10000",
+    "data": Place("./.interlock"),
+    "store": Place(""),
+    "nats": Place(""),
+    "http": Place("127.0.0.1:8700"),
+    "url": Place(""),
+    "workers": Place("2", number=True),
+    "snapshot_events": Place("10000", number=True),
 }
-"""What else can be set, with defaults. An empty ``store`` is SQLite in ``data``, an empty ``nats`` our own broker, and
-an empty ``url``, the cluster that commands talk to, whichever runs in ``data``."""
-
-
-_COUNTS = frozenset({"workers", "snapshot_events"})
-"""The places that a file may write as a number."""
+"""What else can be set. An empty ``store`` is SQLite in ``data``, an empty ``nats`` our own broker, and an empty
+``url``, the cluster that commands talk to, whichever runs in ``data``."""
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -89,13 +91,14 @@ class Configuration:
         return self
 
     def text(self, name: str) -> str:
-        """One of the places: ``data``, ``store``, ``nats``, ``http``, ``url``, ``workers``, ``snapshot_events``."""
+        """What one of the places is set to."""
+        place = _PLACES[name]
         if name not in self._given:
-            return _PLACES[name]
+            return place.default
         value = self._given[name].value
-        counts = name in _COUNTS and isinstance(value, int) and not isinstance(value, bool)
+        counts = place.number and isinstance(value, int) and not isinstance(value, bool)
         if not counts and not isinstance(value, str | Path):
-            raise self._wrong(name, "is neither text nor a whole number" if name in _COUNTS else "is not text")
+            raise self._wrong(name, "is neither text nor a whole number" if place.number else "is not text")
         return str(value)
 
     @property
@@ -126,7 +129,8 @@ class Configuration:
 
     def gateway(self, **defaults: object) -> GatewayConfig:
         """The gateway's settings; ``defaults`` stand in for what nobody set."""
-        values = {name: self._gateway(name) for name in GatewayConfig.__struct_fields__ if name in self._given}
+        own = [name for name in KINDS if name in self._given and name not in Settings.__struct_fields__]
+        values = {name: self._gateway(name) for name in own}
         values["holder_lease"] = self.settings().holder_lease
         return GatewayConfig(**{**defaults, **values})  # type: ignore[arg-type]  # each was parsed for its field
 
@@ -141,7 +145,7 @@ class Configuration:
     def shown(self) -> list[Shown]:
         """Every setting with its value and origin, by name."""
         lines = []
-        for name in sorted({*_PLACES, *Settings.__struct_fields__, *GatewayConfig.__struct_fields__}):
+        for name in sorted(known_names()):
             origin = self._given[name].origin if name in self._given else "default"
             lines.append(Shown(name, self._show(name), origin))
         return lines
@@ -152,31 +156,42 @@ class Configuration:
         if name in Settings.__struct_fields__:
             return format_setting(name, getattr(self.settings(), name))
         value = getattr(self.gateway(), name)
-        if name == "tenants":
-            return ", ".join(sorted(value)) or "none"
-        if name in _SECRETS:
-            return "set" if value else "not set"
-        if name in _LENGTHS:
-            return format_duration(value)
-        return format_size(value) if name in _SIZES else str(value).lower()
+        match KINDS[name]:
+            case Kind.TENANTS:
+                return ", ".join(sorted(value)) or "none"
+            case Kind.SECRET:
+                return "set" if value else "not set"
+            case Kind.LENGTH:
+                return format_duration(value)
+            case Kind.SIZE:
+                return format_size(value)
+            case Kind.FLAG:
+                return str(value).lower()
 
     def _scheduler(self, name: str) -> SettingValue:
         return parse_setting(name, self._given[name].value)
 
     def _gateway(self, name: str) -> object:
         value = self._given[name].value
-        if name in _FLAGS:
-            if isinstance(value, bool):
-                return value
-            words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
-            if str(value).lower() not in {*words, "off", ""}:
-                raise self._wrong(name, "is neither true nor false")
-            return words.get(str(value).lower(), False)
-        if name == "tenants":
-            return self._tenants(value)
-        if name in _SIZES:
-            return parse_size(value if isinstance(value, int) else str(value), name)
-        return parse_duration(str(value), name) if name in _LENGTHS else str(value)
+        match KINDS[name]:
+            case Kind.FLAG:
+                return self._flag(name, value)
+            case Kind.TENANTS:
+                return self._tenants(value)
+            case Kind.SIZE:
+                return parse_size(value if isinstance(value, int) else str(value), name)
+            case Kind.LENGTH:
+                return parse_duration(str(value), name)
+            case Kind.SECRET:
+                return str(value)
+
+    def _flag(self, name: str, value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
+        if str(value).lower() not in {*words, "off", ""}:
+            raise self._wrong(name, "is neither true nor false")
+        return words.get(str(value).lower(), False)
 
     def _tenants(self, value: object) -> dict[str, str]:
         """A table of names and tokens, or, as the environment has it, ``name=token,name=token``."""
@@ -193,8 +208,8 @@ class Configuration:
     def _wrong(self, name: str, problem: str) -> InvalidSetting:
         given = self._given.get(name)
         where = f" (from {given.origin})" if given is not None else ""
-        value = given.value if given is not None else _PLACES.get(name)
-        if name in _SECRETS:
+        value = given.value if given is not None else _PLACES[name].default
+        if KINDS.get(name) in (Kind.SECRET, Kind.TENANTS):
             value = "what is given"  # no message may tell a token
         return InvalidSetting(
             f"{name}: {value!r} {problem}{where}.", cure="`interlock config show` lists all settings."

@@ -15,8 +15,7 @@ from interlock.domain.recording import Head, Recorded, Snapshot
 
 from . import batch as batches
 from . import chain
-
-_KEPT_SNAPSHOTS = 2
+from .sql_store import KEPT_SNAPSHOTS
 
 
 class Fault(Enum):
@@ -163,7 +162,7 @@ class MemoryStore:
         with self.log.lock:
             kept = [other for other in self.log.snapshots if other.position != snapshot.position]
             insort(kept, snapshot, key=lambda one: -one.position)
-            self.log.snapshots = kept[:_KEPT_SNAPSHOTS]
+            self.log.snapshots = kept[:KEPT_SNAPSHOTS]
 
     def load_snapshots(self) -> list[Snapshot]:
         """See the port."""

@@ -35,21 +35,18 @@ from interlock.domain.recording import Head, Recorded, Snapshot
 from . import batch as batches
 from . import chain, sql
 from .link import Link, Timeouts, bytea_array, describe, int8_array, numbered, text_array
-from .queries import LogReader, Params, Question
+from .queries import Params, Question
+from .sql_store import IDLE_READERS, KEPT_SNAPSHOTS, LIBRARY_OWNER, SqlStore
 
 SCHEMA_VERSION = 1
 CHANNEL = "interlock_events"
-LIBRARY_OWNER = "eventsourcing"
 _MIGRATION_LOCK = 0x696E7465726C6F63
-_PAGE_EVENTS = 5_000
 _SQL_PAGE_ROWS = 1_000
-_KEPT_SNAPSHOTS = 2
-_IDLE_READERS = 4
 _SERVERS_TROUBLES = ("08", "40", "53", "55", "57", "58", "F0", "XX")
 """Classes of errors that no foreign statement is to blame for; any other is its asker's mistake."""
 
 
-class PostgresStore(LogReader):
+class PostgresStore(SqlStore):
     """The ``EventStore`` port, and the audit's questions, on PostgreSQL. Safe to use from several threads.
 
     ``url`` is a libpq connection string; what it says about time-outs wins over ``timeouts``. Raises
@@ -57,6 +54,7 @@ class PostgresStore(LogReader):
     """
 
     dialect = "postgres"
+    page_events = 5_000
 
     def __init__(self, url: str, *, read_only: bool = False, timeouts: Timeouts | None = None) -> None:
         self.url = url
@@ -108,7 +106,7 @@ class PostgresStore(LogReader):
             yield link
         finally:
             with self._pool_lock:
-                keep = not link.lost and not self._closed and len(self._idle) < _IDLE_READERS
+                keep = not link.lost and not self._closed and len(self._idle) < IDLE_READERS
                 if keep:
                     self._idle.append(link)
             if not keep:
@@ -214,17 +212,6 @@ class PostgresStore(LogReader):
         rows = self.fetch("SELECT notification_id, digest FROM stored_events ORDER BY notification_id DESC LIMIT 1")
         return (batches.End(*rows[0]) if rows else batches.End()).head()
 
-    def read(self, after: int = 0, *, upto: int | None = None, limit: int | None = None) -> Iterator[Recorded]:
-        """See the port."""
-        for row in self.sealed_rows(after, upto=upto, limit=limit, page_events=_PAGE_EVENTS):
-            yield batches.to_recorded(row)
-
-    def find_command(self, command_id: str) -> list[Recorded]:
-        """See the port."""
-        if not command_id:
-            return []
-        return self.select("command_id = ? AND command_id <> ''", (command_id,))
-
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """See the port."""
         with self._control.use() as link, link.transaction():
@@ -236,13 +223,8 @@ class PostgresStore(LogReader):
             link.execute(
                 "DELETE FROM interlock_snapshots WHERE position NOT IN "
                 "(SELECT position FROM interlock_snapshots ORDER BY position DESC LIMIT $1::bigint)",
-                [_KEPT_SNAPSHOTS],
+                [KEPT_SNAPSHOTS],
             )
-
-    def load_snapshots(self) -> list[Snapshot]:
-        """See the port."""
-        rows = self.fetch("SELECT position, schema, state FROM interlock_snapshots ORDER BY position DESC")
-        return [Snapshot(*row) for row in rows]
 
     def close(self) -> None:
         """See the port. The lease, if held, runs on until it lapses; ``release_epoch`` ends it."""

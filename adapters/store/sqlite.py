@@ -23,13 +23,11 @@ from interlock.domain.recording import Head, Recorded, Snapshot
 from . import batch as batches
 from . import chain, sql
 from .lease import FileLease
-from .queries import LogReader, Params, Question
+from .queries import Params, Question
+from .sql_store import IDLE_READERS, KEPT_SNAPSHOTS, LIBRARY_OWNER, SqlStore
 
 SCHEMA_VERSION = 1
 FILE_NAME = "events.db"
-_PAGE_EVENTS = 2_000
-_KEPT_SNAPSHOTS = 2
-_IDLE_READERS = 4
 _LOOK_AGAIN_S = 0.02
 _BAD_TEXT = "surrogateescape"
 
@@ -59,7 +57,7 @@ def unavailable(problem: sqlite3.Error | OSError, path: Path) -> StoreUnavailabl
     return StoreUnavailable(f"the event store {path} does not work: {reason}.", cure=cure)
 
 
-class SqliteStore(LogReader):
+class SqliteStore(SqlStore):
     """The ``EventStore`` port, and the audit's questions, on one SQLite file. Safe to use from several threads.
 
     ``path`` is the file. ``read_only`` opens an existing store for readers, beside a running writer or without one;
@@ -68,6 +66,7 @@ class SqliteStore(LogReader):
     """
 
     dialect = "sqlite"
+    page_events = 2_000
 
     def __init__(
         self, path: Path, *, read_only: bool = False, durable: bool = True, busy_timeout_ms: int = 5_000
@@ -201,7 +200,7 @@ class SqliteStore(LogReader):
                 db.close()
                 raise
             with self._pool_lock:
-                if len(self._idle) < _IDLE_READERS and not self._closed:
+                if len(self._idle) < IDLE_READERS and not self._closed:
                     self._idle.append(db)
                     return
             db.close()
@@ -294,20 +293,6 @@ class SqliteStore(LogReader):
         with self._reader() as db:
             return _end(db).head()
 
-    def read(self, after: int = 0, *, upto: int | None = None, limit: int | None = None) -> Iterator[Recorded]:
-        """See the port.
-
-        Pages are transactions of their own, so that a slow reader never holds the write-ahead log back.
-        """
-        for row in self.sealed_rows(after, upto=upto, limit=limit, page_events=_PAGE_EVENTS):
-            yield batches.to_recorded(row)
-
-    def find_command(self, command_id: str) -> list[Recorded]:
-        """See the port."""
-        if not command_id:
-            return []
-        return self.select("command_id = ? AND command_id <> ''", (command_id,))
-
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """See the port."""
         with self._writing() as db:
@@ -318,13 +303,8 @@ class SqliteStore(LogReader):
             db.execute(
                 "DELETE FROM interlock_snapshots WHERE position NOT IN "
                 "(SELECT position FROM interlock_snapshots ORDER BY position DESC LIMIT ?)",
-                (_KEPT_SNAPSHOTS,),
+                (KEPT_SNAPSHOTS,),
             )
-
-    def load_snapshots(self) -> list[Snapshot]:
-        """See the port."""
-        rows = self.fetch("SELECT position, schema, state FROM interlock_snapshots ORDER BY position DESC")
-        return [Snapshot(*row) for row in rows]
 
     def close(self) -> None:
         """See the port."""
@@ -424,9 +404,6 @@ class SqliteStore(LogReader):
         """See ``recorders.Engine``."""
         with self._writing() as db:
             _track(db, tracking)
-
-
-LIBRARY_OWNER = "eventsourcing"
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -17,7 +17,7 @@ from interlock.domain.shrinking import below_floor, is_moving, surplus
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
-from interlock.simulation.cluster import VirtualCluster
+from interlock.simulation.cluster import VirtualCluster, VirtualNode
 
 from .picture import Picture
 from .pools import name_of
@@ -245,6 +245,20 @@ def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Findi
     yield from _above_budget(state)
     yield from _above_slots(state)
     yield from _making_way(state)
+    yield from _unanswered(state, cluster)
+    for name, node in cluster.nodes.items():
+        if not node.removed and node.can_be_relied_on:
+            yield from _at_odds(state, name, node)
+    for model in state.models.values():
+        yield from _short_of_copies(state, model)
+        yield from _overstays(state, model, now)
+        extra = surplus(state, model, now)
+        if extra is not None:
+            yield "Q", f"{extra[0].id} of {model.name} is one too many ({extra[1]}) and stays", model.name
+
+
+def _unanswered(state: State, cluster: VirtualCluster) -> Iterator[Finding]:
+    """What workers that can answer have been asked for, and have not done."""
     for replica_id in state.transit:
         replica = state.replicas[replica_id]
         node = cluster.nodes.get(replica.node)
@@ -254,32 +268,34 @@ def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Findi
     for name, process in state.strays:
         if name in cluster.nodes and cluster.nodes[name].can_be_relied_on:
             yield "Q", f"process {process} on {name}, which the log does not know, still counts as running", process
-    for name, node in cluster.nodes.items():
-        if node.removed or not node.can_be_relied_on:
-            continue
-        known = state.nodes.get(name)
-        if known is not None and not (known.takes_work or known.drained or not known.approved):
-            yield "Q", f"node {name} can be reached and counts as {known.status.value}", name
-        for running in node.worker.processes:
-            owner = state.replicas.get(running.replica)
-            if owner is None or owner.node != name:
-                yield "Q", f"process {running.id} on {name} is an orphan: the log does not know it", running.id
-        for replica_id in state.by_node.get(name, ()):
-            loaded = state.replicas[replica_id].phase is Phase.LOADED
-            if loaded and node.worker.process_of(replica_id) is None:
-                yield "Q", f"{replica_id} counts as loaded on {name}, where no process of it runs", replica_id
-    for name, model in state.models.items():
-        if below_floor(state, model) and model.parked is None and "reconciler" not in state.frozen:
-            yield "Q", f"{name} is neither at its floor nor parked", name
-        if model.scheduling.everywhere and model.parked is None and "reconciler" not in state.frozen:
-            for node_name in state.candidates(model).nodes:
-                known = state.nodes[node_name]
-                if known.takes_work and (node_name, name) not in state.by_slot:
-                    yield "Q", f"{name} is to run on every candidate; {node_name} has no copy of it", name
-        yield from _overstays(state, model, now)
-        extra = surplus(state, model, now)
-        if extra is not None:
-            yield "Q", f"{extra[0].id} of {name} is one too many ({extra[1]}) and stays", name
+
+
+def _at_odds(state: State, name: str, node: VirtualNode) -> Iterator[Finding]:
+    """How the log and a node that can be reached differ: in its status, and in what runs there."""
+    known = state.nodes.get(name)
+    if known is not None and not (known.takes_work or known.drained or not known.approved):
+        yield "Q", f"node {name} can be reached and counts as {known.status.value}", name
+    for running in node.worker.processes:
+        owner = state.replicas.get(running.replica)
+        if owner is None or owner.node != name:
+            yield "Q", f"process {running.id} on {name} is an orphan: the log does not know it", running.id
+    for replica_id in state.by_node.get(name, ()):
+        loaded = state.replicas[replica_id].phase is Phase.LOADED
+        if loaded and node.worker.process_of(replica_id) is None:
+            yield "Q", f"{replica_id} counts as loaded on {name}, where no process of it runs", replica_id
+
+
+def _short_of_copies(state: State, model: Model) -> Iterator[Finding]:
+    """A floor that is not kept, and candidates without a copy of a model that is to run on all of them."""
+    name = model.name
+    if model.parked is not None or "reconciler" in state.frozen:
+        return
+    if below_floor(state, model):
+        yield "Q", f"{name} is neither at its floor nor parked", name
+    if model.scheduling.everywhere:
+        for node_name in state.candidates(model).nodes:
+            if state.nodes[node_name].takes_work and (node_name, name) not in state.by_slot:
+                yield "Q", f"{name} is to run on every candidate; {node_name} has no copy of it", name
 
 
 def _overstays(state: State, model: Model, now: int) -> Iterator[Finding]:

@@ -190,10 +190,26 @@ def _has_news(state: State, name: str, worker: world.Worker) -> bool:
 # --- what time does -------------------------------------------------------------------------------------------------
 
 
+_Instants = dict[int, tuple[Key, str]]
+"""What each instant that is to come brings, and what it uses up; of several that come together, the first."""
+
+
 def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[Action]:
     """Each instant that is to come may come next; those of residency, which are compared, in their order."""
+    found: _Instants = {}
+    _find_replicas(found, situation, picture)
+    _find_requests(found, situation, picture)
+    _find_tenants(found, situation)
+    _find_models(found, situation)
+    _find_nodes(found, situation)
+    for instant, (key, resource) in found.items():
+        if not resource or scope.amount(resource):
+            yield Action(key, instant, resource)
+    yield from _of_idleness(situation, picture)
+
+
+def _find_replicas(found: _Instants, situation: Situation, picture: Picture) -> None:
     state, now = situation.state, situation.now
-    found: dict[int, tuple[Key, str]] = {}
     safe = FOREVER
     for replica_id in picture.replicas:
         replica = state.replicas[replica_id]
@@ -208,6 +224,10 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
             found.setdefault(replica.room_by, (("pass", "room", *slot_of(replica)), ""))
     if safe < FOREVER:
         found[safe] = (("pass", "residency"), "")
+
+
+def _find_requests(found: _Instants, situation: Situation, picture: Picture) -> None:
+    state, now = situation.state, situation.now
     for place, request_id in enumerate(picture.requests):
         request = state.requests[request_id]
         if request.status is RequestStatus.LOCKED:
@@ -221,10 +241,18 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
         aged = [instant for request in waiting for instant in aged_at(situation, request) if instant > now]
         if aged:
             found.setdefault(min(aged), (("pass", "ageing"), ""))
+
+
+def _find_tenants(found: _Instants, situation: Situation) -> None:
+    state, now = situation.state, situation.now
     for name in sorted(state.tenants):
         more = [instant for instant in admitted_at(state, name) if instant > now]
         if more:
             found.setdefault(min(more), (("pass", "tenant", name), ""))
+
+
+def _find_models(found: _Instants, situation: Situation) -> None:
+    state, now = situation.state, situation.now
     for name in sorted(state.models):
         model = state.models[name]
         if now < model.retry_at < FOREVER:
@@ -234,6 +262,11 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
         churn = live_churn(model, now)
         if churn is not None:
             found.setdefault(churn.until, (("pass", "churn", name), ""))
+
+
+def _find_nodes(found: _Instants, situation: Situation) -> None:
+    """Those of each node, of contact with many lost at once, and of the evictions that nodes have taken."""
+    state, now = situation.state, situation.now
     for name in sorted(state.nodes):
         node = state.nodes[name]
         if now < node.offline_at < FOREVER and not _after_the_grace(state, node):
@@ -248,10 +281,6 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
         counted = [until for until in state.evictions[name] if until > now]
         if counted:
             found.setdefault(min(counted), (("pass", "window", name), ""))
-    for instant, (key, resource) in found.items():
-        if not resource or scope.amount(resource):
-            yield Action(key, instant, resource)
-    yield from _of_idleness(situation, picture)
 
 
 def _after_the_grace(state: State, node: Node) -> bool:

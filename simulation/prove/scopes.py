@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from interlock.domain import commands as cmd
@@ -62,26 +63,9 @@ def scope_of(scenario: Scenario) -> Scope:
         cure = "List [[requests]] and [[faults]]; [scope] says how many requests come."
         raise UnreadableFile(f"{scenario.source}: prove does not explore {what}.", cure=cure)
     _check_that_something_happens(scenario)
-    amounts: Counter[str] = Counter()
-    amounts["requests"] = scenario.scope.requests
-    amounts["crashes"] = scenario.scope.crashes
-    targets: dict[Target, None] = {}
-    doomed: dict[Target, None] = {}
-    rivals: dict[str, None] = {}
-    for fault in scenario.faults:
-        if fault.kind == "name-clash":
-            rivals[fault.target] = None
-            continue
-        resource = _RESOURCE_OF_FAULT.get(fault.kind)
-        if resource is None:
-            cure = f"prove explores: {', '.join(_RESOURCE_OF_FAULT)}, name-clash."
-            raise UnreadableFile(f"{scenario.source}: prove does not explore the fault {fault.kind!r}.", cure=cure)
-        target = Target(resource, fault.target, fault.model)
-        if fault.kind == "load-fails" and fault.length >= FOREVER:
-            doomed[target] = None
-        else:
-            amounts[resource] += 1
-            targets[target] = None
+    faults = _faults(scenario)
+    amounts: Counter[str] = Counter(requests=scenario.scope.requests, crashes=scenario.scope.crashes)
+    amounts.update(faults.amounts)
     steps = _steps(scenario) if scenario.scope.admin else ()
     amounts["admin"] = len(steps)
     kinds = dict.fromkeys(
@@ -104,11 +88,39 @@ def scope_of(scenario: Scenario) -> Scope:
         holders=1 + amounts["holder_losses"],
         completions_fair=scenario.scope.completions_fair,
         resources={name: amount for name, amount in amounts.items() if amount},
-        targets=tuple(targets),
-        doomed=tuple(doomed),
-        rivals=tuple(rivals),
+        targets=tuple(faults.targets),
+        doomed=tuple(faults.doomed),
+        rivals=tuple(faults.rivals),
         untried=tuple(_untried(scenario)),
     )
+
+
+class _Faults(msgspec.Struct):
+    """What a scenario's faults become: how often each resource may be used, and where; each target once, in order."""
+
+    amounts: Counter[str] = msgspec.field(default_factory=Counter)
+    targets: dict[Target, None] = {}
+    doomed: dict[Target, None] = {}
+    rivals: dict[str, None] = {}
+
+
+def _faults(scenario: Scenario) -> _Faults:
+    found = _Faults()
+    for fault in scenario.faults:
+        if fault.kind == "name-clash":
+            found.rivals[fault.target] = None
+            continue
+        resource = _RESOURCE_OF_FAULT.get(fault.kind)
+        if resource is None:
+            cure = f"prove explores: {', '.join(_RESOURCE_OF_FAULT)}, name-clash."
+            raise UnreadableFile(f"{scenario.source}: prove does not explore the fault {fault.kind!r}.", cure=cure)
+        target = Target(resource, fault.target, fault.model)
+        if fault.kind == "load-fails" and fault.length >= FOREVER:
+            found.doomed[target] = None
+        else:
+            found.amounts[resource] += 1
+            found.targets[target] = None
+    return found
 
 
 def _check_that_something_happens(scenario: Scenario) -> None:

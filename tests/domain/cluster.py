@@ -13,6 +13,7 @@ from interlock.domain.events import Event
 from interlock.domain.recording import Recorded
 from interlock.domain.selector import parse_selector
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
+from interlock.domain.state import State
 from interlock.domain.units import FOREVER, GIB, SECOND
 
 ON_THEIR_WAY = (Phase.RESERVED, Phase.INSTALLING, Phase.STAGING)
@@ -136,6 +137,16 @@ class Cluster:
 def check_invariants(cluster: Cluster) -> None:
     """The invariants of the design, in full, from the entities alone."""
     state = cluster.state
+    _check_requests(state)
+    _check_tenants(state)
+    _check_slots_and_memory(state)
+    _check_disks(state)
+    _check_who_leaves(state)
+    _check_warm_sets(state)
+    _check_groups(state)
+
+
+def _check_requests(state: State) -> None:
     locked: dict[str, int] = {}
     for request in state.requests.values():
         if request.status is RequestStatus.LOCKED:
@@ -143,21 +154,15 @@ def check_invariants(cluster: Cluster) -> None:
             assert replica.phase is Phase.LOADED, f"{request.id} holds a lock on {replica}"
             locked[request.replica] = locked.get(request.replica, 0) + 1
     assert {name: len(held) for name, held in state.locks.items()} == locked, "in flight is not the live locks"
-    above = [
-        node.name for node in state.nodes.values()
-        if any(used > node.limits.get(pool, FOREVER) for pool, used in state.committed[node.name].items())
-    ]  # fmt: skip
-    for node in state.nodes.values():
-        there = [
-            (r.disk, 0 if r.phase is Phase.STAGING else sum(size for _, _, size in r.drops))
-            for r in state.replicas.values() if r.node == node.name and r.phase in ON_THEIR_WAY
-        ]  # fmt: skip
-        coming = [max(sizes) for sizes in there]
-        files = sum(state.staged.get(node.name, {}).values()) + sum(coming)
-        assert state.disk_used.get(node.name, 0) == files, f"{node.name}: {files} bytes are staged or reserved"
-    assert sorted(state.over_budget) == sorted(above), "nodes above their budget"
-    leaving = [r.id for r in state.replicas.values() if r.phase is Phase.UNLOADING and not r.beneficiary]
-    assert sorted(state.leaving) == sorted(leaving), "replicas that leave for nobody in particular"
+    for model, queue in state.queues.items():
+        assert queue == sorted(queue) != [], f"the queue of {model} is out of order"
+        m = state.models[model]
+        warm = state.warm.get(model)
+        room = warm and (not m.scheduling.parallel or warm.order[0][0] < m.scheduling.parallel)
+        assert not room, f"{model} has requests waiting and a warm replica with room"
+
+
+def _check_tenants(state: State) -> None:
     live: dict[str, int] = {}
     for request in state.requests.values():
         if request.tenant:
@@ -166,9 +171,9 @@ def check_invariants(cluster: Cluster) -> None:
     for tenant in state.tenants.values():
         assert tenant.due or tenant.limits != TenantLimits(), f"{tenant.name} is kept for nothing"
         assert not tenant.due or (tenant.due, tenant.name) in state.tenants_due, f"{tenant.name} is never forgotten"
-    for beneficiary, victims in state.awaited.items():
-        assert victims, f"{beneficiary} waits for nobody and is still held back"
-        assert all(state.replicas[victim].beneficiary == beneficiary for victim in victims)
+
+
+def _check_slots_and_memory(state: State) -> None:
     slots = [(r.node, r.model, r.index) for r in state.replicas.values()]
     assert len(slots) == len(set(slots)), "two replicas in one slot"
     for node in state.nodes.values():
@@ -179,21 +184,48 @@ def check_invariants(cluster: Cluster) -> None:
                 used.update(dict(replica.claim))
                 used.subtract(dict(replica.owed_in))
         assert +used == Counter(state.committed[node.name]), f"{node.name}: {used} is not {state.committed[node.name]}"
-    for model, queue in state.queues.items():
-        assert queue == sorted(queue) != [], f"the queue of {model} is out of order"
-        m = state.models[model]
-        warm = state.warm.get(model)
-        room = warm and (not m.scheduling.parallel or warm.order[0][0] < m.scheduling.parallel)
-        assert not room, f"{model} has requests waiting and a warm replica with room"
+    above = [
+        node.name for node in state.nodes.values()
+        if any(used > node.limits.get(pool, FOREVER) for pool, used in state.committed[node.name].items())
+    ]  # fmt: skip
+    assert sorted(state.over_budget) == sorted(above), "nodes above their budget"
+
+
+def _check_disks(state: State) -> None:
+    for node in state.nodes.values():
+        there = [
+            (r.disk, 0 if r.phase is Phase.STAGING else sum(size for _, _, size in r.drops))
+            for r in state.replicas.values() if r.node == node.name and r.phase in ON_THEIR_WAY
+        ]  # fmt: skip
+        coming = [max(sizes) for sizes in there]
+        files = sum(state.staged.get(node.name, {}).values()) + sum(coming)
+        assert state.disk_used.get(node.name, 0) == files, f"{node.name}: {files} bytes are staged or reserved"
+
+
+def _check_who_leaves(state: State) -> None:
+    leaving = [r.id for r in state.replicas.values() if r.phase is Phase.UNLOADING and not r.beneficiary]
+    assert sorted(state.leaving) == sorted(leaving), "replicas that leave for nobody in particular"
+    for beneficiary, victims in state.awaited.items():
+        assert victims, f"{beneficiary} waits for nobody and is still held back"
+        assert all(state.replicas[victim].beneficiary == beneficiary for victim in victims)
+
+
+def _check_warm_sets(state: State) -> None:
     for name, warm in state.warm.items():
         for replica_id, (locks, *_) in warm.where.items():
             assert state.takes_locks(state.replicas[replica_id])
             assert locks == state.lock_count(replica_id), f"{name}: {replica_id} is in the wrong place"
         assert warm.order == sorted(warm.where.values())
         assert warm.twins == len(warm.order) - len({node for *_, node in warm.order})
+    for replica in state.replicas.values():
+        inside = replica.model in state.warm and replica.id in state.warm[replica.model].where
+        assert inside == state.takes_locks(replica)
     for replica_id in state.prefixes.held:
         replica = state.replicas[replica_id]
         assert replica.phase is Phase.LOADED, f"{replica_id} is {replica.phase.value} and holds prefixes"
+
+
+def _check_groups(state: State) -> None:
     members: dict[str, dict[str, tuple[int, int]]] = {}
     for replica in state.replicas.values():
         scheduling = state.models[replica.model].scheduling if replica.model in state.models else Scheduling()
@@ -202,9 +234,6 @@ def check_invariants(cluster: Cluster) -> None:
             count, insisting = nodes.get(replica.node, (0, 0))
             nodes[replica.node] = (count + 1, insisting + scheduling.anti_affinity_hard)
     assert state.groups == members
-    for replica in state.replicas.values():
-        inside = replica.model in state.warm and replica.id in state.warm[replica.model].where
-        assert inside == state.takes_locks(replica)
 
 
 def check_replay(cluster: Cluster) -> None:

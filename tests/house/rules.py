@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-FUNCTION_LINES_MAX = 80
+FUNCTION_LINES_MAX = 55
 MODULE_LINES_MAX = 800
 
 

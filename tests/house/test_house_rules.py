@@ -247,7 +247,7 @@ PLANTED: list[tuple[Callable[[Source], Iterator[str]], str, str]] = [
     (rules.never_walks_a_set_in_hash_order, "x = [a for a in {b, c}]", "x = {a for a in {b, c}}"),
     (rules.says_what_it_is, "def f(): pass", ""),
     (rules.says_what_it_is, '"""A."""\nclass B: pass', '"""A."""\nclass B:\n "It is B."\ndef _c(): pass'),
-    (rules.has_functions_that_fit_a_screen, "def f():\n" + " x()\n" * 80, "def f():\n" + " x()\n" * 79),
+    (rules.has_functions_that_fit_a_screen, "def f():\n" + " x()\n" * 55, "def f():\n" + " x()\n" * 54),
     (rules.is_a_module_of_bearable_length, "x = 1\n" * 801, "x = 1\n" * 800),
     (rules.silences_a_checker_only_with_a_reason, SILENT_TYPE, f"{SILENT_TYPE}[no-any-return]  # the library lies"),
     (rules.silences_a_checker_only_with_a_reason, SILENT_RUFF, f"{SILENT_RUFF}  # a URL in one piece"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import subprocess
 import sys
 import tarfile
@@ -82,12 +83,17 @@ def test_nothing_else_is_in_the_wheel(built: Built) -> None:
     assert not [name for name in built.in_wheel() if name.startswith("interlock/.dev")]
 
 
-def test_the_wheel_states_its_command_and_its_licence(built: Built) -> None:
+def test_the_wheel_states_its_command_its_licence_and_what_it_is_for(built: Built) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     info = f"interlock-{project['version']}.dist-info"
     with zipfile.ZipFile(built.wheel) as archive:
         assert "interlock = interlock.adapters.cli:main" in archive.read(f"{info}/entry_points.txt").decode()
-        assert "License-Expression: Apache-2.0" in archive.read(f"{info}/METADATA").decode()
+        metadata = email.message_from_string(archive.read(f"{info}/METADATA").decode())
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Summary"] == project["description"]
+    assert sorted(metadata["Keywords"].split(",")) == project["keywords"]
+    assert metadata.get_all("Classifier") == project["classifiers"]
+    assert metadata.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_wheel_installs_and_imports_from_where_it_is_installed(built: Built, tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ def test_the_digest_is_the_same_on_every_engine_and_in_every_release(store: Any,
 def test_reading_gives_a_window_in_order_across_pages(
     store: Any, epoch: int, monkeypatch: pytest.MonkeyPatch, after: int, upto: int, limit: int, expected: range
 ) -> None:
-    monkeypatch.setattr(sqlite, "_PAGE_EVENTS", 3)
-    monkeypatch.setattr(postgres, "_PAGE_EVENTS", 3)
+    monkeypatch.setattr(sqlite.SqliteStore, "page_events", 3)
+    monkeypatch.setattr(postgres.PostgresStore, "page_events", 3)
     store.append(batch(1, 10, epoch), epoch)
     assert positions(list(store.read(after, upto=upto, limit=limit))) == list(expected)
 
