@@ -15,7 +15,9 @@ import pytest
 from interlock.adapters.cli import doctor
 from interlock.adapters.cli.options import Place
 from interlock.adapters.store import SqliteStore
+from interlock.domain.commands import ChangeSettings, StartEpoch
 from tests.cli.conftest import Shell
+from tests.domain.cluster import Cluster as Core
 
 MODELS = """
 [[models]]
@@ -191,6 +193,34 @@ def test_the_configuration_file_says_where_the_data_is(interlock: Shell, story_d
     assert (shown["queue_limit"]["value"], shown["queue_limit"]["origin"]) == ("7", "interlock.toml")
     assert (shown["http"]["value"], shown["http"]["origin"]) == ("[::1]:1", "environment")
     assert shown["min_residency"]["origin"] == "default"
+
+
+def test_a_placement_that_a_start_would_refuse_is_refused_when_it_is_shown(interlock: Shell) -> None:
+    (interlock.folder / "near.toml").write_text('placement = "near"\n')
+    known = "default, pack, spread, balance, fast-start"
+    for words, environment in (((), {"INTERLOCK_PLACEMENT": "near"}), (("--config", "near.toml"), {})):
+        told = interlock("config", "show", *words, status=2, **environment)
+        assert f"placement: no placement profile is named 'near'. Choose one of: {known}." in told.err
+        assert told.out == ""
+    assert interlock("config", "show", INTERLOCK_PLACEMENT="pack").out
+    unreachable = "postgresql://nobody@127.0.0.1:1/none"
+    told = interlock("config", "show", INTERLOCK_PLACEMENT="near", INTERLOCK_STORE=unreachable)
+    assert "cannot be told without the log" in told.err
+    assert "near" in told.out
+
+
+def test_a_placement_profile_of_the_running_cluster_is_known_to_config_show(interlock: Shell) -> None:
+    cluster = Core()
+    cluster.send(StartEpoch(epoch=1, writer="w"))
+    cluster.send(ChangeSettings(values={"placement_profiles": "near: pack 3"}))
+    cluster.model("m", placement="near")
+    (interlock.folder / "data").mkdir()
+    store = SqliteStore(interlock.folder / "data" / "events.db")
+    store.append(cluster.log, store.take_epoch("w", 1))
+    store.close()
+    assert interlock("config", "show", INTERLOCK_DATA="data", INTERLOCK_PLACEMENT="near").out
+    told = interlock("config", "show", status=2, INTERLOCK_DATA="data", INTERLOCK_PLACEMENT_PROFILES="far: pack 3").err
+    assert "placement_profiles: no placement profile is named 'near'" in told, "a model names it"
 
 
 @pytest.mark.parametrize("table", ["", "[gateway]\n", "[scheduler]\n"])
