@@ -493,6 +493,53 @@ def test_an_alias_moves_within_a_file_whichever_model_stands_first(
     assert put == ["/api/models/giver", "/api/models/taker"]
 
 
+EXCHANGED = """
+[[models]]
+name = "a"
+backend = "echo"
+aliases = ["y"]
+
+[[models]]
+name = "b"
+backend = "echo"
+aliases = ["x"]
+"""
+BEFORE = EXCHANGED.replace("y", "?").replace("x", "y").replace("?", "x")
+
+
+def test_two_models_exchange_their_aliases_in_one_go(interlock: Shell, story_data: Path) -> None:
+    file = interlock.folder / "models.toml"
+    file.write_text(BEFORE)
+    interlock("models", "apply", "models.toml", "--data", story_data)
+    file.write_text(EXCHANGED)
+    planned = interlock("plan", "models.toml", "--data", story_data, "--json").document
+    assert planned["holds"]
+    assert planned["rejected"] == []
+    told = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document
+    assert told["message"] == "2 models applied: a, b. a was applied without y first, and with y once that was free."
+    assert [(step["model"], step["without"]) for step in told["steps"]] == [("a", ["y"]), ("b", []), ("a", [])]
+    assert all(step["answer"]["events"] == ["ModelSchedulingChanged"] for step in told["steps"])
+    rows = {row["name"]: row["aliases"] for row in interlock("models", "--data", story_data, "--json").document}
+    assert (rows["a"], rows["b"]) == (["y"], ["x"])
+    again = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document
+    assert [step["answer"]["events"] for step in again["steps"]] == [[], []]
+
+
+def test_an_exchange_of_aliases_over_http_takes_away_before_it_gives_and_tells_how_far_it_came(
+    interlock: Shell, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    url, asked = cluster
+    (interlock.folder / "models.toml").write_text(EXCHANGED)
+    asked.answers["GET /api/models"] = (200, [{"name": "a", "aliases": ["x"]}, {"name": "b", "aliases": ["y"]}])
+    told = interlock("models", "apply", "models.toml", "--url", url).out
+    assert told.strip() == "2 models applied: a, b. a was applied without y first, and with y once that was free."
+    put = [(path, body["aliases"]) for method, path, body, _ in asked.asked if method == "PUT"]
+    assert put == [("/api/models/a", []), ("/api/models/b", ["x"]), ("/api/models/a", ["y"])]
+    asked.answers["PUT /api/models/b"] = (503, {"error": {"message": "No writer.", "type": "t", "code": "no_writer"}})
+    stopped = interlock("models", "apply", "models.toml", "--url", url, status=3).err
+    assert "Applied: a without y. Not applied in full: b, a." in stopped
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "code", "exits"),
     [
