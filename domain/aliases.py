@@ -15,7 +15,7 @@ from .commands import DeclareModel
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """One declaration. ``without`` are the aliases that it leaves out, since other models have them: a turn more is due."""
+    """One declaration. ``without`` are the aliases that it leaves out while others have them: one turn more is due."""
 
     command: DeclareModel
     without: tuple[str, ...] = ()

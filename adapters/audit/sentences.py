@@ -31,7 +31,7 @@ _LACKS = {
     "time": "the time for it has come",
 }
 
-_FREEZABLE = {"reconciler": "the reconciler", "evictions": "evictions"}
+FREEZABLE = {"reconciler": "the reconciler", "evictions": "evictions"}
 LEAVES = {
     "removed": "its model was removed",
     "revision": "a newer revision serves",
@@ -65,6 +65,11 @@ def _because(words: str, text: str) -> str:
 def waits_for(wait: Wait) -> str:
     """What a request waits for, as the end of a sentence."""
     return f"for {wait.on} to load" if wait.kind == "load" and wait.on else _WAITS.get(wait.kind, f"for {wait.kind}")
+
+
+def lacks_of(lacks: str) -> str:
+    """What a parked wish lacks, as the end of a sentence that says until when it is parked."""
+    return _LACKS.get(lacks, lacks)
 
 
 def _wait(wait: Wait) -> str:
@@ -183,7 +188,7 @@ def _load_info(e: ev.LoadInfoStored) -> str:
 
 def _parked(e: ev.ModelParked) -> str:
     until = _by(e.until, " at {}")
-    return f"The wish for {e.model} is parked ({e.reason}) until {_LACKS.get(e.lacks, e.lacks)}{until}."
+    return f"The wish for {e.model} is parked ({e.reason}) until {lacks_of(e.lacks)}{until}."
 
 
 def _queued(e: ev.RequestQueued) -> str:
@@ -347,7 +352,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.MassLossOver: lambda e: _because("The silence of many nodes is held back no longer", e.reason) + ".",
     ev.SettingsChanged: _settings,
     ev.TenantLimitsSet: _tenant_limits,
-    ev.Frozen: lambda e: f"An operator froze {_FREEZABLE.get(e.what, e.what)}.",
-    ev.Thawed: lambda e: f"An operator thawed {_FREEZABLE.get(e.what, e.what)}.",
+    ev.Frozen: lambda e: f"An operator froze {FREEZABLE.get(e.what, e.what)}.",
+    ev.Thawed: lambda e: f"An operator thawed {FREEZABLE.get(e.what, e.what)}.",
 }
 """Every event class and its sentence; a test proves that none is missing."""

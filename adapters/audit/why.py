@@ -13,9 +13,11 @@ from interlock.domain.codec import TOPICS, decode_event
 from interlock.domain.errors import InvalidField, NotFound, UnknownEvent
 from interlock.domain.explanation import NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from interlock.domain.recording import Recorded
+from interlock.domain.refusals import RefusalCode
 from interlock.domain.survey import NO_REPLICA
 from interlock.domain.units import format_instant, tell_duration, whole_number
 
+from .freezes import Freeze, HeldUp, freeze_at, freezes, held_up
 from .full import recompute
 from .rows import check_name, event_name, shown
 from .sentences import sentence
@@ -100,6 +102,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool
     waits: list[Waited] = []
     """A request's waits, in order, each with what ended it."""
+    frozen: list[Freeze] = []
+    """What an operator froze, where that is why nothing happens, or why it was refused."""
 
 
 class _Link(msgspec.Struct, frozen=True):
@@ -117,21 +121,25 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
     known = find_subject(log, subject)
     gatherer = _Gatherer(log)
     _GATHER[known.kind](gatherer, known.id)
+    held = gatherer.held_up(known)
     links, truncated = gatherer.chain()
     eviction = _eviction(links, known.id) if known.kind == "replica" else None
     steps = [_step(log, link, full=full) for link in links]
     settled = _settled(links, steps, known)
+    if held is not None and settled is not None:
+        settled = msgspec.structs.replace(settled, cure=held.cure)
     waits = _waits(links, known)
     return Why(
         subject=known,
-        sentence=eviction.sentence if eviction else _answer(links, known, settled, waits),
+        sentence=eviction.sentence if eviction else _answer(links, known, settled, waits, held),
         considered=settled.considered if settled else [],
         chosen=settled.chosen if settled else "",
-        cure=settled.cure if settled else "",
+        cure=held.cure if held else settled.cure if settled else "",
         chain=steps,
         eviction=eviction,
         truncated=truncated,
         waits=waits,
+        frozen=list(held.freezes) if held else [],
     )
 
 
@@ -273,6 +281,16 @@ class _Gatherer:
             self._truncated |= len(same) > LONGEST_CHAIN
             self.take(same[:LONGEST_CHAIN])
 
+    def held_up(self, subject: Subject) -> HeldUp | None:
+        """The freeze that is why nothing happens for the subject, or why it was refused; it belongs to the chain."""
+        if subject.kind in ("correlation", "position"):
+            return None
+        known = freezes(self._log)
+        held = held_up(self._log, known, subject.kind, subject.id) or _said_to_be_frozen(self._links, subject, known)
+        for freeze in held.freezes if held is not None else ():
+            self.take(filter(None, [self._log.at(freeze.position)]))
+        return held
+
     def correlation(self, name: str) -> None:
         """All that hangs together."""
         self.newest("correlation_id = ? AND correlation_id <> ''", (name,))
@@ -352,6 +370,20 @@ def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
     )
 
 
+def _said_to_be_frozen(links: dict[int, _Link], subject: Subject, known: list[Freeze]) -> HeldUp | None:
+    """For what waits, is parked or was refused since evictions were frozen: by whom, and whether they are still."""
+    last = max((position for position, link in links.items() if _is_about(link, subject)), default=0)
+    match links[last].event if last else None:
+        case ev.RequestRefused(code=said) | ev.ModelParked(reason=said):
+            pass
+        case ev.RequestQueued(wait=wait):
+            said = wait.kind
+        case _:
+            return None
+    freeze = freeze_at(known, "evictions", last) if said == RefusalCode.FROZEN else None
+    return HeldUp((freeze,), f"{freeze.told}.", "" if freeze.until else freeze.cure) if freeze is not None else None
+
+
 _OVER: dict[str, tuple[type[ev.Event], ...]] = {
     "request": (ev.ReplicaLocked, ev.ReplicaReleased, ev.RequestCancelled),
     "model": (ev.ModelUnparked, ev.ModelRemoved),
@@ -384,7 +416,9 @@ def _is_about(link: _Link, subject: Subject) -> bool:
     return bool(getattr(link.event, subject.kind, "") == subject.id)
 
 
-def _answer(links: list[_Link], subject: Subject, settled: Decision | None, waits: list[Waited]) -> str:
+def _answer(
+    links: list[_Link], subject: Subject, settled: Decision | None, waits: list[Waited], held: HeldUp | None
+) -> str:
     """One plain sentence or two: what came of it, and what stood in the way of the others."""
     own = [link for link in links if _is_about(link, subject)]
     if not own:
@@ -394,6 +428,8 @@ def _answer(links: list[_Link], subject: Subject, settled: Decision | None, wait
     else:
         last = own[-1].event
         told = sentence(last) if last is not None else "The last event is one that this program cannot read."
+    if held is not None:
+        return f"{told} {held.sentence}{f' What would help: {held.cure}' if held.cure else ''}"
     if settled is None:
         return told
     placing = _placing(links, own, waits)

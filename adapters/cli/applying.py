@@ -1,4 +1,4 @@
-"""``models apply``: what is said of a file's models as they are applied one after the other, and when one is refused."""
+"""``models apply``: what is said of a file's models once they are applied, and of the rest when one is refused."""
 
 from __future__ import annotations
 
