@@ -156,6 +156,13 @@ def find_victims(state: State, model: Model, now: int, *, strictly: bool = False
     return search
 
 
+def find_victims_on(state: State, model: Model, node: Node, now: int, *, strictly: bool = False) -> Search:
+    """What the same search finds on this node alone."""
+    search = Search()
+    _weigh_node(state, model, node, now, search, strictly=strictly)
+    return search
+
+
 def _anybody_lower(state: State, beneficiary: Model) -> bool:
     """Whether any model with replicas has lower priority, or is removed: where all are equal, floors evict nobody."""
     models = (state.models.get(name) for name in state.by_model)

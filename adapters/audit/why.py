@@ -18,7 +18,7 @@ from interlock.domain.survey import NO_REPLICA
 from interlock.domain.units import format_instant, tell_duration, whole_number
 
 from .freezes import Freeze, HeldUp, freeze_at, freezes, held_up
-from .full import recompute
+from .full import WITH_REPLICAS, recompute
 from .rows import check_name, event_name, shown
 from .sentences import sentence
 from .waits import Waited, ends_load, waits_of
@@ -61,21 +61,26 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A replica beside a victim, and why it stayed."""
+    """A replica that stayed, and why."""
 
     replica: str
     model: str
     why: str
+    node: str
 
 
 class EvictionStory(msgspec.Struct, frozen=True, kw_only=True):
-    """For an evicted replica: for whom it left, with whom, and why nobody else did."""
+    """For an evicted replica: for whom it left, with whom, and why nobody else did.
+
+    ``others`` stayed on its own node, ``elsewhere`` on other nodes; who stayed elsewhere is told in full only.
+    """
 
     for_replica: str
     for_model: str
     for_cause: str
     victims: list[str]
     others: list[Kept]
+    elsewhere: list[Kept]
     sentence: str
 
 
@@ -123,8 +128,8 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
     _GATHER[known.kind](gatherer, known.id)
     held = gatherer.held_up(known)
     links, truncated = gatherer.chain()
-    eviction = _eviction(links, known.id) if known.kind == "replica" else None
     steps = [_step(log, link, full=full) for link in links]
+    eviction = _eviction(links, steps, known.id) if known.kind == "replica" else None
     settled = _settled(links, steps, known)
     if held is not None and settled is not None:
         settled = msgspec.structs.replace(settled, cure=held.cure)
@@ -354,9 +359,10 @@ def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
     rows, complete, note = list(explanation.considered), not explanation.rejected, ""
     # A cut survey of which no node was rejected looks like a whole one, but for its number of rows.
     perhaps_cut = len(rows) - TOP_SCORES - NEAREST_MISSES in (0, 1)
-    if full and (perhaps_cut or not complete) and link.event is not None:
+    says_who_stays = explanation.step in WITH_REPLICAS
+    if full and (perhaps_cut or says_who_stays or not complete) and link.event is not None:
         again = recompute(log, link.recorded, link.event, explanation)
-        note = again.note if again.rows or not complete else ""
+        note = again.note if again.rows or not complete or says_who_stays else ""
         if again.rows:
             rows, complete = again.rows, True
     return Decision(
@@ -437,7 +443,7 @@ def _answer(
     if placing is not None:
         against = [_against(row) for row in placing.considered if row.outcome != "chosen"]
     if settled.chosen and against:
-        told += f" Not on {'; '.join(against[:3])}{' and others' if len(against) > 3 else ''}."
+        told += f" Not on {_some(against)}."
     elif settled.cure and not settled.chosen:
         told += f" What would help: {settled.cure}"
     return told
@@ -500,25 +506,27 @@ _NOTE = re.compile(r"(keeps|evicts) (.+) \(([^()]+)\)(?:: (.*))?")
 _MORE = re.compile(r"and (\d+) more")
 
 
-def _eviction(links: list[_Link], replica: str) -> EvictionStory | None:
+def _eviction(links: list[_Link], steps: list[Step], replica: str) -> EvictionStory | None:
     """How the replica had to leave, if it had to; others in its chain may have left for it."""
-    left = (link.event for link in links if isinstance(link.event, ev.ReplicaEvicted))
-    evictions = [event for event in left if event.replica == replica]
+    left = [(link.event, step.decision) for link, step in zip(links, steps, strict=True)]
+    evictions = [one for one in left if isinstance(one[0], ev.ReplicaEvicted) and one[0].replica == replica]
     reservations = {link.event.replica: link.event for link in links if isinstance(link.event, ev.ReplicaReserved)}
     if not evictions:
         return None
-    event = evictions[-1]
+    event, decision = evictions[-1]
+    assert isinstance(event, ev.ReplicaEvicted)
     reserved = reservations.get(event.beneficiary)
     if reserved is None:
         return None
-    kept = _kept(event.explanation, event.node)
-    told = [f"{one.replica} of {one.model} ({one.why})" for one in kept]
-    if more := _untold(event.explanation, event.node):
+    rows = decision.considered if decision is not None else []
+    kept = [one for row in rows for one in _kept(row)]
+    there = [one for one in kept if one.node == event.node]
+    told = [f"{one.replica} of {one.model} ({one.why})" for one in there]
+    if more := sum(_untold(row) for row in rows if row.node == event.node):
         told.append(f"and {more} more")
     others = f" Kept there: {'; '.join(told)}." if told else " Nothing else that could have left was on that node."
-    rows = event.explanation.considered if event.explanation is not None else ()
-    elsewhere = [_against(row) for row in rows if row.outcome == "rejected"][:3]
-    others += f" Not on {'; '.join(elsewhere)}." if elsewhere else ""
+    elsewhere = [_against(row) for row in rows if row.outcome == "rejected"]
+    others += f" Not on {_some(elsewhere)}." if elsewhere else ""
     if event.explanation is not None and event.explanation.note:
         others += f" {event.explanation.note}"
     return EvictionStory(
@@ -526,24 +534,24 @@ def _eviction(links: list[_Link], replica: str) -> EvictionStory | None:
         for_model=event.beneficiary_model,
         for_cause=reserved.cause,
         victims=list(reserved.victims),
-        others=kept,
+        others=there,
+        elsewhere=[one for one in kept if one.node != event.node],
         sentence=f"{event.replica} of {event.model} left node {event.node} to make room for {event.beneficiary} of "
         f"{event.beneficiary_model} (for: {reserved.cause or 'the reconciler'}).{others}",
     )
 
 
-def _kept(explanation: Explanation | None, node: str) -> list[Kept]:
-    """Who stayed on the node, from the words of the chosen node's row."""
-    found = filter(None, map(_NOTE.fullmatch, _notes(explanation, node)))
-    return [Kept(match[3], match[2], match[4] or "") for match in found if match[1] == "keeps"]
+def _some(against: list[str]) -> str:
+    """The first few of the nodes that were not taken."""
+    return f"{'; '.join(against[:3])}{' and others' if len(against) > 3 else ''}"
 
 
-def _untold(explanation: Explanation | None, node: str) -> int:
-    """How many more were on the node, of whom the record tells nothing."""
-    found = filter(None, map(_MORE.fullmatch, _notes(explanation, node)))
-    return sum(int(match[1]) for match in found)
+def _kept(row: Considered) -> list[Kept]:
+    """Who stayed on a node, from the words of its row."""
+    found = filter(None, map(_NOTE.fullmatch, row.detail.split("; ")))
+    return [Kept(match[3], match[2], match[4] or "", row.node) for match in found if match[1] == "keeps"]
 
 
-def _notes(explanation: Explanation | None, node: str) -> list[str]:
-    rows = explanation.considered if explanation is not None else ()
-    return [note for row in rows if row.node == node for note in row.detail.split("; ")]
+def _untold(row: Considered) -> int:
+    """How many more were on a node, of whom the record tells nothing."""
+    return sum(int(match[1]) for match in filter(None, map(_MORE.fullmatch, row.detail.split("; "))))

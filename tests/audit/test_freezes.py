@@ -40,7 +40,6 @@ class Asked:
         self._kept = len(self.cluster.log)
         return AuditService(self._store).why(subject)
 
-
     def close(self) -> None:
         """Nothing more is asked."""
         self._store.close()

@@ -433,6 +433,79 @@ def test_who_got_the_room_is_not_told_as_who_left(tmp_path: Path) -> None:
     assert came.chain[0].event == "ReplicaEvicted"
 
 
+def _two_could_make_room() -> Cluster:
+    """Two nodes that are full: on the first ten small copies that stay and one that leaves, others on the second."""
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("here", vram=50)
+    for number in range(10):
+        cluster.model(f"p{number}", vram=1, pinned=True)
+        cluster.loaded(f"p{number}")
+    cluster.model("old", vram=40)
+    cluster.loaded("old")
+    cluster.node("there", vram=49)
+    for name, size, pinned in (("dear", 45, False), ("fixed", 2, True)):
+        cluster.model(name, vram=size, pinned=pinned)
+        cluster.loaded(name)
+    cluster.model("new", vram=40)
+    cluster.request("q", "new")
+    return cluster
+
+
+def test_in_full_an_eviction_tells_of_every_replica_that_stayed_on_every_node(tmp_path: Path) -> None:
+    with _logged(tmp_path, _two_could_make_room()) as audit:
+        short, full = audit.why("r-000011"), audit.why("r-000011", full=True)
+    assert short.eviction is not None
+    assert full.eviction is not None
+    assert len(short.eviction.others) == 7
+    assert short.eviction.elsewhere == []
+    assert "and 3 more" in short.sentence
+    assert [one.model for one in full.eviction.others] == [f"p{number}" for number in range(10)]
+    assert {one.why for one in full.eviction.others} == {"pinned"}
+    assert "more" not in full.sentence.partition("Not on")[0]
+    elsewhere = {one.model: (one.node, one.why) for one in full.eviction.elsewhere}
+    assert elsewhere == {
+        "dear": ("there", "45GiB, not used lately, so that its leaving would cost more"), "fixed": ("there", "pinned"),
+    }  # fmt: skip
+    decision = next(step.decision for step in full.chain if step.event == "ReplicaEvicted")
+    assert decision is not None
+    assert decision.note.endswith("Every replica on its nodes is told of.")
+
+
+def test_an_eviction_that_was_written_in_other_words_says_what_it_cannot_tell_in_full(tmp_path: Path) -> None:
+    with _logged(tmp_path, _two_could_make_room()) as audit:
+        recorded = next(row for row in audit._log.read() if "ReplicaEvicted" in row.topic)
+        event = decode_event(recorded.topic, recorded.state)
+        assert isinstance(event, ev.ReplicaEvicted)
+        assert event.explanation is not None
+        rows = tuple(
+            msgspec.structs.replace(row, detail=row.detail.replace("pinned", "is pinned"))
+            for row in event.explanation.considered
+        )
+        former = msgspec.structs.replace(event.explanation, considered=rows)
+        again = recompute(audit._log, recorded, event, former)
+    assert "cannot be told beyond what is recorded" in again.note
+    assert {row.node: row for row in again.rows}["here"] == {row.node: row for row in rows}["here"]
+
+
+@pytest.mark.parametrize("nodes", [1, 20])
+def test_in_full_a_wait_for_room_tells_of_every_replica_that_may_not_leave(tmp_path: Path, nodes: int) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    for place in range(nodes):
+        cluster.node(f"n{place:02d}", vram=12)
+    for number in range(10 * nodes):
+        cluster.model(f"p{number}", vram=1, pinned=True)
+        cluster.loaded(f"p{number}")
+    cluster.model("new", vram=9)
+    cluster.request("q", "new")
+    with _logged(tmp_path, cluster) as audit:
+        short, full = audit.why("q"), audit.why("q", full=True)
+    assert [row.detail.count("pinned") for row in short.considered] == [8] * min(nodes, 11)
+    assert [row.detail.count("pinned") for row in full.considered] == [10] * nodes
+
+
 def test_what_is_over_needs_no_cure(tmp_path: Path) -> None:
     cluster = Cluster()
     cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
