@@ -445,6 +445,8 @@ def _two_could_make_room() -> Cluster:
     cluster.model("old", vram=40)
     cluster.loaded("old")
     cluster.node("there", vram=49)
+    cluster.node("off", vram=80)
+    cluster.send(cmd.DrainNode(node="off"))
     for name, size, pinned in (("dear", 45, False), ("fixed", 2, True)):
         cluster.model(name, vram=size, pinned=pinned)
         cluster.loaded(name)
