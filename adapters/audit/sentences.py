@@ -13,7 +13,7 @@ from interlock.domain.units import FOREVER, format_instant, format_rate, format_
 
 _WAITS = {
     "load": "for a copy to load",
-    "busy": "because every loaded copy is at its limit of requests",
+    "busy": "because every copy, loaded or being loaded, is at its limit of requests",
     "capacity": "because there is no room, and nothing may be evicted now",
     "leaving": "for the room of a replica that leaves in any case",
     "nodes_down": "because every node that it may use is down",
@@ -207,8 +207,8 @@ def _thrashing(e: ev.ThrashingDetected) -> str:
     times = f"{e.cycles} times in {tell_duration(e.at - e.since)}"
     stays = f"it now stays at least {tell_duration(e.evictable_at - e.at)}"
     return (
-        f"{e.model} was evicted{for_whom} and loaded again {times}: {stays} each time, and so long does who waits "
-        "for its room; more memory, a floor or a pin would end this."
+        f"{e.model} was evicted{for_whom} and loaded again {times}: {stays} each time, and whoever wants its room "
+        "waits for as long; more memory, a floor or a pin would end this."
     )
 
 

@@ -429,14 +429,17 @@ def _answer(
     own = [link for link in links if _is_about(link, subject)]
     if not own:
         return "The log says nothing about it."
+    gone = subject.kind == "replica" and any(isinstance(link.event, _DEPARTURES) for link in own)
     if subject.kind == "request":
         told = _request_story(own)
+    elif subject.kind == "replica":
+        told = _replica_story(own)
     else:
         last = own[-1].event
         told = sentence(last) if last is not None else "The last event is one that this program cannot read."
     if held is not None:
         return f"{told} {held.sentence}{f' What would help: {held.cure}' if held.cure else ''}"
-    if settled is None:
+    if settled is None or gone:
         return told
     placing = _placing(links, own, waits)
     against = [_against(row) for row in settled.considered if row.outcome == "rejected"]
@@ -445,8 +448,24 @@ def _answer(
     if settled.chosen and against:
         told += f" Not on {_some(against)}."
     elif settled.cure and not settled.chosen:
+        told += f" In the way: {_some(against)}." if against and settled.step in _LACKING_ROOM else ""
         told += f" What would help: {settled.cure}"
     return told
+
+
+_LACKING_ROOM = ("queue", "candidates", "never fits")
+"""The steps at which no node would do, so that each one's reason is what stands in the way."""
+_DEPARTURES = (ev.UnloadRequested, ev.ReplicaLoadFailed, ev.ReplicaLost, ev.UnloadConfirmed)
+
+
+def _replica_story(own: list[_Link]) -> str:
+    """The last thing that happened to a replica; of one that is gone, why it had to go before that it is."""
+    events = [link.event for link in own if not isinstance(link.event, ev.HoldReleased)]
+    if not events or events[-1] is None:
+        return "The last event is one that this program cannot read."
+    why = [event for event in events if isinstance(event, _DEPARTURES[:-1])]
+    before = f"{sentence(why[-1])} " if why and isinstance(events[-1], ev.UnloadConfirmed) else ""
+    return before + sentence(events[-1])
 
 
 def _placing(links: list[_Link], own: list[_Link], waits: list[Waited]) -> Explanation | None:

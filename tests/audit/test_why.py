@@ -429,7 +429,7 @@ def test_who_got_the_room_is_not_told_as_who_left(tmp_path: Path) -> None:
     assert left.eviction.victims == ["r-000011"]
     assert left.sentence.endswith("r-000007 of p6 (pinned); and 3 more.")
     assert came.eviction is None
-    assert came.sentence.startswith("What was held free for r-000012 is held no longer: loaded.")
+    assert came.sentence == "r-000012 of new is loaded on node n and can serve."
     assert came.chain[0].event == "ReplicaEvicted"
 
 
@@ -506,6 +506,66 @@ def test_in_full_a_wait_for_room_tells_of_every_replica_that_may_not_leave(tmp_p
         short, full = audit.why("q"), audit.why("q", full=True)
     assert [row.detail.count("pinned") for row in short.considered] == [8] * min(nodes, 11)
     assert [row.detail.count("pinned") for row in full.considered] == [10] * nodes
+
+
+def test_a_replica_that_is_gone_says_why_it_had_to_go_and_not_why_it_was_once_placed_there(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.node("small", vram=4)
+    cluster.model("m")
+    cluster.loaded("m")
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    with _logged(before, cluster) as audit:
+        assert "Not on small (memory: needs 9GiB, 4GiB free)." in audit.why("r-000001").sentence
+    cluster.send(cmd.DrainNode(node="n"))
+    cluster.settle()
+    with _logged(after, cluster) as audit:
+        assert audit.why("r-000001").sentence == (
+            "Node n was asked to unload r-000001 of m: the node is being drained. "
+            "r-000001 of m is gone from node n: its memory is free."
+        )
+
+
+def test_a_wait_for_room_says_what_is_in_the_way_on_each_node(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n", vram=24)
+    cluster.model("high", vram=20, priority=5)
+    cluster.loaded("high")
+    cluster.model("low", vram=20)
+    cluster.request("q", "low", deadline=cluster.now + 60 * SECOND)
+    way = "In the way: n (memory: needs 20GiB, 4GiB free; high: priority 5 against 0). What would help: Room on one of"
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    with _logged(before, cluster) as audit:
+        assert way in audit.why("q").sentence
+    cluster.wait(61)
+    with _logged(after, cluster) as audit:
+        assert "was refused (capacity_exhausted)" in audit.why("q").sentence
+        assert way in audit.why("q").sentence
+
+
+def test_what_was_waited_for_no_time_at_all_is_no_wait_and_a_turn_that_came_is_called_so(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.model("m")
+    for number in range(3):
+        cluster.request(f"q{number}", "m")
+    cluster.wait(9)
+    cluster.settle()
+    for number in range(2):
+        cluster.wait(5)
+        cluster.release(f"q{number}")
+    with _logged(tmp_path, cluster) as audit:
+        waits = audit.why("q2").waits
+    assert [(wait.kind, wait.lasted // SECOND, wait.ended_by) for wait in waits] == [
+        ("load", 9, "r-000001 of m loaded"), ("turn", 5, "its turn came"), ("busy", 5, "request q1 released it"),
+    ]  # fmt: skip
 
 
 def test_what_is_over_needs_no_cure(tmp_path: Path) -> None:
