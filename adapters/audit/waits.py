@@ -95,7 +95,10 @@ def _by_then(old: Wait, new: Wait) -> str:
     """What has changed between two looks, when nothing says it."""
     if old.kind == _TURN.kind:
         return "its turn came"
-    return "a copy of its model is there or on its way" if new.kind in ("busy", "load") else "it was looked at again"
+    if new.kind in ("busy", "load"):
+        return "a copy of its model is there or on its way"
+    because, found, reason = waits_for(new).partition("because ")
+    return reason if found and not because else "something else stands in its way"
 
 
 _LOAD_ENDS: dict[type[ev.Event], str] = {

@@ -447,10 +447,9 @@ def _answer(
         against = [_against(row) for row in placing.considered if row.outcome != "chosen"]
     if settled.chosen and against:
         told += f" Not on {_some(against)}."
-    elif settled.cure and not settled.chosen:
-        told += f" In the way: {_some(against)}." if against and settled.step in _LACKING_ROOM else ""
-        told += f" What would help: {settled.cure}"
-    return told
+    elif settled.cure and against and settled.step in _LACKING_ROOM:
+        told += f" In the way: {_some(against)}."
+    return f"{told} What would help: {settled.cure}" if settled.cure else told
 
 
 _LACKING_ROOM = ("queue", "candidates", "never fits")

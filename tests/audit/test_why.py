@@ -568,6 +568,27 @@ def test_what_was_waited_for_no_time_at_all_is_no_wait_and_a_turn_that_came_is_c
     ]  # fmt: skip
 
 
+def test_a_wait_that_another_follows_ends_with_what_the_other_is_for_and_a_refusal_tells_its_cure(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.model("m")
+    cluster.request("long", "m", deadline=cluster.now + 600 * SECOND)
+    cluster.request("short", "m", deadline=cluster.now + 10 * SECOND)
+    cluster.wait(15)
+    cluster.send(cmd.ReportSilence(node="n"))
+    with _logged(tmp_path, cluster) as audit:
+        waits, short = audit.why("long").waits, audit.why("short")
+    assert [(wait.kind, wait.ended_by) for wait in waits] == [
+        ("load", "every node that it may use is down"), ("nodes_down", ""),
+    ]  # fmt: skip
+    assert "was refused" in short.sentence
+    assert short.cure
+    assert short.sentence.endswith(f"What would help: {short.cure}")
+
+
 def test_what_is_over_needs_no_cure(tmp_path: Path) -> None:
     cluster = Cluster()
     cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
