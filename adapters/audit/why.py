@@ -442,9 +442,9 @@ def _answer(
     if settled is None or gone:
         return told
     placing = _placing(links, own, waits)
-    against = [_against(row) for row in settled.considered if row.outcome == "rejected"]
+    against = _not_taken(row for row in settled.considered if row.outcome == "rejected")
     if placing is not None:
-        against = [_against(row) for row in placing.considered if row.outcome != "chosen"]
+        against = _not_taken(row for row in placing.considered if row.outcome != "chosen")
     if settled.chosen and against:
         told += f" Not on {_some(against)}."
     elif settled.cure and against and settled.step in _LACKING_ROOM:
@@ -476,6 +476,11 @@ def _placing(links: list[_Link], own: list[_Link], waits: list[Waited]) -> Expla
         return None  # somebody else's release gave it the replica, long after that was placed
     reserved = (link.event for link in links if isinstance(link.event, ev.ReplicaReserved))
     return next((event.explanation for event in reserved if event.replica == locked[-1].replica), None)
+
+
+def _not_taken(rows: Iterable[Considered]) -> list[str]:
+    """What is said of nodes that were not taken: first of those that the model may use, for they tell more."""
+    return [_against(row) for row in sorted(rows, key=lambda row: row.filter in ("approval", "selector"))]
 
 
 def _against(row: Considered) -> str:
@@ -543,7 +548,7 @@ def _eviction(links: list[_Link], steps: list[Step], replica: str) -> EvictionSt
     if more := sum(_untold(row) for row in rows if row.node == event.node):
         told.append(f"and {more} more")
     others = f" Kept there: {'; '.join(told)}." if told else " Nothing else that could have left was on that node."
-    elsewhere = [_against(row) for row in rows if row.outcome == "rejected"]
+    elsewhere = _not_taken(row for row in rows if row.outcome == "rejected")
     others += f" Not on {_some(elsewhere)}." if elsewhere else ""
     if event.explanation is not None and event.explanation.note:
         others += f" {event.explanation.note}"

@@ -589,6 +589,22 @@ def test_a_wait_that_another_follows_ends_with_what_the_other_is_for_and_a_refus
     assert short.sentence.endswith(f"What would help: {short.cure}")
 
 
+def test_of_many_nodes_the_sentence_names_those_first_that_the_model_may_use(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    for number in range(5):
+        cluster.node(f"other-{number}", labels={"tier": "slow"})
+    cluster.node("small", vram=4, labels={"tier": "fast"})
+    cluster.node("taken", labels={"tier": "fast"})
+    cluster.model("m", selector={"tier": "fast"})
+    cluster.request("q", "m")
+    cluster.settle()
+    with _logged(tmp_path, cluster) as audit:
+        told = audit.why("q").sentence
+    assert "Not on small (memory: needs 9GiB, 4GiB free); other-0 (selector" in told
+    assert told.endswith(" and others.")
+
+
 def test_what_is_over_needs_no_cure(tmp_path: Path) -> None:
     cluster = Cluster()
     cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
