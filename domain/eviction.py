@@ -87,7 +87,7 @@ def why_barred(state: State, replica: Replica, beneficiary: Model, *, strictly: 
     if replica.phase is not Phase.LOADED:
         return replica.phase
     if locks := state.lock_count(replica.id):
-        return f"{locks} requests in flight"
+        return f"{locks} request{'' if locks == 1 else 's'} in flight"
     model = state.models.get(replica.model)
     if model is None:
         return ""
@@ -100,7 +100,7 @@ def why_barred(state: State, replica: Replica, beneficiary: Model, *, strictly: 
         return "pinned"
     mine, its = beneficiary.scheduling.priority, model.scheduling.priority
     if its > mine or (strictly and its == mine):
-        return f"priority {its} against {mine}"
+        return f"priority {its} against {mine}{', and a floor takes only lower' if its == mine else ''}"
     if not spare_of_floor(state, replica, model):
         everywhere = model.scheduling.everywhere
         return "its node is to have one" if everywhere else f"needed for the floor of {floor_of(state, model)}"
@@ -153,6 +153,13 @@ def find_victims(state: State, model: Model, now: int, *, strictly: bool = False
             _weigh_node(state, model, state.nodes[name], now, search, strictly=strictly)
     if len(search.offers) > 1:
         _grant_wishes(state, model, search)
+    return search
+
+
+def find_victims_on(state: State, model: Model, node: Node, now: int, *, strictly: bool = False) -> Search:
+    """What the same search finds on this node alone."""
+    search = Search()
+    _weigh_node(state, model, node, now, search, strictly=strictly)
     return search
 
 

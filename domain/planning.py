@@ -14,6 +14,7 @@ import msgspec
 from . import commands as cmd
 from . import events as ev
 from . import reconcile, routing
+from .aliases import turns
 from .causes import LoadCause
 from .claims import in_pools, total
 from .engine import Engine
@@ -69,7 +70,7 @@ def commands_of(change: Change, state: State) -> Iterator[cmd.Command]:
         yield cmd.ChangeSettings(values=change.settings)
     for node in change.nodes:
         yield from _commands_of_node(node, state)
-    yield from change.models
+    yield from (turn.command for turn in turns(change.models, state.aliases))
     for model in change.removed:
         yield cmd.RemoveModel(model=model)
 
@@ -243,7 +244,7 @@ def plan(engine: Engine, change: Change, now: int) -> Report:
     """What would come of the change if it were made at ``now``; the engine is left as it is."""
     before = engine.state
     made, without = Rehearsal(engine.fork(), now), Rehearsal(engine.fork(), now)
-    rejected = tuple(_rejected(made, change))
+    rejected = tuple(dict.fromkeys(_rejected(made, change)))  # of two turns of one model it is told once
     changed = (*_settings_changed(before, made.engine.state), *_nodes_changed(before, made.engine.state, change))
     changed = (*changed, *_models_changed(before, made.engine.state, change))
     made.settle()

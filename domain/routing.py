@@ -13,13 +13,11 @@ import msgspec
 from . import affinity, contact, disk, eviction, placement, scoring
 from .anti_affinity import kept_away
 from .churn import explain_bound
-from .claims import format_claim
 from .entities import Model, Node, NodeStatus, Replica, Wait, WaitKind
 from .eviction import Eviction, Search
 from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation, Unexplained
 from .memory import lacks_ram, spec_on
 from .placement import Choice, Room
-from .recent_use import recent_uses
 from .refusals import RefusalCode
 from .room import ever_fits
 from .room_to_come import RoomToCome, room_to_come
@@ -28,6 +26,7 @@ from .shrinking import copies
 from .state import State
 from .survey import noted, room_verdict, survey, survey_warm
 from .units import FOREVER, format_instant
+from .who_stays import notes_elsewhere, notes_there
 
 TIE_SCAN, TIE_SCAN_LARGE = 16, 2
 """So many replicas that tie on locks and recency are compared by free memory; fewer in a large cluster, where each one
@@ -244,7 +243,7 @@ def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, 
         return never_fits(state, model)
     return Hold(
         _what_to_wait_for(state, model, search.safe_until),
-        explain=lambda: _explain_no_room(state, model, now, strictly, search),
+        explain=lambda: explain_no_room(state, model, search, now, strictly=strictly),
     )
 
 
@@ -275,9 +274,12 @@ def _what_to_wait_for(state: State, model: Model, safe_until: int) -> Wait:
     return Wait(WaitKind.CAPACITY, until=safe_until)
 
 
-def explain_room(state: State, model: Model, step: str, node: str, *, chosen: str = "", cure: str = "") -> Explanation:
+def explain_room(
+    state: State, model: Model, step: str, node: str, *, chosen: str = "", cure: str = "", whole: bool = False
+) -> Explanation:
     """The survey of room for one more replica; ``node`` is the one taken, or empty."""
-    return survey(state, model, step, room_verdict(state, model, node), chosen=chosen or node, node=node, cure=cure)
+    verdict = room_verdict(state, model, node)
+    return survey(state, model, step, verdict, chosen=chosen or node, node=node, cure=cure, whole=whole)
 
 
 def explain_choice(state: State, model: Model, step: str, choice: Choice) -> Explanation:
@@ -318,9 +320,11 @@ def _with_scores(row: Considered, standing: Standing | None) -> Considered:
     return msgspec.structs.replace(row, detail=detail, score=float(standing.total))
 
 
-def _explain_no_room(state: State, model: Model, now: int, strictly: bool, search: Search) -> Explanation:
-    """Why nobody can make room: per candidate, what keeps each replica there."""
-    plain = explain_room(state, model, "queue", "", cure=_cure_of_no_room(state, model))
+def explain_no_room(
+    state: State, model: Model, search: Search, now: int, *, strictly: bool, whole: bool = False
+) -> Explanation:
+    """Why nobody can make room: per candidate, what keeps each replica there; ``whole`` as in an eviction's."""
+    plain = explain_room(state, model, "queue", "", cure=_cure_of_no_room(state, model), whole=whole)
     rows = []
     for row in plain.considered:
         if row.filter in ("memory", "ram", "slots", "disk", "anti_affinity"):
@@ -331,7 +335,8 @@ def _explain_no_room(state: State, model: Model, now: int, strictly: bool, searc
             ]
             over = search.bounded.get(row.node)
             bound = [explain_bound(state, *over)] if over is not None else []
-            row = msgspec.structs.replace(row, detail="; ".join([row.detail, *bound, *kept[:8]]))
+            most = None if whole else MOST_NOTES
+            row = msgspec.structs.replace(row, detail="; ".join([row.detail, *bound, *kept[:most]]))
         rows.append(row)
     return msgspec.structs.replace(plain, considered=tuple(rows))
 
@@ -372,25 +377,29 @@ def _cure_of_full_disk(state: State, model: Model, node: Node) -> str:
 
 
 MOST_NOTES = 8
-"""So many replicas of the node that makes room are told of, those that leave first."""
+"""So many replicas of a node are told of; where it makes room, those that leave first."""
 
 
 def explain_eviction(
-    state: State, model: Model, search: Search, chosen: Eviction, now: int, *, strictly: bool
+    state: State, model: Model, search: Search, chosen: Eviction, now: int, *, strictly: bool, whole: bool = False
 ) -> Explanation:
     """For whom, and why these victims: the other replicas on the node with what kept each, or its reload cost.
 
-    And why this node, where others would have done about as well.
+    And why this node, where others would have done about as well. ``whole`` tells of every node and every replica
+    there, and is for audits.
     """
-    plain = explain_room(state, model, "evict", chosen.node)
+    plain = explain_room(state, model, "evict", chosen.node, whole=whole)
     standings = {standing.room.node: standing for standing in search.standings}
+    open_nodes = state.candidates(model).keys
     rows = []
     for row in plain.considered:
+        notes: list[str] = []
         if row.outcome == "chosen":
-            there = sorted(state.by_node[row.node], key=lambda replica: replica not in chosen.victims)
-            notes = [_victim_note(state, replica, model, chosen, now, strictly) for replica in there[:MOST_NOTES]]
-            if len(there) > MOST_NOTES:
-                notes.append(f"and {len(there) - MOST_NOTES} more")
+            most = None if whole else MOST_NOTES
+            notes = notes_there(state, model, chosen, now, strictly=strictly, most=most)
+        elif whole and row.node in open_nodes:
+            notes = notes_elsewhere(state, model, row.node, search, now, strictly=strictly)
+        if notes:
             row = msgspec.structs.replace(row, detail="; ".join([row.detail, *notes]))
         if row.node in standings:
             row = _with_scores(row, standings[row.node])
@@ -408,32 +417,6 @@ def _why_there(state: State, model: Model, search: Search) -> str:
         if (best.avoided, best.total) != (rival.avoided, rival.total):
             return why_best(model, scoring.profile_of(state, model), search.standings, "makes room")
     return ""
-
-
-def _victim_note(state: State, replica_id: str, model: Model, chosen: Eviction, now: int, strictly: bool) -> str:
-    replica = state.replicas[replica_id]
-    name = f"{replica.model} ({replica_id})"
-    if replica_id in chosen.victims:
-        return f"evicts {name}: {_worth(state, replica)}"
-    why = eviction.why_not_victim(state, replica, model, now, strictly=strictly)
-    if why:
-        return f"keeps {name}: {why}"
-    helps = replica.model == model.name or any(
-        pool == short for pool, _ in replica.claim for short, _ in chosen.owed_in
-    )
-    so = (
-        "so that its leaving would cost more"
-        if helps
-        else f"and its leaving would free nothing that {model.name} lacks"
-    )
-    return f"keeps {name}: {_worth(state, replica)}, {so}"
-
-
-def _worth(state: State, replica: Replica) -> str:
-    """What its leaving costs, in words: the size that loading it again would move, and how much it was used lately."""
-    uses = recent_uses(state, replica)
-    lately = f"served {uses} lately" if uses else "not used lately"
-    return f"{format_claim(replica.claim)}, {lately}"
 
 
 # --- refusals that no waiting cures ---------------------------------------------------------------------------------

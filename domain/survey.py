@@ -148,11 +148,15 @@ _WHAT_LACKS: dict[Filter, Callable[[State, Model, Node], str]] = {
 
 
 def survey(
-    state: State, model: Model, step: str, verdict: Verdict, *, chosen: str = "", node: str = "", cure: str = ""
-) -> Explanation:
-    """The explanation of one decision. ``node`` is the chosen node's name, ``chosen`` what was chosen there."""
+    state: State, model: Model, step: str, verdict: Verdict, *, chosen: str = "", node: str = "", cure: str = "",
+    whole: bool = False,
+) -> Explanation:  # fmt: skip
+    """The explanation of one decision. ``node`` is the chosen node's name, ``chosen`` what was chosen there.
+
+    ``whole`` lists every node, however many there are.
+    """
     nodes = state.nodes
-    if len(nodes) <= FULL_SURVEY_LIMIT:
+    if whole or len(nodes) <= FULL_SURVEY_LIMIT:
         return Explanation(step, tuple(map(verdict, nodes.values())), {}, chosen, cure)
     listed = dict.fromkeys([node] if node else [])
     listed.update(dict.fromkeys(name for _, name in state.candidates(model).open[: TOP_SCORES + NEAREST_MISSES]))

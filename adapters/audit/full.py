@@ -1,9 +1,13 @@
-"""Surveys in full: a decision's survey over every node, made again on the state in which it was decided."""
+"""Surveys in full: a decision's survey over every node, made again on the state in which it was decided.
+
+For an eviction, and where nobody could make room, each node's replicas are told of too: who stayed there, and why.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,8 +17,10 @@ from interlock.domain.commands import AcquireLock
 from interlock.domain.decide import decide
 from interlock.domain.engine import Engine
 from interlock.domain.errors import InterlockError
+from interlock.domain.eviction import find_victims
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.recording import Recorded
+from interlock.domain.routing import explain_eviction, explain_no_room
 from interlock.domain.survey import room_verdict, warm_rows
 
 from .rebuild import engine_at, fold
@@ -42,16 +48,34 @@ def recompute(log: Log, recorded: Recorded, event: ev.Event, explanation: Explan
     breath = [one for one in log.find_command(recorded.command_id) if one.position <= recorded.position]
     if not name or not breath or len(breath) > _LONGEST_BREATH:
         return Again([], "The survey cannot be made again: the log does not tell for which model it was.")
+    found: Again | None = None
     try:
         engine = engine_at(log, breath[0].position - 1)
         for state_before in _boundaries(engine, breath):
             rows = _survey(state_before, name, explanation)
-            if rows is not None:
-                return Again(rows, _confirm(state_before, event, recorded))
+            if rows is None:
+                continue
+            note = _confirm(state_before, event, recorded)
+            whole = _with_who_stays(state_before, name, explanation, event.at)
+            if whole is not None:
+                return Again(whole, f"{note} Every replica on its nodes is told of.")
+            found = found or Again(rows, note)
+            if explanation.step not in WITH_REPLICAS:
+                return found
     except InterlockError as error:
-        return Again([], f"The survey cannot be made again: {error.message}")
+        return found or Again([], f"The survey cannot be made again: {error.message}")
+    if found is not None and explanation.step == "evict" and explanation.chosen:
+        return Again(found.rows, f"{found.note} {_OTHERWISE}")
     note = "The survey cannot be made again: on the rebuilt state this program judges the recorded nodes differently."
-    return Again([], note)
+    return found or Again([], note)
+
+
+WITH_REPLICAS = ("evict", "queue")
+"""The steps whose surveys tell, in bounds, of the replicas on a node."""
+_OTHERWISE = (
+    "Who stayed on which node, and why, cannot be told beyond what is recorded: on the rebuilt state this program "
+    "would choose others, or say it otherwise."
+)
 
 
 def _boundaries(engine: Engine, breath: list[Recorded]) -> Iterator[Engine]:
@@ -81,9 +105,28 @@ def _survey(engine: Engine, name: str, explanation: Explanation) -> list[Conside
     return None
 
 
+def _with_who_stays(engine: Engine, name: str, explanation: Explanation, now: int) -> list[Considered] | None:
+    """The full survey with every node's replicas; only when the bounded one comes out exactly as it was recorded."""
+    model = engine.state.find_model(name)
+    if model is None or explanation.step not in WITH_REPLICAS:
+        return None
+    for strictly in (False, True):
+        search = find_victims(engine.state, model, now, strictly=strictly)
+        if explanation.step == "queue":
+            tell = partial(explain_no_room, engine.state, model, search, now, strictly=strictly)
+        elif search.best is not None:
+            tell = partial(explain_eviction, engine.state, model, search, search.best, now, strictly=strictly)
+        else:
+            continue
+        if tell() == explanation:
+            return list(tell(whole=True).considered)
+    return None
+
+
 def _agrees(rows: dict[str, Considered], listed: dict[str, Considered], explanation: Explanation) -> bool:
     counts = Counter("health" if row.filter == "drain" else row.filter for row in rows.values())
-    for kind in ("approval", "selector", "health"):
+    cut = len(listed) < len(rows)  # a survey that lists every node counts none
+    for kind in ("approval", "selector", "health") if cut else ():
         if counts[kind] != explanation.rejected.get(kind, 0):
             return False
     replicas = explanation.step in ("warm", "granted", "queue")

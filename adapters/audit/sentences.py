@@ -13,7 +13,7 @@ from interlock.domain.units import FOREVER, format_instant, format_rate, format_
 
 _WAITS = {
     WaitKind.LOAD: "for a copy to load",
-    WaitKind.BUSY: "because every loaded copy is at its limit of requests",
+    WaitKind.BUSY: "because every copy, loaded or being loaded, is at its limit of requests",
     WaitKind.CAPACITY: "because there is no room, and nothing may be evicted now",
     WaitKind.LEAVING: "for the room of a replica that leaves in any case",
     WaitKind.NODES_DOWN: "because every node that it may use is down",
@@ -32,7 +32,7 @@ _LACKS = {
     "time": "the time for it has come",
 }
 
-_FREEZABLE = {"reconciler": "the reconciler", "evictions": "evictions"}
+FREEZABLE = {"reconciler": "the reconciler", "evictions": "evictions"}
 LEAVES = {
     "removed": "its model was removed",
     "revision": "a newer revision serves",
@@ -68,6 +68,11 @@ def waits_for(wait: Wait) -> str:
     if wait.kind is WaitKind.LOAD and wait.on:
         return f"for {wait.on} to load"
     return _WAITS.get(wait.kind, f"for {wait.kind}")
+
+
+def lacks_of(lacks: str) -> str:
+    """What a parked wish lacks, as the end of a sentence that says until when it is parked."""
+    return _LACKS.get(lacks, lacks)
 
 
 def _wait(wait: Wait) -> str:
@@ -186,7 +191,7 @@ def _load_info(e: ev.LoadInfoStored) -> str:
 
 def _parked(e: ev.ModelParked) -> str:
     until = _by(e.until, " at {}")
-    return f"The wish for {e.model} is parked ({e.reason}) until {_LACKS.get(e.lacks, e.lacks)}{until}."
+    return f"The wish for {e.model} is parked ({e.reason}) until {lacks_of(e.lacks)}{until}."
 
 
 def _queued(e: ev.RequestQueued) -> str:
@@ -205,8 +210,8 @@ def _thrashing(e: ev.ThrashingDetected) -> str:
     times = f"{e.cycles} times in {tell_duration(e.at - e.since)}"
     stays = f"it now stays at least {tell_duration(e.evictable_at - e.at)}"
     return (
-        f"{e.model} was evicted{for_whom} and loaded again {times}: {stays} each time, and so long does who waits "
-        "for its room; more memory, a floor or a pin would end this."
+        f"{e.model} was evicted{for_whom} and loaded again {times}: {stays} each time, and whoever wants its room "
+        "waits for as long; more memory, a floor or a pin would end this."
     )
 
 
@@ -350,7 +355,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.MassLossOver: lambda e: _because("The silence of many nodes is held back no longer", e.reason) + ".",
     ev.SettingsChanged: _settings,
     ev.TenantLimitsSet: _tenant_limits,
-    ev.Frozen: lambda e: f"An operator froze {_FREEZABLE.get(e.what, e.what)}.",
-    ev.Thawed: lambda e: f"An operator thawed {_FREEZABLE.get(e.what, e.what)}.",
+    ev.Frozen: lambda e: f"An operator froze {FREEZABLE.get(e.what, e.what)}.",
+    ev.Thawed: lambda e: f"An operator thawed {FREEZABLE.get(e.what, e.what)}.",
 }
 """Every event class and its sentence; a test proves that none is missing."""

@@ -38,7 +38,7 @@ def waits_of(events: Iterable[ev.Event]) -> list[Waited]:
     The ends of loads that are among ``events`` tell what nobody wrote down: behind the first of its queue a request
     is not looked at, and when the load that it came for is over, it waits for its turn.
     """
-    found: list[Waited] = []
+    found: list[_Span] = []
     wait: Wait | None = None
     began, at, woken_by = 0, 0, ""
     over: ev.ReplicaEvent | None = None
@@ -47,28 +47,58 @@ def waits_of(events: Iterable[ev.Event]) -> list[Waited]:
             over = event if wait is not None and wait.kind is WaitKind.LOAD and event.replica == wait.on else over
             continue
         if wait is not None and over is not None and over.at < event.at:
-            found.append(_waited(wait, began, over.at, _how(over)))
+            found.append(_Span(wait, began, over.at, _how(over)))
             wait, began, over = _TURN, over.at, None
         at = event.at
         if isinstance(event, ev.RequestWoken):
             woken_by = event.cause
         elif isinstance(event, ev.RequestQueued):
             if wait is not None and (wait.kind, wait.on) != (event.wait.kind, event.wait.on):
-                why = woken_by or (_how(over) if over is not None else "what it waited for changed")
-                found.append(_waited(wait, began, at, why))
+                why = woken_by or (_how(over) if over is not None else _by_then(wait, event.wait))
+                found.append(_Span(wait, began, at, why))
                 wait = None
             if wait is None:
                 began = at
             wait, woken_by, over = event.wait, "", None
         elif wait is not None and (ended_by := _end(event, woken_by)):
-            found.append(_waited(wait, began, at, ended_by))
+            found.append(_Span(wait, began, at, ended_by))
             wait = None
     if wait is not None and over is not None:
-        found.append(_waited(wait, began, over.at, _how(over)))
+        found.append(_Span(wait, began, over.at, _how(over)))
         wait, began, at = _TURN, over.at, over.at
     if wait is not None:
-        found.append(_waited(wait, began, at, ""))
-    return found
+        found.append(_Span(wait, began, at, ""))
+    return list(map(_waited, _without_instants(found)))
+
+
+class _Span(msgspec.Struct, frozen=True):
+    """A wait from one instant to another, and what ended it; empty for one that goes on."""
+
+    wait: Wait
+    began: int
+    ended: int
+    ended_by: str
+
+
+def _without_instants(found: list[_Span]) -> list[_Span]:
+    """Leave out what was waited for no time at all, between one wait and its end: what ended it ended that one."""
+    kept: list[_Span] = []
+    for span in found:
+        if kept and span.ended_by and span.began == span.ended == kept[-1].ended:
+            kept[-1] = msgspec.structs.replace(kept[-1], ended_by=span.ended_by)
+        else:
+            kept.append(span)
+    return kept
+
+
+def _by_then(old: Wait, new: Wait) -> str:
+    """What has changed between two looks, when nothing says it."""
+    if old.kind == _TURN.kind:
+        return "its turn came"
+    if new.kind in ("busy", "load"):
+        return "a copy of its model is there or on its way"
+    because, found, reason = waits_for(new).partition("because ")
+    return reason if found and not because else "something else stands in its way"
 
 
 _LOAD_ENDS: dict[type[ev.Event], str] = {
@@ -93,14 +123,14 @@ def _end(event: ev.Event, woken_by: str) -> str:
     return ""
 
 
-def _waited(wait: Wait, began: int, ended: int, ended_by: str) -> Waited:
-    lasted, since = tell_duration(ended - began), format_instant(began)
-    end = f"; ended by: {ended_by}" if ended_by else "; it goes on"
+def _waited(span: _Span) -> Waited:
+    lasted = span.ended - span.began
+    end = f"; ended by: {span.ended_by}" if span.ended_by else "; it goes on"
     return Waited(
-        began=since,
-        kind=wait.kind,
-        on=wait.on,
-        lasted=ended - began,
-        ended_by=ended_by,
-        sentence=f"Waited {lasted} {waits_for(wait)}{end}.",
+        began=format_instant(span.began),
+        kind=span.wait.kind,
+        on=span.wait.on,
+        lasted=lasted,
+        ended_by=span.ended_by,
+        sentence=f"Waited {tell_duration(lasted)} {waits_for(span.wait)}{end}.",
     )

@@ -14,10 +14,12 @@ from interlock.domain.entities import WaitKind
 from interlock.domain.errors import InvalidField, NotFound, UnknownEvent
 from interlock.domain.explanation import NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from interlock.domain.recording import Recorded
+from interlock.domain.refusals import RefusalCode
 from interlock.domain.survey import NO_REPLICA
 from interlock.domain.units import format_instant, tell_duration, whole_number
 
-from .full import recompute
+from .freezes import Freeze, HeldUp, freeze_at, freezes, held_up
+from .full import WITH_REPLICAS, recompute
 from .rows import check_name, event_name, shown
 from .sentences import sentence
 from .waits import Waited, ends_load, waits_of
@@ -60,21 +62,26 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A replica beside a victim, and why it stayed."""
+    """A replica that stayed, and why."""
 
     replica: str
     model: str
     why: str
+    node: str
 
 
 class EvictionStory(msgspec.Struct, frozen=True, kw_only=True):
-    """For an evicted replica: for whom it left, with whom, and why nobody else did."""
+    """For an evicted replica: for whom it left, with whom, and why nobody else did.
+
+    ``others`` stayed on its own node, ``elsewhere`` on other nodes; who stayed elsewhere is told in full only.
+    """
 
     for_replica: str
     for_model: str
     for_cause: str
     victims: list[str]
     others: list[Kept]
+    elsewhere: list[Kept]
     sentence: str
 
 
@@ -101,6 +108,8 @@ class Why(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool
     waits: list[Waited] = []
     """A request's waits, in order, each with what ended it."""
+    frozen: list[Freeze] = []
+    """What an operator froze, where that is why nothing happens, or why it was refused."""
 
 
 class _Link(msgspec.Struct, frozen=True):
@@ -118,21 +127,25 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
     known = find_subject(log, subject)
     gatherer = _Gatherer(log)
     _GATHER[known.kind](gatherer, known.id)
+    held = gatherer.held_up(known)
     links, truncated = gatherer.chain()
-    eviction = _eviction(links, known.id) if known.kind == "replica" else None
     steps = [_step(log, link, full=full) for link in links]
+    eviction = _eviction(links, steps, known.id) if known.kind == "replica" else None
     settled = _settled(links, steps, known)
+    if held is not None and settled is not None:
+        settled = msgspec.structs.replace(settled, cure=held.cure)
     waits = _waits(links, known)
     return Why(
         subject=known,
-        sentence=eviction.sentence if eviction else _answer(links, known, settled, waits),
+        sentence=eviction.sentence if eviction else _answer(links, known, settled, waits, held),
         considered=settled.considered if settled else [],
         chosen=settled.chosen if settled else "",
-        cure=settled.cure if settled else "",
+        cure=held.cure if held else settled.cure if settled else "",
         chain=steps,
         eviction=eviction,
         truncated=truncated,
         waits=waits,
+        frozen=list(held.freezes) if held else [],
     )
 
 
@@ -274,6 +287,16 @@ class _Gatherer:
             self._truncated |= len(same) > LONGEST_CHAIN
             self.take(same[:LONGEST_CHAIN])
 
+    def held_up(self, subject: Subject) -> HeldUp | None:
+        """The freeze that is why nothing happens for the subject, or why it was refused; it belongs to the chain."""
+        if subject.kind in ("correlation", "position"):
+            return None
+        known = freezes(self._log)
+        held = held_up(self._log, known, subject.kind, subject.id) or _said_to_be_frozen(self._links, subject, known)
+        for freeze in held.freezes if held is not None else ():
+            self.take(filter(None, [self._log.at(freeze.position)]))
+        return held
+
     def correlation(self, name: str) -> None:
         """All that hangs together."""
         self.newest("correlation_id = ? AND correlation_id <> ''", (name,))
@@ -337,9 +360,10 @@ def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
     rows, complete, note = list(explanation.considered), not explanation.rejected, ""
     # A cut survey of which no node was rejected looks like a whole one, but for its number of rows.
     perhaps_cut = len(rows) - TOP_SCORES - NEAREST_MISSES in (0, 1)
-    if full and (perhaps_cut or not complete) and link.event is not None:
+    says_who_stays = explanation.step in WITH_REPLICAS
+    if full and (perhaps_cut or says_who_stays or not complete) and link.event is not None:
         again = recompute(log, link.recorded, link.event, explanation)
-        note = again.note if again.rows or not complete else ""
+        note = again.note if again.rows or not complete or says_who_stays else ""
         if again.rows:
             rows, complete = again.rows, True
     return Decision(
@@ -351,6 +375,20 @@ def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
         full=complete,
         note=note,
     )
+
+
+def _said_to_be_frozen(links: dict[int, _Link], subject: Subject, known: list[Freeze]) -> HeldUp | None:
+    """For what waits, is parked or was refused since evictions were frozen: by whom, and whether they are still."""
+    last = max((position for position, link in links.items() if _is_about(link, subject)), default=0)
+    match links[last].event if last else None:
+        case ev.RequestRefused(code=said) | ev.ModelParked(reason=said):
+            pass
+        case ev.RequestQueued(wait=wait):
+            said = wait.kind
+        case _:
+            return None
+    freeze = freeze_at(known, "evictions", last) if said == RefusalCode.FROZEN else None
+    return HeldUp((freeze,), f"{freeze.told}.", "" if freeze.until else freeze.cure) if freeze is not None else None
 
 
 _OVER: dict[str, tuple[type[ev.Event], ...]] = {
@@ -385,27 +423,49 @@ def _is_about(link: _Link, subject: Subject) -> bool:
     return bool(getattr(link.event, subject.kind, "") == subject.id)
 
 
-def _answer(links: list[_Link], subject: Subject, settled: Decision | None, waits: list[Waited]) -> str:
+def _answer(
+    links: list[_Link], subject: Subject, settled: Decision | None, waits: list[Waited], held: HeldUp | None
+) -> str:
     """One plain sentence or two: what came of it, and what stood in the way of the others."""
     own = [link for link in links if _is_about(link, subject)]
     if not own:
         return "The log says nothing about it."
+    gone = subject.kind == "replica" and any(isinstance(link.event, _DEPARTURES) for link in own)
     if subject.kind == "request":
         told = _request_story(own)
+    elif subject.kind == "replica":
+        told = _replica_story(own)
     else:
         last = own[-1].event
         told = sentence(last) if last is not None else "The last event is one that this program cannot read."
-    if settled is None:
+    if held is not None:
+        return f"{told} {held.sentence}{f' What would help: {held.cure}' if held.cure else ''}"
+    if settled is None or gone:
         return told
     placing = _placing(links, own, waits)
-    against = [_against(row) for row in settled.considered if row.outcome == "rejected"]
+    against = _not_taken(row for row in settled.considered if row.outcome == "rejected")
     if placing is not None:
-        against = [_against(row) for row in placing.considered if row.outcome != "chosen"]
+        against = _not_taken(row for row in placing.considered if row.outcome != "chosen")
     if settled.chosen and against:
-        told += f" Not on {'; '.join(against[:3])}{' and others' if len(against) > 3 else ''}."
-    elif settled.cure and not settled.chosen:
-        told += f" What would help: {settled.cure}"
-    return told
+        told += f" Not on {_some(against)}."
+    elif settled.cure and against and settled.step in _LACKING_ROOM:
+        told += f" In the way: {_some(against)}."
+    return f"{told} What would help: {settled.cure}" if settled.cure else told
+
+
+_LACKING_ROOM = ("queue", "candidates", "never fits")
+"""The steps at which no node would do, so that each one's reason is what stands in the way."""
+_DEPARTURES = (ev.UnloadRequested, ev.ReplicaLoadFailed, ev.ReplicaLost, ev.UnloadConfirmed)
+
+
+def _replica_story(own: list[_Link]) -> str:
+    """The last thing that happened to a replica; of one that is gone, why it had to go before that it is."""
+    events = [link.event for link in own if not isinstance(link.event, ev.HoldReleased)]
+    if not events or events[-1] is None:
+        return "The last event is one that this program cannot read."
+    why = [event for event in events if isinstance(event, _DEPARTURES[:-1])]
+    before = f"{sentence(why[-1])} " if why and isinstance(events[-1], ev.UnloadConfirmed) else ""
+    return before + sentence(events[-1])
 
 
 def _placing(links: list[_Link], own: list[_Link], waits: list[Waited]) -> Explanation | None:
@@ -417,6 +477,11 @@ def _placing(links: list[_Link], own: list[_Link], waits: list[Waited]) -> Expla
         return None  # somebody else's release gave it the replica, long after that was placed
     reserved = (link.event for link in links if isinstance(link.event, ev.ReplicaReserved))
     return next((event.explanation for event in reserved if event.replica == locked[-1].replica), None)
+
+
+def _not_taken(rows: Iterable[Considered]) -> list[str]:
+    """What is said of nodes that were not taken: first of those that the model may use, for they tell more."""
+    return [_against(row) for row in sorted(rows, key=lambda row: row.filter in ("approval", "selector"))]
 
 
 def _against(row: Considered) -> str:
@@ -465,25 +530,27 @@ _NOTE = re.compile(r"(keeps|evicts) (.+) \(([^()]+)\)(?:: (.*))?")
 _MORE = re.compile(r"and (\d+) more")
 
 
-def _eviction(links: list[_Link], replica: str) -> EvictionStory | None:
+def _eviction(links: list[_Link], steps: list[Step], replica: str) -> EvictionStory | None:
     """How the replica had to leave, if it had to; others in its chain may have left for it."""
-    left = (link.event for link in links if isinstance(link.event, ev.ReplicaEvicted))
-    evictions = [event for event in left if event.replica == replica]
+    left = [(link.event, step.decision) for link, step in zip(links, steps, strict=True)]
+    evictions = [one for one in left if isinstance(one[0], ev.ReplicaEvicted) and one[0].replica == replica]
     reservations = {link.event.replica: link.event for link in links if isinstance(link.event, ev.ReplicaReserved)}
     if not evictions:
         return None
-    event = evictions[-1]
+    event, decision = evictions[-1]
+    assert isinstance(event, ev.ReplicaEvicted)
     reserved = reservations.get(event.beneficiary)
     if reserved is None:
         return None
-    kept = _kept(event.explanation, event.node)
-    told = [f"{one.replica} of {one.model} ({one.why})" for one in kept]
-    if more := _untold(event.explanation, event.node):
+    rows = decision.considered if decision is not None else []
+    kept = [one for row in rows for one in _kept(row)]
+    there = [one for one in kept if one.node == event.node]
+    told = [f"{one.replica} of {one.model} ({one.why})" for one in there]
+    if more := sum(_untold(row) for row in rows if row.node == event.node):
         told.append(f"and {more} more")
     others = f" Kept there: {'; '.join(told)}." if told else " Nothing else that could have left was on that node."
-    rows = event.explanation.considered if event.explanation is not None else ()
-    elsewhere = [_against(row) for row in rows if row.outcome == "rejected"][:3]
-    others += f" Not on {'; '.join(elsewhere)}." if elsewhere else ""
+    elsewhere = _not_taken(row for row in rows if row.outcome == "rejected")
+    others += f" Not on {_some(elsewhere)}." if elsewhere else ""
     if event.explanation is not None and event.explanation.note:
         others += f" {event.explanation.note}"
     return EvictionStory(
@@ -491,24 +558,24 @@ def _eviction(links: list[_Link], replica: str) -> EvictionStory | None:
         for_model=event.beneficiary_model,
         for_cause=reserved.cause,
         victims=list(reserved.victims),
-        others=kept,
+        others=there,
+        elsewhere=[one for one in kept if one.node != event.node],
         sentence=f"{event.replica} of {event.model} left node {event.node} to make room for {event.beneficiary} of "
         f"{event.beneficiary_model} (for: {reserved.cause or 'the reconciler'}).{others}",
     )
 
 
-def _kept(explanation: Explanation | None, node: str) -> list[Kept]:
-    """Who stayed on the node, from the words of the chosen node's row."""
-    found = filter(None, map(_NOTE.fullmatch, _notes(explanation, node)))
-    return [Kept(match[3], match[2], match[4] or "") for match in found if match[1] == "keeps"]
+def _some(against: list[str]) -> str:
+    """The first few of the nodes that were not taken."""
+    return f"{'; '.join(against[:3])}{' and others' if len(against) > 3 else ''}"
 
 
-def _untold(explanation: Explanation | None, node: str) -> int:
-    """How many more were on the node, of whom the record tells nothing."""
-    found = filter(None, map(_MORE.fullmatch, _notes(explanation, node)))
-    return sum(int(match[1]) for match in found)
+def _kept(row: Considered) -> list[Kept]:
+    """Who stayed on a node, from the words of its row."""
+    found = filter(None, map(_NOTE.fullmatch, row.detail.split("; ")))
+    return [Kept(match[3], match[2], match[4] or "", row.node) for match in found if match[1] == "keeps"]
 
 
-def _notes(explanation: Explanation | None, node: str) -> list[str]:
-    rows = explanation.considered if explanation is not None else ()
-    return [note for row in rows if row.node == node for note in row.detail.split("; ")]
+def _untold(row: Considered) -> int:
+    """How many more were on a node, of whom the record tells nothing."""
+    return sum(int(match[1]) for match in filter(None, map(_MORE.fullmatch, row.detail.split("; "))))

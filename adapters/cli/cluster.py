@@ -298,23 +298,24 @@ def _owners_of_aliases(place: Place) -> dict[str, str]:
 def apply(file: Path, place: Place, json_: bool) -> None:
     """Make models be as a TOML file with [[models]] tables says; the same file again changes nothing."""
     from interlock.adapters.modelfile import read_models
+    from interlock.domain.aliases import turns
 
-    from .applying import explain, givers_first
+    from .applying import explain, told
 
     declared = read_models(file)
-    owners = {}
-    if any(command.aliases for command in declared):
-        owners = _owners_of_aliases(place)
-    ordered = givers_first(declared, owners)
+    taken = turns(declared, _owners_of_aliases(place) if len(declared) > 1 else {})
     answers = change(
         place,
-        [(command, ("PUT", f"/api/models/{_part(command.model)}", _table(command))) for command in ordered],
-        lambda error, failed, kept: explain(error, file, declared, ordered, failed, kept=kept),
+        [(turn.command, ("PUT", f"/api/models/{_part(turn.command.model)}", _table(turn.command))) for turn in taken],
+        lambda error, failed, kept: explain(error, file, declared, taken, failed, kept=kept),
     )
     names = [command.model for command in declared]
-    answered = dict(zip([command.model for command in ordered], answers, strict=True))
-    told = f"{len(names)} model{'' if len(names) == 1 else 's'} applied: {', '.join(names) or 'none'}."
-    report(json_, told, [answered[name] for name in names], models=names)
+    answered = dict(zip([turn.command.model for turn in taken], answers, strict=True))
+    steps = [
+        {"model": turn.command.model, "without": turn.without, "answer": answer}
+        for turn, answer in zip(taken, answers, strict=True)
+    ]
+    report(json_, told(declared, taken), [answered[name] for name in names], models=names, steps=steps)
 
 
 def _table(command: Any) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Budget:
         return known
 
 
-EXPLAINING = ("survey", "survey_warm", "explain_room", "explain_choice", "explain_eviction", "_explain_no_room")
+EXPLAINING = ("survey", "survey_warm", "explain_room", "explain_choice", "explain_eviction", "explain_no_room")
 """Functions of the core that make explanations."""
 
 

@@ -80,7 +80,7 @@ def test_what_never_comes_is_not_told_as_a_time() -> None:
             ev.ModelParked(at=0, model="m", reason="capacity_exhausted", lacks="capacity", until=FOREVER),
         )
     ]
-    assert told[0] == "Request q-1 waits because every loaded copy is at its limit of requests."
+    assert told[0] == "Request q-1 waits because every copy, loaded or being loaded, is at its limit of requests."
     assert not [text for text in told if "never" in text or "until ." in text]
 
 

@@ -429,8 +429,180 @@ def test_who_got_the_room_is_not_told_as_who_left(tmp_path: Path) -> None:
     assert left.eviction.victims == ["r-000011"]
     assert left.sentence.endswith("r-000007 of p6 (pinned); and 3 more.")
     assert came.eviction is None
-    assert came.sentence.startswith("What was held free for r-000012 is held no longer: loaded.")
+    assert came.sentence == "r-000012 of new is loaded on node n and can serve."
     assert came.chain[0].event == "ReplicaEvicted"
+
+
+def _two_could_make_room() -> Cluster:
+    """Two nodes that are full: on the first ten small copies that stay and one that leaves, others on the second."""
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    cluster.node("here", vram=50)
+    for number in range(10):
+        cluster.model(f"p{number}", vram=1, pinned=True)
+        cluster.loaded(f"p{number}")
+    cluster.model("old", vram=40)
+    cluster.loaded("old")
+    cluster.node("there", vram=49)
+    cluster.node("off", vram=80)
+    cluster.send(cmd.DrainNode(node="off"))
+    for name, size, pinned in (("dear", 45, False), ("fixed", 2, True)):
+        cluster.model(name, vram=size, pinned=pinned)
+        cluster.loaded(name)
+    cluster.model("new", vram=40)
+    cluster.request("q", "new")
+    return cluster
+
+
+def test_in_full_an_eviction_tells_of_every_replica_that_stayed_on_every_node(tmp_path: Path) -> None:
+    with _logged(tmp_path, _two_could_make_room()) as audit:
+        short, full = audit.why("r-000011"), audit.why("r-000011", full=True)
+    assert short.eviction is not None
+    assert full.eviction is not None
+    assert len(short.eviction.others) == 7
+    assert short.eviction.elsewhere == []
+    assert "and 3 more" in short.sentence
+    assert [one.model for one in full.eviction.others] == [f"p{number}" for number in range(10)]
+    assert {one.why for one in full.eviction.others} == {"pinned"}
+    assert "more" not in full.sentence.partition("Not on")[0]
+    elsewhere = {one.model: (one.node, one.why) for one in full.eviction.elsewhere}
+    assert elsewhere == {
+        "dear": ("there", "45GiB, not used lately, so that its leaving would cost more"), "fixed": ("there", "pinned"),
+    }  # fmt: skip
+    decision = next(step.decision for step in full.chain if step.event == "ReplicaEvicted")
+    assert decision is not None
+    assert decision.note.endswith("Every replica on its nodes is told of.")
+
+
+def test_an_eviction_that_was_written_in_other_words_says_what_it_cannot_tell_in_full(tmp_path: Path) -> None:
+    with _logged(tmp_path, _two_could_make_room()) as audit:
+        recorded = next(row for row in audit._log.read() if "ReplicaEvicted" in row.topic)
+        event = decode_event(recorded.topic, recorded.state)
+        assert isinstance(event, ev.ReplicaEvicted)
+        assert event.explanation is not None
+        rows = tuple(
+            msgspec.structs.replace(row, detail=row.detail.replace("pinned", "is pinned"))
+            for row in event.explanation.considered
+        )
+        former = msgspec.structs.replace(event.explanation, considered=rows)
+        again = recompute(audit._log, recorded, event, former)
+    assert "cannot be told beyond what is recorded" in again.note
+    assert {row.node: row for row in again.rows}["here"] == {row.node: row for row in rows}["here"]
+
+
+@pytest.mark.parametrize("nodes", [1, 20])
+def test_in_full_a_wait_for_room_tells_of_every_replica_that_may_not_leave(tmp_path: Path, nodes: int) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    for place in range(nodes):
+        cluster.node(f"n{place:02d}", vram=12)
+    for number in range(10 * nodes):
+        cluster.model(f"p{number}", vram=1, pinned=True)
+        cluster.loaded(f"p{number}")
+    cluster.model("new", vram=9)
+    cluster.request("q", "new")
+    with _logged(tmp_path, cluster) as audit:
+        short, full = audit.why("q"), audit.why("q", full=True)
+    assert [row.detail.count("pinned") for row in short.considered] == [8] * min(nodes, 11)
+    assert [row.detail.count("pinned") for row in full.considered] == [10] * nodes
+
+
+def test_a_replica_that_is_gone_says_why_it_had_to_go_and_not_why_it_was_once_placed_there(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.node("small", vram=4)
+    cluster.model("m")
+    cluster.loaded("m")
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    with _logged(before, cluster) as audit:
+        assert "Not on small (memory: needs 9GiB, 4GiB free)." in audit.why("r-000001").sentence
+    cluster.send(cmd.DrainNode(node="n"))
+    cluster.settle()
+    with _logged(after, cluster) as audit:
+        assert audit.why("r-000001").sentence == (
+            "Node n was asked to unload r-000001 of m: the node is being drained. "
+            "r-000001 of m is gone from node n: its memory is free."
+        )
+
+
+def test_a_wait_for_room_says_what_is_in_the_way_on_each_node(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n", vram=24)
+    cluster.model("high", vram=20, priority=5)
+    cluster.loaded("high")
+    cluster.model("low", vram=20)
+    cluster.request("q", "low", deadline=cluster.now + 60 * SECOND)
+    way = "In the way: n (memory: needs 20GiB, 4GiB free; high: priority 5 against 0). What would help: Room on one of"
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    after.mkdir()
+    with _logged(before, cluster) as audit:
+        assert way in audit.why("q").sentence
+    cluster.wait(61)
+    with _logged(after, cluster) as audit:
+        assert "was refused (capacity_exhausted)" in audit.why("q").sentence
+        assert way in audit.why("q").sentence
+
+
+def test_what_was_waited_for_no_time_at_all_is_no_wait_and_a_turn_that_came_is_called_so(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.model("m")
+    for number in range(3):
+        cluster.request(f"q{number}", "m")
+    cluster.wait(9)
+    cluster.settle()
+    for number in range(2):
+        cluster.wait(5)
+        cluster.release(f"q{number}")
+    with _logged(tmp_path, cluster) as audit:
+        waits = audit.why("q2").waits
+    assert [(wait.kind, wait.lasted // SECOND, wait.ended_by) for wait in waits] == [
+        ("load", 9, "r-000001 of m loaded"), ("turn", 5, "its turn came"), ("busy", 5, "request q1 released it"),
+    ]  # fmt: skip
+
+
+def test_a_wait_that_another_follows_ends_with_what_the_other_is_for_and_a_refusal_tells_its_cure(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.model("m")
+    cluster.request("long", "m", deadline=cluster.now + 600 * SECOND)
+    cluster.request("short", "m", deadline=cluster.now + 10 * SECOND)
+    cluster.wait(15)
+    cluster.send(cmd.ReportSilence(node="n"))
+    with _logged(tmp_path, cluster) as audit:
+        waits, short = audit.why("long").waits, audit.why("short")
+    assert [(wait.kind, wait.ended_by) for wait in waits] == [
+        ("load", "every node that it may use is down"), ("nodes_down", ""),
+    ]  # fmt: skip
+    assert "was refused" in short.sentence
+    assert short.cure
+    assert short.sentence.endswith(f"What would help: {short.cure}")
+
+
+def test_of_many_nodes_the_sentence_names_those_first_that_the_model_may_use(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    for number in range(5):
+        cluster.node(f"other-{number}", labels={"tier": "slow"})
+    cluster.node("small", vram=4, labels={"tier": "fast"})
+    cluster.node("taken", labels={"tier": "fast"})
+    cluster.model("m", selector={"tier": "fast"})
+    cluster.request("q", "m")
+    cluster.settle()
+    with _logged(tmp_path, cluster) as audit:
+        told = audit.why("q").sentence
+    assert "Not on small (memory: needs 9GiB, 4GiB free); other-0 (selector" in told
+    assert told.endswith(" and others.")
 
 
 def test_what_is_over_needs_no_cure(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ import pytest
 from interlock.adapters.cli import doctor
 from interlock.adapters.cli.options import Place
 from interlock.adapters.store import SqliteStore
+from interlock.domain.commands import ChangeSettings, StartEpoch
 from tests.cli.conftest import Shell
+from tests.domain.cluster import Cluster as Core
 
 MODELS = """
 [[models]]
@@ -191,6 +193,34 @@ def test_the_configuration_file_says_where_the_data_is(interlock: Shell, story_d
     assert (shown["queue_limit"]["value"], shown["queue_limit"]["origin"]) == ("7", "interlock.toml")
     assert (shown["http"]["value"], shown["http"]["origin"]) == ("[::1]:1", "environment")
     assert shown["min_residency"]["origin"] == "default"
+
+
+def test_a_placement_that_a_start_would_refuse_is_refused_when_it_is_shown(interlock: Shell) -> None:
+    (interlock.folder / "near.toml").write_text('placement = "near"\n')
+    known = "default, pack, spread, balance, fast-start"
+    for words, environment in (((), {"INTERLOCK_PLACEMENT": "near"}), (("--config", "near.toml"), {})):
+        told = interlock("config", "show", *words, status=2, **environment)
+        assert f"placement: no placement profile is named 'near'. Choose one of: {known}." in told.err
+        assert told.out == ""
+    assert interlock("config", "show", INTERLOCK_PLACEMENT="pack").out
+    unreachable = "postgresql://nobody@127.0.0.1:1/none"
+    told = interlock("config", "show", INTERLOCK_PLACEMENT="near", INTERLOCK_STORE=unreachable)
+    assert "cannot be told without the log" in told.err
+    assert "near" in told.out
+
+
+def test_a_placement_profile_of_the_running_cluster_is_known_to_config_show(interlock: Shell) -> None:
+    cluster = Core()
+    cluster.send(StartEpoch(epoch=1, writer="w"))
+    cluster.send(ChangeSettings(values={"placement_profiles": "near: pack 3"}))
+    cluster.model("m", placement="near")
+    (interlock.folder / "data").mkdir()
+    store = SqliteStore(interlock.folder / "data" / "events.db")
+    store.append(cluster.log, store.take_epoch("w", 1))
+    store.close()
+    assert interlock("config", "show", INTERLOCK_DATA="data", INTERLOCK_PLACEMENT="near").out
+    told = interlock("config", "show", status=2, INTERLOCK_DATA="data", INTERLOCK_PLACEMENT_PROFILES="far: pack 3").err
+    assert "placement_profiles: no placement profile is named 'near'" in told, "a model names it"
 
 
 @pytest.mark.parametrize("table", ["", "[gateway]\n", "[scheduler]\n"])
@@ -461,6 +491,53 @@ def test_an_alias_moves_within_a_file_whichever_model_stands_first(
     interlock("models", "apply", "models.toml", "--url", url)
     put = [path for method, path, _, _ in asked.asked if method == "PUT"]
     assert put == ["/api/models/giver", "/api/models/taker"]
+
+
+EXCHANGED = """
+[[models]]
+name = "a"
+backend = "echo"
+aliases = ["y"]
+
+[[models]]
+name = "b"
+backend = "echo"
+aliases = ["x"]
+"""
+BEFORE = EXCHANGED.replace("y", "?").replace("x", "y").replace("?", "x")
+
+
+def test_two_models_exchange_their_aliases_in_one_go(interlock: Shell, story_data: Path) -> None:
+    file = interlock.folder / "models.toml"
+    file.write_text(BEFORE)
+    interlock("models", "apply", "models.toml", "--data", story_data)
+    file.write_text(EXCHANGED)
+    planned = interlock("plan", "models.toml", "--data", story_data, "--json").document
+    assert planned["holds"]
+    assert planned["rejected"] == []
+    told = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document
+    assert told["message"] == "2 models applied: a, b. a was applied without y first, and with y once that was free."
+    assert [(step["model"], step["without"]) for step in told["steps"]] == [("a", ["y"]), ("b", []), ("a", [])]
+    assert all(step["answer"]["events"] == ["ModelSchedulingChanged"] for step in told["steps"])
+    rows = {row["name"]: row["aliases"] for row in interlock("models", "--data", story_data, "--json").document}
+    assert (rows["a"], rows["b"]) == (["y"], ["x"])
+    again = interlock("models", "apply", "models.toml", "--data", story_data, "--json").document
+    assert [step["answer"]["events"] for step in again["steps"]] == [[], []]
+
+
+def test_an_exchange_of_aliases_over_http_takes_away_before_it_gives_and_tells_how_far_it_came(
+    interlock: Shell, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    url, asked = cluster
+    (interlock.folder / "models.toml").write_text(EXCHANGED)
+    asked.answers["GET /api/models"] = (200, [{"name": "a", "aliases": ["x"]}, {"name": "b", "aliases": ["y"]}])
+    told = interlock("models", "apply", "models.toml", "--url", url).out
+    assert told.strip() == "2 models applied: a, b. a was applied without y first, and with y once that was free."
+    put = [(path, body["aliases"]) for method, path, body, _ in asked.asked if method == "PUT"]
+    assert put == [("/api/models/a", []), ("/api/models/b", ["x"]), ("/api/models/a", ["y"])]
+    asked.answers["PUT /api/models/b"] = (503, {"error": {"message": "No writer.", "type": "t", "code": "no_writer"}})
+    stopped = interlock("models", "apply", "models.toml", "--url", url, status=3).err
+    assert "Applied: a without y. Not applied in full: b, a." in stopped
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_a_busy_replica_is_no_victim_and_its_release_wakes_the_one_that_waits() 
     cluster = full_node()
     cluster.request("r0", "old")
     assert cluster.request("r1", "new").kind == "capacity"
-    assert "requests in flight" in last(cluster, RequestQueued).explanation.considered[0].detail
+    assert "old: 1 request in flight" in last(cluster, RequestQueued).explanation.considered[0].detail
     cluster.release("r0")
     assert cluster.count("RequestWoken") == cluster.count("ReplicaEvicted") == 1
 
