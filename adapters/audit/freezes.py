@@ -15,6 +15,7 @@ from interlock.domain import events as ev
 from interlock.domain.codec import TOPICS, decode_event
 from interlock.domain.commands import Envelope, Thaw
 from interlock.domain.engine import Engine
+from interlock.domain.entities import WaitKind
 from interlock.domain.errors import InterlockError
 from interlock.domain.recording import Recorded
 from interlock.domain.units import format_instant
@@ -161,7 +162,7 @@ def _withheld(event: ev.Event) -> str:
         case ev.ReplicaEvicted():
             whom = event.beneficiary_model
             return f"{event.replica} of {event.model} does not make room on node {event.node} for {whom}"
-        case ev.RequestQueued() if event.wait.kind == "load":
+        case ev.RequestQueued() if event.wait.kind is WaitKind.LOAD:
             return f"no copy of {event.model} is loaded for it"
         case ev.ModelParked() | ev.ModelUnparked() | ev.RequestQueued() | ev.RequestWoken():
             return ""
