@@ -124,9 +124,10 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
     # A copy that has loaded since, a higher load_attempts, or room where no load has failed says as much as an edit.
     may_try = parked.lacks is Lack.EDIT and not routing.is_spent(state, model)
     # What waits for the instant at which it may evict is helped by room that comes free before.
-    cures = CURES[Lack.CAPACITY] if parked.reason is RefusalCode.CAPACITY_EXHAUSTED else CURES[parked.lacks]
-    cured = command.change in cures or command.change is ChangeKind.UNPARK
-    if not cured and not may_try:
+    lacks = Lack.CAPACITY if parked.reason is RefusalCode.CAPACITY_EXHAUSTED else parked.lacks
+    cured = command.change in CURES.get(lacks, ()) or command.change is ChangeKind.UNPARK
+    # Any change may bring what only a newer program knows; if it brings nothing, the wish is parked in words of ours.
+    if lacks in CURES and not cured and not may_try:
         return []
     plan = floor_plan(state, model, now)
     if not isinstance(plan, BEGINS_LOAD):

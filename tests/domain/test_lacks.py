@@ -2,15 +2,18 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from interlock.adapters.audit.sentences import _LACKS, sentence
 from interlock.domain import engine
 from interlock.domain import events as ev
 from interlock.domain.codec import TOPICS, decode_event, encode_state
 from interlock.domain.commands import ChangeKind, Review, StartEpoch
+from interlock.domain.engine import Engine
 from interlock.domain.entities import Lack, Parked
 from interlock.domain.parking import CURES
 from interlock.domain.refusals import RefusalCode
+from tests.domain.cluster import Cluster
 from tests.golden.story import tell
 
 IN_EVENTS = [lack for lack in Lack if lack is not Lack.THAW]
@@ -74,6 +77,18 @@ def test_words_that_a_newer_program_wrote_are_read_and_written_back_as_they_stan
     parked = Parked(event.reason, event.lacks)
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(parked), type=Parked) == parked
     assert sentence(event) == "The wish for m is parked (too_dark) until moonlight."
+
+
+@pytest.mark.parametrize("change", ChangeKind)
+def test_a_wish_that_lacks_what_only_a_newer_program_knows_is_tried_again_at_any_change(change: ChangeKind) -> None:
+    cluster = Cluster()
+    cluster.node("a", vram=8)
+    cluster.model("m", vram=9, min_replicas=1)
+    rows = [replace(row, state=row.state.replace(b'"lacks":"node"', b'"lacks":"moonlight"')) for row in cluster.log]
+    cluster.engine = Engine().replay(rows)
+    assert cluster.state.models["m"].parked == Parked(RefusalCode.NEVER_FITS, Lack("moonlight"))
+    cluster.send(Review(change=change, cause="something changed", models=("m",)))
+    assert cluster.state.models["m"].parked == Parked(RefusalCode.NEVER_FITS, Lack.NODE)
 
 
 @pytest.mark.parametrize("field", ["lacks", "reason"])
