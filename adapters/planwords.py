@@ -14,20 +14,21 @@ from interlock.domain import causes
 from interlock.domain.entities import Budget
 from interlock.domain.errors import sentences
 from interlock.domain.explanation import Considered
-from interlock.domain.planning import Changed, FirstRequest, Left, Placed, Rejection, Report, Unmet
+from interlock.domain.planning import UNFINISHED, Changed, FirstRequest, Left, Placed, Rejection, Report, Unmet
+from interlock.domain.refusals import RefusalCode
 from interlock.domain.rehearsal import Step
 from interlock.domain.settings import format_idle_unload, format_setting
 from interlock.domain.units import FOREVER, format_instant, format_size, tell_duration
 
 _WHY_NOT = {
-    "never_fits": "it does not fit on any of its candidates, even alone",
-    "no_node_matches": "no approved node matches its selector",
-    "load_info_missing": "nobody has said how to load it",
-    "capacity_exhausted": "its candidates have no room, and nothing there may be evicted for it",
-    "frozen": "what it needs is frozen",
-    "draining": "the nodes that it may use are being drained",
-    "load_failed": "its loads have failed",
-    "unfinished": "the plan was cut short before its turn",
+    RefusalCode.NEVER_FITS: "it does not fit on any of its candidates, even alone",
+    RefusalCode.NO_NODE_MATCHES: "no approved node matches its selector",
+    RefusalCode.LOAD_INFO_MISSING: "nobody has said how to load it",
+    RefusalCode.CAPACITY_EXHAUSTED: "its candidates have no room, and nothing there may be evicted for it",
+    RefusalCode.FROZEN: "what it needs is frozen",
+    RefusalCode.DRAINING: "the nodes that it may use are being drained",
+    RefusalCode.LOAD_FAILED: "its loads have failed",
+    UNFINISHED: "the plan was cut short before its turn",
 }
 _NOTHING = {"disk": "unknown", "idle_unload": "default"}
 """What the absence of a value means, where it is not "none"."""

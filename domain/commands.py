@@ -6,6 +6,8 @@ sent in an :class:`Envelope` with an id: a repeat of the same id decides nothing
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from .entities import Budget, LoadSpec, Scheduling, TenantLimits
@@ -364,14 +366,34 @@ class Tick(Command, frozen=True, kw_only=True):
     """The clock moved: handle the first timer that is due."""
 
 
+class ChangeKind(StrEnum):
+    """What has changed, as far as it matters to what is looked at. No log holds this."""
+
+    MODEL = "model"
+    """The model itself: its revision, scheduling, load info or what serves."""
+    QUEUE = "queue"
+    """Who waits for it, or what those who wait may count on."""
+    NODE = "node"
+    """A node joined, healed, went or was changed."""
+    LIMITS = "limits"
+    """What nodes may hold at most, by their own figures or by a setting: what never fitted may fit then."""
+    CAPACITY = "capacity"
+    """Room came free, or may be made."""
+    UNPARK = "unpark"
+    """A wish is parked no more, as when its instant has come."""
+    THAW = "thaw"
+    """What was frozen is so no more: all that has come meanwhile is looked at."""
+    EPOCH = "epoch"
+    """A writer took over."""
+
+
 class Review(Command, frozen=True, kw_only=True):
     """Look again at what a change could help, model by model: waiting requests, replicas that must leave, floors.
 
-    Follow-up of another decision. ``change`` is the kind of change (see :mod:`interlock.domain.consequences`) and
-    ``cause`` says it in words.
+    Follow-up of another decision. ``change`` is the kind of change and ``cause`` says it in words.
     """
 
-    change: str
+    change: ChangeKind
     cause: str
     models: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()

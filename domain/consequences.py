@@ -1,8 +1,6 @@
 """Consequences: which models a change could help, so that they are reviewed at once, and no others.
 
-A change is one of ``model`` (the model itself was changed), ``queue`` (who waits for it has changed), ``node`` (a node
-joined, healed or was changed), ``limits`` (what nodes may hold), ``capacity`` (room came free, or may be made),
-``unpark`` (its instant has come), ``thaw`` (what was frozen is so no more) and ``epoch`` (a writer took over).
+What kinds of change there are: :class:`interlock.domain.commands.ChangeKind`.
 """
 
 from __future__ import annotations
@@ -12,7 +10,8 @@ from typing import Any
 
 from . import events as ev
 from . import routing
-from .commands import Command, Review
+from .commands import ChangeKind, Command, Review
+from .entities import Lack
 from .fairness import by_importance, fair_order, fairly_placed, floors_first
 from .leaving import is_emptied
 from .room import ever_fits
@@ -36,7 +35,7 @@ def review_after(state: State, event: ev.Event, command: Command) -> Review | No
     return rule(state, event) if rule is not None else None
 
 
-def _of_model(words: str, change: str = "model") -> _Rule:
+def _of_model(words: str, change: ChangeKind = ChangeKind.MODEL) -> _Rule:
     """Only the event's own model is concerned, if it has anything to look at."""
 
     def rule(state: State, event: ev.ModelEvent) -> Review:
@@ -49,7 +48,7 @@ def _if_waiting(words: str) -> _Rule:
     def rule(state: State, event: ev.ModelEvent) -> Review | None:
         if not state.waiting(event.model):
             return None
-        return Review(change="queue", cause=words.format(event=event), models=(event.model,))
+        return Review(change=ChangeKind.QUEUE, cause=words.format(event=event), models=(event.model,))
 
     return rule
 
@@ -61,7 +60,7 @@ def _one_more_waits(state: State, event: ev.RequestQueued) -> Review | None:
     model = state.models.get(event.model)
     if model is None or not routing.may_grow(state, model):
         return None
-    return Review(change="queue", cause=f"request {event.request} waits, too", models=(event.model,))
+    return Review(change=ChangeKind.QUEUE, cause=f"request {event.request} waits, too", models=(event.model,))
 
 
 def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
@@ -77,7 +76,7 @@ def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
         return None
     cause = f"request {event.request} released {event.replica}"
     itself = (event.model,) if too_much else ()
-    return _review(state, "capacity", cause, (*own, *itself, *_who_waits_for(state, event.node)))
+    return _review(state, ChangeKind.CAPACITY, cause, (*own, *itself, *_who_waits_for(state, event.node)))
 
 
 def _room_on_node(words: str, *, own: bool) -> _Rule:
@@ -88,7 +87,7 @@ def _room_on_node(words: str, *, own: bool) -> _Rule:
 
     def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
         concerned = _who_waits_for(state, event.node, own=event.model if own else "")
-        return _review(state, "capacity", words.format(event=event), concerned, _emptied(state, event.node))
+        return _review(state, ChangeKind.CAPACITY, words.format(event=event), concerned, _emptied(state, event.node))
 
     return rule
 
@@ -98,7 +97,7 @@ def _loaded(state: State, event: ev.ReplicaLoaded) -> Review | None:
     here = _who_waits_for(state, event.node, own=event.model)
     elsewhere = who_may_evict_elsewhere(state, event.node, (event.model,))
     cause = f"{event.replica} of {event.model} loaded"
-    return _review(state, "capacity", cause, (*here, *elsewhere), _emptied(state, event.node))
+    return _review(state, ChangeKind.CAPACITY, cause, (*here, *elsewhere), _emptied(state, event.node))
 
 
 def who_may_evict_elsewhere(state: State, node: str, models: Iterable[str]) -> tuple[str, ...]:
@@ -119,7 +118,7 @@ def who_may_evict_elsewhere(state: State, node: str, models: Iterable[str]) -> t
     return _who_waits_for(state, *nodes) if nodes else ()
 
 
-def _node_changed(words: str, change: str = "node") -> _Rule:
+def _node_changed(words: str, change: ChangeKind = ChangeKind.NODE) -> _Rule:
     """The node's models, whoever waits for room there, and the models that are to run on every candidate, in turn.
 
     A node that registers and is approved in one step has room by the time of the review, and no candidates before it.
@@ -138,7 +137,7 @@ def _node_changed(words: str, change: str = "node") -> _Rule:
 
 def _stray_gone(state: State, event: ev.StrayStopped) -> Review | None:
     """It may have been the last thing that ran on a node that is being drained."""
-    return _review(state, "node", f"process {event.process} was stopped", (), _emptied(state, event.node))
+    return _review(state, ChangeKind.NODE, f"process {event.process} was stopped", (), _emptied(state, event.node))
 
 
 def _emptied(state: State, name: str) -> tuple[str, ...]:
@@ -150,7 +149,7 @@ def _leaves(state: State, event: ev.UnloadRequested) -> Review | None:
     """A copy that leaves keeps no floor any more: the next one need not wait until it is gone."""
     if not has_floor(state, event.model):
         return None
-    return _review(state, "capacity", f"{event.replica} of {event.model} leaves", (event.model,))
+    return _review(state, ChangeKind.CAPACITY, f"{event.replica} of {event.model} leaves", (event.model,))
 
 
 def _room_taken(state: State, event: ev.ReplicaReserved) -> Review | None:
@@ -159,7 +158,7 @@ def _room_taken(state: State, event: ev.ReplicaReserved) -> Review | None:
         return None
     there = state.by_node.get(event.node, ())
     here = [model for model, leaving in waits_for_leaving(state, but=event.model) if leaving in there]
-    return _review(state, "queue", f"{event.replica} of {event.model} took room on {event.node}", here)
+    return _review(state, ChangeKind.QUEUE, f"{event.replica} of {event.model} took room on {event.node}", here)
 
 
 def _files_gave_way(state: State, event: ev.StagingStarted) -> Review | None:
@@ -168,14 +167,14 @@ def _files_gave_way(state: State, event: ev.StagingStarted) -> Review | None:
     if sum(size for _, _, size in replica.drops) <= replica.disk:
         return None
     cause = f"files gave way to those of {event.model} on {event.node}"
-    return _review(state, "capacity", cause, _who_waits_for(state, event.node))
+    return _review(state, ChangeKind.CAPACITY, cause, _who_waits_for(state, event.node))
 
 
 def _staged(state: State, event: ev.LoadStarted) -> Review | None:
     """Its files are there: another copy beside it takes no disk now, and what they replaced or spared may be free."""
     own = (event.model,) if event.model in state.parked else ()
     waiting = _who_waits_for(state, event.node) if state.replicas[event.replica].disk else ()
-    return _review(state, "capacity", f"{event.model} is staged on {event.node}", (*own, *waiting))
+    return _review(state, ChangeKind.CAPACITY, f"{event.model} is staged on {event.node}", (*own, *waiting))
 
 
 def _node_gone(words: str) -> _Rule:
@@ -189,7 +188,7 @@ def _node_gone(words: str) -> _Rule:
         here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
         floors = by_importance(state, (name for name in here if has_floor(state, name)))
         models = (*floors, *fair_order(state, state.queues), *lacking, *_left_without(state))
-        return _review(state, "node", words.format(event=event), models)
+        return _review(state, ChangeKind.NODE, words.format(event=event), models)
 
     return rule
 
@@ -202,7 +201,7 @@ def _left_without(state: State) -> tuple[str, ...]:
 
 def _lacks_room(state: State, name: str) -> bool:
     parked = state.models[name].parked
-    return parked is not None and parked.lacks == "capacity"
+    return parked is not None and parked.lacks is Lack.CAPACITY
 
 
 def _hopeless(state: State, name: str) -> bool:
@@ -214,20 +213,20 @@ def _hopeless(state: State, name: str) -> bool:
 
 def _unreachable(state: State, event: ev.NodeBecameUnreachable) -> Review | None:
     """Its models' waiting requests may go elsewhere; floors wait until it is offline, so that nothing moves at once."""
-    return _review(state, "node", f"node {event.node} is unreachable", fair_order(state, state.queues))
+    return _review(state, ChangeKind.NODE, f"node {event.node} is unreachable", fair_order(state, state.queues))
 
 
 def _scheduling_changed(state: State, event: ev.ModelSchedulingChanged) -> Review | None:
     """Its own replicas and requests, and those who wait for room where it lives: it may be evictable now."""
-    return _where_it_lives(state, event, "model", f"the scheduling of {event.model} changed")
+    return _where_it_lives(state, event, ChangeKind.MODEL, f"the scheduling of {event.model} changed")
 
 
 def _removed(state: State, event: ev.ModelRemoved) -> Review | None:
     """Its replicas, and those who wait for room where they live: they keep nobody away any more."""
-    return _where_it_lives(state, event, "capacity", f"{event.model} was removed")
+    return _where_it_lives(state, event, ChangeKind.CAPACITY, f"{event.model} was removed")
 
 
-def _where_it_lives(state: State, event: ev.ModelEvent, change: str, cause: str) -> Review | None:
+def _where_it_lives(state: State, event: ev.ModelEvent, change: ChangeKind, cause: str) -> Review | None:
     nodes = {state.replicas[replica].node for replica in state.by_model.get(event.model, ())}
     return _review(state, change, cause, (event.model, *_who_waits_for(state, *nodes)))
 
@@ -237,10 +236,10 @@ def _frozen(state: State, event: ev.Frozen) -> Review | None:
     if event.what != "reconciler":
         return None
     waiting = [name for name in state.queues if name in state.models and state.models[name].made_way]
-    return _review(state, "queue", f"{event.what} was frozen", waiting)
+    return _review(state, ChangeKind.QUEUE, f"{event.what} was frozen", waiting)
 
 
-def _everything(words: str, change: str) -> _Rule:
+def _everything(words: str, change: ChangeKind) -> _Rule:
     def rule(state: State, event: ev.Event) -> Review | None:
         return _review(state, change, words.format(event=event), whole_cluster(state))
 
@@ -254,10 +253,12 @@ def whole_cluster(state: State) -> tuple[str, ...]:
 
 def _settings_changed(state: State, event: ev.SettingsChanged) -> Review | None:
     """Any of them may matter to anybody; the cause says which have changed."""
-    return _everything(f"the settings {', '.join(sorted(event.values))} changed", "limits")(state, event)
+    return _everything(f"the settings {', '.join(sorted(event.values))} changed", ChangeKind.LIMITS)(state, event)
 
 
-def _review(state: State, change: str, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()) -> Review | None:
+def _review(
+    state: State, change: ChangeKind, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()
+) -> Review | None:
     """A review of these models, each once; those that compete for room by waiting requests stand in fair order."""
     unique = list(dict.fromkeys(models))
     if not unique and not nodes:
@@ -299,7 +300,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.NodeResumed: _node_changed("node {event.node} was resumed"),
     ev.NodeReplicaSlotsSet: _node_changed("the replica slots of node {event.node} changed"),
     ev.NodeBudgetSet: _node_changed("the budget of node {event.node} changed"),
-    ev.NodeCapacityChanged: _node_changed("the capacity of node {event.node} changed", "limits"),
+    ev.NodeCapacityChanged: _node_changed("the capacity of node {event.node} changed", ChangeKind.LIMITS),
     ev.NodeDrainStarted: _node_changed("node {event.node} drains"),
     ev.NodeBecameUnreachable: _unreachable,
     ev.NodeWentOffline: _node_gone("node {event.node} went offline"),
@@ -311,7 +312,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.RevisionServing: _of_model("revision {event.revision} of {event.model} serves"),
     ev.ReplicaRetired: _of_model("{event.replica} of {event.model} makes way for a new revision"),
     ev.LoadInfoStored: _of_model("load info of {event.model} was stored"),
-    ev.ModelUnparked: _of_model("{event.model} was unparked", "unpark"),
+    ev.ModelUnparked: _of_model("{event.model} was unparked", ChangeKind.UNPARK),
     ev.ModelRemoved: _removed,
     ev.RequestQueued: _one_more_waits,
     ev.RequestCancelled: _if_waiting("request {event.request} left the queue"),
@@ -326,8 +327,8 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),
     ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded", own=True),
     ev.Frozen: _frozen,
-    ev.Thawed: _everything("{event.what} were thawed", "thaw"),
-    ev.MassLossOver: _everything("contact with many nodes was lost: {event.reason}", "capacity"),
+    ev.Thawed: _everything("{event.what} were thawed", ChangeKind.THAW),
+    ev.MassLossOver: _everything("contact with many nodes was lost: {event.reason}", ChangeKind.CAPACITY),
     ev.SettingsChanged: _settings_changed,
-    ev.EpochStarted: _everything("epoch {event.epoch} started", "epoch"),
+    ev.EpochStarted: _everything("epoch {event.epoch} started", ChangeKind.EPOCH),
 }

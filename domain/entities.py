@@ -12,6 +12,8 @@ from functools import lru_cache
 import msgspec
 
 from .claims import RAM, Claim, less
+from .open_words import OpenWords
+from .refusals import RefusalCode
 from .selector import Selector, vram_label
 from .units import FOREVER
 
@@ -193,14 +195,31 @@ class Scheduling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
         return self.everywhere or self.min_replicas >= 1 or self.max_replicas >= 1
 
 
+class Lack(OpenWords):
+    """What a parked wish lacks; logs and answers hold the words. Which changes may bring it: ``parking.CURES``."""
+
+    LOAD_INFO = "load info"
+    """Nobody has said how to load it."""
+    NODE = "node"
+    """No candidate could ever have it: one that could must join or change, or the model."""
+    CAPACITY = "capacity"
+    """A candidate could have it, and has no room that is free or may be made now."""
+    EDIT = "edit"
+    """Its loads have failed as often as they may: it must be edited, or find a node where they have not failed."""
+    TIME = "time"
+    """Nothing but time: it is tried again at an instant."""
+    THAW = "thaw"
+    """A reconciler that is not frozen. No state and no event holds this: it is what a plan says of a floor."""
+
+
 class Parked(msgspec.Struct, frozen=True, gc=False):
     """A wish that cannot be met now: why, and what must change before it is tried again.
 
-    ``lacks`` is ``load info``, ``node``, ``capacity``, ``edit`` or ``time``; with ``time``, ``until`` is the instant.
+    ``until`` is when it is tried again by itself; FOREVER when only a change can help.
     """
 
-    reason: str
-    lacks: str
+    reason: RefusalCode
+    lacks: Lack
     until: int = FOREVER
 
 
@@ -319,12 +338,8 @@ class RequestStatus(StrEnum):
     ADRIFT = "adrift"
 
 
-class WaitKind(StrEnum):
-    """What a queued request waits for; logs and answers hold the words.
-
-    A word that is not here, as a newer program may have written it, is read and written back as it stands: it is a kind
-    of its own, of which no rule knows anything.
-    """
+class WaitKind(OpenWords):
+    """What a queued request waits for; logs and answers hold the words."""
 
     LOAD = "load"
     """The load of one replica of its model."""
@@ -348,14 +363,6 @@ class WaitKind(StrEnum):
     """Nothing more: it is decided anew in the same breath. No event holds this."""
     TURN = "turn"
     """Its turn. No state and no event holds this: it is what the audit calls a wait that nobody wrote down."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> WaitKind | None:
-        if not isinstance(value, str):
-            return None
-        unknown = str.__new__(cls, value)
-        unknown._name_ = unknown._value_ = value
-        return unknown
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -12,8 +12,9 @@ import msgspec
 
 from .causes import UNTOLD, LoadCause
 from .claims import Claim
-from .entities import Budget, Churn, Files, LoadSpec, Scheduling, TenantLimits, Wait
+from .entities import Budget, Churn, Files, Lack, LoadSpec, Scheduling, TenantLimits, Wait
 from .explanation import Explanation
+from .refusals import RefusalCode
 from .units import FOREVER
 
 
@@ -238,8 +239,8 @@ class LoadInfoStored(ModelEvent, frozen=True, kw_only=True):
 class ModelParked(ModelEvent, frozen=True, kw_only=True):
     """The reconciler's wish for it cannot be met; nothing is tried until ``lacks`` changes."""
 
-    reason: str
-    lacks: str
+    reason: RefusalCode
+    lacks: Lack
     until: int = FOREVER
     explanation: Explanation | None = None
 

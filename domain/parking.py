@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from . import events as ev
-from .entities import Model, Parked
+from .commands import ChangeKind
+from .entities import Lack, Model, Parked
 from .explanation import Explanation
 from .refusals import RefusalCode
 from .room import ever_fits
 from .state import State
 
 CURES = {
-    "load info": frozenset({"model", "thaw", "epoch"}),
-    "node": frozenset({"node", "limits", "model", "thaw", "epoch"}),
-    "capacity": frozenset({"capacity", "node", "limits", "model", "thaw", "epoch"}),
-    "edit": frozenset({"node", "model"}),
-    "time": frozenset({"model"}),
-}
-"""What a parked model lacks, and the kinds of change that may bring it.
-
-``limits`` is what nodes may hold at most, by their own figures or by a setting: what never fitted may fit then.
-After a ``thaw`` all that has come while the reconciler was frozen is looked at.
-"""
+    Lack.LOAD_INFO: frozenset({ChangeKind.MODEL, ChangeKind.THAW, ChangeKind.EPOCH}),
+    Lack.NODE: frozenset({
+        ChangeKind.NODE, ChangeKind.LIMITS, ChangeKind.MODEL, ChangeKind.THAW, ChangeKind.EPOCH,
+    }),
+    Lack.CAPACITY: frozenset({
+        ChangeKind.CAPACITY, ChangeKind.NODE, ChangeKind.LIMITS, ChangeKind.MODEL, ChangeKind.THAW, ChangeKind.EPOCH,
+    }),
+    Lack.EDIT: frozenset({ChangeKind.NODE, ChangeKind.MODEL}),
+    Lack.TIME: frozenset({ChangeKind.MODEL}),
+}  # fmt: skip
+"""What a parked model lacks, and the kinds of change that may bring it; its being unparked always may."""
 
 
 def park(model: Model, wish: Parked, now: int, explanation: Explanation | None = None) -> ev.ModelParked:
@@ -38,5 +39,5 @@ def unpark_by_time(state: State, model: Model, now: int) -> list[ev.Event]:
 def lacking_room(state: State, model: Model) -> Parked:
     """What a wish lacks that finds no room: room, or a node that could ever have it."""
     if ever_fits(state, model):
-        return Parked(RefusalCode.CAPACITY_EXHAUSTED, "capacity")
-    return Parked(RefusalCode.NEVER_FITS, "node")
+        return Parked(RefusalCode.CAPACITY_EXHAUSTED, Lack.CAPACITY)
+    return Parked(RefusalCode.NEVER_FITS, Lack.NODE)

@@ -18,7 +18,7 @@ from .aliases import turns
 from .causes import LoadCause
 from .claims import in_pools, total
 from .engine import Engine
-from .entities import Budget, Model, Node, NodeStatus, Phase, RequestStatus, WaitKind
+from .entities import Budget, Lack, Model, Node, NodeStatus, Phase, RequestStatus, WaitKind
 from .explanation import Considered
 from .nodes import available_disk
 from .refusals import RefusalCode
@@ -31,6 +31,9 @@ from .settings import Settings
 from .shrinking import copies, floor_of, idle_unload_of
 from .state import State
 from .units import DAY, FOREVER, SECOND
+
+UNFINISHED = "unfinished"
+"""The reason that stands in for a refusal's: the rehearsal was cut short before the floor's turn."""
 
 # --- What is asked --------------------------------------------------------------------------------------------------
 
@@ -179,7 +182,7 @@ class Unmet(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     missing: int
     reason: str
-    lacks: str
+    lacks: Lack
     cure: str
     nodes: tuple[Considered, ...]
 
@@ -476,14 +479,15 @@ def _unmet(made: Rehearsal, without: Rehearsal, asked: set[str]) -> tuple[tuple[
         cure = why.cure
         if isinstance(wish, Place | Evict):
             # It could be kept, and is not: the reconciler is frozen, or the rehearsal was cut short.
-            reason, lacks = ("frozen", "thaw") if "reconciler" in state.frozen else ("unfinished", "time")
-            cure = "`interlock thaw reconciler`." if reason == "frozen" else cure
+            frozen = "reconciler" in state.frozen
+            reason, lacks = (RefusalCode.FROZEN, Lack.THAW) if frozen else (UNFINISHED, Lack.TIME)
+            cure = "`interlock thaw reconciler`." if frozen else cure
         elif model.parked is not None:
             reason, lacks = model.parked.reason, model.parked.lacks
+        elif isinstance(wish, Refuse):
+            reason, lacks = wish.code, Lack.NODE
         else:
-            reason, lacks = (
-                (wish.code.value, "node") if isinstance(wish, Refuse) else ("capacity_exhausted", "capacity")
-            )
+            reason, lacks = RefusalCode.CAPACITY_EXHAUSTED, Lack.CAPACITY
         unmet.append(Unmet(model=name, missing=missing, reason=reason, lacks=lacks, cure=cure, nodes=why.considered))
     return tuple(unmet), tuple(before)
 

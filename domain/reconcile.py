@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from . import causes, loads, requests, routing
 from . import events as ev
-from .commands import Review
-from .entities import Model, Parked, Replica, Wait, WaitKind
+from .commands import ChangeKind, Review
+from .entities import Lack, Model, Parked, Replica, Wait, WaitKind
 from .fairness import fairly_placed
 from .leaving import leaving_now, why_leaving
 from .parking import CURES, park
@@ -55,9 +55,8 @@ def review_model(state: State, name: str, command: Review, now: int) -> list[ev.
         return []
     waiting = state.waiting(name)
     if waiting:
-        events = requests.advance(
-            state, model, state.requests[waiting[0][2]], now, command.cause, taken_over=command.change == "epoch"
-        )
+        first, taken_over = state.requests[waiting[0][2]], command.change is ChangeKind.EPOCH
+        events = requests.advance(state, model, first, now, command.cause, taken_over=taken_over)
         if events:
             return events
     if not reconciling:
@@ -118,16 +117,17 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
     assert parked is not None
     if not below and model.declared != model.serving:
         return []  # it is the roll-out that is parked
-    if not below and command.change == "epoch":
+    if not below and command.change is ChangeKind.EPOCH:
         return []  # a load may be on its way to keep it: that it has loaded says so, and not a new writer
-    if not below and command.change != "unpark":
+    if not below and command.change is not ChangeKind.UNPARK:
         return [ev.ModelUnparked(at=now, model=model.name, cause="its floor is kept")]
     # A copy that has loaded since, a higher load_attempts, or room where no load has failed says as much as an edit.
-    may_try = parked.lacks == "edit" and not routing.is_spent(state, model)
+    may_try = parked.lacks is Lack.EDIT and not routing.is_spent(state, model)
     # What waits for the instant at which it may evict is helped by room that comes free before.
-    cures = CURES["capacity"] if parked.reason == "capacity_exhausted" else CURES[parked.lacks]
-    cured = command.change in cures or command.change == "unpark"
-    if not cured and not may_try:
+    lacks = Lack.CAPACITY if parked.reason is RefusalCode.CAPACITY_EXHAUSTED else parked.lacks
+    cured = command.change in CURES.get(lacks, ()) or command.change is ChangeKind.UNPARK
+    # Any change may bring what only a newer program knows; if it brings nothing, the wish is parked in words of ours.
+    if lacks in CURES and not cured and not may_try:
         return []
     plan = floor_plan(state, model, now)
     if not isinstance(plan, BEGINS_LOAD):
@@ -145,23 +145,28 @@ def _lacking_for_floor(state: State, model: Model, plan: Plan, now: int, *, cure
 
     ``cured``: what it lacked has just come. A model whose tries are spent then lacks no more than the end of its pause.
     """
-    reason, lacks, until = RefusalCode.CAPACITY_EXHAUSTED.value, "capacity", FOREVER
+    reason, lacks, until = RefusalCode.CAPACITY_EXHAUSTED, Lack.CAPACITY, FOREVER
     if isinstance(plan, Refuse):
-        reason = plan.code.value
-        lacks = {"load_info_missing": "load info", "load_failed": "edit"}.get(reason, "node")
-        paused = lacks == "edit" and model.retry_at > now
+        reason = plan.code
+        lacks = _LACKS_OF_REFUSALS.get(reason, Lack.NODE)
+        paused = lacks is Lack.EDIT and model.retry_at > now
         if paused and (cured or not routing.is_spent(state, model)):
-            lacks, until = "time", model.retry_at
+            lacks, until = Lack.TIME, model.retry_at
     elif isinstance(plan, Hold):
         wait: Wait = plan.wait
         until = wait.until
         reason = _REASONS_OF_WAITS.get(wait.kind, reason)
-        lacks = "time" if until < FOREVER else lacks
+        lacks = Lack.TIME if until < FOREVER else lacks
     return Parked(reason, lacks, until)
 
 
+_LACKS_OF_REFUSALS = {
+    RefusalCode.LOAD_INFO_MISSING: Lack.LOAD_INFO,
+    RefusalCode.LOAD_FAILED: Lack.EDIT,
+}
+"""What a floor lacks that is refused; for any other refusal, a node."""
 _REASONS_OF_WAITS = {
-    WaitKind.BACKOFF: RefusalCode.LOAD_FAILED.value,
-    WaitKind.FROZEN: RefusalCode.FROZEN.value,
+    WaitKind.BACKOFF: RefusalCode.LOAD_FAILED,
+    WaitKind.FROZEN: RefusalCode.FROZEN,
 }
 """Why a floor is parked for a wait; for any other, room is all that it lacks."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from .open_words import OpenWords
 
 
-class RefusalCode(StrEnum):
-    """The codes that requests, reports and HTTP errors share."""
+class RefusalCode(OpenWords):
+    """The codes that requests, parked wishes, reports and HTTP errors share."""
 
     UNKNOWN_MODEL = "unknown_model"
     NO_NODE_MATCHES = "no_node_matches"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from . import causes, loads, placement, routing
 from . import events as ev
-from .entities import Model, Node, Parked, Phase, Replica
+from .entities import Lack, Model, Node, Parked, Phase, Replica
 from .eviction import may_evict_for, why_barred
 from .parking import lacking_room, park
 from .placement import Choice
@@ -141,11 +141,11 @@ def _can_serve(state: State, model: Model) -> bool:
 def _lacking_before(state: State, model: Model, choice: Choice | None, now: int) -> Parked | None:
     """What keeps a roll-out from being tried at all: load info, or what its last load failed for; else None."""
     if not model.load_info_known:
-        return Parked(RefusalCode.LOAD_INFO_MISSING, "load info")
+        return Parked(RefusalCode.LOAD_INFO_MISSING, Lack.LOAD_INFO)
     if not model.failures:
         return None
     if routing.is_spent(state, model):
-        return Parked(RefusalCode.LOAD_FAILED, "edit")
+        return Parked(RefusalCode.LOAD_FAILED, Lack.EDIT)
     if model.retry_at > now:
-        return Parked(RefusalCode.LOAD_FAILED, "time", model.retry_at)
+        return Parked(RefusalCode.LOAD_FAILED, Lack.TIME, model.retry_at)
     return lacking_room(state, model) if choice is None else None

@@ -15,7 +15,7 @@ import msgspec
 
 from interlock.domain import causes
 from interlock.domain import events as ev
-from interlock.domain.commands import Envelope, ReleaseLock, ReportCapacity, Review
+from interlock.domain.commands import ChangeKind, Envelope, ReleaseLock, ReportCapacity, Review
 from interlock.domain.consequences import whole_cluster
 from interlock.domain.effects import Effect, ReplicaEffect
 from interlock.domain.engine import Engine, Outcome
@@ -272,7 +272,7 @@ class Harness:
         outcome = prologue.outcome
         self.log.append(outcome.recorded, 1)
         self.invariants.judging = False
-        self.invariants.see(outcome, Review(change="epoch", cause="scenario"))
+        self.invariants.see(outcome, Review(change=ChangeKind.EPOCH, cause="scenario"))
         self.invariants.judging = True
         self._count(outcome)
         self._counting = True
@@ -289,7 +289,7 @@ class Harness:
         self.arrivals = Arrivals(self.clock, self.streams, self.gateways.arrive, self._service_of)
         self.arrivals.agree(scenario)
         models = whole_cluster(self.writer.engine.state)
-        review = Review(change="epoch", cause="the run begins", models=models)
+        review = Review(change=ChangeKind.EPOCH, cause="the run begins", models=models)
         begin = Envelope(command_id="begin", command=review, actor=BACKGROUND_ACTOR)
         if any(step.at == 0 for step in scenario.admin):
             self.clock.after(0, self._look, begin)  # what holds from the beginning on holds for this, too

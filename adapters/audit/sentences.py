@@ -7,7 +7,7 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain.claims import format_claim
-from interlock.domain.entities import Wait, WaitKind
+from interlock.domain.entities import Lack, Wait, WaitKind
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
 from interlock.domain.units import FOREVER, format_instant, format_rate, format_size, tell_duration
 
@@ -25,11 +25,11 @@ _WAITS = {
     WaitKind.BACKOFF: "because its last load failed and the next try is due later",
 }
 _LACKS = {
-    "load info": "somebody says how to load it",
-    "node": "a node joins or changes that could hold it",
-    "capacity": "room comes free",
-    "edit": "the model is edited, a node joins or changes, or one on which no load of it failed has room",
-    "time": "the time for it has come",
+    Lack.LOAD_INFO: "somebody says how to load it",
+    Lack.NODE: "a node joins or changes that could hold it",
+    Lack.CAPACITY: "room comes free",
+    Lack.EDIT: "the model is edited, a node joins or changes, or one on which no load of it failed has room",
+    Lack.TIME: "the time for it has come",
 }
 
 FREEZABLE = {"reconciler": "the reconciler", "evictions": "evictions"}
@@ -70,7 +70,7 @@ def waits_for(wait: Wait) -> str:
     return _WAITS.get(wait.kind, f"for {wait.kind}")
 
 
-def lacks_of(lacks: str) -> str:
+def lacks_of(lacks: Lack) -> str:
     """What a parked wish lacks, as the end of a sentence that says until when it is parked."""
     return _LACKS.get(lacks, lacks)
 

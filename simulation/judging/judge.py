@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from interlock.domain import placement, reconcile, requests, roll_outs, routing
 from interlock.domain.engine import Engine
-from interlock.domain.entities import Model, Phase, RequestStatus, WaitKind
+from interlock.domain.entities import Lack, Model, Phase, RequestStatus, WaitKind
 from interlock.domain.loads import UNLOAD_TRIES
 from interlock.domain.routing import Evict, Hold, Join, Place, Refuse
 from interlock.domain.shrinking import below_floor, is_moving, surplus
@@ -166,7 +166,7 @@ def _given_up_early(state: State) -> Iterator[Finding]:
     attempts = state.settings.load_attempts
     for name in state.parked:
         model = state.models[name]
-        if model.parked is not None and model.parked.lacks == "edit" and model.failures < attempts:
+        if model.parked is not None and model.parked.lacks is Lack.EDIT and model.failures < attempts:
             tries = f"{model.failures} of {attempts} loads have failed"
             yield "W", f"{name} is parked until somebody edits it, and {tries}", name
 
@@ -184,10 +184,10 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
             continue
         if model.parked is None:
             yield "W", f"{name} is below its floor, not parked, and nothing is under way", name
-        elif model.parked.lacks == "time":
+        elif model.parked.lacks is Lack.TIME:
             if (model.parked.until, name) not in {(instant, owner) for instant, _, owner in state.timers}:
                 yield "W", f"{name} is parked until an instant that has no timer", name
-        elif model.parked.lacks == "edit" and model.failures >= state.settings.load_attempts:
+        elif model.parked.lacks is Lack.EDIT and model.failures >= state.settings.load_attempts:
             # What has failed too often waits for a person, by design, unless it may have been the nodes' fault.
             elsewhere = room_elsewhere(state, model)
             if elsewhere:

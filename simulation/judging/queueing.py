@@ -13,6 +13,7 @@ import msgspec
 from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.entities import Wait, WaitKind
+from interlock.domain.refusals import RefusalCode
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 
@@ -106,7 +107,7 @@ class Queues:
         if event.victims or not (floor or causes.is_of_request(event.cause)) or "reconciler" in self.picture.frozen:
             return ""
         for other in self.picture.models.values():
-            parked = other.floor_parked and other.parked == "capacity_exhausted"
+            parked = other.floor_parked and other.parked == RefusalCode.CAPACITY_EXHAUSTED
             bereft = floor and not other.parked and other.bereft_at == event.at
             lacks_room = other is not model and (parked or bereft) and self.picture.below_floor(other)
             if not lacks_room or (floor and other.scheduling.priority <= model.scheduling.priority):

@@ -35,7 +35,7 @@ from interlock.domain import (
 from interlock.domain import events as ev
 from interlock.domain.applying import handlers, tenants
 from interlock.domain.commands import Tick
-from interlock.domain.entities import NodeStatus, Phase, Wait, WaitKind
+from interlock.domain.entities import Lack, NodeStatus, Phase, Wait, WaitKind
 from interlock.domain.explanation import Considered, Explanation
 from interlock.domain.routing import Evict, Hold, Place
 from interlock.domain.units import FOREVER, SECOND
@@ -525,7 +525,7 @@ def empty_backend_scaleup(patches: Patches) -> None:
         return Place(room, Explanation("place"))
 
     patches.swap(first_copy, doomed)
-    patches.entry(parking.CURES, "time", parking.CURES["capacity"])
+    patches.entry(parking.CURES, Lack.TIME, parking.CURES[Lack.CAPACITY])
     patches.swap(reconcile._lacking_for_floor, _always_parked_until(reconcile._lacking_for_floor))
 
 
@@ -533,7 +533,7 @@ def _always_parked_until(lacking: Callable[..., Any]) -> Callable[..., Any]:
     def until(at: Any, model: Any, plan: Any, now: int, *, cured: bool = False) -> Any:
         wish = lacking(at, model, plan, now, cured=cured)
         if isinstance(plan, Hold) and plan.wait.until < FOREVER:
-            return replace(wish, lacks="time", until=plan.wait.until)
+            return replace(wish, lacks=Lack.TIME, until=plan.wait.until)
         return wish
 
     return until
@@ -557,7 +557,7 @@ def parked_until_edit(patches: Patches) -> None:
     unpark = reconcile._unpark
 
     def strict(at: Any, model: Any, command: Any, now: int, *, below: bool) -> Any:
-        if below and model.parked.lacks == "edit" and command.change not in parking.CURES["edit"]:
+        if below and model.parked.lacks is Lack.EDIT and command.change not in parking.CURES[Lack.EDIT]:
             return []
         return unpark(at, model, command, now, below=below)
 

@@ -18,7 +18,8 @@ from interlock.domain import (
     wishes,
 )
 from interlock.domain.applying import changes
-from interlock.domain.entities import Phase, Replica
+from interlock.domain.commands import ChangeKind
+from interlock.domain.entities import Lack, Phase, Replica
 from interlock.domain.profiles import BUILT_IN
 from interlock.domain.state import State
 
@@ -81,8 +82,8 @@ def disk_promised_twice(patches: Patches) -> None:
 
 def others_leave_unnoticed(patches: Patches) -> None:
     """Memory that others give back wakes no wish that is parked for want of it."""
-    for lacks in ("capacity", "node"):
-        patches.entry(parking.CURES, lacks, parking.CURES[lacks] - {"limits"})
+    for lacks in (Lack.CAPACITY, Lack.NODE):
+        patches.entry(parking.CURES, lacks, parking.CURES[lacks] - {ChangeKind.LIMITS})
 
 
 def evicts_where_it_failed(patches: Patches) -> None:

@@ -14,6 +14,7 @@ from interlock.domain import causes, loads, reconcile, requests, roll_outs, rout
 from interlock.domain import events as ev
 from interlock.domain.entities import (
     LOADING_PHASES,
+    Lack,
     Model,
     Node,
     NodeStatus,
@@ -24,6 +25,7 @@ from interlock.domain.entities import (
     WaitKind,
 )
 from interlock.domain.nodes import WORKER_LEFT
+from interlock.domain.refusals import RefusalCode
 from interlock.domain.routing import BEGINS_LOAD, Lock
 from interlock.domain.state import State, Timer
 from interlock.domain.tenants import limits_of
@@ -232,8 +234,8 @@ def _floor_passed_over(state: State, event: ev.ReplicaReserved, model: Model, no
     if event.victims or not (floor or causes.is_of_request(event.cause)) or "reconciler" in state.frozen:
         return ""
     for other in state.models.values():
-        parked = other.parked is not None and other.parked.reason == "capacity_exhausted" and other is not model
-        if not parked or (floor and other.scheduling.priority <= model.scheduling.priority):
+        parked = other.parked is not None and other.parked.reason is RefusalCode.CAPACITY_EXHAUSTED
+        if not parked or other is model or (floor and other.scheduling.priority <= model.scheduling.priority):
             continue
         if below_floor(state, other) and _fits_there(state, other, event, node):
             return other.name
@@ -617,7 +619,7 @@ def _waits_for_a_person(state: State, model: Model) -> bool:
 def _rolled_out(state: State, model: Model, timers: set[Timer], now: int) -> Iterator[Finding]:
     """W: a new revision comes up, takes over, or waits for an instant or for what it lacks."""
     parked = model.parked
-    if parked is not None and parked.lacks == "edit" and model.failures < state.settings.load_attempts:
+    if parked is not None and parked.lacks is Lack.EDIT and model.failures < state.settings.load_attempts:
         yield Finding("W", f"{model.name} is parked until somebody edits it, and may be tried again")
     if parked is not None and (parked.until, "unpark", model.name) in timers:
         return

@@ -21,6 +21,7 @@ from interlock.domain.commands import (
     AcquireLock,
     AnyReply,
     CancelRequest,
+    ChangeKind,
     Command,
     DeclareModel,
     Envelope,
@@ -239,7 +240,8 @@ class ScriptedWriter(Writer):
 
     def note(self, outcome: Outcome) -> None:
         """Something has happened that nobody decided."""
-        self._when_durable(Sent(Envelope(command_id="noted", command=Review(change="epoch", cause="scope"))), outcome)
+        review = Review(change=ChangeKind.EPOCH, cause="scope")
+        self._when_durable(Sent(Envelope(command_id="noted", command=review)), outcome)
 
 
 class ScriptedCluster(VirtualCluster):

@@ -12,10 +12,11 @@ from interlock.adapters.audit.rows import event_name
 from interlock.adapters.audit.service import AuditService
 from interlock.adapters.store import SqliteStore
 from interlock.domain import events as ev
-from interlock.domain.entities import Wait, WaitKind
+from interlock.domain.entities import Lack, Wait, WaitKind
 from interlock.domain.errors import InvalidField
 from interlock.domain.events import EVENT_TYPES
 from interlock.domain.recording import Recorded
+from interlock.domain.refusals import RefusalCode
 from interlock.domain.units import FOREVER
 from tests.golden.story import tell, write_store
 
@@ -77,7 +78,7 @@ def test_what_never_comes_is_not_told_as_a_time() -> None:
             ),
             ev.NodeBecameUnreachable(**never, offline_at=FOREVER),
             ev.NodeDrainStarted(**never, drain_by=FOREVER),
-            ev.ModelParked(at=0, model="m", reason="capacity_exhausted", lacks="capacity", until=FOREVER),
+            ev.ModelParked(at=0, model="m", reason=RefusalCode.CAPACITY_EXHAUSTED, lacks=Lack.CAPACITY, until=FOREVER),
         )
     ]
     assert told[0] == "Request q-1 waits because every copy, loaded or being loaded, is at its limit of requests."

@@ -6,8 +6,9 @@ import pytest
 
 from interlock.domain import events as ev
 from interlock.domain import loads, reconcile, routing
-from interlock.domain.entities import Wait, WaitKind
+from interlock.domain.entities import Lack, Wait, WaitKind
 from interlock.domain.explanation import Explanation
+from interlock.domain.refusals import RefusalCode
 from interlock.domain.routing import Hold
 from interlock.domain.settings import Settings
 from interlock.domain.units import MINUTE, SECOND
@@ -105,7 +106,7 @@ def test_what_real_durations_rule_out_is_spurious(deadline: int, spurious: bool,
 
 def test_a_rule_that_never_settles_is_shown_with_its_rounds(monkeypatch) -> None:
     def stutter(state, model_, command, now):
-        again = ev.ModelParked(at=now, model=model_.name, reason="again", lacks="capacity")
+        again = ev.ModelParked(at=now, model=model_.name, reason=RefusalCode.FROZEN, lacks=Lack.CAPACITY)
         return [again] if state.replicas else []
 
     monkeypatch.setattr(reconcile, "keep_floor", stutter)
@@ -113,7 +114,7 @@ def test_a_rule_that_never_settles_is_shown_with_its_rounds(monkeypatch) -> None
     broken = [words for name, words in exploration.violations if name == "T"]
     assert broken
     shown = explain_finding(exploration, "T", broken[0])
-    assert shown.cycle == ["model parked: alpha (again)"]
+    assert shown.cycle == ["model parked: alpha (frozen)"]
 
 
 def test_a_cycle_is_shown_before_a_violation_of_another_kind() -> None:
