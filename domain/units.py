@@ -160,7 +160,9 @@ def format_size(size: int) -> str:
     """``size`` bytes for people: ``"64GiB"``, ``"9.5GiB"``, ``"512B"``."""
     for unit, name in ((TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size >= unit:
-            return f"{size / unit:.4g}{name}"
+            count = size / unit
+            # The shorter spelling of ten thousand is "1e+04", which :func:`parse_size` does not read.
+            return f"{count:.0f}{name}" if count >= 1000 else f"{count:.4g}{name}"
     return f"{size}B"
 
 

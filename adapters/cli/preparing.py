@@ -47,13 +47,15 @@ def config() -> None:
 
 @config.command("show", epilog="Example: INTERLOCK_MIN_RESIDENCY=1m interlock config show")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="Instead of ./interlock.toml.")
+@click.option("--store", metavar="URL", help="As for `up` and `serve`: the event store.")
+@click.option("--data", metavar="DIR", help="As for `up` and `serve`: the data folder.")
 @as_json
-def show(file: Path | None, json_: bool) -> None:
+def show(file: Path | None, store: str | None, data: str | None, json_: bool) -> None:
     """Show every setting with its value, and whether that is from a flag, the environment, a file or the default."""
     from interlock.adapters.runtime.config import load_config
     from interlock.adapters.runtime.fleet import local_workers
 
-    given = load_config(file=file).check()
+    given = load_config({"store": store, "data": data}, file=file).check()
     local_workers(given.text("workers"))
     _refuse_as_a_start(given)
     lines = given.shown()

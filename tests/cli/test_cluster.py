@@ -221,6 +221,9 @@ def test_a_placement_profile_of_the_running_cluster_is_known_to_config_show(inte
     assert interlock("config", "show", INTERLOCK_DATA="data", INTERLOCK_PLACEMENT="near").out
     told = interlock("config", "show", status=2, INTERLOCK_DATA="data", INTERLOCK_PLACEMENT_PROFILES="far: pack 3").err
     assert "placement_profiles: no placement profile is named 'near'" in told, "a model names it"
+    for flag in (("--data", "data"), ("--store", "sqlite:///data/events.db")):
+        lines = interlock("config", "show", *flag, "--json", INTERLOCK_PLACEMENT="near").document
+        assert {line["origin"] for line in lines if line["name"] == flag[0].removeprefix("--")} == {"flag"}
 
 
 @pytest.mark.parametrize("table", ["", "[gateway]\n", "[scheduler]\n"])

@@ -10,7 +10,7 @@ import pytest
 from interlock.domain.errors import InvalidField, InvalidSetting
 from interlock.domain.setting_kinds import ByteRate, Count, Length, Size, declared
 from interlock.domain.settings import KINDS, Settings, format_setting, parse_setting
-from interlock.domain.units import FOREVER, KIB, MINUTE, SECOND
+from interlock.domain.units import FOREVER, KIB, LARGEST_SIZE, MINUTE, SECOND, TIB
 
 
 def test_every_setting_has_a_kind_that_reads_its_default_back() -> None:
@@ -47,7 +47,10 @@ def test_a_length_with_an_end_says_which_and_why() -> None:
         kind.parse("61s", "n")
 
 
-@pytest.mark.parametrize(("size", "text"), [(64 * KIB, "64KiB"), (64 * KIB + 1, "65537B")])
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(64 * KIB, "64KiB"), (64 * KIB + 1, "65537B"), (10_000 * TIB, "10000TiB"), (LARGEST_SIZE, "1048576TiB")],
+)
 def test_a_size_is_written_so_that_nothing_of_it_is_lost(size: int, text: str) -> None:
     assert (Size().format(size), Size().parse(text, "n")) == (text, size)
     assert (ByteRate().format(size), ByteRate().parse(f"{text}/s", "n")) == (f"{text}/s", size)
