@@ -63,6 +63,11 @@ def floor_since(cause: LoadCause, model: str) -> str:
     return cause.removeprefix(begins) if cause.startswith(begins) else ""
 
 
+def without_since(cause: LoadCause, model: str) -> LoadCause:
+    """Who wants the load alone: of a floor without the change by which it can be kept."""
+    return of_floor(model) if floor_since(cause, model) else cause
+
+
 def revision_of(cause: LoadCause) -> int | None:
     """The revision that comes up; None when it is no roll-out."""
     number = cause.removeprefix(_REVISION).partition(" of ")[0] if cause.startswith(_REVISION) else ""

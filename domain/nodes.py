@@ -27,6 +27,7 @@ from .entities import LOADING_PHASES, Budget, Node, NodeStatus, Phase, Replica
 from .errors import Conflict, InvalidField, NotFound
 from .leaving import is_emptied
 from .requests import LONGEST_NAME
+from .shrinking import has_floor
 from .state import State
 from .units import FOREVER, GIB, LARGEST_SIZE
 
@@ -278,12 +279,13 @@ def worker_left(state: State, command: WorkerLeft, now: int) -> list[ev.Event]:
 
 
 def most_important_first(state: State, node: str) -> list[Replica]:
-    """The node's replicas by the priority of their models.
+    """The node's replicas: those whose models have a floor first, each part by the priority of their models.
 
-    Floors are looked at in the order in which their copies are lost; those lost in one decision have lost them at once.
+    Models are looked at in the order in which their copies are lost; those lost in one decision have lost them at once.
+    What an operator wants kept goes before a passing request, whatever its model's priority.
     """
     replicas = [state.replicas[replica] for replica in state.by_node.get(node, ())]
-    return sorted(replicas, key=lambda replica: -_priority(state, replica))
+    return sorted(replicas, key=lambda replica: (not has_floor(state, replica.model), -_priority(state, replica)))
 
 
 def _priority(state: State, replica: Replica) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.codec import TOPICS, decode_event
 from interlock.domain.commands import Envelope, Thaw
@@ -155,7 +156,8 @@ def _withheld(event: ev.Event) -> str:
     match event:
         case ev.ReplicaReserved(victims=victims):
             room = f", where {' and '.join(victims)} would make room" if victims else ""
-            return f"no copy of {event.model} is loaded on node {event.node}{room} ({event.cause.partition(':')[0]})"
+            wanted = causes.without_since(event.cause, event.model)
+            return f"no copy of {event.model} is loaded on node {event.node}{room} ({wanted})"
         case ev.UnloadRequested():
             why = LEAVES.get(event.reason, event.reason)
             return f"{event.replica} of {event.model} stays on node {event.node}, though {why}"

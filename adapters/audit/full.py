@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,10 +22,7 @@ from interlock.domain.recording import Recorded
 from interlock.domain.routing import explain_eviction, explain_no_room
 from interlock.domain.survey import room_verdict, warm_rows
 
-from .rebuild import engine_at, fold
-
-if TYPE_CHECKING:
-    from .rows import Log
+from .rebuild import Rebuilt, fold
 
 _LONGEST_BREATH = 10_000
 
@@ -38,19 +34,19 @@ class Again(msgspec.Struct, frozen=True):
     note: str
 
 
-def recompute(log: Log, recorded: Recorded, event: ev.Event, explanation: Explanation) -> Again:
+def recompute(rebuilt: Rebuilt, recorded: Recorded, event: ev.Event, explanation: Explanation) -> Again:
     """Every node's verdict in one decision.
 
     The state is rebuilt up to where the decision's command began, and then event by event until a survey there says of
     the recorded nodes what the record says. Where ``decide`` can be asked again, it has to give the same event.
     """
     name = getattr(event, "beneficiary_model", "") or getattr(event, "model", "")
-    breath = [one for one in log.find_command(recorded.command_id) if one.position <= recorded.position]
+    breath = [one for one in rebuilt.log.find_command(recorded.command_id) if one.position <= recorded.position]
     if not name or not breath or len(breath) > _LONGEST_BREATH:
         return Again([], "The survey cannot be made again: the log does not tell for which model it was.")
     found: Again | None = None
     try:
-        engine = engine_at(log, breath[0].position - 1)
+        engine = rebuilt.at(breath[0].position - 1)
         for state_before in _boundaries(engine, breath):
             rows = _survey(state_before, name, explanation)
             if rows is None:

@@ -32,6 +32,30 @@ def engine_at(log: Log, position: int) -> Engine:
     return engine
 
 
+class Rebuilt:
+    """The states at several positions, each an engine of its own.
+
+    Whoever asks in the order of the log has it read once: each state is built on from the one before, unless a snapshot
+    lies between the two.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self._last: Engine | None = None
+
+    def at(self, position: int) -> Engine:
+        """See :func:`engine_at`, which it raises as."""
+        last = self._last
+        snapshot = newest_snapshot(self.log, position) if last is not None else None
+        between = snapshot.position if snapshot is not None else 0
+        if last is None or not between <= last.ledger.position <= position:
+            last = self._last = engine_at(self.log, position)
+        else:
+            for recorded in self.log.read(last.ledger.position, upto=position):
+                fold(last, recorded)
+        return last.fork()
+
+
 def fold(engine: Engine, recorded: Recorded) -> None:
     """Apply the next event of the log; raises as :func:`engine_at` does."""
     _follows(recorded, engine.ledger.position)

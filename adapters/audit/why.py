@@ -20,6 +20,7 @@ from interlock.domain.units import format_instant, tell_duration, whole_number
 
 from .freezes import Freeze, HeldUp, freeze_at, freezes, held_up
 from .full import WITH_REPLICAS, recompute
+from .rebuild import Rebuilt
 from .rows import check_name, event_name, shown
 from .sentences import sentence
 from .waits import Waited, ends_load, waits_of
@@ -129,7 +130,8 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
     _GATHER[known.kind](gatherer, known.id)
     held = gatherer.held_up(known)
     links, truncated = gatherer.chain()
-    steps = [_step(log, link, full=full) for link in links]
+    rebuilt = Rebuilt(log)
+    steps = [_step(rebuilt, link, full=full) for link in links]
     eviction = _eviction(links, steps, known.id) if known.kind == "replica" else None
     settled = _settled(links, steps, known)
     if held is not None and settled is not None:
@@ -292,7 +294,10 @@ class _Gatherer:
         if subject.kind in ("correlation", "position"):
             return None
         known = freezes(self._log)
-        held = held_up(self._log, known, subject.kind, subject.id) or _said_to_be_frozen(self._links, subject, known)
+        own = [position for position, link in self._links.items() if _is_about(link, subject)]
+        over = bool(own) and isinstance(self._links[max(own)].event, _ENDS.get(subject.kind, ()))
+        held = None if over else held_up(self._log, known, subject.kind, subject.id)
+        held = held or _said_to_be_frozen(self._links, subject, known)
         for freeze in held.freezes if held is not None else ():
             self.take(filter(None, [self._log.at(freeze.position)]))
         return held
@@ -338,7 +343,7 @@ def _decoded(recorded: Recorded) -> ev.Event | None:
 # --- Telling --------------------------------------------------------------------------------------------------------
 
 
-def _step(log: Log, link: _Link, *, full: bool) -> Step:
+def _step(rebuilt: Rebuilt, link: _Link, *, full: bool) -> Step:
     recorded, event = link.recorded, link.event
     return Step(
         position=recorded.position,
@@ -349,11 +354,11 @@ def _step(log: Log, link: _Link, *, full: bool) -> Step:
         causation_id=recorded.causation_id,
         actor=recorded.actor,
         summary=sentence(event) if event is not None else f"An event that this program cannot read: {recorded.topic}.",
-        decision=_decision(log, link, full=full),
+        decision=_decision(rebuilt, link, full=full),
     )
 
 
-def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
+def _decision(rebuilt: Rebuilt, link: _Link, *, full: bool) -> Decision | None:
     explanation: Explanation | None = getattr(link.event, "explanation", None)
     if explanation is None:
         return None
@@ -362,7 +367,7 @@ def _decision(log: Log, link: _Link, *, full: bool) -> Decision | None:
     perhaps_cut = len(rows) - TOP_SCORES - NEAREST_MISSES in (0, 1)
     says_who_stays = explanation.step in WITH_REPLICAS
     if full and (perhaps_cut or says_who_stays or not complete) and link.event is not None:
-        again = recompute(log, link.recorded, link.event, explanation)
+        again = recompute(rebuilt, link.recorded, link.event, explanation)
         note = again.note if again.rows or not complete or says_who_stays else ""
         if again.rows:
             rows, complete = again.rows, True
@@ -391,6 +396,11 @@ def _said_to_be_frozen(links: dict[int, _Link], subject: Subject, known: list[Fr
     return HeldUp((freeze,), f"{freeze.told}.", "" if freeze.until else freeze.cure) if freeze is not None else None
 
 
+_ENDS: dict[str, tuple[type[ev.Event], ...]] = {
+    "request": (ev.ReplicaReleased, ev.RequestRefused, ev.RequestCancelled),
+    "replica": (ev.UnloadConfirmed,),
+}
+"""After these nothing can come about for the thing, so that no freeze can hold it up."""
 _OVER: dict[str, tuple[type[ev.Event], ...]] = {
     "request": (ev.ReplicaLocked, ev.ReplicaReleased, ev.RequestCancelled),
     "model": (ev.ModelUnparked, ev.ModelRemoved),

@@ -160,3 +160,28 @@ def test_a_freeze_is_told_though_the_state_cannot_be_rebuilt(asked: Asked, monke
     monkeypatch.setattr(freezes, "engine_at", broken)
     told = asked.why("model:m").sentence
     assert "Whether that is why nothing happens cannot be told: Position 3 cannot be read." in told
+
+
+def test_of_what_is_over_no_freeze_is_blamed_and_no_state_is_rebuilt(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ChainBroken("Position 3 cannot be read.", cure="Run `interlock audit verify`.")
+
+    asked.cluster.node("n")
+    asked.cluster.model("m")
+    replica = asked.cluster.loaded("m")
+    asked.cluster.request("q", "m")
+    asked.cluster.release("q")
+    asked.switch(cmd.Freeze(what="evictions"), "ann")
+    monkeypatch.setattr(freezes, "engine_at", broken)
+    assert "cannot be told" in asked.why(replica).sentence
+    assert "cannot be told" not in asked.why("q").sentence
+
+
+@pytest.mark.parametrize("name", ["llama:7b", "floor of m: a"])
+def test_a_model_whose_name_has_a_colon_is_named_in_full(asked: Asked, name: str) -> None:
+    asked.cluster.node("n")
+    asked.switch(cmd.Freeze(what="reconciler"), "ann")
+    asked.cluster.model(name, min_replicas=1)
+    assert f"(floor of {name})." in asked.why(f"model:{name}").sentence

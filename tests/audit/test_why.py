@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from interlock.adapters.audit.full import recompute
+from interlock.adapters.audit.rebuild import Rebuilt
 from interlock.adapters.audit.service import AuditService
 from interlock.adapters.audit.why import find_subject
 from interlock.adapters.store import SqliteStore
@@ -19,6 +20,7 @@ from interlock.domain.codec import decode_event
 from interlock.domain.commands import SetReplicaSlots, StartEpoch
 from interlock.domain.errors import InvalidField, NotFound
 from interlock.domain.explanation import Considered
+from interlock.domain.recording import Recorded
 from interlock.domain.units import MINUTE, SECOND, tell_duration
 from interlock.domain.views import request_view
 from tests.domain.cluster import Cluster
@@ -263,7 +265,7 @@ def test_a_survey_that_does_not_agree_is_not_shown(large: SqliteStore) -> None:
     assert isinstance(event, ev.ReplicaLocked)
     assert event.explanation is not None
     lied = msgspec.structs.replace(event.explanation, rejected={"selector": 7})
-    again = recompute(large, recorded, event, lied)
+    again = recompute(Rebuilt(large), recorded, event, lied)
     assert again.rows == []
     assert "judges the recorded nodes differently" in again.note
 
@@ -384,7 +386,7 @@ def test_a_cut_survey_of_an_older_program_is_made_again_though_it_named_replicas
         twin = Considered(rows[0].node, "eligible", "", "r-000009")
         former = (rows[0], msgspec.structs.replace(eligible, detail="r-000008"), twin)
         before = msgspec.structs.replace(event.explanation, considered=former)
-        again = recompute(audit._log, recorded, msgspec.structs.replace(event, explanation=before), before)
+        again = recompute(Rebuilt(audit._log), recorded, msgspec.structs.replace(event, explanation=before), before)
     assert len(again.rows) == 20
     assert again.rows[0] == rows[0]
     assert "decided again with the same outcome" in again.note
@@ -475,6 +477,25 @@ def test_in_full_an_eviction_tells_of_every_replica_that_stayed_on_every_node(tm
     assert decision.note.endswith("Every replica on its nodes is told of.")
 
 
+def test_in_full_the_log_is_read_once_however_many_decisions_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = SqliteStore.read
+    rows: list[Recorded] = []
+
+    def counted(store: SqliteStore, *given: int, **named: int) -> Iterator[Recorded]:
+        for recorded in read(store, *given, **named):
+            rows.append(recorded)
+            yield recorded
+
+    cluster = _two_could_make_room()
+    with _logged(tmp_path, cluster) as audit:
+        monkeypatch.setattr(SqliteStore, "read", counted)
+        decisions = [step.decision for step in audit.why("r-000011", full=True).chain if step.decision is not None]
+    assert len([decision for decision in decisions if decision.step == "evict"]) > 1
+    assert len(rows) <= len(cluster.log)
+
+
 def test_an_eviction_that_was_written_in_other_words_says_what_it_cannot_tell_in_full(tmp_path: Path) -> None:
     with _logged(tmp_path, _two_could_make_room()) as audit:
         recorded = next(row for row in audit._log.read() if "ReplicaEvicted" in row.topic)
@@ -486,7 +507,7 @@ def test_an_eviction_that_was_written_in_other_words_says_what_it_cannot_tell_in
             for row in event.explanation.considered
         )
         former = msgspec.structs.replace(event.explanation, considered=rows)
-        again = recompute(audit._log, recorded, event, former)
+        again = recompute(Rebuilt(audit._log), recorded, event, former)
     assert "cannot be told beyond what is recorded" in again.note
     assert {row.node: row for row in again.rows}["here"] == {row.node: row for row in rows}["here"]
 

@@ -9,6 +9,7 @@ from interlock.domain import events as ev
 from interlock.domain.effects import StopStray
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
 from interlock.domain.selector import parse_selector
+from interlock.domain.units import SECOND
 from tests.domain.cluster import Cluster, check_replay
 
 
@@ -321,6 +322,21 @@ def test_floors_that_lose_their_copies_at_once_are_looked_at_by_priority(loss: s
     lose_all_on_a(cluster, loss)
     first = next(event for event in cluster.events if isinstance(event, ev.ReplicaReserved))
     assert first.model == "valued"
+
+
+@pytest.mark.parametrize("loss", ["goodbye", "removal", "reboot"])
+def test_a_floor_whose_copy_is_lost_goes_before_the_request_whose_load_is_lost_with_it(loss: str) -> None:
+    cluster = Cluster()
+    cluster.node("a", vram=48)
+    cluster.model("kept", vram=20, min_replicas=1)
+    cluster.settle()
+    cluster.model("asked", vram=20, priority=5)
+    cluster.request("q", "asked", deadline=cluster.now + 7200 * SECOND)
+    cluster.node("b", vram=24, boot="b")
+    cluster.forget()
+    lose_all_on_a(cluster, loss)
+    first = next(event for event in cluster.events if isinstance(event, ev.ReplicaReserved))
+    assert first.model == "kept"
 
 
 def lose_all_on_a(cluster: Cluster, loss: str) -> None:
