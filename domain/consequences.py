@@ -79,17 +79,27 @@ def _released(state: State, event: ev.ReplicaReleased) -> Review | None:
     return _review(state, ChangeKind.CAPACITY, cause, (*own, *itself, *_who_waits_for(state, event.node)))
 
 
-def _room_on_node(words: str, *, own: bool) -> _Rule:
-    """Room has come free, or may be made, on the event's node; ``own``: its model is concerned too.
-
-    Its model has no better claim to the room than others.
-    """
+def _room_on_node(words: str) -> _Rule:
+    """Room has come free, or may be made, on the event's node. Its model has no better claim to it than others."""
 
     def rule(state: State, event: ev.ReplicaEvent) -> Review | None:
-        concerned = _who_waits_for(state, event.node, own=event.model if own else "")
+        concerned = _who_waits_for(state, event.node, own=event.model)
         return _review(state, ChangeKind.CAPACITY, words.format(event=event), concerned, _emptied(state, event.node))
 
     return rule
+
+
+def _lost(state: State, event: ev.ReplicaLost) -> Review | None:
+    """Its own model; and whoever waits for room there, unless the node takes no work: it has no room for anybody then.
+
+    Of models that lose their copies with their node each is looked at in its turn, and nobody else in between.
+    """
+    node, cause = state.nodes.get(event.node), f"{event.replica} of {event.model} was lost"
+    if node is not None and node.takes_work:
+        models = _who_waits_for(state, event.node, own=event.model)
+    else:
+        models = (event.model,)
+    return _review(state, ChangeKind.CAPACITY, cause, models, _emptied(state, event.node))
 
 
 def _loaded(state: State, event: ev.ReplicaLoaded) -> Review | None:
@@ -323,9 +333,9 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.StagingStarted: _files_gave_way,
     ev.LoadStarted: _staged,
     ev.ReplicaLoaded: _loaded,
-    ev.ReplicaLoadFailed: _room_on_node("the load of {event.model} as {event.replica} failed", own=True),
-    ev.ReplicaLost: _room_on_node("{event.replica} of {event.model} was lost", own=True),
-    ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded", own=True),
+    ev.ReplicaLoadFailed: _room_on_node("the load of {event.model} as {event.replica} failed"),
+    ev.ReplicaLost: _lost,
+    ev.UnloadConfirmed: _room_on_node("{event.replica} of {event.model} is unloaded"),
     ev.Frozen: _frozen,
     ev.Thawed: _everything("{event.what} were thawed", ChangeKind.THAW),
     ev.MassLossOver: _everything("contact with many nodes was lost: {event.reason}", ChangeKind.CAPACITY),

@@ -100,15 +100,15 @@ class Queues:
     def floor_passed_over(self, event: ev.ReplicaReserved, model: ModelView, node: NodeView) -> str:
         """Whose floor should have had this free room.
 
-        One that is parked for room goes before requests, and before floors of less priority; of those whose copies
-        have been lost at this very instant, and which have not been looked at since, the one of more priority.
+        One that is parked for room, or that has lost a copy at this very instant and has not been looked at since, goes
+        before requests, and before floors of less priority.
         """
         floor = causes.is_of_floor(event.cause) or self.picture.below_floor(model)
         if event.victims or not (floor or causes.is_of_request(event.cause)) or "reconciler" in self.picture.frozen:
             return ""
         for other in self.picture.models.values():
             parked = other.floor_parked and other.parked == RefusalCode.CAPACITY_EXHAUSTED
-            bereft = floor and not other.parked and other.bereft_at == event.at
+            bereft = not other.parked and other.bereft_at == event.at
             lacks_room = other is not model and (parked or bereft) and self.picture.below_floor(other)
             if not lacks_room or (floor and other.scheduling.priority <= model.scheduling.priority):
                 continue

@@ -339,6 +339,21 @@ def test_a_floor_whose_copy_is_lost_goes_before_the_request_whose_load_is_lost_w
     assert first.model == "kept"
 
 
+@pytest.mark.parametrize("loss", ["goodbye", "removal"])
+def test_every_floor_whose_copy_is_lost_goes_before_a_request_that_lost_its_load(loss: str) -> None:
+    cluster = Cluster()
+    cluster.node("a", vram=30)
+    for name in ("first", "second"):
+        cluster.model(name, vram=10, min_replicas=1)
+        cluster.settle()
+    cluster.model("asked", vram=10)
+    cluster.request("q", "asked", deadline=cluster.now + 7200 * SECOND)
+    cluster.node("b", vram=20, boot="b")
+    cluster.forget()
+    lose_all_on_a(cluster, loss)
+    assert [event.model for event in cluster.events if isinstance(event, ev.ReplicaReserved)] == ["first", "second"]
+
+
 def lose_all_on_a(cluster: Cluster, loss: str) -> None:
     match loss:
         case "silence":
