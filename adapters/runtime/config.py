@@ -16,6 +16,7 @@ import msgspec
 from interlock.adapters import own_rules
 from interlock.adapters.http.config import KINDS, GatewayConfig, Kind, check_bind
 from interlock.adapters.nats.connection import NatsConfig
+from interlock.adapters.store import check_store
 from interlock.domain.documents import parse_toml
 from interlock.domain.errors import InvalidSetting, UnreadableFile
 from interlock.domain.own_rules import check_profiles
@@ -81,6 +82,7 @@ class Configuration:
             self.text(place)
         host, _port = self.address()
         _ = self.snapshot_events
+        check_store(self.store)
         check_bind(self.gateway(), host)
         if self.text("nats"):
             NatsConfig.parse(self.text("nats"))

@@ -29,6 +29,7 @@ __all__ = [
     "MemoryStore",
     "SqlAnswer",
     "SqliteStore",
+    "check_store",
     "is_postgres",
     "migrate",
     "open_store",
@@ -65,6 +66,12 @@ def sqlite_path(url: str | Path) -> Path:
     if path.is_dir() or (not path.is_file() and not path.suffix):
         return path / FILE_NAME
     return path
+
+
+def check_store(url: str | Path) -> None:
+    """Raise ``InvalidSetting`` when ``url`` is no address that a store can have; whether one is there is not asked."""
+    if not is_postgres(url):
+        sqlite_path(url)
 
 
 def open_store(url: str | Path, *, read_only: bool = False, durable: bool = True) -> SqliteStore | PostgresStore:

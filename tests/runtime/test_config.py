@@ -109,6 +109,7 @@ def test_a_wrong_value_is_named(environment: dict[str, str], words: str) -> None
     [
         ({"INTERLOCK_HTTP": "garbage"}, "http"),
         ({"INTERLOCK_NATS": "nats://[::1"}, "nats"),
+        ({"INTERLOCK_STORE": "mysql://host/log"}, "names no event store"),
         ({"INTERLOCK_SNAPSHOT_EVENTS": "garbage"}, "snapshot_events"),
         ({"INTERLOCK_HTTP": "0.0.0.0:8700"}, "admin_token: not set"),
         ({"INTERLOCK_ADMIN_TOKEN": "abc "}, "admin_token.*begins or ends with a blank"),
