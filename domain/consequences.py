@@ -11,7 +11,7 @@ from typing import Any
 from . import events as ev
 from . import routing
 from .commands import ChangeKind, Command, Review
-from .entities import Lack
+from .entities import Lack, NodeStatus
 from .fairness import by_importance, fair_order, fairly_placed, floors_first
 from .leaving import is_emptied
 from .room import ever_fits
@@ -90,15 +90,16 @@ def _room_on_node(words: str) -> _Rule:
 
 
 def _lost(state: State, event: ev.ReplicaLost) -> Review | None:
-    """Its own model; and whoever waits for room there, unless the node takes no work: it has no room for anybody then.
+    """Its own model; and whoever waits for room there, unless its node is offline and has room for nobody.
 
-    Of models that lose their copies with their node each is looked at in its turn, and nobody else in between.
+    Of models that lose their copies with their node each is then looked at in its turn, and nobody else in between. A
+    node that is only silent may have begun anew in this very decision.
     """
-    node, cause = state.nodes.get(event.node), f"{event.replica} of {event.model} was lost"
-    if node is not None and node.takes_work:
-        models = _who_waits_for(state, event.node, own=event.model)
+    node, cause = state.nodes[event.node], f"{event.replica} of {event.model} was lost"
+    if node.status is NodeStatus.OFFLINE:
+        models: tuple[str, ...] = (event.model,)
     else:
-        models = (event.model,)
+        models = _who_waits_for(state, event.node, own=event.model)
     return _review(state, ChangeKind.CAPACITY, cause, models, _emptied(state, event.node))
 
 

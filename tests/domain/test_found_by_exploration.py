@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from interlock.domain import commands as cmd
-from interlock.domain.entities import Phase
+from interlock.domain.entities import Phase, Scheduling
+from interlock.domain.events import ReplicaReserved
+from interlock.domain.selector import parse_selector
 from tests.domain.cluster import Cluster
 
 
@@ -71,3 +73,25 @@ def test_more_attempts_free_a_wish_that_had_used_up_its_attempts() -> None:
     cluster.wait(60)
     cluster.settle()
     assert [replica.phase for replica in cluster.state.replicas.values()] == [Phase.LOADED]
+
+
+def test_a_machine_that_begins_anew_has_room_for_whoever_has_waited_longest_for_it() -> None:
+    """It was silent when it lost the younger request's load: only that one was looked at, and had the room again."""
+    cluster = Cluster()
+    cluster.node("large", vram=24)
+    cluster.node("small", vram=12)
+    cluster.model("older", vram=10)
+    cluster.model("younger", vram=14)
+    cluster.request("q1", "older")
+    cluster.settle()
+    cluster.request("q2", "younger")
+    first = cluster.state.requests["q1"].replica
+    cluster.send(cmd.ReportBackendGone(request="q1", replica=first, detail="UNAVAILABLE"))
+    cluster.send(cmd.ReportSilence(node="large"))
+    cluster.send(
+        cmd.SetScheduling(model="older", scheduling=Scheduling(selector=parse_selector({"node.name": "large"})))
+    )
+    cluster.forget()
+    cluster.node("large", vram=24, boot="boot-2")
+    first_room = next(event for event in cluster.events if isinstance(event, ReplicaReserved))
+    assert first_room.model == "older"
