@@ -92,14 +92,17 @@ def _room_on_node(words: str) -> _Rule:
 def _lost(state: State, event: ev.ReplicaLost) -> Review | None:
     """Its own model; and whoever waits for room there, unless its node is offline and has room for nobody.
 
-    Of models that lose their copies with their node each is then looked at in its turn, and nobody else in between. A
-    node that is only silent may have begun anew in this very decision.
+    The same decision may have lost the node's other copies, too: floors that they keep go before those who only wait. A
+    node that is only silent may have begun anew in it, and have room.
     """
-    node, cause = state.nodes[event.node], f"{event.replica} of {event.model} was lost"
-    if node.status is NodeStatus.OFFLINE:
-        models: tuple[str, ...] = (event.model,)
-    else:
-        models = _who_waits_for(state, event.node, own=event.model)
+    node = state.nodes[event.node]
+    models: tuple[str, ...] = (event.model,)
+    if node.status is not NodeStatus.OFFLINE:
+        waiting = _who_waits_for(state, event.node, own=event.model)
+        there = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
+        kept = [name for name in there if has_floor(state, name)]
+        models = (*by_importance(state, {*floors_first(state, waiting), *kept}), *waiting)
+    cause = f"{event.replica} of {event.model} was lost"
     return _review(state, ChangeKind.CAPACITY, cause, models, _emptied(state, event.node))
 
 
