@@ -13,7 +13,7 @@ import msgspec
 from . import events as ev
 from .apply import apply
 from .codec import decode_event
-from .commands import AnyReply, Command, Done, Envelope, Rejected, Tick, Waiting
+from .commands import AnyReply, Command, Done, Envelope, Rejected, Review, Tick, Waiting
 from .consequences import review_after
 from .decide import decide, next_wakeup
 from .effects import Effect
@@ -145,8 +145,10 @@ class _Breath:
                 review = review_after(state, event, command)
                 if review is not None:
                     todo.append((review, event_id))
-            for follow_up in decision.follow_ups:
-                todo.append((follow_up, cause))
+            if type(command) is Review:  # the rest of a review comes before all others: its order is that of the claims
+                todo.extendleft((follow_up, cause) for follow_up in reversed(decision.follow_ups))
+            else:
+                todo.extend((follow_up, cause) for follow_up in decision.follow_ups)
         raise InvariantBroken(f"Command {self.envelope.command_id} did not settle: {type(command).__name__} repeats.")
 
     def _take(self, event: ev.Event, cause: str) -> str:
