@@ -12,7 +12,7 @@ from . import events as ev
 from . import routing
 from .commands import ChangeKind, Command, Review
 from .entities import Lack, NodeStatus
-from .fairness import by_importance, fair_order, fairly_placed, floors_first
+from .fairness import by_importance, fair_order, floors_first
 from .leaving import is_emptied
 from .room import ever_fits
 from .room_to_come import waits_for_leaving
@@ -273,11 +273,9 @@ def _settings_changed(state: State, event: ev.SettingsChanged) -> Review | None:
 def _review(
     state: State, change: ChangeKind, cause: str, models: Iterable[str], nodes: tuple[str, ...] = ()
 ) -> Review | None:
-    """A review of these models, each once; those that compete for room by waiting requests stand in fair order."""
-    unique = list(dict.fromkeys(models))
-    if not unique and not nodes:
-        return None
-    return Review(change=change, cause=cause, models=tuple(fairly_placed(state, unique)), nodes=nodes)
+    """A review of these models, each once. Who is first of those whose requests wait is asked when it is decided."""
+    unique = tuple(dict.fromkeys(models))
+    return Review(change=change, cause=cause, models=unique, nodes=nodes) if unique or nodes else None
 
 
 def _who_waits_for(state: State, *nodes: str, own: str = "") -> tuple[str, ...]:

@@ -354,6 +354,22 @@ def test_every_floor_whose_copy_is_lost_goes_before_a_request_that_lost_its_load
     assert [event.model for event in cluster.events if isinstance(event, ev.ReplicaReserved)] == ["first", "second"]
 
 
+def test_every_floor_that_a_machine_loses_goes_before_who_waits_for_its_room_when_it_begins_anew() -> None:
+    cluster = Cluster()
+    cluster.node("a", vram=40)
+    for name in ("first", "second", "third"):
+        cluster.model(name, vram=10, min_replicas=1)
+        cluster.settle()
+    cluster.model("asked", vram=10)
+    cluster.model("also", vram=10)
+    cluster.request("q1", "asked")
+    cluster.request("q2", "also")
+    cluster.forget()
+    cluster.node("a", vram=30, boot="boot-2")
+    reserved = [event.model for event in cluster.events if isinstance(event, ev.ReplicaReserved)]
+    assert reserved == ["first", "second", "third"]
+
+
 def lose_all_on_a(cluster: Cluster, loss: str) -> None:
     match loss:
         case "silence":
