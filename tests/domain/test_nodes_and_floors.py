@@ -370,6 +370,21 @@ def test_every_floor_that_a_machine_loses_goes_before_who_waits_for_its_room_whe
     assert reserved == ["first", "second", "third"]
 
 
+def test_the_rest_of_one_review_comes_before_the_next_so_that_its_floors_come_before_later_requests() -> None:
+    cluster = Cluster()
+    cluster.node("a", vram=30)
+    cluster.model("kept", vram=10, min_replicas=1)
+    cluster.settle()
+    cluster.model("asked", vram=10)
+    cluster.request("q", "asked")
+    cluster.model("early", vram=20, min_replicas=1)
+    assert cluster.state.models["early"].parked is not None
+    cluster.forget()
+    cluster.node("a", vram=30, boot="boot-2")
+    reserved = [event.model for event in cluster.events if isinstance(event, ev.ReplicaReserved)]
+    assert reserved == ["early", "kept"]
+
+
 def lose_all_on_a(cluster: Cluster, loss: str) -> None:
     match loss:
         case "silence":
