@@ -115,6 +115,11 @@ class Engine:
         return self
 
 
+def goes_on_first(command: Command) -> bool:
+    """Whether what is left of the command comes before all else that follows: of a review, whose order is of claims."""
+    return type(command) is Review
+
+
 class _Breath:
     """One command and all that follows from it before anything else is decided."""
 
@@ -145,10 +150,11 @@ class _Breath:
                 review = review_after(state, event, command)
                 if review is not None:
                     todo.append((review, event_id))
-            if type(command) is Review:  # the rest of a review comes before all others: its order is that of the claims
-                todo.extendleft((follow_up, cause) for follow_up in reversed(decision.follow_ups))
+            follow_ups = [(follow_up, cause) for follow_up in decision.follow_ups]
+            if goes_on_first(command):
+                todo.extendleft(reversed(follow_ups))
             else:
-                todo.extend((follow_up, cause) for follow_up in decision.follow_ups)
+                todo.extend(follow_ups)
         raise InvariantBroken(f"Command {self.envelope.command_id} did not settle: {type(command).__name__} repeats.")
 
     def _take(self, event: ev.Event, cause: str) -> str:

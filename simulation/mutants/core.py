@@ -167,8 +167,17 @@ def ageing_forgotten(patches: Patches) -> None:
     patches.swap(fairness.rank, lambda settings, arrival, priority: -priority)
 
 
+def rest_of_a_review_goes_last(patches: Patches) -> None:
+    """What is left of a review waits behind those of later events, and its floors behind their requests."""
+    patches.swap(engine.goes_on_first, lambda command: False)
+
+
 def refused_hands_on_its_turn(patches: Patches) -> None:
-    """Who comes next for a model takes the turn of one that was refused, however long those for others have waited."""
+    """Who comes next for a model takes the turn of one that was refused, however long those for others have waited.
+
+    What is left of a review would stand in its way, so that it goes last here, too.
+    """
+    rest_of_a_review_goes_last(patches)
     review = consequences.review_after
 
     def the_next_at_once(at: Any, event: Any, command: Any) -> Any:
@@ -751,6 +760,7 @@ ALL: tuple[Row, ...] = (
     (deadline_forgotten, "W", "deadline-wakes", True),
     (ageing_forgotten, "W", "patient-request-served", True),
     (refused_hands_on_its_turn, "W", "turn-not-handed-on", True),
+    (rest_of_a_review_goes_last, "W", "floors-of-a-machine-that-begins-anew", True),
     (cold_before_warm, "U", "warm-before-cold", True),
     (budget_ignored_on_shrink, "Q", "budget-lowered", True),
     (slots_ignored_on_shrink, "Q", "slots-lowered", True),
