@@ -99,8 +99,7 @@ def _lost(state: State, event: ev.ReplicaLost) -> Review | None:
     models: tuple[str, ...] = (event.model,)
     if node.status is not NodeStatus.OFFLINE:
         waiting = _who_waits_for(state, event.node, own=event.model)
-        there = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
-        kept = [name for name in there if has_floor(state, name)]
+        kept = floors_on(state, event.node)
         models = (*by_importance(state, {*floors_first(state, waiting), *kept}), *waiting)
     cause = f"{event.replica} of {event.model} was lost"
     return _review(state, ChangeKind.CAPACITY, cause, models, _emptied(state, event.node))
@@ -199,12 +198,16 @@ def _node_gone(words: str) -> _Rule:
 
     def rule(state: State, event: ev.NodeEvent) -> Review | None:
         lacking = (name for name in sorted(state.everywhere) if _lacks_room(state, name))
-        here = {state.replicas[replica].model for replica in state.by_node.get(event.node, ())}
-        floors = by_importance(state, (name for name in here if has_floor(state, name)))
-        models = (*floors, *fair_order(state, state.queues), *lacking, *_left_without(state))
+        models = (*floors_on(state, event.node), *fair_order(state, state.queues), *lacking, *_left_without(state))
         return _review(state, ChangeKind.NODE, words.format(event=event), models)
 
     return rule
+
+
+def floors_on(state: State, node: str) -> list[str]:
+    """The models with a floor that have a copy on the node, the more important first."""
+    here = {state.replicas[replica].model for replica in state.by_node.get(node, ())}
+    return by_importance(state, (name for name in here if has_floor(state, name)))
 
 
 def _left_without(state: State) -> tuple[str, ...]:

@@ -114,6 +114,7 @@ def floors_by_name(patches: Patches) -> None:
 
 def floors_in_order_of_loss(patches: Patches) -> None:
     """Of floors that lose their copies at once the one whose copy was there first gets the room."""
+    patches.swap(consequences.floors_on, lambda at, node: [])
     patches.swap(
         nodes.most_important_first, lambda at, node: [at.replicas[replica] for replica in at.by_node.get(node, ())]
     )
