@@ -49,20 +49,20 @@ def floors_first(state: State, names: Iterable[str]) -> list[str]:
 
 
 def fairly_placed(state: State, names: Sequence[str]) -> Sequence[str]:
-    """The same models, of which those that compete for room by waiting requests stand in fair order in their places.
+    """The same models, of which those that compete for room stand in the order in which they may have it.
 
-    A model that is below its floor keeps its place: what an operator wants kept goes before a passing request. While
-    its floor is kept, its requests have no better claim than those of others.
+    Those that are below their floor keep their order among themselves and go first: what an operator wants kept goes
+    before a passing request. The others go by whose request has waited the longest: while its floor is kept, a model's
+    requests have no better claim than those of others.
     """
     if len(names) < 2 or not state.queues:
         return names
-    places = [place for place, name in enumerate(names) if name in state.queues and not lacks_copies(state, name)]
-    if len(places) < 2:
+    floors = set(floors_first(state, names))
+    waiting = [name for name in names if name in state.queues and name not in floors]
+    if not waiting or len(waiting) + len(floors) < 2:
         return names
-    placed = list(names)
-    for place, name in zip(places, fair_order(state, [names[place] for place in places]), strict=True):
-        placed[place] = name
-    return placed
+    competing = iter([*(name for name in names if name in floors), *fair_order(state, waiting)])
+    return [next(competing) if name in floors or name in state.queues else name for name in names]
 
 
 def lacks_copies(state: State, name: str) -> bool:
