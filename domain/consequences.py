@@ -12,7 +12,7 @@ from . import events as ev
 from . import routing
 from .commands import ChangeKind, Command, Review
 from .entities import Lack, NodeStatus
-from .fairness import by_importance, fair_order, floors_first
+from .fairness import by_importance, fair_order, floors_first, lacks_copies
 from .leaving import is_emptied
 from .room import ever_fits
 from .room_to_come import waits_for_leaving
@@ -99,8 +99,8 @@ def _lost(state: State, event: ev.ReplicaLost) -> Review | None:
     models: tuple[str, ...] = (event.model,)
     if node.status is not NodeStatus.OFFLINE:
         waiting = _who_waits_for(state, event.node, own=event.model)
-        kept = floors_on(state, event.node)
-        models = (*by_importance(state, {*floors_first(state, waiting), *kept}), *waiting)
+        lacking = (name for name in waiting if lacks_copies(state, name))
+        models = (*by_importance(state, {*lacking, *floors_on(state, event.node)}), *waiting)
     cause = f"{event.replica} of {event.model} was lost"
     return _review(state, ChangeKind.CAPACITY, cause, models, _emptied(state, event.node))
 
