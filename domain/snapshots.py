@@ -91,7 +91,7 @@ def image_of_state(state: State) -> StateImage:
         settings=state.settings,
         arrivals=state.arrivals,
         reservations=state.reservations,
-        nodes=[state.nodes[name] for name in sorted(state.nodes)],
+        nodes=[state.nodes[name] for name in (*sorted(state.nodes.keys() - state.silent), *state.silent)],
         models=[state.models[name] for name in sorted(state.models)],
         replicas=sorted(state.replicas.values(), key=lambda replica: replica.serial),
         requests=sorted(state.requests.values(), key=lambda request: request.serial),
@@ -142,7 +142,7 @@ def state_from(image: StateImage) -> State:
     state.mass_loss_until, state.mass_loss_turns = image.mass_loss_until, image.mass_loss_turns
     if image.mass_loss_until:
         state.set_timer(image.mass_loss_until, "mass-loss", "")
-    for node in sorted(image.nodes, key=lambda node: (node.silent_since, node.name)):
+    for node in sorted(image.nodes, key=lambda node: node.silent_since):  # those of one instant as they are in there
         state.index_contact(node)
     state.tenants = {tenant.name: tenant for tenant in image.tenants}
     state.tenants_due = sorted((tenant.due, tenant.name) for tenant in image.tenants if tenant.due)
@@ -156,7 +156,7 @@ def state_from(image: StateImage) -> State:
         state.nodes[node.name] = node
         state.committed[node.name] = {}
         if node.approved:
-            state.approved.append(node.name)
+            insort(state.approved, node.name)
         if node.status is NodeStatus.UNREACHABLE:
             state.set_timer(node.offline_at, "offline", node.name)
         if node.drain_by < FOREVER:

@@ -11,7 +11,7 @@ Nodes and models keep their names: ties between nodes are broken by name, so dec
 from __future__ import annotations
 
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from interlock.domain.churn import OTHERS_KEPT, live_churn
 from interlock.domain.commands import Command, WorkerLeft
-from interlock.domain.entities import Churn, Model, Node, Phase, Replica, Request, RequestStatus
+from interlock.domain.entities import Churn, Model, Node, Phase, Replica, Request, RequestStatus, WaitKind
 from interlock.domain.loads import operation
 from interlock.domain.recent_use import past_uses, recent_uses
 from interlock.domain.settings import Settings
@@ -36,6 +36,7 @@ PAST, NEVER = 0, -1
 RIVAL_BOOT = "rival"
 """The boot of the second machine that may want a node's name."""
 _ENTITIES_CACHED = 50_000
+_LOCKED = RequestStatus.LOCKED
 _encode = msgspec.msgpack.Encoder().encode
 _encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -60,7 +61,7 @@ REPLICA_LEFT_OUT = {
 REQUEST_LEFT_OUT = {
     "id": "renamed", "serial": "kept as the order",
     "arrival": "kept as the order of all who wait, and as which newcomers would go first",
-    "deadline": "kept as past or to come, and only while it may end the wait",
+    "deadline": "kept as past or to come; of a lock, which it cannot end, to come is never",
 }  # fmt: skip
 NODE_LEFT_OUT = {
     "address": "a name", "boot": "kept as whether the worker still runs it", "offline_at": "an instant",
@@ -92,9 +93,9 @@ class Picture(msgspec.Struct, frozen=True, gc=False):
 _Slot = tuple[str, str, int]
 _Standing = tuple[Replica, _Slot, int, int]
 """A replica; its slot; its number; since when it is idle if it is loaded, else -1."""
-_Asked = tuple[Request, int, str, str, int, int, str | None, int]
-"""A request; its number; its holder, replica and passes; the deadline that may end its wait; the replica that it waits
-for, None when it does not wait, and until when."""
+_Asked = tuple[Request, int, str, str, int, int, str | None, int, int]
+"""A request; its number; its holder, replica, passes and deadline; the replica that it waits for, None when it does not
+wait, and until when; its number where it waits for its turn alone."""
 _Kept = tuple[Model | Node, int, bool]
 """A model or a node; its number; whether there are instants or boots to be told beside it."""
 _At_work = tuple[Worker, int, str, tuple[tuple[str, bool], ...]]
@@ -168,14 +169,13 @@ class Vocabulary:
         if known is not None:
             return known
         wait = request.wait if request.status is RequestStatus.QUEUED else None
-        fixed = (
-            request.model, request.priority, request.prefix, request.tenant, request.status,
-            None if wait is None else wait.kind,
-        )  # fmt: skip
-        deadline = PAST if request.status is RequestStatus.LOCKED else request.deadline
+        fixed = (request.model, request.priority, request.prefix, request.tenant, request.status)
         on, until = (wait.on, wait.until) if wait is not None else (None, NEVER)
-        number = self.number(fixed)
-        read = (request, number, request.holder, request.replica, request.passes, deadline, on, until)
+        kind = None if wait is None else wait.kind
+        read = (
+            request, self.number((*fixed, kind)), request.holder, request.replica, request.passes, request.deadline, on,
+            until, self.number((*fixed, WaitKind.TURN)),
+        )  # fmt: skip
         return _keep(self.requests, request, read)
 
     def of_worker(self, worker: Worker) -> _At_work:
@@ -245,6 +245,8 @@ def take(situation: Situation, words: Vocabulary) -> Picture:
     _add_workers(row, situation.workers, state, places, words)
     if situation.mail:
         _add_mail(row, situation.mail, state, places, words)
+    if state.locks:
+        _add_deadlines_of_locks(row, state, instants)
     return Picture(_encode(row), list(places), list(state.requests), instants.shared)
 
 
@@ -262,9 +264,11 @@ def alike_before(situation: Situation, picture: Picture, words: Vocabulary) -> d
     found: dict[int, int] = {}
     last: tuple[object, ...] | None = None
     for place, request in enumerate(state.requests.values()):
-        _, number, holder, replica, passes, deadline, on, until = words.of_request(request)
+        _, number, holder, replica, passes, deadline, on, until, in_line = words.of_request(request)
         told = None
         if on is not None and deadline > now and deadline not in picture.shared:
+            if waits_its_turn(state, request):
+                number, on = in_line, ""
             told = (number, holder, replica, passes, on, until)
             if told == last:
                 found[place] = place - 1
@@ -365,7 +369,12 @@ def _add_replicas(
 
 
 def _add_ages(row: list[int], state: State, places: dict[str, int]) -> None:
-    """The order of age, where rules look at it: among those of one model, and among those on one node."""
+    """The order of age, where rules look at it: among those of one model, and among those on one node.
+
+    Who waits for room on its way waits for the oldest that leaves, wherever it is; any may be one of those later.
+    """
+    if state.settings.unload_patience:
+        row += [places[replica.id] for replica in sorted(state.replicas.values(), key=attrgetter("serial"))]
     for group in (state.by_model, state.by_node):
         for members in group.values():
             if len(members) > 1:
@@ -375,17 +384,38 @@ def _add_ages(row: list[int], state: State, places: dict[str, int]) -> None:
 def _add_requests(row: list[int], state: State, places: dict[str, int], instants: _Instants, words: Vocabulary) -> None:
     holders: dict[str, int] = {}
     most = passes_allowed(state.settings.load_attempts) + 1
-    known, of_instant, place_of = words.requests, instants.of, places.get
+    known, of_instant, place_of, now = words.requests, instants.of, places.get, instants.now
     row.append(len(state.requests))
     for request in state.requests.values():  # in order of arrival
         read = known.get(id(request)) or words.of_request(request)
-        _, number, holder, replica, passes, deadline, on, until = read
+        _, number, holder, replica, passes, deadline, on, until, in_line = read
+        if on is not None and waits_its_turn(state, request):
+            number, on = in_line, None
         row += (
             number, holders.setdefault(holder, len(holders)), place_of(replica, -1), passes if passes < most else most,
-            of_instant(deadline),
+            NEVER if request.status is _LOCKED and deadline > now else of_instant(deadline),
         )  # fmt: skip
         if on is not None:
             row += (place_of(on, -1), NEVER if until >= FOREVER else of_instant(until))
+
+
+def _add_deadlines_of_locks(row: list[int], state: State, instants: _Instants) -> None:
+    """Those that come with something else: a deadline ends no lock, but if the lock is lost it may have passed."""
+    for request in state.requests.values():
+        if request.status is _LOCKED:
+            row.append(instants.of(request.deadline) if request.deadline in instants.classes else NEVER)
+
+
+def waits_its_turn(state: State, request: Request) -> bool:
+    """Whether nothing that the core decides reads what a waiting request waits for: others of its model go first.
+
+    Nobody looks at it before its turn, and then it is decided what it waits for. What is read before, or at its turn:
+    an instant that it named, the room of a replica that leaves, and the load that it began while that goes on.
+    """
+    wait = request.wait
+    if wait is None or wait.until < FOREVER or wait.kind is WaitKind.LEAVING:
+        return False
+    return state.queues[request.model][0][2] != request.id and wait.on not in state.loading.get(request.model, ())
 
 
 def _add_order(row: list[int], situation: Situation, instants: _Instants) -> None:

@@ -545,7 +545,10 @@ def _without_zeros(sizes: dict[int, int]) -> dict[int, int]:
 
 
 def _waits_for_something(state: State, request: Request, timers: set[Timer], now: int) -> Iterator[Finding]:
-    """W: a wait has a timer that ends it, and a change or a timer that may fulfil it."""
+    """W: a wait has a timer that ends it, and a change or a timer that may fulfil it.
+
+    Only the first in line says what its model lacks now; who stands behind it waits for its turn.
+    """
     wait = request.wait
     if (request.deadline, "deadline", request.id) not in timers or request.deadline <= now:
         yield Finding("W", f"a request for {request.model} waits without a timer for its deadline")
@@ -553,10 +556,11 @@ def _waits_for_something(state: State, request: Request, timers: set[Timer], now
         yield Finding("W", f"a request for {request.model} waits for nothing")
     elif wait.until < FOREVER and (wait.until, "wake", request.id) not in timers:
         yield Finding("W", f"a request for {request.model} waits for an instant that no timer keeps")
+    elif state.waiting(request.model)[0][2] != request.id:
+        return
     elif wait.kind is WaitKind.LOAD:
         replica = state.replicas.get(wait.on)
-        is_head = state.waiting(request.model)[0][2] == request.id
-        if is_head and (replica is None or replica.phase not in LOADING_PHASES):
+        if replica is None or replica.phase not in LOADING_PHASES:
             yield Finding("W", f"a request for {request.model} waits for a load that is not in progress")
     elif wait.kind is WaitKind.BACKOFF and wait.until >= FOREVER:
         yield Finding("W", f"a request for {request.model} waits for a next try that has no instant")
