@@ -376,9 +376,9 @@ def _add_ages(row: list[int], state: State, places: dict[str, int]) -> None:
     if state.settings.unload_patience:
         row += [places[replica.id] for replica in sorted(state.replicas.values(), key=attrgetter("serial"))]
     for group in (state.by_model, state.by_node):
-        for members in group.values():
-            if len(members) > 1:
-                row += [places[replica] for replica in members]
+        several = [[places[replica] for replica in members] for members in group.values() if len(members) > 1]
+        for members in sorted(several, key=min):  # in which order groups came about is of no account
+            row += members
 
 
 def _add_requests(row: list[int], state: State, places: dict[str, int], instants: _Instants, words: Vocabulary) -> None:
