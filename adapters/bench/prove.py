@@ -14,7 +14,7 @@ from .report import Row, Scale, Tell, row
 STATES = 60_000
 STATES_PER_SECOND = 10_000
 _CASES = {
-    "orin-thor, more of everything": ("orin-thor", {"requests": 5, "takeovers": 3, "failures": 3}),
+    "orin-thor, more of everything": ("orin-thor", {"requests": 9, "takeovers": 3, "failures": 3}),
     "holder-lost-against-release": ("holder-lost-against-release", {}),
     "three-nodes-three-models": ("three-nodes-three-models", {}),
 }
