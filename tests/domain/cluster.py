@@ -262,6 +262,7 @@ def check_replay(cluster: Cluster) -> None:
         mine, theirs = getattr(cluster.state, name), getattr(restored.state, name)
         unordered = name in ("transit", "leaving")
         assert (sorted(mine) if unordered else mine) == (sorted(theirs) if unordered else theirs), name
+    assert list(restored.state.silent) == list(cluster.state.silent)
     assert restored.state.prefixes.held == cluster.state.prefixes.held
     assert list(restored.state.prefixes.held) == list(cluster.state.prefixes.held)
     assert restored.state.prefixes.holders == cluster.state.prefixes.holders

@@ -46,6 +46,13 @@ def test_half_of_at_least_three_nodes_are_too_many_to_be_believed(nodes: int, si
     check_replay(cluster)
 
 
+def test_nodes_that_fell_silent_in_one_instant_stay_in_that_order_over_a_restart() -> None:
+    cluster = cluster_of(6)
+    silence(cluster, 2, 0, 1)
+    assert list(cluster.state.silent) == ["n2", "n0", "n1"]
+    check_replay(cluster)
+
+
 def test_a_node_that_is_known_to_be_gone_is_not_one_of_those_that_half_are_counted_of() -> None:
     cluster = cluster_of(5)
     silence(cluster, 0)

@@ -9,7 +9,7 @@ from msgspec.structs import fields, replace
 
 from interlock.domain import routing
 from interlock.domain.commands import AcquireLock
-from interlock.domain.entities import Model, Node, Replica, Request
+from interlock.domain.entities import Model, Node, Replica, Request, RequestStatus, Wait, WaitKind
 from interlock.domain.explanation import Explanation
 from interlock.domain.state import State
 from interlock.domain.units import SECOND
@@ -177,6 +177,41 @@ def test_a_change_of_what_decisions_read_changes_the_picture() -> None:
         situation.state.replicas[replica.id] = replica
     assert before not in seen
     assert len(seen) == len(changed) - 1
+
+
+def test_what_a_request_behind_the_first_in_line_was_told_when_it_came_is_outside_the_picture() -> None:
+    situation, words = begin(one_node(model("alpha"), requests=3)), Vocabulary()
+    for number in range(3):
+        situation.now += 1
+        situation.handle(AcquireLock(request=f"r{number}", model="alpha", holder="g"))
+
+    def with_wait(request: str, wait: Wait) -> bytes:
+        before = situation.state.requests[request]
+        situation.state.requests[request] = replace(before, wait=wait)
+        key = image.take(situation, words).key
+        situation.state.requests[request] = before
+        return key
+
+    history = (Wait(WaitKind.BUSY), Wait(WaitKind.CAPACITY), Wait(WaitKind.LOAD, "one that is over"))
+    assert len({with_wait("r2", wait) for wait in history}) == 1
+    assert len({with_wait("r0", wait) for wait in history}) == len(history), "the first says what its model lacks"
+    load = next(iter(situation.state.replicas))
+    leaving = Wait(WaitKind.LEAVING, load)
+    still_read = (Wait(WaitKind.LOAD, load), leaving, Wait(WaitKind.BACKOFF, until=situation.now + SECOND))
+    assert len({with_wait("r2", wait) for wait in (*still_read, *history)}) == len(still_read) + 1
+
+
+def test_whether_the_deadline_of_a_lock_has_passed_is_in_the_picture_and_how_far_it_is_to_come_is_not() -> None:
+    situation = begin(load_scope("backend-gone"))
+    situation.handle(AcquireLock(request="r", model="alpha", holder="g"))
+    words, now = Vocabulary(), situation.now
+    locked = replace(situation.state.requests["r"], status=RequestStatus.LOCKED, wait=None)
+    situation.state.queues.clear()
+    keys = []
+    for deadline in (now - 1, now + SECOND, now + 2 * SECOND):
+        situation.state.requests["r"] = replace(locked, deadline=deadline)
+        keys.append(image.take(situation, words).key)
+    assert keys[0] != keys[1] == keys[2]
 
 
 def test_explanations_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
