@@ -196,7 +196,7 @@ def test_what_a_request_behind_the_first_in_line_was_told_when_it_came_is_outsid
     assert len({with_wait("r2", wait) for wait in history}) == 1
     assert len({with_wait("r0", wait) for wait in history}) == len(history), "the first says what its model lacks"
     load = next(iter(situation.state.replicas))
-    leaving = Wait(WaitKind.LEAVING, load)
+    leaving = Wait(WaitKind.LEAVING, "one that leaves")
     still_read = (Wait(WaitKind.LOAD, load), leaving, Wait(WaitKind.BACKOFF, until=situation.now + SECOND))
     assert len({with_wait("r2", wait) for wait in (*still_read, *history)}) == len(still_read) + 1
 
