@@ -11,7 +11,7 @@ import msgspec
 from interlock.domain import events as ev
 from interlock.domain.codec import TOPICS, decode_event
 from interlock.domain.entities import WaitKind
-from interlock.domain.errors import InvalidField, NotFound, UnknownEvent
+from interlock.domain.errors import ChainBroken, InvalidField, NotFound, UnknownEvent
 from interlock.domain.explanation import NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from interlock.domain.recording import Recorded
 from interlock.domain.refusals import RefusalCode
@@ -20,6 +20,7 @@ from interlock.domain.units import format_instant, tell_duration, whole_number
 
 from .freezes import Freeze, HeldUp, freeze_at, freezes, held_up
 from .full import WITH_REPLICAS, recompute
+from .model_standing import how_it_stands
 from .rebuild import Rebuilt
 from .rows import check_name, event_name, shown
 from .sentences import sentence
@@ -137,9 +138,10 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
     if held is not None and settled is not None:
         settled = msgspec.structs.replace(settled, cure=held.cure)
     waits = _waits(links, known)
+    stands = _stands(rebuilt, known) if held is None else ""
     return Why(
         subject=known,
-        sentence=eviction.sentence if eviction else _answer(links, known, settled, waits, held),
+        sentence=eviction.sentence if eviction else stands or _answer(links, known, settled, waits, held),
         considered=settled.considered if settled else [],
         chosen=settled.chosen if settled else "",
         cure=held.cure if held else settled.cure if settled else "",
@@ -417,6 +419,17 @@ def _settled(links: list[_Link], steps: list[Step], subject: Subject) -> Decisio
                 return msgspec.structs.replace(step.decision, cure="") if over else step.decision
             over = over or isinstance(link.event, _OVER.get(subject.kind, ()))
     return None
+
+
+def _stands(rebuilt: Rebuilt, subject: Subject) -> str:
+    """How a model stands at the end of the log; empty for other subjects, and where this program cannot read it."""
+    if subject.kind != "model":
+        return ""
+    try:
+        engine = rebuilt.at(rebuilt.log.head().position)
+    except (UnknownEvent, ChainBroken):
+        return ""
+    return how_it_stands(engine.state, subject.id, engine.ledger.time)
 
 
 def _waits(links: list[_Link], subject: Subject) -> list[Waited]:
