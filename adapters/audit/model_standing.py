@@ -1,19 +1,20 @@
-"""How a model stands: where it serves, what loads, whether its floor is kept, and who waits.
+"""How a model stands: where it serves, what else there is of it, whether its floor is kept, and who waits.
 
 The last event of a healthy model is often old and says little; this is what somebody who asks about it wants to know.
 """
 
 from __future__ import annotations
 
-from interlock.domain.entities import LOADING_PHASES, Model, Replica
-from interlock.domain.shrinking import copies, floor_of
+from interlock.domain.entities import Model, NodeStatus, Phase, Replica
+from interlock.domain.routing import BEGINS_LOAD, Hold, Refuse, route
+from interlock.domain.shrinking import copies, floor_of, serving_copies
 from interlock.domain.state import State
-from interlock.domain.units import FOREVER, tell_duration
+from interlock.domain.units import FOREVER
 
-from .sentences import waits_for
+from .sentences import clock, tell_wait
 
 NAMED = 4
-"""So many replicas are named; of more, the number is told."""
+"""So many replicas of a kind are named; of more, the number is told."""
 
 
 def how_it_stands(state: State, name: str, now: int) -> str:
@@ -22,22 +23,48 @@ def how_it_stands(state: State, name: str, now: int) -> str:
     if model is None or model.parked is not None:
         return ""
     mine = [state.replicas[replica] for replica in state.by_model.get(name, ())]
-    serving = [replica for replica in mine if state.takes_locks(replica)]
-    loading = [replica for replica in mine if replica.phase in LOADING_PHASES]
-    told = [_where(state, model, serving, loading), _floor(state, model), _failed(model, now), _queue(state, name)]
+    told = [
+        _serves(state, model, mine),
+        _others(state, mine),
+        _floor(state, model),
+        _failed(state, model, now),
+        _queue(state, name) or ("" if mine else _if_asked(state, model, now)),
+    ]
     return " ".join(sentence for sentence in told if sentence)
 
 
-def _where(state: State, model: Model, serving: list[Replica], loading: list[Replica]) -> str:
-    coming = _named([f"{replica.id} on {replica.node} ({replica.phase.value})" for replica in loading])
-    if not serving:
-        return f"{model.name} serves nowhere yet; on its way: {coming}." if loading else f"{model.name} has no copy."
-    there = _named([f"{one.id} on {one.node} ({_in_flight(state.lock_count(one.id))})" for one in serving])
-    return f"{model.name} serves from {there}{f'; on its way: {coming}' if loading else ''}."
+def _serves(state: State, model: Model, mine: list[Replica]) -> str:
+    there = [f"{one.id} on {one.node} ({_in_flight(state, one) or 'idle'})" for one in mine if state.takes_locks(one)]
+    if there:
+        return f"{model.name} serves from {_named(there)}."
+    return f"{model.name} serves from no copy now." if mine else f"{model.name} has no copy."
 
 
-def _in_flight(count: int) -> str:
-    return f"{count} in flight" if count else "idle"
+def _others(state: State, mine: list[Replica]) -> str:
+    there = [f"{one.id} on {one.node} ({_how(state, one)})" for one in mine if not state.takes_locks(one)]
+    return f"Not serving: {_named(there)}." if there else ""
+
+
+def _how(state: State, replica: Replica) -> str:
+    """The replica's phase; of one that is loaded and takes no locks, what may be why."""
+    node = state.nodes[replica.node]
+    model = state.models[replica.model]
+    parts: list[str] = [replica.phase]
+    if node.status is not NodeStatus.HEALTHY:
+        parts.append(f"the node is {node.status}")
+    if node.drained and node.status is not NodeStatus.DRAINING:
+        parts.append("the node is being drained")
+    if replica.phase is Phase.LOADED and replica.node not in state.candidates(model).nodes:
+        parts.append("its selector does not match the node")
+    if replica.revision != model.serving:
+        parts.append(f"revision {replica.revision}, where {model.serving} serves")
+    parts.append(_in_flight(state, replica))
+    return ", ".join(part for part in parts if part)
+
+
+def _in_flight(state: State, replica: Replica) -> str:
+    count = state.lock_count(replica.id)
+    return f"{count} in flight" if count else ""
 
 
 def _named(names: list[str]) -> str:
@@ -47,19 +74,22 @@ def _named(names: list[str]) -> str:
 
 def _floor(state: State, model: Model) -> str:
     floor = floor_of(state, model)
+    if not floor:
+        return "It is to run on every candidate, and none takes work." if model.scheduling.everywhere else ""
+    if serving_copies(state, model) >= floor:
+        return f"Its floor of {floor} is kept."
     there = copies(state, model)
-    if floor:
-        return f"Its floor of {floor} is kept." if there >= floor else f"It has {there} of the {floor} of its floor."
-    return "" if there or state.waiting(model.name) else "No floor asks for one; the first request loads it."
+    if there >= floor:
+        return f"Its floor of {floor} counts on what loads or is out of sight."
+    return f"It has {there} of the {floor} copies of its floor."
 
 
-def _failed(model: Model, now: int) -> str:
+def _failed(state: State, model: Model, now: int) -> str:
     if not model.failures:
         return ""
-    pause = model.retry_at - now if now < model.retry_at < FOREVER else 0
-    return (
-        f"Its last load failed: {model.failure}{f'; the next try is due in {tell_duration(pause)}' if pause else ''}."
-    )
+    wanted = model.name in state.queues or copies(state, model) < floor_of(state, model)
+    again = f"; the next try is due at {clock(model.retry_at)}" if wanted and now < model.retry_at < FOREVER else ""
+    return f"Its last load failed: {model.failure.rstrip('.')}{again}."
 
 
 def _queue(state: State, name: str) -> str:
@@ -67,4 +97,15 @@ def _queue(state: State, name: str) -> str:
     wait = state.requests[queue[0][2]].wait if queue else None
     if wait is None:
         return ""
-    return f"{len(queue)} wait{'s' if len(queue) == 1 else ''} {waits_for(wait)}."
+    return f"{len(queue)} wait{'s' if len(queue) == 1 else ''} {tell_wait(wait)}."
+
+
+def _if_asked(state: State, model: Model, now: int) -> str:
+    """What would become of a request, where nobody asks and there is no copy."""
+    plan = route(state, model, now)
+    if isinstance(plan, Refuse):
+        cure = plan.explanation.cure
+        return f"A request would be refused: {plan.message}{f' What would help: {cure}' if cure else ''}"
+    if isinstance(plan, Hold):
+        return f"A request would wait {tell_wait(plan.wait)}."
+    return "The first request loads it." if isinstance(plan, BEGINS_LOAD) else ""

@@ -26,10 +26,19 @@ def engine_at(log: Log, position: int) -> Engine:
     Raises UnknownEvent when an event there is too new for this program, ChainBroken when one cannot be read.
     """
     snapshot = newest_snapshot(log, position)
-    engine = restore(snapshot) if snapshot is not None else Engine()
+    engine = _restored(snapshot) if snapshot is not None else Engine()
     for recorded in log.read(engine.ledger.position, upto=position):
         fold(engine, recorded)
     return engine
+
+
+def _restored(snapshot: Snapshot) -> Engine:
+    try:
+        return restore(snapshot)
+    except _OF_DAMAGE as problem:
+        told = f"The snapshot at position {snapshot.position} cannot be read: {_told(problem)}."
+        cure = "Delete it from the table of snapshots: the log is read from an older one, or from its beginning."
+        raise ChainBroken(told, cure=cure) from problem
 
 
 class Rebuilt:
@@ -87,8 +96,11 @@ _OF_DAMAGE = (msgspec.MsgspecError, ArithmeticError, AttributeError, LookupError
 
 
 def _unreadable(recorded: Recorded, problem: Exception) -> ChainBroken:
-    told = f"{type(problem).__name__}: {problem}".splitlines()[0]
-    return ChainBroken(f"Position {recorded.position} cannot be read: {told}.", cure=ASK_VERIFY)
+    return ChainBroken(f"Position {recorded.position} cannot be read: {_told(problem)}.", cure=ASK_VERIFY)
+
+
+def _told(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {problem}".splitlines()[0]
 
 
 def newest_snapshot(log: Log, position: int) -> Snapshot | None:

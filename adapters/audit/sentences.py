@@ -75,7 +75,8 @@ def lacks_of(lacks: Lack) -> str:
     return _LACKS.get(lacks, lacks)
 
 
-def _wait(wait: Wait) -> str:
+def tell_wait(wait: Wait) -> str:
+    """What a request waits for, and when it looks again by itself."""
     words = waits_for(wait)
     return words if wait.until >= FOREVER else f"{words}; it looks again at {clock(wait.until)}"
 
@@ -196,7 +197,7 @@ def _parked(e: ev.ModelParked) -> str:
 
 def _queued(e: ev.RequestQueued) -> str:
     priority = f" of priority {e.priority}" if e.priority else ""
-    return f"Request {e.request}{priority} waits {_wait(e.wait)}{_by(e.deadline, ', until {} at the latest')}."
+    return f"Request {e.request}{priority} waits {tell_wait(e.wait)}{_by(e.deadline, ', until {} at the latest')}."
 
 
 def _refused(e: ev.RequestRefused) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from interlock.domain import events as ev
 from interlock.domain.codec import TOPICS, decode_event
 from interlock.domain.entities import WaitKind
-from interlock.domain.errors import ChainBroken, InvalidField, NotFound, UnknownEvent
+from interlock.domain.errors import InterlockError, InvalidField, NotFound, UnknownEvent
 from interlock.domain.explanation import NEAREST_MISSES, TOP_SCORES, Considered, Explanation
 from interlock.domain.recording import Recorded
 from interlock.domain.refusals import RefusalCode
@@ -427,7 +427,7 @@ def _stands(rebuilt: Rebuilt, subject: Subject) -> str:
         return ""
     try:
         engine = rebuilt.at(rebuilt.log.head().position)
-    except (UnknownEvent, ChainBroken):
+    except InterlockError:
         return ""
     return how_it_stands(engine.state, subject.id, engine.ledger.time)
 

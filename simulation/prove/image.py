@@ -407,15 +407,17 @@ def _add_deadlines_of_locks(row: list[int], state: State, instants: _Instants) -
 
 
 def waits_its_turn(state: State, request: Request) -> bool:
-    """Whether nothing that the core decides reads what a waiting request waits for: others of its model go first.
+    """Whether no decision reads what a waiting request waits for: others of its model go first.
 
     Nobody looks at it before its turn, and then it is decided what it waits for. What is read before, or at its turn:
-    an instant that it named, the room of a replica that leaves, and the load that it began while that goes on.
+    an instant that it named, the room of a replica that leaves, and the load that it began while that goes on. The code
+    and words of its refusal may tell what it was told when it came, if its deadline falls on the instant at which its
+    model is refused: nothing follows from those.
     """
-    wait = request.wait
-    if wait is None or wait.until < FOREVER or wait.kind is WaitKind.LEAVING:
+    wait, queue = request.wait, state.queues.get(request.model)
+    if wait is None or not queue or wait.until < FOREVER or wait.kind is WaitKind.LEAVING:
         return False
-    return state.queues[request.model][0][2] != request.id and wait.on not in state.loading.get(request.model, ())
+    return queue[0][2] != request.id and wait.on not in state.loading.get(request.model, ())
 
 
 def _add_order(row: list[int], situation: Situation, instants: _Instants) -> None:

@@ -556,7 +556,9 @@ def _waits_for_something(state: State, request: Request, timers: set[Timer], now
         yield Finding("W", f"a request for {request.model} waits for nothing")
     elif wait.until < FOREVER and (wait.until, "wake", request.id) not in timers:
         yield Finding("W", f"a request for {request.model} waits for an instant that no timer keeps")
-    elif state.waiting(request.model)[0][2] != request.id:
+    elif not (queue := state.waiting(request.model)):
+        yield Finding("W", f"a request for {request.model} waits, and no queue has it")
+    elif queue[0][2] != request.id:
         return
     elif wait.kind is WaitKind.LOAD:
         replica = state.replicas.get(wait.on)

@@ -14,8 +14,11 @@ import msgspec
 import pytest
 
 from interlock.adapters.audit.service import AuditService
-from interlock.adapters.store import open_store
+from interlock.adapters.store import SqliteStore, open_store
+from interlock.domain.commands import StartEpoch
 from interlock.domain.errors import ChainBroken, InvalidField
+from interlock.domain.snapshots import take_snapshot
+from tests.domain.cluster import Cluster
 from tests.golden.story import write_store
 
 NO_UNICODE = "UPDATE stored_events SET actor = cast(x'ff' AS TEXT) WHERE rowid = 20"
@@ -76,6 +79,24 @@ def test_a_state_that_cannot_be_rebuilt_names_the_position_and_the_check(
 ) -> None:
     with _altered(tmp_path, statement) as audit, pytest.raises(ChainBroken, match=f"{words}.*interlock audit verify"):
         ask(audit)
+
+
+def test_a_snapshot_that_cannot_be_read_is_named_and_a_model_is_told_from_the_log(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.model("m")
+    taken = take_snapshot(cluster.engine)
+    store = SqliteStore(tmp_path / "events.db", durable=False)
+    store.append(cluster.log, store.take_epoch("w", 1))
+    store.save_snapshot(msgspec.structs.replace(taken, state=taken.state[:-9]))
+    try:
+        audit = AuditService(store)
+        with pytest.raises(ChainBroken, match=f"The snapshot at position {taken.position} cannot be read.*Delete it"):
+            audit.state("head")
+        assert audit.why("model:m").sentence.startswith("It is known how to load m")
+    finally:
+        store.close()
 
 
 def test_an_event_about_what_is_not_there_is_named(tmp_path: Path) -> None:

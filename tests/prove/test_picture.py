@@ -9,19 +9,21 @@ from msgspec.structs import fields, replace
 
 from interlock.domain import routing
 from interlock.domain.commands import AcquireLock
-from interlock.domain.entities import Model, Node, Replica, Request, RequestStatus, Wait, WaitKind
+from interlock.domain.entities import Model, Node, Phase, Replica, Request, RequestStatus, Wait, WaitKind
 from interlock.domain.explanation import Explanation
+from interlock.domain.settings import Settings
 from interlock.domain.state import State
-from interlock.domain.units import SECOND
+from interlock.domain.units import GIB, SECOND
 from interlock.simulation.prove import explore as explore_module
 from interlock.simulation.prove import image
 from interlock.simulation.prove.actions import perform, possible, room_for
 from interlock.simulation.prove.explore import Exploration
 from interlock.simulation.prove.image import Vocabulary
-from interlock.simulation.prove.scope import Scope
+from interlock.simulation.prove.scope import Scope, ScopeNode
 from interlock.simulation.prove.scopes import load_scope
 from interlock.simulation.prove.situation import Situation, pack, unpack
 from interlock.simulation.prove.start import begin
+from interlock.simulation.world import NodeFacts
 from tests.prove.support import explore, model, one_node
 
 SCOPE = one_node(model("alpha"), model("beta"), requests=3, failures=1, hangs=1)
@@ -212,6 +214,58 @@ def test_whether_the_deadline_of_a_lock_has_passed_is_in_the_picture_and_how_far
         situation.state.requests["r"] = replace(locked, deadline=deadline)
         keys.append(image.take(situation, words).key)
     assert keys[0] != keys[1] == keys[2]
+
+
+def test_a_lock_whose_deadline_comes_with_something_else_is_told_from_one_whose_does_not() -> None:
+    """Then both will have passed; the lock may be lost after that, and its request routed again."""
+    situation = begin(one_node(model("alpha"), requests=1))
+    situation.handle(AcquireLock(request="r", model="alpha", holder="g"))
+    replica = next(iter(situation.state.replicas.values()))
+    words, comes = Vocabulary(), replica.silent_at
+    waiting = situation.state.requests["r"]
+    situation.state.queues.clear()
+    situation.state.locks[replica.id] = {"r": None}
+    keys = []
+    for deadline in (comes, comes + 1, comes + 2):
+        situation.state.requests["r"] = replace(waiting, status=RequestStatus.LOCKED, wait=None, deadline=deadline)
+        keys.append(image.take(situation, words).key)
+    assert keys[0] != keys[1] == keys[2]
+
+
+def two_that_leave(*, patience: int, swapped: bool) -> bytes:
+    """The picture of two replicas of two models on two nodes, both of which leave, the older here or there."""
+    scope = one_node(model("alpha"), model("beta"), settings=Settings(min_residency=0, unload_patience=patience))
+    nodes = tuple(ScopeNode(NodeFacts(name=name, pools=(16 * GIB,))) for name in ("first", "second"))
+    situation = begin(replace(scope, nodes=nodes))
+    for number, name in enumerate(("alpha", "beta")):
+        situation.now += 1
+        situation.handle(AcquireLock(request=f"r{number}", model=name, holder="g"))
+    state = situation.state
+    serials = [replica.serial for replica in state.replicas.values()]
+    for replica, serial in zip(list(state.replicas.values()), reversed(serials) if swapped else serials, strict=True):
+        state.replicas[replica.id] = replace(replica, phase=Phase.UNLOADING, serial=serial)
+    return image.take(situation, Vocabulary()).key
+
+
+def test_which_of_two_that_leave_is_older_is_in_the_picture_where_their_room_is_waited_for() -> None:
+    assert two_that_leave(patience=30 * SECOND, swapped=False) != two_that_leave(patience=30 * SECOND, swapped=True)
+    assert two_that_leave(patience=0, swapped=False) == two_that_leave(patience=0, swapped=True)
+
+
+def test_in_which_order_nodes_and_models_came_to_have_replicas_is_outside_the_picture() -> None:
+    situation, words = begin(load_scope("orin-thor")), Vocabulary()
+    state = situation.state
+    for at, name in enumerate(("qwen3-8b", "never-served"), 70):  # two on each node
+        for replica in [one for one in state.replicas.values() if one.model == "qwen3-8b"][:2]:
+            copy = replace(replica, id=f"{replica.id}-{at}", serial=at, index=at, model=name)
+            state.replicas[copy.id] = copy
+            state.by_node[copy.node][copy.id] = state.by_model.setdefault(name, {})[copy.id] = None
+    before = image.take(situation, words).key
+    for group in (state.by_node, state.by_model):
+        turned = dict(reversed(group.items()))
+        group.clear()
+        group.update(turned)
+    assert image.take(situation, words).key == before
 
 
 def test_explanations_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
