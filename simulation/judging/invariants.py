@@ -641,11 +641,12 @@ class Invariants:
         node.evictions = [*lately, (event.at + self.settings.eviction_window, event.beneficiary)]
 
     def _leave_above_floor(self, replica: ReplicaView, model: ModelView | None, how: str) -> None:
+        """Only copies that may serve keep a floor: one of an older revision stands in for nobody."""
         if model is None or not self.picture.candidate(model, self.picture.nodes.get(replica.node)):
             return
         floor = self.picture.floor(model)
         if model.scheduling.everywhere:
-            if not self.picture.has_twin(replica):
+            if self.picture.eligible(replica) and not self.picture.has_twin(replica):
                 text = f"{replica.id} is {how}; {model.name} is to have a copy on {replica.node}, and keeps none there"
                 self.breach("S", text, replica.id)
             return
