@@ -122,11 +122,14 @@ def spare_of_floor(state: State, replica: Replica, model: Model, leaving: int = 
 def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
     """How many copies of the model, this replica among them, may leave the node; None when its floor holds anyhow.
 
-    Only copies that can serve keep it: one on a silent node, or of an older revision, stands in for nobody.
+    Only copies that can serve keep it: one on a silent node, or of an older revision, stands in for nobody. But one of
+    an older revision leaves in any case, and while too few of the newer serve its room is their floor's first.
     """
     scheduling, candidates = model.scheduling, state.candidates(model).nodes
     if not (scheduling.everywhere or scheduling.min_replicas) or replica.node not in candidates:
         return None
+    if replica.revision != model.serving and serving_copies(state, model) < floor_of(state, model):
+        return 0
     if not scheduling.everywhere:
         return serving_copies(state, model) - floor_of(state, model) if state.takes_locks(replica) else None
     if not any(keeps_replicas(state.nodes[name]) for name in candidates):

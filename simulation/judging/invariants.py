@@ -641,16 +641,18 @@ class Invariants:
         node.evictions = [*lately, (event.at + self.settings.eviction_window, event.beneficiary)]
 
     def _leave_above_floor(self, replica: ReplicaView, model: ModelView | None, how: str) -> None:
-        """Only copies that may serve keep a floor: one of an older revision stands in for nobody."""
         if model is None or not self.picture.candidate(model, self.picture.nodes.get(replica.node)):
             return
         floor = self.picture.floor(model)
         if model.scheduling.everywhere:
-            if self.picture.eligible(replica) and not self.picture.has_twin(replica):
+            if not self.picture.has_twin(replica):
                 text = f"{replica.id} is {how}; {model.name} is to have a copy on {replica.node}, and keeps none there"
                 self.breach("S", text, replica.id)
             return
-        if floor and self.picture.eligible(replica) and self.picture.usable_copies(model) <= floor:
+        usable = self.picture.usable_copies(model)
+        if how == "evicted" and replica.revision != model.serving and usable < floor:
+            self.breach("S", f"{replica.id} of an old revision makes room that its own floor is to have", replica.id)
+        if floor and self.picture.eligible(replica) and usable <= floor:
             self.breach("S", f"{replica.id} is {how}; {model.name} keeps fewer than its floor of {floor}", replica.id)
 
     def on_BackendInstallRequested(self, event: ev.BackendInstallRequested) -> None:

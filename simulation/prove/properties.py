@@ -356,12 +356,14 @@ def _floor_kept(state: State, victim: Replica, owner: Model, what: str) -> Findi
     floor = len(keeping) if owner.scheduling.everywhere else owner.scheduling.min_replicas
     if not is_candidate(owner, state.nodes[victim.node]) or not floor:
         return None
+    kept = [one for one in state.replicas.values() if one.model == owner.name and is_usable(state, one, owner)]
+    if victim.revision != owner.serving and len(kept) < floor:
+        return Finding("S", f"{what}, of an old revision whose room its own floor is to have")
     if owner.scheduling.everywhere:
         twins = [r for r in state.replicas.values() if (r.node, r.model) == (victim.node, victim.model)]
         alone = sum(1 for replica in twins if is_usable(state, replica, owner)) < 2
         serves = is_usable(state, victim, owner)
         return Finding("S", f"{what}, where it is to have a copy") if alone and serves else None
-    kept = [one for one in state.replicas.values() if one.model == owner.name and is_usable(state, one, owner)]
     if victim in kept and len(kept) - 1 < floor:
         return Finding("S", f"{what}, below its floor of {floor}")
     return None
