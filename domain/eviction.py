@@ -104,7 +104,16 @@ def why_barred(state: State, replica: Replica, beneficiary: Model, *, strictly: 
     if not spare_of_floor(state, replica, model):
         everywhere = model.scheduling.everywhere
         return "its node is to have one" if everywhere else f"needed for the floor of {floor_of(state, model)}"
+    if _leaves_for_its_floor(state, replica, model):
+        return "it leaves in any case, and its room is its floor's first"
     return ""
+
+
+def _leaves_for_its_floor(state: State, replica: Replica, model: Model) -> bool:
+    """Whether it is of a revision that does not serve, on a candidate, while of the one that does too few serve."""
+    if replica.revision == model.serving or replica.node not in state.candidates(model).nodes:
+        return False
+    return serving_copies(state, model) < floor_of(state, model)
 
 
 def _resident(model: Model, replica: Replica, now: int) -> str:
@@ -122,14 +131,11 @@ def spare_of_floor(state: State, replica: Replica, model: Model, leaving: int = 
 def _most_leaving(state: State, replica: Replica, model: Model) -> int | None:
     """How many copies of the model, this replica among them, may leave the node; None when its floor holds anyhow.
 
-    Only copies that can serve keep it: one on a silent node, or of an older revision, stands in for nobody. But one of
-    an older revision leaves in any case, and while too few of the newer serve its room is their floor's first.
+    Only copies that can serve keep it: one on a silent node, or of an older revision, stands in for nobody.
     """
     scheduling, candidates = model.scheduling, state.candidates(model).nodes
     if not (scheduling.everywhere or scheduling.min_replicas) or replica.node not in candidates:
         return None
-    if replica.revision != model.serving and serving_copies(state, model) < floor_of(state, model):
-        return 0
     if not scheduling.everywhere:
         return serving_copies(state, model) - floor_of(state, model) if state.takes_locks(replica) else None
     if not any(keeps_replicas(state.nodes[name]) for name in candidates):
