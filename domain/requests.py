@@ -325,18 +325,14 @@ def deadline_reached(state: State, request: Request, now: int) -> list[ev.Event]
     """The wait has lasted as long as it may."""
     model = state.models[request.model]
     plan = routing.route(state, model, now)
-    wait = _waits_for_now(state, request, plan)
-    return [_refused(asking(request), deadline_passed(state, model, wait, plan, now), now)]
-
-
-def _waits_for_now(state: State, request: Request, plan: Plan) -> Wait:
-    """What keeps it waiting; behind the first of its queue nobody has looked since it came, and that may be over."""
     own = request.wait or _BUSY
-    if own.on in state.loading.get(request.model, ()):
-        return own
-    if isinstance(plan, Join | Place | Evict | Hold):
-        return plan_wait(plan)
-    return _BUSY if isinstance(plan, Lock) else own
+    if own.on in state.loading.get(model.name, ()):
+        return [_refused(asking(request), deadline_passed(state, model, own, plan, now), now)]
+    if isinstance(plan, Refuse):
+        # What keeps it from being served now, and not what it was told when it came: behind others that may be over.
+        return [_refused(asking(request), plan, now)]
+    wait = _BUSY if isinstance(plan, Lock) else plan_wait(plan)
+    return [_refused(asking(request), deadline_passed(state, model, wait, plan, now), now)]
 
 
 _WAITED_FOR = {

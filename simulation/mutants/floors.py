@@ -102,6 +102,11 @@ def last_one_makes_way(patches: Patches) -> None:
     patches.swap(roll_outs.who_makes_way, anybody)
 
 
+def old_copy_makes_room(patches: Patches) -> None:
+    """A copy of an old revision makes room for another model, though its floor lacks a copy that serves."""
+    patches.swap(eviction._leaves_for_its_floor, lambda at, replica, model: False)
+
+
 def requests_before_floors(patches: Patches) -> None:
     """Room that comes free goes to whoever waits before it goes to a floor that is not kept."""
     patches.swap(fairness.floors_first, lambda at, names: [])
@@ -160,6 +165,7 @@ ROWS: tuple[Row, ...] = (
     (nobody_makes_way, "S", "one-makes-way", True),
     (each_makes_way, "S", "room-taken-in-a-roll-out", True),
     (last_one_makes_way, "S", "one-makes-way", True),
+    (old_copy_makes_room, "S", "room-of-an-old-copy", True),
     (requests_before_floors, "W", "floors-before-requests", True),
     (floors_by_name, "W", "floors-before-requests", True),
     (floors_in_order_of_loss, "W", "floors-lost-at-once", True),

@@ -410,9 +410,7 @@ def waits_its_turn(state: State, request: Request) -> bool:
     """Whether no decision reads what a waiting request waits for: others of its model go first.
 
     Nobody looks at it before its turn, and then it is decided what it waits for. What is read before, or at its turn:
-    an instant that it named, the room of a replica that leaves, and the load that it began while that goes on. The code
-    and words of its refusal may tell what it was told when it came, if its deadline falls on the instant at which its
-    model is refused: nothing follows from those.
+    an instant that it named, the room of a replica that leaves, and the load that it began while that goes on.
     """
     wait, queue = request.wait, state.queues.get(request.model)
     if wait is None or not queue or wait.until < FOREVER or wait.kind is WaitKind.LEAVING:

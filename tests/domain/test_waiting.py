@@ -6,16 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interlock.domain import commands as cmd
+from interlock.domain.apply import apply
+from interlock.domain.engine import Engine
 from interlock.domain.entities import Budget
 from interlock.domain.events import (
     HolderLost,
     ReplicaEvicted,
+    ReplicaLoadFailed,
     ReplicaLocked,
     ReplicaReserved,
     RequestRefused,
     RequestWoken,
 )
-from interlock.domain.requests import LONGEST_RETRY, UNTIMED_RETRY
+from interlock.domain.requests import LONGEST_RETRY, UNTIMED_RETRY, deadline_reached
 from interlock.domain.settings import Settings, format_setting, parse_setting
 from interlock.domain.units import FOREVER, GIB, MINUTE, SECOND
 from tests.domain.cluster import Cluster, check_invariants, check_replay
@@ -398,3 +401,20 @@ def test_whoever_waits_for_a_load_that_goes_on_is_told_so() -> None:
     cluster.request("second", "m", deadline=cluster.now + 30 * SECOND)
     cluster.wait(31)
     assert refused(cluster, "second").code == "loading"
+
+
+def test_whoever_waits_behind_another_is_told_why_its_model_is_refused_and_not_why_it_came_to_wait() -> None:
+    cluster = one_slot("m")
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 1}))
+    cluster.send(cmd.DrainNode(node="solo"))
+    for request in ("first", "second"):
+        cluster.request(request, "m")
+    cluster.send(cmd.ResumeNode(node="solo"))
+    cluster.answer(cluster.effects[0])
+    before = Engine().replay(cluster.log).state
+    cluster.fail(cluster.effects[0])
+    apply(before, next(event for event in cluster.events if isinstance(event, ReplicaLoadFailed)))
+    # Its deadline comes between the failure and what follows from that.
+    (told,) = deadline_reached(before, before.requests["second"], cluster.now)
+    assert isinstance(told, RequestRefused)
+    assert (told.code, told.message) == ("load_failed", refused(cluster, "first").message)

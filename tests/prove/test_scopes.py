@@ -29,6 +29,7 @@ OWN_STEPS = {
     "one-makes-way": 3,
     "orin-thor": 2,
     "reconciler": 2,
+    "room-of-an-old-copy": 2,
     "span-against-two": 3,
     "turn-of-the-refused": 4,
     "two-models-one-slot": 3,
@@ -141,6 +142,7 @@ def test_the_empty_backend_name_is_found_as_a_cycle_that_carries_an_effect() -> 
         ("tenant-counted-twice", "two-tenants-one-slot", "U", "within its limits"),
         ("rate-forgotten", "two-tenants-one-slot", "S", "takes no note of it"),
         ("place-in-line-kept", "clients-and-goodbyes", "W", "nothing will ever end it"),
+        ("old-copy-makes-room", "room-of-an-old-copy", "S", "whose room its own floor is to have"),
         ("late-goodbye-believed", "clients-and-goodbyes", "S", "a goodbye that its worker has not said"),
     ],
 )
