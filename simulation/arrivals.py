@@ -26,6 +26,8 @@ def with_trace(scenario: Scenario, trace: str) -> Scenario:
 
     What names no model is spread as the scenario's workloads spread theirs, or evenly over all models when it has none.
     """
+    if scenario.by_seed:
+        raise UsageError(f"Each seed of {scenario.source} chooses its own requests.", cure="Name another scenario.")
     form = guess_format(trace)
     weights: dict[str, float] = {}
     for workload in scenario.workloads:

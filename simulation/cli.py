@@ -66,7 +66,8 @@ def simulate(
 ) -> int:
     """Run SCENARIO, a file or a bundled name, in virtual time, and say what holds.
 
-    Bundled scenarios are in the folder simulation/scenarios.
+    Bundled scenarios are in the folder simulation/scenarios. With "any" each seed chooses a small cluster of its own,
+    and what happens in it.
     """
     from . import api
     from .arrivals import with_trace
@@ -94,9 +95,9 @@ def simulate(
     _refuse_what_cannot_be_written(events, html, shrink)  # now, and not after a run of an hour
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
     _write(result, events, html)
-    _tell(result, loaded.description, as_json)
+    _tell(result, result.harness.scenario.description, as_json)
     if shrink is not None:
-        _shrink(loaded, result, Path(shrink))
+        _shrink(result.harness.scenario, result, Path(shrink))
     if not result.passed:
         click.echo(result.report["reproduce"], err=True)
     return HOLDS if result.passed else BROKEN

@@ -101,7 +101,7 @@ def compare(
         rows.append(row)
         tell(len(rows), len(runs), sum(1 for seen in rows if seen["broken"]))
     return {
-        "scenario": source().name,
+        "scenario": source().title,
         "seeds": {"first": seeds.start, "count": len(seeds)},
         "policies": [_summed_up(name, [row for row in rows if row["policy"] == name]) for name in policies],
         "wall_seconds": round(time.perf_counter() - began, 1),

@@ -86,9 +86,9 @@ class Harness:
     told_before: type[Prologue] = Prologue
 
     def __init__(self, scenario: Scenario, options: Options = Options()) -> None:  # noqa: B008  # because it is frozen
-        self.scenario = scenario
-        self.options = options
         self.seed = scenario.seed if options.seed is None else options.seed
+        self.scenario = scenario = scenario.of_seed(self.seed)
+        self.options = options
         self.duration = min(scenario.duration, options.until or FOREVER)
         self.clock = Clock()
         self.streams = Streams(self.seed)

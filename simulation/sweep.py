@@ -29,11 +29,11 @@ class Job:
 
     def __init__(self, scenario: Scenario, mutant: str | None, until: int | None) -> None:
         self.text, self.name, self.folder = toml.dump(scenario.raw), scenario.source, scenario.folder
-        self.flags, self.mutant, self.until = scenario.flags, mutant, until
+        self.flags, self.by_seed, self.mutant, self.until = scenario.flags, scenario.by_seed, mutant, until
 
     def __call__(self, seed: int) -> dict[str, Any]:
         scenario = Scenario.parse(self.text, self.name, Path(self.folder))
-        scenario = replace(scenario, flags=self.flags)
+        scenario = replace(scenario, flags=self.flags, by_seed=self.by_seed)
         return run(scenario, seed=seed, mutant=self.mutant, until=self.until).report
 
 
@@ -96,7 +96,7 @@ class Totals:
     def summary(self, scenario: Scenario, seeds: range, mutant: str | None, wall: float) -> dict[str, Any]:
         """The sweep's report."""
         return {
-            "scenario": scenario.name,
+            "scenario": scenario.title,
             "mutant": mutant,
             "verdict": "fail" if self.failures else "pass",
             "seeds": {"first": seeds.start, "count": len(seeds), "failed": len(self.failures)},

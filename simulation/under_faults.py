@@ -34,7 +34,7 @@ def under_faults(scenario: Scenario) -> Scenario:
 
     Then all heals, and what is left must converge. Raises UsageError for a scenario that has random faults of its own.
     """
-    if scenario.random_faults is not None:
+    if scenario.random_faults is not None or scenario.by_seed:
         raise UsageError(f"{scenario.source} has random faults of its own.", cure=f"Leave out {FLAG}.")
     stop = scenario.duration * 2 // 3
     rates = {kind: round(RARER.get(kind, FAULTS_OF_A_KIND) * HOUR / stop, 3) for kind in FAULT_KINDS}

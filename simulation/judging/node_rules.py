@@ -46,6 +46,8 @@ class NodeRules:
         """Drains whose deadline is to come."""
         self._enforced: list[str] = []
         self.at_work: dict[str, bool] = {}
+        self.admitted: dict[str, bool] = {}
+        """Whether its name is that of an approved machine: of those that wait for approval the last one has it."""
         """Nodes that registered, and whether they were heard since they last were silent."""
         self.boots: dict[str, dict[str, None]] = {}
         self.disbelieved_until = 0
@@ -73,13 +75,14 @@ class NodeRules:
         """One name is one worker: while the first is at work nobody takes it, and who lost it does not come back."""
         boots = self.boots.setdefault(event.node, {})
         at_work = self.at_work.get(event.node, False)
-        if event.replaced and at_work:
+        if event.replaced and at_work and self.admitted.get(event.node, False):
             self.court.breach("S", f"another machine takes the name {event.node} from one at work", event.node)
         elif event.boot in boots and at_work and event.boot != next(reversed(boots)):
             self.court.breach("S", f"two workers take the name {event.node} from each other in turns", event.node)
         boots.pop(event.boot, None)
         boots[event.boot] = None
         self.at_work[event.node] = True
+        self.admitted[event.node] = self.admitted.get(event.node, False) and not event.replaced
         if self.slots_set.get(event.node, event.max_replicas_per_model) != event.max_replicas_per_model:
             self.court.breach("S", f"{event.node} registers, and the slots that an operator set are gone", event.node)
         if self.budget_set.get(event.node, event.budget) != event.budget:
@@ -88,6 +91,9 @@ class NodeRules:
         self.foreign.pop(event.node, None)
         if self._registration is not None:
             self.figures(self._registration)
+
+    def on_NodeApproved(self, event: ev.NodeApproved) -> None:
+        self.admitted[event.node] = True
 
     def before(self, command: Command) -> None:
         """A command's events come next. The figures of a registration count from the event on that it leads to."""
@@ -234,7 +240,9 @@ class NodeRules:
         self.drain_by.pop(event.node, None)
 
     def on_NodeRemoved(self, event: ev.NodeRemoved) -> None:
-        for memory in (self.drain_by, self.at_work, self.boots, self.in_doubt, self.slots_set, self.budget_set):
+        for memory in (
+            self.drain_by, self.at_work, self.admitted, self.boots, self.in_doubt, self.slots_set, self.budget_set,
+        ):  # fmt: skip
             memory.pop(event.node, None)
 
     def on_NodeDrainEnforced(self, event: ev.NodeDrainEnforced) -> None:

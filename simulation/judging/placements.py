@@ -118,21 +118,28 @@ class Placements:
         return not self.picture.members(model, node), not copies, total
 
     def _score(self, score: str, model: ModelView, node: NodeView, fitting: list[NodeView]) -> int:
-        need = model.specs[model.declared].vram
         if score == "locality":
             return 0 if self._staging(model, node) else 100
         if score == "balance":
             budgets = sum(node.budget.of(total) for total in node.pools)
-            return 100 * max(0, sum(self._in_pools(node)) - need) // budgets if budgets else 0
+            return 100 * max(0, sum(self._in_pools(node)) - self._need(model, node)) // budgets if budgets else 0
         if score == "spread":
             copies = sum(1 for replica in node.replicas.values() if replica.model == model.name)
             alike = max(copies, self.picture.members(model, node))
             return 25 * max(0, 3 - alike) + 25 - min(24, len(node.replicas) - (node.name in self.leaving))
         if score == "pack":
-            rests = {one.name: max(0, max(self._in_pools(one), default=0) - need) for one in fitting}
+            rests = {one.name: self._rest(model, one) for one in fitting}
             return 100 - 100 * rests[node.name] // (max(rests.values()) or 1)
         times = {one.name: self._time(model, one) for one in fitting}
         return 100 * min(times.values()) // times[node.name]
+
+    def _rest(self, model: ModelView, node: NodeView) -> int:
+        return max(0, max(self._in_pools(node), default=0) - self._need(model, node))
+
+    @staticmethod
+    def _need(model: ModelView, node: NodeView) -> int:
+        """What it takes of the node's pool: on a board with one memory its main memory, too."""
+        return there(model.specs[model.declared], unified=node.unified).vram
 
     def _time(self, model: ModelView, node: NodeView) -> int:
         loading = model.specs[model.declared].vram * 1_000_000 // self.rates.get(("load", node.name), _ASSUMED_RATE)

@@ -19,6 +19,8 @@ from interlock.simulation.prompts import Chain, Talk
 from .fields import Distribution
 
 BUNDLED = Path(__file__).parent.parent / "scenarios"
+ANY = "any"
+"""What is called so is not in a file: each seed chooses a scenario of its own."""
 PROPERTIES = ("T", "U", "S", "Q", "W")
 NODE_FAULTS = (
     "node-crash", "node-recover", "partition", "heal", "probe-timeout", "drop-messages", "duplicate-messages",
@@ -239,6 +241,21 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     folder: str = "."
     trace: str = ""
     """The trace whose requests stand in place of the file's own."""
+    by_seed: bool = False
+    """Whether each seed is a scenario of its own; this is the one of :attr:`seed`."""
+
+    @property
+    def title(self) -> str:
+        """What to call it where it runs with many seeds."""
+        return ANY if self.by_seed else self.name
+
+    def of_seed(self, seed: int) -> Scenario:
+        """What a run with this seed runs: itself, but where each seed is a scenario of its own."""
+        if not self.by_seed or seed == self.seed:
+            return self
+        from interlock.simulation.any_cluster import any_scenario  # here, because that module needs this one's classes
+
+        return any_scenario(seed)
 
     @classmethod
     def parse(cls, text: str, name: str = "scenario", folder: Path | None = None) -> Scenario:
@@ -254,7 +271,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def load(cls, name: str | Path) -> Scenario:
-        """The scenario in a file, or the bundled one of that name; raises UnreadableFile."""
+        """The scenario in a file, or the bundled one of that name, or ``any``; raises UnreadableFile."""
+        if str(name) == ANY and not Path(name).is_file():
+            return cls(name=ANY, by_seed=True, seed=0).of_seed(1)
         return cls.parse(read_text(name), str(name), folder_of(name))
 
 
@@ -278,7 +297,7 @@ def _path_of(name: str | Path) -> Path:
         return path
     bundled = BUNDLED / f"{name}.toml"
     if not bundled.is_file():
-        known = ", ".join(bundled_names())
+        known = ", ".join([ANY, *bundled_names()])
         raise UnreadableFile(f"no scenario is named {str(name)!r}.", cure=f"Give a file, or one of: {known}.")
     return bundled
 
