@@ -369,10 +369,8 @@ class Harness:
             return False
         if any(call.waits for call in self.gateways.live.values()) or self.gateways.dead:
             return False
-        if state.strays or state.transit:
-            reachable = (node.worker.hears for node in self.cluster.nodes.values())
-            if all(reachable):
-                return False
+        if any(judge.unanswered(state, self.cluster)):
+            return False
         return writer.engine.next_wakeup() is None
 
     def _faults_go_on(self) -> bool:

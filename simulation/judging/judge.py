@@ -245,7 +245,7 @@ def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Findi
     yield from _above_budget(state)
     yield from _above_slots(state)
     yield from _making_way(state)
-    yield from _unanswered(state, cluster)
+    yield from unanswered(state, cluster)
     for name, node in cluster.nodes.items():
         if not node.removed and node.can_be_relied_on:
             yield from _at_odds(state, name, node)
@@ -257,7 +257,7 @@ def unquiet(engine: Engine, cluster: VirtualCluster, now: int) -> Iterator[Findi
             yield "Q", f"{extra[0].id} of {model.name} is one too many ({extra[1]}) and stays", model.name
 
 
-def _unanswered(state: State, cluster: VirtualCluster) -> Iterator[Finding]:
+def unanswered(state: State, cluster: VirtualCluster) -> Iterator[Finding]:
     """What workers that can answer have been asked for, and have not done."""
     for replica_id in state.transit:
         replica = state.replicas[replica_id]
