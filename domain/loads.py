@@ -34,6 +34,7 @@ from .explanation import Explanation
 from .placement import Room
 from .refusals import RefusalCode
 from .routing import Evict, Place, is_spent
+from .settings import Settings
 from .state import State
 from .survey import survey_warm
 from .units import FOREVER, MINUTE, SECOND, format_size
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .requests import Asking  # which itself needs this module to run
 
 LONGEST_BACKOFF = 5 * MINUTE
+SHORTEST_PAUSE = SECOND
+"""How long a model is left alone at least when its tries are spent."""
 UNLOAD_TRIES = 3
 """An unload is asked for so often; after that only the worker's own word about what it runs settles it."""
 
@@ -303,11 +306,23 @@ def give_up(
     return [*_hold_over(replica, "failed", now), failed]
 
 
+def pause_after(settings: Settings, failures: int) -> int:
+    """For how long a model is not loaded after so many failed loads in a row.
+
+    ``load_backoff``, doubled with each further one, up to five minutes. When its tries are spent there is a pause
+    whatever the setting: else nobody would notice that they are, and a floor would be loaded on and on.
+    """
+    pause = settings.load_backoff << (failures - 1)
+    if failures >= settings.load_attempts:
+        pause = max(pause, SHORTEST_PAUSE << (failures - settings.load_attempts))
+    return min(pause, LONGEST_BACKOFF)
+
+
 def fail(state: State, replica: Replica, reason: str, now: int, *, gone: bool = False) -> list[ev.Event]:
     """A load went wrong: give it up, back off, and refuse its waiters when the model's tries are spent."""
     model = state.models.get(replica.model)
     failures = (model.failures if model else 0) + 1
-    retry_at = now + min(state.settings.load_backoff * 2 ** (failures - 1), LONGEST_BACKOFF)
+    retry_at = now + pause_after(state.settings, failures)
     events = give_up(state, replica, reason, now, retry_at, gone=gone)
     alone = len(state.loading.get(replica.model, ())) <= 1
     if model is not None and alone and model.name not in state.warm and _hopeless(state, model, replica, failures):

@@ -22,6 +22,7 @@ DURATION = 480
 CHANGES_END = DURATION * 2 // 3
 PROFILES = ("default", "pack", "spread", "balance", "fast-start")
 GPUS = ("8GiB", "16GiB", "24GiB", "48GiB")
+TIGHT = ("10GiB", "12GiB", "16GiB", "20GiB")
 SIZES = ("0GiB", "1GiB", "2GiB", "6GiB", "8GiB", "12GiB", "20GiB", "24GiB", "40GiB")
 
 _SETTINGS: dict[str, tuple[Any, ...]] = {
@@ -83,9 +84,9 @@ class _Maker:
         features = (
             "disk", "ram", "pools", "selectors", "floors", "everywhere", "priorities", "pins", "groups", "tenants",
             "prompts", "idle", "admin", "edits", "faults", "slots", "ceilings", "profiles", "settings", "impatient",
-            "warm", "accidents", "hang-ups", "bursts",
+            "warm", "accidents", "hang-ups", "bursts", "tight", "broken", "moves",
         )  # fmt: skip
-        share = random.choice((0.2, 0.4, 0.6))
+        share = random.choice((0.15, 0.3, 0.5))
         self.traits = {feature for feature in features if random.random() < share}
 
     def scenario(self, seed: int) -> Data:
@@ -103,12 +104,13 @@ class _Maker:
         data["requests"], data["workloads"] = self.requests(), self.workloads()
         if "tenants" in self.traits:
             data["tenants"] = [{"name": "guests", **self.limits()}]
-        if "admin" in self.traits or "edits" in self.traits:
+        if {"admin", "edits", "moves"} & self.traits:
             data["admin"] = [self.step() for _ in range(self.random.randint(1, 8))]
         if "faults" in self.traits:
             data["random_faults"] = self.random_faults()
-        if "accidents" in self.traits:
-            data["faults"] = [self.accident() for _ in range(self.random.randint(1, 4))]
+        accidents = [self.accident() for _ in range(self.random.randint(1, 4))] if "accidents" in self.traits else []
+        if broken := [*accidents, *self.broken()]:
+            data["faults"] = broken
         return data
 
     def has(self, feature: str, share: float = 0.5) -> bool:
@@ -129,6 +131,8 @@ class _Maker:
         node: Data = {"name": name, "load_rate": choose(("512MiB/s", "1GiB/s", "4GiB/s"))}
         if self.has("pools"):
             node["pools"] = [choose(GPUS)] * choose((2, 2, 4))
+        elif "tight" in self.traits:
+            node["vram"] = "24GiB"
         elif self.has("ram", 0.3):
             node["ram"] = choose(GPUS)  # one memory
         else:
@@ -137,7 +141,7 @@ class _Maker:
                 node["ram"] = choose(GPUS)
         if self.has("disk"):
             node |= {"disk": choose(("16GiB", "40GiB", "100GiB")), "stage_rate": choose(("1GiB/s", "4GiB/s"))}
-        if "selectors" in self.traits:
+        if {"selectors", "moves"} & self.traits:
             node["labels"] = {"tier": choose(("fast", "slow"))}
         if self.has("slots"):
             node["max_replicas_per_model"] = choose((2, 3))
@@ -152,7 +156,8 @@ class _Maker:
 
     def model(self, name: str) -> Data:
         choose = self.random.choice
-        model: Data = {"name": name, "vram": choose(SIZES), "service_time": choose(("exp 1s", "2s", "exp 8s"))}
+        vram = choose(TIGHT if "tight" in self.traits else SIZES)
+        model: Data = {"name": name, "vram": vram, "service_time": choose(("exp 1s", "2s", "exp 8s"))}
         if self.random.random() > 0.05:
             model["backend"] = choose(("echo", "llama-cpp"))
         if self.has("disk", 0.7):
@@ -170,7 +175,7 @@ class _Maker:
         choose = self.random.choice
         keys: Data = {"parallel": choose((1, 1, 2, 4, 0))}
         if self.has("selectors"):
-            keys["node_selector"] = choose(({"tier": "fast"}, {"!tier": "slow"}, {"node.name": [self.nodes[0]]}, {}))
+            keys["node_selector"] = choose((*self.tiers(), {"node.name": [self.nodes[0]]}))
         if self.has("everywhere", 0.4):
             keys["replicas"] = "all"
         else:
@@ -197,6 +202,10 @@ class _Maker:
                 busy = self.random.choice(({}, {"in_flight": 1, "busy_for": "90s"}))
                 rows.append({"model": model["name"], "node": node["name"], **busy})
         return rows
+
+    @staticmethod
+    def tiers() -> tuple[Data, ...]:
+        return {"tier": "fast"}, {"!tier": "slow"}, {}
 
     # --- who asks ---------------------------------------------------------------------------------------------------
 
@@ -251,6 +260,7 @@ class _Maker:
         kinds = [
             *(of_models if "edits" in self.traits else ()),
             *((*of_nodes, *others) if "admin" in self.traits else ()),
+            *(("set-scheduling", "set-labels") if "moves" in self.traits else ()),
         ]
         action = self.random.choice(kinds)
         step: Data = {"at": self.instant(), "action": action}
@@ -285,7 +295,8 @@ class _Maker:
         if action == "edit-model":
             return {"model": name, **choose(({"vram": choose(SIZES)}, {"options": {"context": choose((1, 2))}}))}
         if action == "set-scheduling":
-            return {"model": name, **self.scheduling()}
+            moved = {"node_selector": choose((*self.tiers(), {"node.name": [choose(self.nodes)]}))}
+            return {"model": name, **(moved if self.has("moves") else self.scheduling())}
         return {"model": name}
 
     def accident(self) -> Data:
@@ -301,6 +312,15 @@ class _Maker:
         if kind not in INSTANT_FAULTS:
             fault["for"] = self.random.choice(("2s", "20s", "90s"))
         return fault
+
+    def broken(self) -> list[Data]:
+        """A model that loads nowhere, or a machine on which nothing loads, for long."""
+        where = self.random.choice(
+            ({"target": self.random.choice(self.nodes)}, {"model": self.random.choice(self.models)})
+        )
+        length = self.random.choice(("60s", "150s", "10m"))
+        fault = {"at": self.random.choice(("0s", "30s", "90s")), "kind": "load-fails", **where, "for": length}
+        return [fault] if "broken" in self.traits else []
 
     def random_faults(self) -> Data:
         share = self.random.choice((0.15, 0.4))

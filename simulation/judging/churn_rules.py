@@ -62,7 +62,7 @@ class ChurnRules:
             row.cycles, row.evicted = row.cycles + 1, False
             row.until = event.at + settings.thrash_window
         node = self.court.picture.nodes[replica.node]
-        worth_it = PAYS_OFF * SECOND * sum(size for _, size in replica.claim) // (node.load_rate or GIB)
+        worth_it = PAYS_OFF * (SECOND * sum(size for _, size in replica.claim) // (node.load_rate or GIB))
         due = min(2 * max(settings.min_residency, SECOND), worth_it, settings.longest_residency)
         if row.cycles >= settings.thrash_cycles and event.evictable_at < event.at + due:
             text = f"{event.model} was evicted and loaded again {row.cycles} times in a row, and may leave again"

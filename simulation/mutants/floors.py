@@ -42,6 +42,12 @@ def roll_out_tried_once(patches: Patches) -> None:
     patches.swap(spent, at_once)
 
 
+def spent_without_a_pause(patches: Patches) -> None:
+    """Where failed loads are tried again at once, they are when the tries are spent, too."""
+    pause = loads.pause_after
+    patches.swap(pause, lambda settings, failures: pause(settings, failures) if settings.load_backoff else 0)
+
+
 def failed_floor_waits_for_a_person(patches: Patches) -> None:
     """What has failed too often is tried nowhere again, not even where no load of it has failed."""
     patches.swap(routing.is_spent, lambda at, model: model.failures >= at.settings.load_attempts)
@@ -155,6 +161,7 @@ def takes_over_anywhere(patches: Patches) -> None:
 ROWS: tuple[Row, ...] = (
     (silent_copy_counts, "S", "silent-copy-stands-in-for-nobody", True),
     (roll_out_tried_once, "W", "roll-out-tried-again", True),
+    (spent_without_a_pause, "Q", "no-pause-between-tries", True),
     (failed_floor_waits_for_a_person, "W", "floor-where-it-has-not-failed", True),
     (revision_used_again, "S", "declared-anew", True),
     (takes_over_at_once, "S", "takes-over-when-it-must", True),

@@ -7,7 +7,9 @@ from msgspec.structs import replace
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.entities import LoadSpec
-from interlock.domain.units import GIB
+from interlock.domain.loads import LONGEST_BACKOFF, pause_after
+from interlock.domain.settings import Settings
+from interlock.domain.units import GIB, SECOND
 from interlock.domain.variant import passes_left
 from tests.domain.cluster import Cluster, check_replay
 
@@ -371,3 +373,22 @@ def test_a_request_whose_own_steps_were_lost_with_a_machine_waits_for_the_copy_t
     assert passes_left(1, cluster.state.requests["waits"].passes) == 0
     cluster.release("busy")
     assert cluster.state.requests["waits"].replica
+
+
+def test_a_floor_whose_loads_are_tried_again_at_once_is_parked_when_its_tries_are_spent() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_backoff": 0, "load_attempts": 3}))
+    cluster.node("a")
+    cluster.model("m", min_replicas=1)
+    for _ in range(3):
+        assert parked(cluster) == ("", "")
+        fail_the_load(cluster)
+    assert parked(cluster) == ("load_failed", "edit")
+    assert not cluster.effects
+
+
+def test_the_pause_doubles_and_is_no_shorter_than_a_second_once_tries_are_spent() -> None:
+    at_once, default = Settings(load_backoff=0, load_attempts=2), Settings(load_attempts=2)
+    assert [pause_after(at_once, failures) // SECOND for failures in (1, 2, 3, 4)] == [0, 1, 2, 4]
+    assert [pause_after(default, failures) // SECOND for failures in (1, 2, 3, 4)] == [1, 2, 4, 8]
+    assert pause_after(at_once, 99) == pause_after(default, 99) == LONGEST_BACKOFF
