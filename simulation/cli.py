@@ -125,15 +125,12 @@ def _tell(result: Any, description: str, as_json: bool) -> None:
 
 
 def _refuse_what_cannot_be_written(events: str | None, *files: str | None) -> None:
-    from .store import events_file, spare_stores
+    from .store import events_file, writable_file
 
     if events is not None:
         events_file(events)
     for file in filter(None, files):
-        if not Path(file).parent.is_dir():
-            problem = f"{file}: there is no folder {Path(file).parent}."
-            raise UsageError(problem, cure="Make it, or name a file in another.")
-        spare_stores(Path(file))
+        writable_file(file)
 
 
 def _sweep(

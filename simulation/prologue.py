@@ -12,12 +12,11 @@ from typing import Any
 from interlock.domain import causes
 from interlock.domain import events as ev
 from interlock.domain.apply import apply
-from interlock.domain.claims import RAM, Claim
+from interlock.domain.claims import Claim
 from interlock.domain.commands import ChangeSettings, Command, DeclareModel, Done, Envelope, SetTenantLimits, StartEpoch
 from interlock.domain.decide import decide
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.errors import InterlockError, UnreadableFile
-from interlock.domain.memory import fit, spec_on
 from interlock.domain.recording import Recorded
 from interlock.domain.units import FOREVER
 
@@ -25,6 +24,7 @@ from . import world
 from .clock import START
 from .cluster import VirtualCluster
 from .reading.scenario import ReplicaSpec, Scenario
+from .standing import place_of
 from .world import Files, Process
 
 BACKGROUND = "background"
@@ -91,26 +91,7 @@ class Prologue:
             self.recorded.append(recorded)
 
     def _loaded(self, spec: ReplicaSpec) -> None:
-        state = self.engine.state
-        name = f"{self.scenario.source}:{spec.line}: replica of {spec.model} on {spec.node}"
-        model, node = state.models[spec.model], state.nodes.get(spec.node)
-        if node is None:
-            raise UnreadableFile(f"{name}: the node is not up.", cure="Give it up = true, or leave the replica out.")
-        load = model.serving_spec
-        index = state.free_index(node, model.name)
-        if index is None:
-            cure = "Raise the node's max_replicas_per_model, or leave the replica out."
-            raise UnreadableFile(f"{name}: the node holds as many of it as it may.", cure=cure)
-        free_memory = state.free_memory(node)
-        if spec.pools:
-            free_memory = {pool: size for pool, size in free_memory.items() if pool in (*spec.pools, RAM)}
-        claim = fit(free_memory, spec_on(node, load))
-        staged = (model.name, model.serving) in state.staged.get(node.name, {})
-        free = state.disk_free(node)
-        if claim is None or (not staged and free is not None and load.disk > free):
-            cure = "Give the node more, or the model less."
-            raise UnreadableFile(f"{name}: there is no room for it.", cure=cure)
-        self._history(spec, index, claim, 0 if staged else load.disk)
+        self._history(spec, *place_of(self.engine.state, spec, self.scenario.source))
 
     def _history(self, spec: ReplicaSpec, index: int, claim: Claim, disk: int) -> None:
         state = self.engine.state

@@ -30,16 +30,20 @@ def events_file(named: str | Path) -> Path:
         raise UsageError(
             f"The file {path} exists already.", cure="Name a new file for --events, or move that one away."
         )
-    spare_stores(path)
+    return writable_file(path)
+
+
+def writable_file(named: str | Path) -> Path:
+    """The file, which may be written; raises UsageError where its folder is missing, and for one of an event store.
+
+    It is asked before what is written takes its time.
+    """
+    path = Path(named)
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}.", cure="Make it, or name a file in another.")
-    return path
-
-
-def spare_stores(path: Path) -> None:
-    """Raise UsageError for a file to be written that is an event store, or belongs to one."""
     if harm := harmed_store(path):
         raise UsageError(harm, cure="Name another file.")
+    return path
 
 
 def write_events(rows: list[Recorded], named: str | Path) -> Path:

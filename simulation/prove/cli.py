@@ -11,7 +11,7 @@ import click
 from interlock.adapters import own_rules
 from interlock.simulation.mutants.catalogue import activate, find_as_asked
 from interlock.simulation.spread import spread
-from interlock.simulation.store import spare_stores
+from interlock.simulation.store import writable_file
 
 from .html import page
 from .report import Report, lines_of, prove
@@ -40,7 +40,7 @@ def prove_command(scope: str | None, mutant: str | None, html: str | None, as_js
     if mutant is not None:
         find_as_asked(mutant)
     if html is not None:
-        spare_stores(Path(html))
+        writable_file(html)
     own_rules.install()
     reports: list[Report] = []
     # The largest begins first, so that in the end no processor waits for another.

@@ -158,6 +158,7 @@ def lines_of(report: Report) -> list[str]:
     ]
     for name, holds in report.properties.items():
         lines.append(f"  {name} {'holds' if holds.holds else 'FAILS'}{f': {holds.detail}' if holds.detail else ''}")
+    lines.append(f"  assuming that {'; that '.join(report.fairness)}")
     lines += [f"  but {words}" for words in report.untried]
     shown = report.counterexample
     if shown is not None:

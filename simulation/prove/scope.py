@@ -10,6 +10,7 @@ import msgspec
 from interlock.domain.commands import Command
 from interlock.domain.entities import LoadSpec, Scheduling, TenantLimits
 from interlock.domain.settings import Settings
+from interlock.simulation.reading.scenario import ReplicaSpec
 from interlock.simulation.world import NodeFacts
 
 RESOURCES = (
@@ -49,15 +50,6 @@ class ScopeModel(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
 
 
-class ScopeReplica(msgspec.Struct, frozen=True):
-    """A replica that is loaded at the beginning; ``in_flight`` locks there, held for ever or until released."""
-
-    model: str
-    node: str
-    in_flight: int = 0
-    forever: bool = False
-
-
 class Target(msgspec.Struct, frozen=True):
     """What a misfortune may hit; an empty name is any."""
 
@@ -81,7 +73,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     settings: Settings = Settings()
     nodes: tuple[ScopeNode, ...] = ()
     models: tuple[ScopeModel, ...] = ()
-    replicas: tuple[ScopeReplica, ...] = ()
+    replicas: tuple[ReplicaSpec, ...] = ()
     tenants: tuple[tuple[str, TenantLimits], ...] = ()
     kinds: tuple[Kind, ...] = ()
     steps: tuple[AdminStep, ...] = ()
@@ -95,6 +87,10 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Loads that fail always."""
     rivals: tuple[str, ...] = ()
     """Nodes whose name a second machine wants, again and again."""
+    source: str = ""
+    """What its file is called in messages."""
+    lines: dict[str, int] = {}
+    """Where the file declares each ``node NAME``, ``model NAME`` and ``tenant NAME``."""
     untried: tuple[str, ...] = ()
     """What ``[scope]`` asks for or leaves out so that it is not tried, in words: nobody shall think that it was."""
 

@@ -19,10 +19,10 @@ from interlock.domain.prefixes import marks_of
 from interlock.domain.settings import Settings
 from interlock.domain.units import FOREVER
 from interlock.simulation.reading.scenario import BUNDLED as SCENARIOS
-from interlock.simulation.reading.scenario import AdminSpec, ModelSpec, NodeSpec, ReplicaSpec, Scenario
+from interlock.simulation.reading.scenario import AdminSpec, ModelSpec, NodeSpec, Scenario
 from interlock.simulation.world import NodeFacts
 
-from .scope import AdminStep, Kind, Scope, ScopeModel, ScopeNode, ScopeReplica, Target
+from .scope import AdminStep, Kind, Scope, ScopeModel, ScopeNode, Target
 
 BUNDLED = Path(__file__).parent.parent / "scopes"
 PROTOCOL = "writer-protocol"
@@ -78,10 +78,7 @@ def scope_of(scenario: Scenario) -> Scope:
         settings=replace(Settings(), **scenario.settings),
         nodes=tuple(ScopeNode(_facts(node), node.approved, node.up) for node in scenario.nodes),
         models=tuple(ScopeModel(model.name, model.spec, model.scheduling, model.aliases) for model in scenario.models),
-        replicas=tuple(
-            ScopeReplica(replica.model, replica.node, replica.in_flight, _is_busy_for_ever(replica))
-            for replica in scenario.replicas
-        ),
+        replicas=scenario.replicas,
         tenants=tuple((tenant.name, tenant.limits) for tenant in scenario.tenants),
         kinds=tuple(kinds),
         steps=steps,
@@ -91,6 +88,8 @@ def scope_of(scenario: Scenario) -> Scope:
         targets=tuple(faults.targets),
         doomed=tuple(faults.doomed),
         rivals=tuple(faults.rivals),
+        source=scenario.source,
+        lines=scenario.lines,
         untried=tuple(_untried(scenario)),
     )
 
@@ -135,16 +134,17 @@ def _check_that_something_happens(scenario: Scenario) -> None:
         raise UnreadableFile(problem, cure="Add [[requests]], or write requests = 0 under [scope].")
 
 
-def _is_busy_for_ever(replica: ReplicaSpec) -> bool:
-    return min(replica.busy_each, default=replica.busy_for) >= FOREVER
-
-
 def _untried(scenario: Scenario) -> Iterator[str]:
     scope = scenario.scope
     if scope.admin and not scenario.admin:
         yield "no step of an operator is tried: [scope] has admin = true, and there is no [[admin]]"
     if scenario.admin and not scope.admin:
         yield "no step of an operator is tried: there are [[admin]] steps, and [scope] has no admin = true"
+    known = {name for model in scenario.models for name in (model.name, *model.aliases)}
+    known |= {step.model for step in scenario.admin if scope.admin}
+    for name in dict.fromkeys(request.model for request in scenario.requests):
+        if name not in known:
+            yield f"requests for {name} are refused, and nothing else: no model and no alias is called so"
 
 
 def _facts(node: NodeSpec) -> NodeFacts:

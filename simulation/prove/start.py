@@ -6,18 +6,20 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain.apply import apply
-from interlock.domain.commands import Command, DeclareModel
+from interlock.domain.commands import Command, DeclareModel, Rejected
+from interlock.domain.decide import decide
 from interlock.domain.engine import Engine
 from interlock.domain.entities import Scheduling
-from interlock.domain.errors import InvariantBroken
-from interlock.domain.memory import fit, spec_on
+from interlock.domain.errors import InterlockError, UnreadableFile
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
 from interlock.simulation import world
+from interlock.simulation.reading.scenario import ReplicaSpec
+from interlock.simulation.standing import place_of
 
 from .actions import BUSY_FOREVER
 from .properties import judge
-from .scope import Scope, ScopeReplica
+from .scope import Scope
 from .situation import Situation, Witness
 
 START = 1_767_225_600_000_000
@@ -36,49 +38,66 @@ def begin(scope: Scope) -> Situation:
         apply(state, ev.TenantLimitsSet(at=START, tenant=tenant, limits=limits))
     for node in scope.nodes:
         if node.up:
-            _do(situation, world.register(workers[node.facts.name], approve=node.approved))
+            _do(
+                situation,
+                scope,
+                world.register(workers[node.facts.name], approve=node.approved),
+                f"node {node.facts.name}",
+            )
     for number, replica in enumerate(scope.replicas):
         _stand(situation, scope, replica, number)
     for model in scope.models:
+        declared = DeclareModel(model=model.name, spec=model.spec, scheduling=model.scheduling, aliases=model.aliases)
         if model.name in state.models:
-            apply(state, ev.ModelSchedulingChanged(at=situation.now, model=model.name, scheduling=model.scheduling))
+            for event in _decided(situation, scope, declared, f"model {model.name}"):
+                apply(state, event)
         else:
-            _do(situation, DeclareModel(model=model.name, spec=model.spec, scheduling=model.scheduling))
+            _do(situation, scope, declared, f"model {model.name}")
     situation.witness.findings.clear()
     situation.witness.seen.clear()
     return situation
 
 
-def _do(situation: Situation, command: Command) -> None:
+def _do(situation: Situation, scope: Scope, command: Command, what: str) -> None:
     situation.now += 1
-    situation.handle(command)
+    reply = situation.handle(command).reply
+    if isinstance(reply, Rejected):
+        raise _unreadable(scope, what, reply.message, reply.cure)
 
 
-def _stand(situation: Situation, scope: Scope, wanted: ScopeReplica, number: int) -> None:
+def _decided(situation: Situation, scope: Scope, command: Command, what: str) -> tuple[ev.Event, ...]:
+    """The events of a command, without what would follow from them."""
+    try:
+        return tuple(decide(situation.state, command, situation.now).events)
+    except InterlockError as error:
+        raise _unreadable(scope, what, error.message, error.cure) from None
+
+
+def _unreadable(scope: Scope, what: str, message: str, cure: str) -> UnreadableFile:
+    return UnreadableFile(f"{scope.source}:{scope.lines.get(what, 1)}: {what[:80]}: {message}", cure=cure)
+
+
+def _stand(situation: Situation, scope: Scope, wanted: ReplicaSpec, number: int) -> None:
     """Put a loaded replica there by the events of a past that is over, wherever the model may run today."""
-    state, worker, at = situation.state, situation.workers[wanted.node], situation.now
+    state, at = situation.state, situation.now
     model = next(model for model in scope.models if model.name == wanted.model)
     if model.name not in state.models:
         apply(state, ev.ModelDeclared(at=at, model=model.name, spec=model.spec, scheduling=Scheduling()))
+    index, claim, disk = place_of(state, wanted, scope.source)
+    worker = situation.workers[wanted.node]
     replica = f"r-{state.reservations + 1:06d}"
-    index = state.free_index(state.nodes[wanted.node], model.name)
-    if index is None:
-        raise InvariantBroken(f"{wanted.node} has no slot for {model.name} at the beginning.")
-    node = state.nodes[wanted.node]
-    claim = fit(state.free_memory(node), spec_on(node, model.spec))
-    if claim is None:
-        raise InvariantBroken(f"{wanted.node} has no memory for what is loaded there at the beginning.")
     about: dict[str, Any] = {"at": at, "replica": replica, "model": model.name, "node": wanted.node}
-    disk = model.spec.disk
     apply(state, ev.ReplicaReserved(**about, index=index, revision=1, claim=claim, disk=disk, silent_at=FOREVER))
     apply(state, ev.BackendInstallRequested(**about, op=1, silent_at=FOREVER))
     port = world.FIRST_PORT + len(worker.processes)
     process = world.Process(replica, f"p{worker.boot}-{replica}", model.name, index, port, loaded=True)
     apply(state, ev.BackendInstalled(**about, address=f"{worker.name}:{port}"))
     apply(state, ev.LoadStarted(**about, op=2, silent_at=FOREVER))
-    apply(state, ev.ReplicaLoaded(**about, evictable_at=at))
-    files = {world.Files(model.name, world.edition(model.spec), disk)} if disk else set()
+    apply(state, ev.ReplicaLoaded(**about, evictable_at=at + wanted.evictable_in))
+    size = model.spec.disk
+    files = {world.Files(model.name, world.edition(model.spec), size)} if size else set()
     situation.workers[wanted.node] = world.with_loaded(worker, process, files)
     for place in range(wanted.in_flight):
-        name = f"{BUSY_FOREVER}{number}-{place}" if wanted.forever else f"busy-{number}-{place}"
+        length = wanted.busy_each[place] if wanted.busy_each else wanted.busy_for
+        name = f"{BUSY_FOREVER}{number}-{place}" if length >= FOREVER else f"busy-{number}-{place}"
         apply(state, ev.ReplicaLocked(**about, request=name, holder=name, arrival=at, deadline=FOREVER))
