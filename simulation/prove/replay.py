@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
@@ -47,12 +48,13 @@ from interlock.simulation.harness import Harness, Options
 from interlock.simulation.judging.invariants import IDLE_ROUNDS_MAX, Invariants
 from interlock.simulation.operators import Operators
 from interlock.simulation.prologue import BACKGROUND, Prologue
-from interlock.simulation.reading.scenario import ModelSpec, NodeSpec, ReplicaSpec, Scenario
+from interlock.simulation.reading.scenario import ModelSpec, NodeSpec, Scenario
 from interlock.simulation.writer import Sent, Writer
 
 from .actions import BUSY_FOREVER, NO_ANSWER, Key, holder_named, rival_of
 from .counterexample import Counterexample, Run, follow, plays, solve
 from .scope import Scope
+from .start import what_stands_is_declared
 
 GAPS = (10 * SECOND, SECOND, 1_000, 1)
 """Steps are so far apart: the first of these that real durations allow."""
@@ -156,7 +158,7 @@ def scenario_of(scope: Scope, duration: int) -> Scenario:
             disk=facts.disk, max_replicas_per_model=facts.max_replicas_per_model, approved=node.approved, up=node.up,
         ))  # fmt: skip
     models = (ModelSpec(name=m.name, spec=m.spec, scheduling=m.scheduling, aliases=m.aliases) for m in scope.models)
-    replicas = (ReplicaSpec(model=r.model, node=r.node, in_flight=r.in_flight) for r in scope.replicas)
+    replicas = (replace(replica, busy_for=FOREVER, busy_each=()) for replica in scope.replicas)  # the script ends them
     return Scenario(
         name=f"{scope.name}-replayed", duration=duration, settings=changed, nodes=tuple(nodes), models=tuple(models),
         replicas=tuple(replicas),
@@ -374,10 +376,12 @@ class Replay(Harness):
             engine = self.engine
             if model.name in engine.state.models:
                 own = ScopePrologue(engine, self.cluster, self.scenario, f"scheduling of {model.name}")
-                own.take([ev.ModelSchedulingChanged(at=START, model=model.name, scheduling=model.scheduling)])
+                own.take([what_stands_is_declared(model, START)])
                 self.writer.note(own.outcome)
             else:
-                self.say(DeclareModel(model=model.name, spec=model.spec, scheduling=model.scheduling))
+                self.say(
+                    DeclareModel(model=model.name, spec=model.spec, scheduling=model.scheduling, aliases=model.aliases)
+                )
 
     def told(self) -> list[ev.Event]:
         """Every event since the beginning."""

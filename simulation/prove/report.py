@@ -156,8 +156,9 @@ def lines_of(report: Report) -> list[str]:
         f"  {report.states:,} states, {report.edges:,} steps, {report.seconds:.1f} s{rate};"
         f" own steps at most {report.bound}",
     ]
+    holding = "is not refuted" if report.verdict == "incomplete" else "holds"
     for name, holds in report.properties.items():
-        lines.append(f"  {name} {'holds' if holds.holds else 'FAILS'}{f': {holds.detail}' if holds.detail else ''}")
+        lines.append(f"  {name} {holding if holds.holds else 'FAILS'}{f': {holds.detail}' if holds.detail else ''}")
     lines.append(f"  assuming that {'; that '.join(report.fairness)}")
     lines += [f"  but {words}" for words in report.untried]
     shown = report.counterexample

@@ -61,7 +61,8 @@ def scope_of(scenario: Scenario) -> Scope:
     if scenario.workloads or scenario.random_faults:
         what = "workloads" if scenario.workloads else "random_faults"
         cure = "List [[requests]] and [[faults]]; [scope] says how many requests come."
-        raise UnreadableFile(f"{scenario.source}: prove does not explore {what}.", cure=cure)
+        where = f"{scenario.source}:{scenario.lines.get(what, 1)}"
+        raise UnreadableFile(f"{where}: prove does not explore {what}.", cure=cure)
     _check_that_something_happens(scenario)
     faults = _faults(scenario)
     amounts: Counter[str] = Counter(requests=scenario.scope.requests, crashes=scenario.scope.crashes)
@@ -112,7 +113,8 @@ def _faults(scenario: Scenario) -> _Faults:
         resource = _RESOURCE_OF_FAULT.get(fault.kind)
         if resource is None:
             cure = f"prove explores: {', '.join(_RESOURCE_OF_FAULT)}, name-clash."
-            raise UnreadableFile(f"{scenario.source}: prove does not explore the fault {fault.kind!r}.", cure=cure)
+            where = f"{scenario.source}:{scenario.lines.get(f'fault {fault.kind}', 1)}"
+            raise UnreadableFile(f"{where}: prove does not explore the fault {fault.kind!r}.", cure=cure)
         target = Target(resource, fault.target, fault.model)
         if fault.kind == "load-fails" and fault.length >= FOREVER:
             found.doomed[target] = None

@@ -19,7 +19,7 @@ from interlock.simulation.standing import place_of
 
 from .actions import BUSY_FOREVER
 from .properties import judge
-from .scope import Scope
+from .scope import Scope, ScopeModel
 from .situation import Situation, Witness
 
 START = 1_767_225_600_000_000
@@ -49,8 +49,8 @@ def begin(scope: Scope) -> Situation:
     for model in scope.models:
         declared = DeclareModel(model=model.name, spec=model.spec, scheduling=model.scheduling, aliases=model.aliases)
         if model.name in state.models:
-            for event in _decided(situation, scope, declared, f"model {model.name}"):
-                apply(state, event)
+            _check(situation, scope, declared)
+            apply(state, what_stands_is_declared(model, situation.now))
         else:
             _do(situation, scope, declared, f"model {model.name}")
     situation.witness.findings.clear()
@@ -65,12 +65,16 @@ def _do(situation: Situation, scope: Scope, command: Command, what: str) -> None
         raise _unreadable(scope, what, reply.message, reply.cure)
 
 
-def _decided(situation: Situation, scope: Scope, command: Command, what: str) -> tuple[ev.Event, ...]:
-    """The events of a command, without what would follow from them."""
+def what_stands_is_declared(model: ScopeModel, at: int) -> ev.Event:
+    """A model that stands already gets its own scheduling and aliases, and what stands of it stays."""
+    return ev.ModelSchedulingChanged(at=at, model=model.name, scheduling=model.scheduling, aliases=model.aliases)
+
+
+def _check(situation: Situation, scope: Scope, command: DeclareModel) -> None:
     try:
-        return tuple(decide(situation.state, command, situation.now).events)
+        decide(situation.state, command, situation.now)
     except InterlockError as error:
-        raise _unreadable(scope, what, error.message, error.cure) from None
+        raise _unreadable(scope, f"model {command.model}", error.message, error.cure) from None
 
 
 def _unreadable(scope: Scope, what: str, message: str, cure: str) -> UnreadableFile:

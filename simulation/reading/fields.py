@@ -1,7 +1,4 @@
-"""Reading fields out of a parsed TOML file: each of its kind, and every error with the key and its line.
-
-``tomllib`` keeps no line numbers, so the line is looked up in the text when there is an error to report.
-"""
+"""Reading fields out of a parsed TOML file: each of its kind, and every error with the key and its line."""
 
 from __future__ import annotations
 
@@ -18,6 +15,8 @@ from interlock.domain.errors import InvalidField, InvalidSetting, UnreadableFile
 from interlock.domain.selector import Selector, parse_selector
 from interlock.domain.settings import SettingValue, parse_setting
 from interlock.domain.units import HOUR, MINUTE, SECOND, parse_duration, parse_share, parse_size
+
+from .lines import line_of
 
 _T = TypeVar("_T")
 _REQUIRED: Any = object()
@@ -47,43 +46,19 @@ class Source:
         self.lines = text.splitlines()
 
     def line_of(self, header: str, ordinal: int, key: str) -> int:
-        """The line (from 1) of ``key`` in the ``ordinal``-th table called ``header``; of the table when not found.
-
-        An empty ``header`` means the top of the file.
-        """
-        start, found = 0, 0 if not header else -1
-        for number, line in enumerate(self.lines, 1):
-            if found < 0 and self._opens(line, header):
-                if ordinal == 0:
-                    start, found = number, number
-                ordinal -= 1
-                continue
-            if found >= 0:
-                if re.match(r"\s*\[", line):
-                    break
-                if key and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""", line):
-                    return number
-        if found < 0:
-            return self._anywhere(key)
-        if not header and key:  # a table of the file that is no table here
-            return next((number for number, line in enumerate(self.lines, 1) if self._opens(line, key)), 1)
-        return max(start, 1)
-
-    @staticmethod
-    def _opens(line: str, header: str) -> bool:
-        return re.match(rf"\s*\[\[?\s*{re.escape(header)}\s*\]\]?\s*(#.*)?$", line) is not None
-
-    def _anywhere(self, key: str) -> int:
-        """Where the key is named first: for tables that are written inline."""
-        pattern = re.compile(rf"""(^|[\s{{,.])["']?{re.escape(key)}["']?\s*=""")
-        return next((number for number, line in enumerate(self.lines, 1) if key and pattern.search(line)), 1)
+        """The line (from 1) of ``key`` in the ``ordinal``-th table called ``header``; of the table when not found."""
+        return line_of(self.lines, header, ordinal, key)
 
 
 class Table:
     """One table of the file. Each getter takes its key out; :meth:`done` refuses what is left."""
 
-    def __init__(self, source: Source, data: object, header: str = "", ordinal: int = 0, label: str = "") -> None:
+    def __init__(
+        self, source: Source, data: object, header: str = "", ordinal: int = 0, label: str = "", inside: str = ""
+    ) -> None:
         self.source = source
+        self.inside = inside
+        """What the table is called within the one that has the header."""
         self.header = header
         self.ordinal = ordinal
         self.label = label or header
@@ -92,9 +67,9 @@ class Table:
             raise self.error("", f"{data!r} is not a table", "Write it as a table of keys and values.")
         self.data: dict[str, Any] = dict(data)
 
-    def error(self, key: str, problem: str, cure: str = "") -> UnreadableFile:
-        """The error for one key, with its line."""
-        line = self.source.line_of(self.header, self.ordinal, key)
+    def error(self, key: str, problem: str, cure: str = "", of: str = "") -> UnreadableFile:
+        """The error for one key, with its line, or that of a key within it."""
+        line = self.source.line_of(self.header, self.ordinal, ".".join(filter(None, (self.inside, of or key))))
         what = f"{self.label}.{key}" if self.label and key else (key or self.label or "file")
         return UnreadableFile(f"{self.source.name}:{line}: {what}: {problem}.", cure=cure)
 
@@ -123,7 +98,8 @@ class Table:
             return read(self.data[key])
         except (InvalidField, InvalidSetting) as error:
             problem = error.message.removeprefix(f"{key}: ").rstrip(".")
-            raise self.error(key, problem, error.cure) from None
+            field = error.field if isinstance(error, InvalidField) and error.field.startswith(f"{key}.") else key
+            raise self.error(key, problem, error.cure, of=field) from None
 
     def text(self, key: str, default: Any = _REQUIRED) -> str:
         """Text."""
@@ -203,7 +179,7 @@ class Table:
     def inner(self, key: str) -> Table | None:
         """A table that is written inside this one; None when absent."""
         label = f"{self.label}.{key}"
-        return self.take(key, None, lambda value: Table(self.source, value, self.header, self.ordinal, label))
+        return self.take(key, None, lambda value: Table(self.source, value, self.header, self.ordinal, label, key))
 
     def table(self, key: str) -> Table | None:
         """A table of its own; None when absent."""

@@ -258,6 +258,7 @@ class _Reader:
 
     def workload(self, table: Table) -> WorkloadSpec:
         kind = table.choice("kind", ("poisson", "trace", "conversations"))
+        self._note_line("workloads", table)
         trace = kind == "trace"
         models = self._weights(table, needed=not trace)
         path, form, rate = "", "", 0.0
@@ -319,6 +320,7 @@ class _Reader:
 
     def fault(self, table: Table) -> FaultSpec:
         kind = table.choice("kind", FAULT_KINDS)
+        self._note_line(f"fault {kind}", table)
         target = model = ""
         if kind in NODE_FAULTS:
             target = self._known(table, "target", self.nodes)
@@ -357,6 +359,7 @@ class _Reader:
     def random_faults(self, table: Table | None) -> RandomFaults | None:
         if table is None:
             return None
+        self._note_line("random_faults", table)
         rates = {kind: table.number(kind) for kind in FAULT_KINDS if kind in table}
         table.known += FAULT_KINDS
         stop_at = self._moment(table, "stop_at", self.duration)
@@ -473,6 +476,11 @@ class _Reader:
         return spec
 
     # --- shared -----------------------------------------------------------------------------------------------------
+
+    def _note_line(self, what: str, table: Table) -> None:
+        """Where the first of its kind begins; looked up once, for that takes the whole text."""
+        if what not in self.lines:
+            self.lines[what] = table.line
 
     @staticmethod
     def _asked_for(table: Table, key: str) -> str:

@@ -236,7 +236,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     flags: tuple[str, ...] = ()
     """What the command line needs beside that, where the scenario is not as its file says."""
     lines: dict[str, int] = {}
-    """Where the file declares each ``node NAME``, ``model NAME`` and ``tenant NAME``, for messages."""
+    """Where the file declares each ``node NAME``, ``model NAME`` and ``tenant NAME``, and has the first ``fault KIND``,
+    ``workloads`` and ``random_faults``; for messages."""
     raw: dict[str, Any] = {}
     folder: str = "."
     trace: str = ""

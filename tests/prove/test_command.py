@@ -11,9 +11,11 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from interlock.domain.errors import UsageError
+from interlock.domain.units import MINUTE
 from interlock.simulation.prove.cli import explored, prove_command
 from interlock.simulation.prove.html import page
-from interlock.simulation.prove.scopes import BUNDLED, PROTOCOL
+from interlock.simulation.prove.scopes import BUNDLED, PROTOCOL, load_scope
+from interlock.simulation.prove.start import begin
 from interlock.simulation.spread import spread
 
 FIELDS = {
@@ -78,7 +80,8 @@ def test_what_is_not_explored_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = (BUNDLED / "backend-gone.toml").read_text(encoding="utf-8")
     path.write_text(f'{text}\n[[faults]]\nat = "1m"\nkind = "clock-jump"\ntarget = "solo"\n', encoding="utf-8")
-    with pytest.raises(UsageError, match="clock-jump"):
+    line = len(text.splitlines()) + 2
+    with pytest.raises(UsageError, match=rf"mine\.toml:{line}: prove does not explore the fault 'clock-jump'"):
         invoke("--scope", str(path))
 
 
@@ -122,3 +125,67 @@ def test_a_scope_may_say_that_no_request_comes(tmp_path: Path) -> None:
     code, out, _ = invoke("--scope", str(path), "--json")
     assert (code, json.loads(out)["verdict"]) == (0, "pass")
     assert json.loads(out)["states"] > 3, "the floor is kept"
+
+
+ASKED = '[[requests]]\nmodel = "a"\n[scope]\nrequests = 2\n'
+STANDS = '[[replicas]]\nmodel = "a"\nnode = "n"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (CLUSTER.replace('"10GiB"', '"10GiB"\nup = false') + STANDS, r":9: replica of a on n: the node is not up"),
+        (CLUSTER.replace('"6GiB"', '"16GiB"') + STANDS, r":8: replica of a on n: there is no room for it"),
+        (CLUSTER + STANDS * 2, r":11: replica of a on n: the node holds as many of it as it may"),
+        (f'{CLUSTER}[[models]]\nname = "b"\naliases = ["a"]\n', r":8: model b: aliases: 'a' names another model"),
+        (f'{CLUSTER}[[models]]\nname = "b"\naliases = ["a"]\n{STANDS}', r":8: model b: aliases: 'a' names another"),
+        (f'{CLUSTER}[[workloads]]\nkind = "poisson"\nmodel = "a"\nrate = "1/s"\n', r":8: prove does not explore w"),
+        (f"{CLUSTER}[random_faults]\nheal = 1.0\n", r":8: prove does not explore random_faults"),
+    ],
+    ids=["down", "room", "slot", "alias", "alias of what stands", "workloads", "random"],
+)
+def test_a_world_that_cannot_be_is_refused_with_its_line_as_simulate_does(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text + ASKED, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"mine\.toml" + said):
+        invoke("--scope", str(path))
+
+
+def explored_as(tmp_path: Path, model: str, more: str = "") -> dict[str, object]:
+    path = tmp_path / "mine.toml"
+    path.write_text(CLUSTER + more + ASKED.replace('"a"', f'"{model}"'), encoding="utf-8")
+    _, out, _ = invoke("--scope", str(path), "--json")
+    found: dict[str, object] = json.loads(out)
+    return found
+
+
+@pytest.mark.parametrize("stands", ["", STANDS], ids=["cold", "warm"])
+def test_requests_for_an_alias_are_those_for_its_model(tmp_path: Path, stands: str) -> None:
+    mine, alias = explored_as(tmp_path, "a", stands), explored_as(tmp_path, "z", f'aliases = ["z"]\n{stands}')
+    assert (mine["verdict"], alias["verdict"]) == ("pass", "pass")
+    assert mine["states"] == alias["states"]
+    assert alias["untried"] == []
+
+
+def test_requests_for_what_nobody_declares_are_said_to_prove_little(tmp_path: Path) -> None:
+    untried = explored_as(tmp_path, "nobody")["untried"]
+    assert untried == ["requests for nobody are refused, and nothing else: no model and no alias is called so"]
+
+
+def test_what_stands_lies_in_its_pools_and_stays_as_long_as_the_file_says(tmp_path: Path) -> None:
+    text = CLUSTER.replace('vram = "10GiB"', 'pools = ["10GiB", "10GiB"]')
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{text}{STANDS}pools = [1]\nevictable_in = "1m"\n{ASKED}', encoding="utf-8")
+    (replica,) = begin(load_scope(str(path))).state.replicas.values()
+    assert [pool for pool, _ in replica.claim] == [1]
+    assert replica.evictable_at - replica.loaded_at == MINUTE
+
+
+def test_the_report_for_people_says_what_is_assumed() -> None:
+    _, out, _ = invoke("--scope", "orin-thor")
+    assert "assuming that a worker that hears answers what it is asked; that an instant" in out
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_explored(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        invoke("--html", str(tmp_path / "nowhere" / "page.html"))

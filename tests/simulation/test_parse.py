@@ -64,7 +64,7 @@ from tests.simulation.support import TWO_NODES, scenario
         ('[[workloads]]\nkind = "poisson"\nmodel = "m"\nrate = "90000/s"', 4, "makes about 162,000,000 requests"),
         (
             '[[workloads]]\nkind = "poisson"\nrate = "1/s"\nzipf = { models = 1, s = 1000 }',
-            1,
+            4,
             "zipf.s: 1000 is too much",
         ),
         ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\nmodels = {}', 4, "none has a weight"),
@@ -81,6 +81,16 @@ from tests.simulation.support import TWO_NODES, scenario
         ('[expect]\nproperties = ["X"]', 2, "properties"),
         ('[scope]\nrequests = "three"', 2, "wrong kind"),
         ("name = 3 4", 1, ""),
+        ('[[nodes]]\nname = "x"\n[nodes.labels]\nzone = "z"\ntier = 3', 5, "labels.tier: 3 is not text"),
+        ('[[nodes]]\nname = "x"\nlabels.tier = 3', 3, "labels.tier: 3 is not text"),
+        ('[[nodes]]\nname = "x"\n[nodes.labels]\na = "1"\n[[nodes]]\nname = "y"\nvram = 3', 7, "3 has no unit"),
+        ('[[models]]\nname = "x"\n[models.node_selector]\ntier = 1', 4, "not a term"),
+        ("[expect.refused_as]\nno_luck = 1", 1, "no_luck"),
+        ("[expect]\nserved = 1\n[expect.refused_as]\nno_luck = 1", 3, "no_luck"),
+        ('[[workloads]]\nkind = "poisson"\nrate = "1/s"\n[workloads.zipf]\nmodels = 1\ns = 1000', 6, "too much"),
+        ('name = "x"\nnodes = [\n  { name = "a", vram = "1GiB" },\n  { name = "b", vram = 24 },\n]', 4, "no unit"),
+        ('name = "x"\nnodes = [\n  {name = "a"},\n  {labels = {}, name = "b", vrm = "1GiB"},\n]', 4, "vrm: is no key"),
+        ('name = "x"\nnodes = [{ name = "a" }, { name = "a" }]', 2, "taken"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_key_and_line(text: str, line: int, words: str) -> None:
