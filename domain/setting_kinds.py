@@ -39,6 +39,8 @@ class Length(msgspec.Struct, frozen=True, kw_only=True):
 
     off: int | None = None
     """What ``"off"`` counts as, 0 or FOREVER; None: it is no length."""
+    least: int = 0
+    """Shorter than that nobody lives by it: what is done so often leaves no time for anything else."""
     most: int = FOREVER
     reason: str = ""
     """Why it may not be longer than ``most``."""
@@ -48,6 +50,8 @@ class Length(msgspec.Struct, frozen=True, kw_only=True):
         if value == "off" and self.off is not None:
             return self.off
         length = parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
+        if length < self.least:
+            raise InvalidSetting(f"{name}: {value!r} is too short.", cure=f"Give {format_duration(self.least)} or more.")
         if length > self.most:
             cure = f'Give {format_duration(self.most)} or less, or "off": {self.reason}.'
             raise InvalidSetting(f"{name}: {value!r} is too long.", cure=cure)
@@ -62,6 +66,7 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
     """A whole number."""
 
     least: int = 0
+    most: int = FOREVER - 1
     off: int | None = None
     """What ``"off"`` counts as, 0 or FOREVER; None: it is no number."""
 
@@ -72,8 +77,8 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
         number = value if isinstance(value, int) and not isinstance(value, bool) else None
         if isinstance(value, str):
             number = whole_number(value, self.least)
-        if number is None or not self.least <= number < FOREVER:
-            cure = f"Give {self.least} or more."
+        if number is None or not self.least <= number <= self.most:
+            cure = f"Give {self.least} or more." if self.most >= FOREVER - 1 else f"Give {self.least} to {self.most}."
             raise InvalidSetting(f"{name}: {value!r} is not a whole number that it can have.", cure=cure)
         return number
 

@@ -18,6 +18,9 @@ from .units import FOREVER, GIB, MIB, MINUTE, SECOND, parse_duration
 HIGHEST_PRIORITY = 1000
 """No request has a priority above this, or below its negative: beyond, ageing would take longer than anybody waits."""
 
+SHORTEST_BEAT = SECOND // 10
+"""What happens again and again, and how long somebody may be silent, is no shorter."""
+
 SettingValue = int | str
 """A setting as the core counts it: a number, or text."""
 
@@ -25,7 +28,7 @@ SettingValue = int | str
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every setting of the core, each with its kind. Lengths in microseconds; FOREVER means off."""
 
-    reconcile_interval: Annotated[int, Length()] = 30 * SECOND
+    reconcile_interval: Annotated[int, Length(least=SHORTEST_BEAT)] = 30 * SECOND
     """How often the reconciler looks at growth, shrinking and what the workers say they run."""
     min_residency: Annotated[int, Length()] = 30 * SECOND
     """How long a freshly loaded replica is safe from eviction by a model of the same or lower priority."""
@@ -33,19 +36,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a replica above the floor must be idle before the reconciler removes it."""
     idle_unload: Annotated[int, Length(off=FOREVER)] = FOREVER
     """How long a model must be idle before its last copy goes too."""
-    heartbeat_interval: Annotated[int, Length()] = 10 * SECOND
+    heartbeat_interval: Annotated[int, Length(least=SHORTEST_BEAT)] = 10 * SECOND
     """How often a worker reports."""
-    unreachable_after: Annotated[int, Length()] = 30 * SECOND
+    unreachable_after: Annotated[int, Length(least=SHORTEST_BEAT)] = 30 * SECOND
     """How long a silent node stays healthy."""
     offline_after: Annotated[int, Length()] = 10 * MINUTE
     """How long a node stays unreachable before what it ran counts as lost."""
-    mass_loss_share: Annotated[int, Count(off=0)] = 50
+    mass_loss_share: Annotated[int, Count(off=0, most=100)] = 50
     """The share of all nodes, in percent, whose silence within ``offline_after`` is not believed; "off": always is."""
     mass_loss_grace: Annotated[int, Length()] = 30 * MINUTE
     """How long the silence of that many nodes is not believed; never less than until the first would be offline."""
-    holder_lease: Annotated[int, Length()] = 30 * SECOND
+    holder_lease: Annotated[int, Length(least=SHORTEST_BEAT)] = 30 * SECOND
     """How long a silent gateway keeps its locks."""
-    writer_lease: Annotated[int, Length()] = 3 * SECOND
+    writer_lease: Annotated[int, Length(least=SHORTEST_BEAT)] = 3 * SECOND
     """How long a silent writer keeps the cluster."""
     request_deadline: Annotated[int, Length()] = 5 * MINUTE
     """How long a request waits for a lock when it names no deadline of its own."""
@@ -61,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The time from one of a tenant's requests to the next, in the long run; 0 means no limit."""
     tenant_burst: Annotated[int, Count(least=1)] = 10
     """How many requests a tenant that was quiet may send at once under ``tenant_rate``."""
-    tenant_priority: Annotated[int, Count(least=-HIGHEST_PRIORITY)] = 0
+    tenant_priority: Annotated[int, Count(least=-HIGHEST_PRIORITY, most=HIGHEST_PRIORITY)] = 0
     """The highest priority that a tenant's requests may have; a higher one that is asked for counts as this."""
     load_silence: Annotated[int, Length()] = 5 * MINUTE
     """How long a load may show no progress before it counts as failed; longer where ``quiet_load_rate`` says so."""

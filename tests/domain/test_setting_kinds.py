@@ -54,3 +54,20 @@ def test_a_length_with_an_end_says_which_and_why() -> None:
 def test_a_size_is_written_so_that_nothing_of_it_is_lost(size: int, text: str) -> None:
     assert (Size().format(size), Size().parse(text, "n")) == (text, size)
     assert (ByteRate().format(size), ByteRate().parse(f"{text}/s", "n")) == (f"{text}/s", size)
+
+
+@pytest.mark.parametrize(
+    "name", ["reconcile_interval", "heartbeat_interval", "unreachable_after", "holder_lease", "writer_lease"]
+)
+def test_what_happens_again_and_again_has_a_shortest_length(name: str) -> None:
+    assert parse_setting(name, "100ms") == SECOND // 10
+    with pytest.raises(InvalidSetting, match=f"{name}: '99ms' is too short. Give 100ms or more."):
+        parse_setting(name, "99ms")
+
+
+def test_a_share_is_no_more_than_all_and_a_tenants_priority_no_more_than_a_request_may_have() -> None:
+    assert (parse_setting("mass_loss_share", 100), parse_setting("tenant_priority", -1000)) == (100, -1000)
+    with pytest.raises(InvalidSetting, match="Give 0 to 100"):
+        parse_setting("mass_loss_share", 101)
+    with pytest.raises(InvalidSetting, match="Give -1000 to 1000"):
+        parse_setting("tenant_priority", 1001)

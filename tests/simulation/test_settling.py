@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from interlock.domain.units import MINUTE
 from interlock.simulation import Scenario
 from interlock.simulation.api import Result, run
 from interlock.simulation.settling import LONGEST, PATIENCE, Settling
+from tests.simulation.support import result_of
 
 WORLD = """
 schema = 1
@@ -162,3 +164,12 @@ IS_EVICTED = (
 def test_what_was_loaded_for_a_request_is_no_longer_for_it_once_it_is_there(more: str, late: str) -> None:
     (row,) = [row for row in run(Scenario.parse(QUIET + more)).report["expectations"] if row["name"] == "quiet_after"]
     assert (row["got"], row["holds"]) == (late, late == "none")
+
+
+def test_what_a_run_that_is_cut_short_leaves_out_does_not_come_while_it_settles() -> None:
+    later = (
+        '[[faults]]\nat = "2m"\nkind = "node-crash"\ntarget = "a"\n[[admin]]\nat = "2m"\naction = "drain"\nnode = "b"\n'
+    )
+    result = result_of(later, until=MINUTE)
+    assert result.report["faults"] == {}
+    assert not {"NodeDrainStarted", "ReplicaLost"} & {row["event"] for row in result.events()}
