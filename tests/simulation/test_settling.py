@@ -167,9 +167,9 @@ def test_what_was_loaded_for_a_request_is_no_longer_for_it_once_it_is_there(more
 
 
 def test_what_a_run_that_is_cut_short_leaves_out_does_not_come_while_it_settles() -> None:
-    later = (
-        '[[faults]]\nat = "2m"\nkind = "node-crash"\ntarget = "a"\n[[admin]]\nat = "2m"\naction = "drain"\nnode = "b"\n'
-    )
-    result = result_of(later, until=MINUTE)
-    assert result.report["faults"] == {}
-    assert not {"NodeDrainStarted", "ReplicaLost"} & {row["event"] for row in result.events()}
+    dark = '[[faults]]\nat = "30s"\nkind = "partition"\ntarget = "a"\nfor = "5m"\n'
+    step = '[[admin]]\nat = "2m"\naction = "drain"\nnode = "b"\n'
+    later = f'[[faults]]\nat = "2m"\nkind = "process-kill"\nmodel = "m"\n{step}'
+    result = result_of(dark + later, until=MINUTE)
+    assert set(result.report["faults"]) == {"partition"}
+    assert "NodeDrainStarted" not in {row["event"] for row in result.events()}
