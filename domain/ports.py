@@ -58,6 +58,16 @@ class EventStore(Protocol):
         """Give back connections, files and locks."""
 
 
+class Renewal(msgspec.Struct, frozen=True):
+    """What a holder hears when it renews its lease: its length in microseconds, and which requests are its no more.
+
+    ``ended`` are those whose claims an operator has ended lately: their calls are to be broken off.
+    """
+
+    lease: int
+    ended: tuple[str, ...] = ()
+
+
 class CommandPort(Protocol):
     """How gateways and operators reach the writer, in process or over NATS. Asynchronous; bounded by the adapter.
 
@@ -73,11 +83,11 @@ class CommandPort(Protocol):
         """Send an AcquireLock and wait for its end: a lock, or a refusal. Cancelling the wait cancels nothing there."""
         ...
 
-    async def renew_lease(self, holder: str) -> int:
+    async def renew_lease(self, holder: str) -> Renewal:
         """Keep every lock of this holder for another ``holder_lease``; makes no event.
 
-        Returns how long that is now in microseconds, since an operator may have changed it: 0 when the writer is an
-        older one, which does not say.
+        Tells how long that is now, since an operator may have changed it: 0 when the writer is an older one, which does
+        not say.
         """
         ...
 

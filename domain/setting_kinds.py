@@ -51,7 +51,9 @@ class Length(msgspec.Struct, frozen=True, kw_only=True):
             return self.off
         length = parse_duration(value, name)  # type: ignore[arg-type]  # parse_duration names what is not text
         if length < self.least:
-            raise InvalidSetting(f"{name}: {value!r} is too short.", cure=f"Give {format_duration(self.least)} or more.")
+            raise InvalidSetting(
+                f"{name}: {value!r} is too short.", cure=f"Give {format_duration(self.least)} or more."
+            )
         if length > self.most:
             cure = f'Give {format_duration(self.most)} or less, or "off": {self.reason}.'
             raise InvalidSetting(f"{name}: {value!r} is too long.", cure=cure)

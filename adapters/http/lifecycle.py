@@ -45,7 +45,7 @@ from .config import GatewayConfig
 from .ids import Ids, RequestIds
 from .metrics import GatewayMetrics
 from .ports import QueryPort
-from .problems import GatewayStops, RequestRefused, rejection
+from .problems import Cancelled, GatewayStops, RequestRefused, rejection
 from .refrain import Refrain
 
 log = logging.getLogger("interlock.gateway")
@@ -160,12 +160,20 @@ class Claims:
         lease = self.config.holder_lease
         while True:
             try:
-                lease = await self.commands.renew_lease(self.holder) or lease
+                renewed = await self.commands.renew_lease(self.holder)
+                lease = renewed.lease or lease
+                for request in renewed.ended:
+                    self.end(request)
                 pause = min(lease / 3, _LONGEST_BETWEEN_RENEWALS) / SECOND
             except Exception as error:
                 log.warning("the lease of holder %s was not renewed: %s", self.holder, error)
                 pause = min(lease / SECOND / 3, _LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
+
+    def end(self, request: str) -> None:
+        """Break off the call of a request whose claim an operator has ended; its client is told."""
+        for claim in [claim for claim in self.live if claim.ids.request == request and not claim.waits]:
+            claim.stop(Cancelled("this request was ended by an operator.", cure="Ask them why, or send it again."))
 
     async def stop(self) -> None:
         """Take no more: who waits is told so at once, who runs has ``drain_limit`` to end; again changes nothing."""
@@ -225,8 +233,8 @@ class Claim:
         """That no writer leads, and when that was last heard of the command under way."""
         self._since = time.perf_counter()
         self._task: asyncio.Task[object] | None = None
-        self._stopped = False
-        """Whether the gateway ended this, and no client."""
+        self._stopped: InterlockError | None = None
+        """Why the gateway ended this, where it did and no client."""
         self.ids = ids
 
     @property
@@ -241,10 +249,10 @@ class Claim:
         """Whether it has no lock now."""
         return self._lock is None
 
-    def stop(self) -> None:
-        """End this because the gateway stops; its client is told."""
-        if self._task is not None and not self._stopped:
-            self._stopped = True
+    def stop(self, why: InterlockError | None = None) -> None:
+        """End this because the gateway stops, or for another reason; its client is told."""
+        if self._task is not None and self._stopped is None:
+            self._stopped = why or GatewayStops()
             self._task.cancel()
 
     @contextlib.contextmanager
@@ -253,10 +261,10 @@ class Claim:
         try:
             yield
         except asyncio.CancelledError:
-            if not self._stopped or self._task is None:
+            if self._stopped is None or self._task is None:
                 raise
             self._task.uncancel()
-            raise GatewayStops() from None
+            raise self._stopped from None
 
     async def __aenter__(self) -> Claim:
         if self._claims.stopping:
@@ -397,7 +405,7 @@ class Claim:
         request = self.ids.request
         if error is None:
             command = ReleaseLock(request=request)
-        elif self._stopped:
+        elif self._stopped is not None:
             command = ReleaseLock(request=request, outcome="cancelled", detail=_STOPPED)
         elif isinstance(error, asyncio.CancelledError | ConnectionError | GeneratorExit):
             command = ReleaseLock(request=request, outcome="cancelled", detail=_LEFT)

@@ -218,6 +218,7 @@ class Operators:
             raise NotFound("request", wanted, cure="GET /api/requests lists those that wait or run.")
         command = ReleaseLock(request=wanted, outcome="cancelled", detail="released by an operator")
         await self._gateway.send(request, command)
+        self._gateway.claims.end(wanted)  # and where another gateway has it, that one hears of it with its next renewal
         return json_response(Message("lock released"))
 
     async def requests(self, request: web.Request) -> web.StreamResponse:

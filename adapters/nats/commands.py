@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 
 from interlock.domain import errors
 from interlock.domain.commands import AnyReply, Command, Envelope, Locked, Rejected
-from interlock.domain.ports import CommandPort
+from interlock.domain.ports import CommandPort, Renewal
 
 from . import subjects
 from .connection import settle
@@ -85,13 +85,14 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What came of one call: ``accepted`` (the end follows), a reply, a problem, or, for ``renew``, how long the lease
-    is (microseconds)."""
+    is (microseconds), and the requests of this holder that an operator has ended."""
 
     id: int
     accepted: bool = False
     reply: AnyReply | None = None
     problem: Problem | None = None
     lease: int = 0
+    ended: tuple[str, ...] = ()
 
 
 class Results(msgspec.Struct, kw_only=True):
@@ -174,9 +175,10 @@ class NatsCommands:
         result = await self._call("acquire", envelope=_to_wire(envelope))
         return cast("Locked | Rejected", result.reply)
 
-    async def renew_lease(self, holder: str) -> int:
+    async def renew_lease(self, holder: str) -> Renewal:
         """Keep every lock of this holder; see the port. Raises NoWriter."""
-        return (await self._call("renew", holder=holder)).lease
+        result = await self._call("renew", holder=holder)
+        return Renewal(result.lease, result.ended)
 
     async def _call(self, kind: str, *, envelope: SentEnvelope | None = None, holder: str = "") -> Result:
         self._ids += 1
@@ -323,7 +325,8 @@ class CommandServer:
 
     async def _handle(self, call: Call) -> Result:
         if call.kind == "renew":
-            return Result(id=call.id, lease=await self._handler.renew_lease(call.holder))
+            renewed = await self._handler.renew_lease(call.holder)
+            return Result(id=call.id, lease=renewed.lease, ended=renewed.ended)
         if call.envelope is None:
             raise errors.InvalidField("envelope", f"is missing in a call of kind {call.kind!r}")
         if call.kind == "send":

@@ -24,6 +24,7 @@ from interlock.adapters.store.recorders import LogTrackingRecorder
 from interlock.domain.commands import AnyReply, ChangeSettings, Command, Envelope, Locked, Rejected
 from interlock.domain.engine import Engine
 from interlock.domain.errors import NoWriter
+from interlock.domain.ports import Renewal
 
 from . import crashpoints
 from .clock import SystemClock
@@ -57,7 +58,7 @@ class _LocalDoor:
         """See ``CommandPort``."""
         return await self._check().acquire(envelope)
 
-    async def renew_lease(self, holder: str) -> int:
+    async def renew_lease(self, holder: str) -> Renewal:
         """See ``CommandPort``."""
         return await self._check().renew_lease(holder)
 

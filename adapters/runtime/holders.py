@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from interlock.domain.ports import Renewal
 from interlock.domain.units import SECOND
 
 from .clock import Clock
+
+_TOLD_FOR_S = 30.0
+"""However short the lease is: a holder may have been promised a longer one before."""
 
 
 class Holders:
@@ -15,15 +19,25 @@ class Holders:
     def __init__(self, known: Iterable[str], clock: Clock, lease_us: Callable[[], int]) -> None:
         self._clock, self._lease_us = clock, lease_us
         self._until: dict[str, float] = {}
+        self._ended: dict[str, dict[str, float]] = {}
+        """By holder, requests that an operator has ended, and until when it is told so."""
         self._swept_at = clock.monotonic()
         for holder in known:
             self.renew(holder)
 
-    def renew(self, holder: str) -> int:
-        """Another whole lease from now; returns its length in microseconds."""
-        lease_us = self._lease_us()
-        self._until[holder] = self._clock.monotonic() + lease_us / SECOND
-        return lease_us
+    def renew(self, holder: str) -> Renewal:
+        """Another whole lease from now, and what the holder is to break off."""
+        lease_us, now = self._lease_us(), self._clock.monotonic()
+        self._until[holder] = now + lease_us / SECOND
+        ended = {request: until for request, until in self._ended.pop(holder, {}).items() if until > now}
+        if ended:
+            self._ended[holder] = ended
+        return Renewal(lease_us, tuple(ended))
+
+    def end(self, holder: str, request: str) -> None:
+        """An operator has ended the request: its holder is told with its renewals, for a lease, in case one is lost."""
+        until = self._clock.monotonic() + max(self._lease_us() / SECOND, _TOLD_FOR_S)
+        self._ended.setdefault(holder, {})[request] = until
 
     def meet(self, holder: str) -> None:
         """A holder whose requests arrive has a lease, from the first of them on."""
@@ -43,4 +57,5 @@ class Holders:
         gone = [holder for holder, until in self._until.items() if until < now]
         for holder in gone:
             del self._until[holder]
+            self._ended.pop(holder, None)
         return gone

@@ -34,7 +34,7 @@ from interlock.domain.errors import (
     sentences,
 )
 from interlock.domain.events import Event
-from interlock.domain.ports import CommandPort, WorkerPort
+from interlock.domain.ports import CommandPort, Renewal, WorkerPort
 from interlock.domain.recording import Recorded
 from interlock.domain.snapshots import restore
 from interlock.domain.state import State
@@ -184,7 +184,7 @@ class Seat:
             async with asyncio.timeout(_SEND_LIMIT_S):
                 if isinstance(envelope.command, ReportBackendGone):
                     await term.liveness.make_sure(envelope.command)
-                return await term.writer.send(envelope)
+                return await term.send(envelope)
         except TimeoutError:
             raise NoWriter(f"the writer did not answer within {_SEND_LIMIT_S:.0f} s.") from None
 
@@ -200,7 +200,7 @@ class Seat:
             return Rejected(code="backend_failed", message="The request was ended while its backend was gone.")
         return reply
 
-    async def renew_lease(self, holder: str) -> int:
+    async def renew_lease(self, holder: str) -> Renewal:
         """See the port."""
         if self._term is None and self._forward is None:
             # A gateway asks for this as soon as it listens: a takeover that is about to be is worth the wait.

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from interlock.adapters.http.ports import Sample
-from interlock.domain.commands import AcquireLock, Command, Envelope, LoseHolder
+from interlock.domain.commands import AcquireLock, AnyReply, Command, Done, Envelope, LoseHolder, ReleaseLock
 from interlock.domain.engine import Engine
 from interlock.domain.ports import WorkerPort
 from interlock.domain.state import State
@@ -24,6 +24,8 @@ from .store_threads import StoreThreads
 from .writer import SNAPSHOT_EVENTS, Committed, Writer
 
 _LONGEST_SWEEP_S = 1.0
+CLIENT = "client"
+"""The actor of what a gateway asks for its clients; whatever else is asked, somebody else wants."""
 
 
 class Term:
@@ -81,6 +83,16 @@ class Term:
         self.liveness.on_command(envelope)
         if isinstance(envelope.command, AcquireLock):
             self.holders.meet(envelope.command.holder)
+
+    async def send(self, envelope: Envelope) -> AnyReply:
+        """Have it decided. Whose claim an operator ends, its holder is told with its next renewal."""
+        command, held = envelope.command, None
+        if isinstance(command, ReleaseLock) and envelope.actor != CLIENT:
+            held = self._state().requests.get(command.request)
+        reply = await self.writer.send(envelope)
+        if held is not None and isinstance(reply, Done):
+            self.holders.end(held.holder, held.id)
+        return reply
 
     async def run(self) -> None:
         """Lead; see :meth:`Writer.lead`."""

@@ -67,9 +67,9 @@ class Cluster:
             body = await response.read()
             return response.status, await response.json() if body else None, response.headers
 
-    async def ask_raw(self, body: object) -> bytes:
+    async def ask_raw(self, body: object, **arguments: Any) -> bytes:
         """One chat request, whatever its answer."""
-        async with self.http.post("/v1/chat/completions", json=body) as response:
+        async with self.http.post("/v1/chat/completions", json=body, **arguments) as response:
             return await response.read()
 
     async def chat(self, model: str = "m", text: str = "hello there", **arguments: Any) -> tuple[int, Any, Any]:

@@ -13,6 +13,7 @@ from interlock.domain import views
 from interlock.domain.answers import done
 from interlock.domain.engine import Engine, Outcome
 from interlock.domain.planning import Change, Report, plan
+from interlock.domain.ports import Renewal
 from interlock.domain.recording import Recorded
 from interlock.domain.settings import Settings, format_setting
 
@@ -84,9 +85,9 @@ class CoreScheduler:
         assert isinstance(reply, c.Locked | c.Rejected)
         return reply
 
-    async def renew_lease(self, holder: str) -> int:
+    async def renew_lease(self, holder: str) -> Renewal:
         """See CommandPort."""
-        return self.engine.state.settings.holder_lease
+        return Renewal(self.engine.state.settings.holder_lease)
 
     async def heard(self, node: str, boot: str) -> int | None:
         """See LivenessPort."""

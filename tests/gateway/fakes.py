@@ -14,6 +14,7 @@ from interlock.domain.engine import Engine
 from interlock.domain.entities import LoadSpec
 from interlock.domain.errors import BackendGone, InterlockError, NotFound, NoWriter
 from interlock.domain.planning import Change, Report, plan
+from interlock.domain.ports import Renewal
 from interlock.domain.selector import format_selector
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
 
@@ -53,6 +54,8 @@ class FakeScheduler:
         self.acquired = self.released = 0
         self.ended: list[tuple[str, str]] = []
         self.readiness = Readiness(True)
+        self.taken: list[str] = []
+        """Requests whose claims an operator has ended."""
         self.changed = asyncio.Event()
 
     # --- What tests set up and ask -----------------------------------------------------------------------------------
@@ -112,12 +115,12 @@ class FakeScheduler:
             return await asyncio.shield(self.waiting[reply.request][1])
         return reply  # type: ignore[return-value]  # Done to a report that comes too late, as the core answers
 
-    async def renew_lease(self, holder: str) -> int:
+    async def renew_lease(self, holder: str) -> Renewal:
         self.renewals.append(holder)
         self.changed.set()
         if self.away > 0:
             raise NoWriter("nobody leads.")
-        return self.lease
+        return Renewal(self.lease, tuple(self.taken))
 
     def _decide(self, command: c.Command) -> c.AnyReply:
         if isinstance(command, c.AcquireLock):

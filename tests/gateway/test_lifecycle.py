@@ -422,6 +422,31 @@ async def test_a_stream_that_the_gateway_has_no_time_left_for_ends_with_an_error
     check_nothing_is_held(bare)
 
 
+async def test_a_call_whose_claim_an_operator_ends_here_is_broken_off_and_its_client_is_told(bare: Cluster) -> None:
+    await bare.start()
+    bare.backends.stalls["r1:1"] = 0
+    asking = asyncio.create_task(bare.chat(headers={"X-Request-Id": "long"}))
+    await bare.backends.stalled.wait()
+    assert (await bare.ask("POST", "/api/locks/long/release"))[0] == 200
+    status, answer, _ = await asking
+    assert (status, answer["error"]["code"]) == (409, "cancelled")
+    assert "ended by an operator" in answer["error"]["message"]
+    check_nothing_is_held(bare)
+
+
+async def test_a_call_whose_claim_was_ended_through_another_gateway_is_broken_off_at_the_next_renewal(
+    bare: Cluster,
+) -> None:
+    bare.scheduler.lease = 60_000
+    await bare.start(holder_lease=60_000)
+    bare.backends.stalls["r1:1"] = 1
+    asking = asyncio.create_task(bare.ask_raw({**BODY, "stream": True}, headers={"X-Request-Id": "long"}))
+    await bare.backends.stalled.wait()
+    bare.scheduler.taken.append("long")
+    assert b'"code":"cancelled"' in await asking
+    check_nothing_is_held(bare)
+
+
 @pytest.mark.parametrize("seed", range(4))
 async def test_after_any_mix_of_outcomes_every_lock_is_back(cluster: Cluster, seed: int) -> None:
     chance = random.Random(seed)

@@ -187,15 +187,27 @@ async def test_a_silent_holder_loses_its_locks_and_a_renewing_one_keeps_them(mak
     expect_sound(rig)
 
 
+async def test_a_holder_hears_with_its_renewals_whose_claim_an_operator_has_ended(make_rig: MakeRig) -> None:
+    rig = await leading(make_rig)
+    for request in ("q1", "q2"):
+        await rig.acquire(request, holder="gw")
+    await rig.seat.send(c.Envelope(command_id="served", command=c.ReleaseLock(request="q1"), actor="client"))
+    assert (await rig.seat.renew_lease("gw")).ended == (), "the gateway itself has ended it"
+    await rig.seat.send(c.Envelope(command_id="by hand", command=c.ReleaseLock(request="q2"), actor="admin"))
+    assert (await rig.seat.renew_lease("gw")).ended == ("q2",)
+    assert (await rig.seat.renew_lease("gw")).ended == ("q2",), "an answer may be lost"
+    assert (await rig.seat.renew_lease("another")).ended == ()
+
+
 async def test_a_shorter_lease_is_told_to_who_renews_and_counts_from_then_on(make_rig: MakeRig) -> None:
     rig = await leading(make_rig, holder_lease=1_500_000)
     await rig.acquire("q1", holder="gw")
-    assert await rig.seat.renew_lease("gw") == 1_500_000
+    assert (await rig.seat.renew_lease("gw")).lease == 1_500_000
     await rig.send(c.ChangeSettings(values={"holder_lease": 200_000}))
     began = asyncio.get_running_loop().time()
     await rig.until(lambda: not rig.seat.state().requests)
     assert asyncio.get_running_loop().time() - began > 1.0, "it was promised the longer one"
-    assert await rig.seat.renew_lease("gw") == 200_000
+    assert (await rig.seat.renew_lease("gw")).lease == 200_000
 
 
 async def test_a_takeover_gives_every_holder_one_fresh_lease(make_rig: MakeRig) -> None:

@@ -26,6 +26,7 @@ from interlock.domain.commands import (
 )
 from interlock.domain.entities import LoadSpec, Scheduling
 from interlock.domain.errors import Conflict, InterlockError, InvalidField, NoWriter, StoreUnavailable
+from interlock.domain.ports import Renewal
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -55,9 +56,9 @@ class Writer:
         request = envelope.command.request
         return Locked(request=request, replica="r-1", node="orin", model="m", address="127.0.0.1:1")
 
-    async def renew_lease(self, holder: str) -> int:
+    async def renew_lease(self, holder: str) -> Renewal:
         self.renewed.append(holder)
-        return 12_000_000
+        return Renewal(12_000_000, ("q-9",))
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ async def test_a_caller_that_leaves_cancels_nothing_at_the_writer(
 
 
 async def test_a_lease_is_renewed(server: CommandServer, gateway: NatsCommands, writer: Writer) -> None:
-    assert await gateway.renew_lease("gateway-1") == 12_000_000, "how long it is now"
+    assert await gateway.renew_lease("gateway-1") == Renewal(12_000_000, ("q-9",)), "how long, and what has ended"
     assert writer.renewed == ["gateway-1"]
 
 
