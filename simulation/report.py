@@ -18,6 +18,8 @@ from .reading.scenario import FAULT_KINDS, Bound, Scenario
 INVARIANT = "S"
 NODES_TOLD = 8
 """So many nodes does the text name one by one; the data has all of them."""
+CIRCLES = " while nothing changes: "
+"""What stands between what goes round in circles and its rounds."""
 MEANINGS = {
     "T": "every request ends after a bounded number of its own steps",
     "U": "no refusal and no wait while a usable replica has room",
@@ -139,7 +141,7 @@ def _properties(harness: Harness) -> dict[str, dict[str, Any]]:
         if name in ("Q", "W") and harness.unsettled:
             detail = f"judged only while it ran: {harness.unsettled}"
         if mine:
-            first = mine[0]
+            first = next((breach for breach in mine if CIRCLES in breach.detail), mine[0])  # a loop says most
             more = f" (and {len(mine) - 1} more)" if len(mine) > 1 else ""
             detail = f"at {format_duration(first.at)}, position {first.position}: {first.detail}{more}"
         found[name] = {"holds": not mine, "bound": bound, "detail": detail}
@@ -246,11 +248,13 @@ def _told_of_prompts(data: Mapping[str, Any]) -> list[str]:
 
 def _cycle(detail: str) -> str:
     """A loop's rounds, one a line."""
-    head, bar, rounds = detail.partition(" changes: ")
+    head, bar, rounds = detail.partition(CIRCLES)
     if not bar:
         return detail
     told = rounds.split(" || ")
-    return "\n".join([f"{head} changes:", *(f"          {number}. {text}" for number, text in enumerate(told, 1))])
+    return "\n".join(
+        [f"{head}{CIRCLES.rstrip()}", *(f"          {number}. {text}" for number, text in enumerate(told, 1))]
+    )
 
 
 def _counts(counts: Mapping[str, int], most: int | None = None) -> str:

@@ -37,6 +37,7 @@ from .roll_out_rules import RollOutRules
 from .shrink_rules import ShrinkRules
 from .tenancy import Tenants
 from .use_rules import UseRules
+from .vain_loads import VainLoads
 
 VIOLATIONS_KEPT = 20
 """So many of each property."""
@@ -105,7 +106,7 @@ class Invariants:
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
         for rules in (
             self.node_rules, self.order_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules,
-            ShrinkRules(self), self.roll_out_rules,
+            ShrinkRules(self), self.roll_out_rules, VainLoads(self),
         ):  # fmt: skip
             for name in dir(rules):
                 if name.startswith("on_"):

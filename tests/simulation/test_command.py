@@ -51,6 +51,8 @@ def test_a_reconciler_without_load_info_is_found_by_its_effects(capfd: pytest.Ca
     assert status == 1
     assert not report["properties"]["Q"]["holds"]
     assert report["effects"]["backend.install"] > 10
+    _, out, _ = call(capfd, "simulate", "orin-thor", "--mutant", "empty-backend-scaleup")
+    assert out.count("backend.install of '' → rejected by the worker: backend: no backend is named '' here") == 3
 
 
 def test_a_failure_prints_the_line_that_runs_it_again_whatever_it_was_run_with(
