@@ -29,8 +29,8 @@ def page(result: Result) -> str:
     for row in result.harness.rows:
         story.take(row.position, decode_event(row.topic, row.state))
     data = {**story.data(result), "report": {k: v for k, v in result.report.items() if k != "violations"}}
-    # "</" would end the script element that the data stands in.
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    # "</script" would end the element that the data stands in, and "<!--<script" keep its own end from ending it.
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return _TEMPLATE.read_text(encoding="utf-8").replace("{{DATA}}", text)
 
 

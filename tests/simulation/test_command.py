@@ -169,11 +169,23 @@ def test_the_page_stands_alone_and_tells_the_whole_run(capfd: pytest.CaptureFixt
     assert call(capfd, *arguments)[0] == 1
     text = path.read_text(encoding="utf-8")
     head, _, rest = text.partition('<script type="application/json" id="data">')
-    data = json.loads(rest.partition("</script>")[0].replace("<\\/", "</"))
+    data = json.loads(rest.partition("</script>")[0])
     assert "http" not in head
     assert [node["name"] for node in data["nodes"]] == ["agx-orin-slow", "nvidia-thor"]
     assert data["violations"][0]["property"] == "T"
     assert any("no longer matches selector" in row[3] for decision in data["decisions"] for row in decision["rows"])
+
+
+def test_no_name_or_description_keeps_the_page_from_being_read(tmp_path: Path) -> None:
+    """After ``<!--<script`` an end of the script element is none, and the data would go on to the end of the page."""
+    evil = "<!--<script>, </script> & ]]>"
+    asked, path = tmp_path / "asked.toml", tmp_path / "run.html"
+    asked.write_text(f'name = "{evil}"\ndescription = "{evil}"\n', encoding="utf-8")
+    assert app.run(["simulate", str(asked), "--html", str(path)]) == 0
+    _, _, rest = path.read_text(encoding="utf-8").partition('<script type="application/json" id="data">')
+    text = rest.partition("</script>")[0]
+    assert "<" not in text
+    assert (json.loads(text)["name"], json.loads(text)["description"]) == (evil, evil)
 
 
 def test_a_failing_run_shrinks_to_a_file_that_still_fails(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
