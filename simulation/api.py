@@ -2,7 +2,7 @@
 
 from interlock.simulation import Scenario, prove, run
 
-result = run(Scenario.load("orin-thor"), seed=7)
+result = run(Scenario.load("orin-thor"), seed=7, until="5m")
 result.verdict, result.report["wait_seconds"]
 result.events()               # one dict an event
 result.requests()             # one dict a request: its waiting, where it ran, how it ended
@@ -23,8 +23,8 @@ import msgspec
 
 from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
-from interlock.domain.errors import UsageError
-from interlock.domain.units import SECOND, format_instant
+from interlock.domain.errors import InvalidField, UsageError
+from interlock.domain.units import SECOND, format_instant, parse_duration
 
 from .clock import START
 from .harness import Harness, Options
@@ -146,18 +146,32 @@ def run(
     *,
     seed: int | None = None,
     mutant: str | None = None,
-    until: int | None = None,
+    until: int | str | None = None,
     options: Options | None = None,
 ) -> Result:
-    """Run a scenario, a file, or the bundled one of that name. ``until`` in microseconds cuts it short.
+    """Run a scenario, a file, or the bundled one of that name. ``until`` cuts it short: ``"5m"``, or microseconds.
 
-    Raises UnreadableFile when the scenario cannot be, NotFound when there is no such mutant.
+    Raises UnreadableFile when the scenario cannot be, NotFound when there is no such mutant, InvalidField when
+    ``until`` is no length.
     """
     if isinstance(scenario, str | Path):
         scenario = Scenario.load(str(scenario))
-    options = msgspec.structs.replace(options or Options(), seed=seed, until=until)
+    options = msgspec.structs.replace(options or Options(), seed=seed, until=_length(until))
     with activate(mutant):
         return Result(Harness(scenario, options).run(), mutant)
+
+
+def _length(until: int | str | None) -> int | None:
+    """The microseconds after which a run is to end; raises InvalidField for what is no length."""
+    if until is None:
+        return None
+    cure = 'Give a length such as "5m", or whole microseconds.'
+    if isinstance(until, bool) or not isinstance(until, int | str):
+        raise InvalidField("until", f"{until!r} is no length of time", cure=cure)
+    length = parse_duration(until, "until") if isinstance(until, str) else until
+    if length <= 0:
+        raise InvalidField("until", "it must be longer than nothing", cure=cure)
+    return length
 
 
 def prove(scope: Scope | Scenario | str | Path, *, mutant: str | None = None, states_max: int | None = None) -> Report:

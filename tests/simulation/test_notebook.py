@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from interlock.domain.errors import NotFound, UsageError
+from interlock.domain.errors import InvalidField, NotFound, UsageError
 from interlock.simulation import Scenario, api, prove, run
 from interlock.simulation.prove.scopes import scope_of
 from interlock.simulation.reading.scenario import BUNDLED
@@ -112,6 +112,19 @@ def test_the_columns_of_both_tables_and_their_kinds_are_the_same_for_every_run(s
             assert list(row) == list(columns)
             for name, value in row.items():
                 assert value is None or isinstance(value, columns[name]) or name == "data", name
+
+
+def test_a_run_ends_after_a_length_in_words_as_after_one_in_microseconds() -> None:
+    in_words, in_microseconds = run("orin-thor", until="1m30s").report, run("orin-thor", until=90_000_000).report
+    assert in_words["virtual_seconds"] == 90.0
+    assert in_words["log_hash"] == in_microseconds["log_hash"]
+
+
+@pytest.mark.parametrize("until", ["soon", "", 0, -1, "0s", 2.5, True])
+def test_what_is_no_length_is_refused_by_the_name_of_its_field(until: object) -> None:
+    with pytest.raises(InvalidField, match="until") as refused:
+        run("orin-thor", until=until)  # type: ignore[arg-type]  # because that is the mistake
+    assert refused.value.cure
 
 
 def test_a_table_that_there_is_not_is_refused_by_name() -> None:
