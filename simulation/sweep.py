@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from interlock.domain.events import EVENT_TYPES
+from interlock.domain.refusals import RefusalCode
 
 from .api import run
 from .reading import toml
@@ -108,7 +109,7 @@ class Totals:
             "wall_seconds": round(wall, 1),
             "coverage": {
                 "event_types": {name: self.event_types[name] for name in sorted(EVENT_TYPES)},
-                "refusals": {name: self.refusals[name] for name in sorted(self.refusals)},
+                "refusals": {name: self.refusals[name] for name in sorted({*map(str, RefusalCode), *self.refusals})},
                 "faults": {
                     kind: {"fired": self.fired[kind], "effective": self.effective[kind]} for kind in FAULT_KINDS
                 },
@@ -130,7 +131,7 @@ def summary_text(data: dict[str, Any]) -> str:
         "faults       "
         + ", ".join(f"{kind} {row['fired']} ({row['effective']})" for kind, row in coverage["faults"].items()),
     ]
-    never = [name for name, count in coverage["event_types"].items() if not count]
+    never = [name for what in ("event_types", "refusals") for name, count in coverage[what].items() if not count]
     never += [kind for kind, row in coverage["faults"].items() if not row["effective"]]
     lines.append(f"never seen   {', '.join(never) or 'nothing: all of them occurred'}")
     for failure in data["failures"][:FAILURES_SHOWN]:

@@ -6,10 +6,11 @@ import pytest
 
 from interlock.domain.errors import UsageError
 from interlock.domain.events import EVENT_TYPES
+from interlock.domain.refusals import RefusalCode
 from interlock.simulation import Scenario
 from interlock.simulation.api import run
 from interlock.simulation.reading.scenario import FAULT_KINDS, bundled_names
-from interlock.simulation.sweep import sweep
+from interlock.simulation.sweep import summary_text, sweep
 from interlock.simulation.under_faults import under_faults
 
 RARE = {"RequestCancelled", "LoadInfoStored", "StrayFound", "StrayStopped", "NodeWentOffline"}
@@ -25,6 +26,15 @@ def test_the_mixed_scenario_holds_under_a_few_seeds() -> None:
     assert not broken
 
 
+def test_what_no_seed_has_shown_is_named_refusals_too() -> None:
+    data = sweep(Scenario.load("larger-than-any-node"), range(1, 3), processes=1)
+    refusals = data["coverage"]["refusals"]
+    assert set(refusals) == set(RefusalCode)
+    assert {code for code, count in refusals.items() if count} == {"never_fits"}
+    (never,) = [line for line in summary_text(data).splitlines() if line.startswith("never seen")]
+    assert {*RefusalCode} - {word.strip(",") for word in never.split()} == {"never_fits"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_mixed_scenario_holds_and_covers_everything_under_many_seeds() -> None:
@@ -32,6 +42,7 @@ def test_the_mixed_scenario_holds_and_covers_everything_under_many_seeds() -> No
     assert not data["failures"]
     coverage = data["coverage"]
     assert all(coverage["faults"][kind]["effective"] for kind in FAULT_KINDS)
+    assert all(coverage["refusals"][code] for code in RefusalCode)
     never = {name for name in EVENT_TYPES if not coverage["event_types"][name]}
     assert never <= RARE, never
 
