@@ -77,21 +77,21 @@ def simulate(
 
     if mutant is not None:
         find_as_asked(mutant)
-    if seeds is not None and (html or events or shrink or trace):
-        raise click.UsageError("--seeds sums up many runs: give --seed with --html, --events, --shrink or --requests.")
+    if seeds is not None and (html or events or shrink):
+        raise click.UsageError("--seeds sums up many runs: give --seed with --html, --events or --shrink.")
     if ray is not None and seeds is None:
         raise click.UsageError("--ray spreads many runs: give --seeds with it.")
     own_rules.install()
     loaded = Scenario.load(scenario)
     if under_faults:
         loaded = add_faults(loaded)
+    if trace is not None:
+        loaded = with_trace(loaded, trace)
     end = None if until is None else _moment(until)
     if seeds is not None:
         first = loaded.seed if seed is None else seed
         chosen = range(first, first + seeds)
         return _sweep(loaded, chosen, mutant=mutant, until=end, ray=ray, as_json=as_json)
-    if trace is not None:
-        loaded = with_trace(loaded, trace)
     _refuse_what_cannot_be_written(events, html, shrink)  # now, and not after a run of an hour
     result = api.run(loaded, seed=seed, mutant=mutant, until=end)
     _write(result, events, html)

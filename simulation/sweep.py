@@ -16,6 +16,7 @@ from interlock.domain.events import EVENT_TYPES
 from interlock.domain.refusals import RefusalCode
 
 from .api import run
+from .arrivals import with_trace
 from .reading import toml
 from .reading.scenario import FAULT_KINDS, Scenario
 from .spread import spread
@@ -30,11 +31,14 @@ class Job:
 
     def __init__(self, scenario: Scenario, mutant: str | None, until: int | None) -> None:
         self.text, self.name, self.folder = toml.dump(scenario.raw), scenario.source, scenario.folder
-        self.flags, self.by_seed, self.mutant, self.until = scenario.flags, scenario.by_seed, mutant, until
+        self.flags, self.by_seed, self.trace = scenario.flags, scenario.by_seed, scenario.trace
+        self.mutant, self.until = mutant, until
 
     def __call__(self, seed: int) -> dict[str, Any]:
         scenario = Scenario.parse(self.text, self.name, Path(self.folder))
         scenario = replace(scenario, flags=self.flags, by_seed=self.by_seed)
+        if self.trace:
+            scenario = with_trace(scenario, self.trace)
         return run(scenario, seed=seed, mutant=self.mutant, until=self.until).report
 
 

@@ -256,6 +256,20 @@ def test_a_sweep_names_the_seeds_that_fail_and_how_to_replay_them(capfd: pytest.
     assert data["failures"][1]["replay"] == "interlock simulate priorities --seed 2 --mutant priority-inverted"
 
 
+def test_a_sweep_with_a_trace_runs_its_requests_under_each_seed_and_names_it_where_it_fails(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "my requests.jsonl"
+    trace.write_text('{"at": "1s", "model": "nobody"}\n{"at": "80s", "model": "nobody"}\n', encoding="utf-8")
+    arguments = ("simulate", "orin-thor", "--requests", str(trace))
+    status, out, _ = call(capfd, *arguments, "--seeds", "2", "--seed", "5", "--json")
+    data = json.loads(out)
+    assert (status, data["requests"], data["coverage"]["refusals"]["unknown_model"]) == (1, 4, 4)
+    told = shlex.split(data["failures"][1]["replay"])
+    assert told[1:] == ["simulate", "orin-thor", "--seed", "6", "--requests", str(trace)]
+    assert json.loads(call(capfd, *told[1:], "--json")[1])["requests"]["refused"] == {"unknown_model": 2}
+
+
 def test_hashes_are_the_same_under_any_hash_seed() -> None:
     program = (
         "from interlock.simulation import run; r = run('mixed', until=240_000_000).report;"
