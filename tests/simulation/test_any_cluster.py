@@ -44,6 +44,8 @@ def test_ten_thousand_that_are_chosen_hold_all_properties_and_leave_no_event_ref
     assert not data["failures"]
     assert not [name for name, count in data["coverage"]["event_types"].items() if not count]
     assert not [kind for kind, row in data["coverage"]["faults"].items() if not row["effective"]]
+    never = {code for code, count in data["coverage"]["refusals"].items() if not count}
+    assert never <= {"backend_failed"}, "that takes backends which die one after the other under one request"
 
 
 def test_a_seed_chooses_the_same_scenario_each_time_and_another_seed_another() -> None:
