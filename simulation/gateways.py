@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
+from typing import NamedTuple
 
 from interlock.domain.commands import (
     AcquireLock,
@@ -36,6 +37,19 @@ from .writer import Writer
 
 GATEWAYS = 3
 ARRIVALS_KEPT = 1_000
+
+
+class Arrived(NamedTuple):
+    """A request as its client sent it; lengths and the moment in microseconds, ``deadline`` 0 for the setting's."""
+
+    at: int
+    model: str
+    service: int
+    deadline: int
+    priority: int
+    prompt: Chain
+    tenant: str
+    leaves_after: int
 
 
 class Call:
@@ -69,6 +83,8 @@ class Tally:
         self.submitted = 0
         self.served = 0
         self.refused: Counter[str] = Counter()
+        self.refused_for: Counter[tuple[str, str]] = Counter()
+        """The same by code and model."""
         self.failed: Counter[str] = Counter()
         self.served_on: Counter[str] = Counter()
         self.waits = array("q")
@@ -86,7 +102,7 @@ class Tally:
         copy.submitted, copy.served, copy.blocks, copy.cached = self.submitted, self.served, self.blocks, self.cached
         copy.refused, copy.failed, copy.served_on = self.refused.copy(), self.failed.copy(), self.served_on.copy()
         copy.waits, copy.lost_waits, copy.services = self.waits[:], self.lost_waits[:], self.services[:]
-        copy.prefills = self.prefills[:]
+        copy.prefills, copy.refused_for = self.prefills[:], self.refused_for.copy()
         return copy
 
     @property
@@ -105,8 +121,9 @@ class Gateways:
         self.services, self.clients = streams["service"], streams["clients"]
         self.tally = Tally()
         self.live: dict[str, Call] = {}
-        self.arrived: list[tuple[int, str, int, int]] = []
-        """Moment, model, service time and deadline of the first arrivals, for whoever writes them out."""
+        self.arrived: list[Arrived] = []
+        """The first arrivals, for whoever writes them out, and how many of them are kept."""
+        self.arrivals_kept = ARRIVALS_KEPT
         self.runs = [1] * GATEWAYS
         self.dead: dict[str, int] = {}
         """Holders whose lease runs out, and a number that tells which lease it is."""
@@ -138,8 +155,9 @@ class Gateways:
         now = self.clock.now
         gateway = tally.submitted % GATEWAYS
         length = draw(service, self.services)
-        if tally.submitted <= ARRIVALS_KEPT:
-            self.arrived.append((self.clock.elapsed, model, length, deadline))
+        if tally.submitted <= self.arrivals_kept:
+            asked = Arrived(self.clock.elapsed, model, length, deadline, priority, prompt, tenant, leaves_after)
+            self.arrived.append(asked)
         call = Call(f"q-{tally.submitted:06d}", model, gateway, now, length, prompt)
         self.live[call.id] = call
         until = FOREVER if deadline >= FOREVER else now + deadline if deadline else 0
@@ -195,8 +213,11 @@ class Gateways:
             self._locked(call, reply)
         elif isinstance(reply, Rejected):
             del self.live[call.id]
-            outcome = self.tally.failed if reply.code in ("cancelled", "conflict", "failed") else self.tally.refused
-            outcome[reply.code] += 1
+            if reply.code in ("cancelled", "conflict", "failed"):
+                self.tally.failed[reply.code] += 1
+            else:
+                self.tally.refused[reply.code] += 1
+                self.tally.refused_for[reply.code, call.model] += 1
             self.tally.lost_waits.append(self.clock.now - call.arrival)
         elif isinstance(reply, Done):
             self._ask_again(call)

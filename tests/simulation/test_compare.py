@@ -119,7 +119,7 @@ def test_a_traces_requests_are_spread_as_the_scenarios_workloads_spread_theirs(t
     assert weights["m0"] == pytest.approx(weights["m1"] * 2**0.8)
     result = run(spread)
     assert result.report["requests"]["submitted"] == 600
-    asked = [model for _, model, _, _ in result.harness.gateways.arrived]
+    asked = [request.model for request in result.harness.gateways.arrived]
     assert asked.count("m0") > asked.count("m7") > 0
 
 
@@ -131,7 +131,7 @@ def test_bursts_bring_more_requests_at_uneven_times() -> None:
 
     def arrivals(text: str) -> list[tuple[int, str]]:
         harness = run(Scenario.parse(text), seed=4).harness
-        return [(at, model) for at, model, _, _ in harness.gateways.arrived]
+        return [(request.at, request.model) for request in harness.gateways.arrived]
 
     calm = arrivals(CROWDED.replace("bursts =", "#"))
     bursty = arrivals(CROWDED)
