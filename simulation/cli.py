@@ -97,7 +97,7 @@ def simulate(
     _write(result, events, html)
     _tell(result, result.harness.scenario.description, as_json)
     if shrink is not None:
-        _shrink(result.harness.scenario, result, Path(shrink))
+        _shrink(result, Path(shrink))
     if not result.passed:
         click.echo(result.report["reproduce"], err=True)
     return HOLDS if result.passed else BROKEN
@@ -148,17 +148,19 @@ def _sweep(
     return HOLDS if data["verdict"] == "pass" else BROKEN
 
 
-def _shrink(scenario: Any, result: Any, path: Path) -> None:
+def _shrink(result: Any, path: Path) -> None:
     from .reading import toml
     from .shrink import Shrinker, moved
 
     if result.passed:
         click.echo("Nothing to shrink: the run passes.", err=True)
         return
-    shrinker = Shrinker(scenario, result.harness.seed, result.mutant, lambda words: click.echo(words, err=True))
+    harness, scenario = result.harness, result.harness.scenario
+    until = harness.options.until
+    shrinker = Shrinker(scenario, harness.seed, result.mutant, lambda words: click.echo(words, err=True), until=until)
     smallest = shrinker.shrink()
     if smallest is None:
-        click.echo("Nothing to shrink: the failure needs more than the scenario file, such as --until.", err=True)
+        click.echo("Nothing to shrink: written as one file, what was run does not fail.", err=True)
         return
     path.write_text(toml.dump(moved(smallest, Path(scenario.folder), path.parent)), encoding="utf-8")
     mutant = f" --mutant {result.mutant}" if result.mutant else ""

@@ -28,7 +28,7 @@ from .arrivals import Arrivals
 from .clock import START, Clock, Streams
 from .cluster import VirtualCluster
 from .faults import Faults
-from .gateways import GATEWAYS, Gateways, Tally
+from .gateways import ARRIVALS_KEPT, GATEWAYS, Gateways, Tally
 from .judging import judge
 from .judging.invariants import Invariants
 from .log import Log, state_hash
@@ -53,7 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a run is watched.
 
     ``keep_log`` holds every event in memory, which takeovers, replays and pages need. The full checks run at least once
-    in ``checkpoint_events``.
+    in ``checkpoint_events``. So many of the first requests are remembered as their clients sent them.
     """
 
     seed: int | None = None
@@ -62,6 +62,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     checks: bool = True
     checkpoint_events: int = CHECKPOINT_EVENTS
     settle: bool = True
+    arrivals_kept: int = ARRIVALS_KEPT
 
 
 class Numbers(msgspec.Struct):
@@ -96,6 +97,7 @@ class Harness:
         self.writer = Writer(self.clock, self.log, self.streams, self)
         self.cluster = VirtualCluster(self.clock, self.streams, self.writer, self)
         self.gateways = Gateways(self.clock, self.streams, self.writer, self.cluster)
+        self.gateways.arrivals_kept = options.arrivals_kept
         self.operators = Operators(
             self.clock, self.writer, self.cluster, {model.name: model for model in scenario.models}
         )

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,131 @@ def test_what_too_few_were_served_for_stays_when_a_run_shrinks(
     data = json.loads(out)
     (served,) = [row for row in data["expectations"] if row["name"] == "served"]
     assert (status, served["holds"], data["requests"]["refused"]) == (1, False, {"never_fits": 1})
+
+
+CROWDED = """
+duration = "10m"
+[[nodes]]
+name = "one"
+vram = "24GiB"
+[[nodes]]
+name = "other"
+vram = "24GiB"
+[[models]]
+name = "m"
+backend = "echo"
+vram = "20GiB"
+service_time = "5s"
+min_replicas = 1
+max_replicas = 1
+"""
+"""A model with one copy, which serves a request in five seconds."""
+
+
+def shrunk(
+    capfd: pytest.CaptureFixture[str], folder: Path, text: str, *arguments: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What this scenario shrinks to, as the tables of its file, and the report of the run of that file alone."""
+    asked, small = folder / "asked.toml", folder / "small.toml"
+    asked.write_text(text, encoding="utf-8")
+    assert call(capfd, "simulate", str(asked), *arguments, "--shrink", str(small))[0] == 1
+    status, out, _ = call(capfd, "simulate", str(small), "--json")
+    assert status == 1, out
+    return tomllib.loads(small.read_text(encoding="utf-8")), json.loads(out)
+
+
+def test_what_too_many_were_refused_for_stays_when_a_run_shrinks(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of 400 requests at one a second hardly one in five is served: without a node or a model none would be."""
+    asked = CROWDED + '[[requests]]\nmodel = "m"\nat = "1s"\ncount = 400\ndeadline = "10s"\n[expect]\nrefused = 0\n'
+    small, report = shrunk(capfd, tmp_path, asked)
+    assert report["requests"]["refused"].keys() == {"capacity_exhausted"}
+    assert (len(small["nodes"]), len(small["models"])) == (1, 1)
+    assert report["requests"]["submitted"] <= 3
+
+
+def test_a_refusal_that_was_not_there_at_first_is_no_reason_to_leave_out_a_model(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nobodys = '[[requests]]\nmodel = "nobody"\nat = "1s"\n'
+    asked = f'{CROWDED}{nobodys}[[requests]]\nmodel = "m"\nat = "1s"\ncount = 60\ndeadline = "10s"\n'
+    for expected in ("refused = 0", "refused_as = { capacity_exhausted = 0 }"):
+        small, report = shrunk(capfd, tmp_path, f"{asked}[expect]\n{expected}\n")
+        assert report["requests"]["refused"].keys() == {"capacity_exhausted"}
+        assert {row["model"] for row in small["requests"]} == {"m"}
+    small, report = shrunk(capfd, tmp_path, f"{asked}[expect]\nrefused_as = {{ unknown_model = 0 }}\n")
+    assert report["requests"]["refused"] == {"unknown_model": 1}
+    assert [row["model"] for row in small["requests"]] == ["nobody"]
+
+
+def test_what_waits_at_the_end_is_not_what_waits_on_the_way(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Whoever comes waits for the copy while it is loaded; at the end only for the one whom it serves for an hour."""
+    asked = CROWDED.replace("5s", "1h") + '[[requests]]\nmodel = "m"\ncount = 9\ndeadline = "1h"\n'
+    small, report = shrunk(capfd, tmp_path, asked + "[expect]\nwaiting_at_end = 0\n")
+    assert (report["virtual_seconds"], report["requests"]["waiting"], report["requests"]["running"]) == (600.0, 1, 1)
+    assert [row.get("count", 1) for row in small["requests"]] in ([2], [1, 1])
+
+
+def test_too_much_of_anything_is_still_too_much_when_a_run_shrinks(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked = CROWDED + '[[requests]]\nmodel = "m"\nat = "20s"\ncount = 60\n[expect]\nserved = { max = 10 }\n'
+    small, report = shrunk(capfd, tmp_path, asked)
+    assert report["requests"]["served"] == 11
+    assert sum(row.get("count", 1) for row in small["requests"]) in (11, 12)
+    assert len(small["requests"]) == 1, "a row that stands for many is not written out for nothing"
+
+
+def test_single_requests_in_the_middle_of_a_row_are_left_out_too(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """For the first the model is loaded; the next find its node down, and for the one after them it is loaded anew."""
+    alone = CROWDED.replace('[[nodes]]\nname = "other"\nvram = "24GiB"\n', "").replace("min_replicas = 1\n", "")
+    asked = alone + (
+        '[[requests]]\nmodel = "m"\ncount = 9\nevery = "1m"\ndeadline = "30s"\n'
+        '[[faults]]\nat = "50s"\nkind = "node-crash"\ntarget = "one"\nfor = "2m"\n[expect]\nloads = { max = 1 }\n'
+    )
+    small, report = shrunk(capfd, tmp_path, asked)
+    assert [row.get("at", "0s") for row in small["requests"]] == ["0s", "3m"]
+    assert report["loads"] == 2
+
+
+def test_a_run_of_a_trace_up_to_a_moment_shrinks_to_a_file_that_needs_neither(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trace = tmp_path / "asked.jsonl"
+    lines = [f'{{"at": "{at}s", "model": "m", "deadline": "10s", "priority": {at % 3}}}\n' for at in range(300)]
+    trace.write_text("".join(lines), encoding="utf-8")
+    asked = CROWDED + '[[requests]]\nmodel = "m"\nat = "1s"\n[expect]\nrefused = 0\n'
+    small, report = shrunk(capfd, tmp_path, asked, "--requests", str(trace), "--until", "2m30s")
+    assert "workloads" not in small
+    assert report["virtual_seconds"] <= 150
+    assert report["requests"]["refused"].keys() == {"capacity_exhausted"}
+    assert 2 <= report["requests"]["submitted"] <= 3
+
+
+def test_the_prompts_of_a_trace_are_written_out_where_they_are_what_it_fails_for(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trace = tmp_path / "asked.jsonl"
+    rows = [{"timestamp": 60_000 + 10_000 * at, "hash_ids": [1, 2, 100 + at]} for at in range(30)]
+    trace.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    cached = CROWDED + 'prefill_time = "10ms"\nprefix_cache = 64\n[expect]\ncached_share = 0\n'
+    small, report = shrunk(capfd, tmp_path, cached, "--requests", str(trace))
+    assert "workloads" not in small
+    first, second = small["requests"]
+    assert [*first["prompt"]][:2] == [*second["prompt"]][:2]
+    assert report["prompts"] == {"blocks": 6, "cached": 2, "cached_share": 0.3333}
+
+
+def test_a_run_that_fails_only_up_to_a_moment_shrinks(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """In ten minutes all are served, in one not."""
+    asked = CROWDED + '[[requests]]\nmodel = "m"\nat = "1s"\ncount = 20\n[expect]\nserved = { min = 20 }\n'
+    small, report = shrunk(capfd, tmp_path, asked, "--until", "1m")
+    assert report["virtual_seconds"] <= 60
+    assert report["requests"]["waiting"] == 11
+    assert len(small["nodes"]) == 1
 
 
 def test_a_sweep_names_the_seeds_that_fail_and_how_to_replay_them(capfd: pytest.CaptureFixture[str]) -> None:
