@@ -127,7 +127,8 @@ class RefusedLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What would come of a change. ``holds``: all that was asked for could be, and nothing else would lose its place.
+    """What would come of a change. ``holds``: all that was asked for could be, nobody would be refused, and nothing
+    else would lose its place.
 
     ``position`` and ``time`` are those of the state that it was thought through on, ``notes`` what it assumes.
     ``after`` counts microseconds, ``memory`` bytes. ``complete`` is false when there was too much to think through.
@@ -177,16 +178,23 @@ def summary(report: Report) -> str:
     told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     if not told and report.holds:
         return "No replica would come or go." if report.changed else "Nothing would change."
+    told = told or "no replica would come or go"
+    told = f"{told[:1].upper()}{told[1:]}; {'; '.join(_against(report))}"
+    return f"{told.removesuffix('; ')}."
+
+
+def _against(report: Report) -> Iterator[str]:
+    """What stands against the plan, each in a few words; that nothing does."""
+    if report.rejected:
+        yield f"{len(report.rejected)} of the changes would be rejected"
     failing = [line.model for line in report.unmet]
     failing += [line.model for line in report.first_requests if line.outcome == "refused"]
-    told = told or "no replica would come or go"
-    if report.rejected:
-        told = f"{told}; {len(report.rejected)} of the changes would be rejected"
     if failing:
-        return f"{told[:1].upper()}{told[1:]}; no place for: {', '.join(failing)}."
-    return (
-        f"{told[:1].upper()}{told[1:]}." if report.rejected else f"{told[:1].upper()}{told[1:]}; all have their place."
-    )
+        yield f"no place for: {', '.join(failing)}"
+    if report.refused:
+        yield f"{_count(sum(requests for _, _, requests, _ in report.refused), 'request')} would be refused"
+    if report.holds:
+        yield "all have their place"
 
 
 def rows(plan: Mapping[str, object] | PlanDocument) -> Iterator[Sequence[object]]:

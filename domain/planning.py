@@ -234,10 +234,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def holds(self) -> bool:
-        """Whether all that was asked for could be, and nothing else would lose its place."""
+        """Whether all that was asked for could be, nobody would be refused, and nothing else would lose its place."""
         if self.cut_in is Step.NOW:
             return False  # not even what happens at once is known
-        return not (self.rejected or self.unmet or any(first.outcome == "refused" for first in self.first_requests))
+        homeless = any(first.outcome == "refused" for first in self.first_requests)
+        return not (self.rejected or self.unmet or self.refused or homeless)
 
 
 # --- Planning -------------------------------------------------------------------------------------------------------

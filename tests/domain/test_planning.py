@@ -164,6 +164,16 @@ def test_removing_a_model_unloads_it_and_refuses_those_who_wait(pair: Cluster) -
     assert planned(pair, removed=("nobody",)).rejected[0].code == "unknown_model"
 
 
+def test_a_plan_by_which_requests_are_refused_does_not_hold_and_its_summary_says_so(pair: Cluster) -> None:
+    pair.request("q1", "old")
+    pair.request("q2", "old")
+    report = planned(pair, removed=("old",))
+    assert not report.holds
+    assert document(report).summary == "1 unloaded; 1 request would be refused."
+    pair.send(cmd.CancelRequest(request="q2"))
+    assert planned(pair, removed=("old",)).holds, "who runs may end first"
+
+
 # --- Nodes ----------------------------------------------------------------------------------------------------------
 
 
