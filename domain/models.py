@@ -155,8 +155,14 @@ def store_load_info(state: State, command: StoreLoadInfo, now: int) -> list[ev.E
 
 
 def remove(state: State, command: RemoveModel, now: int) -> list[ev.Event]:
-    """Take it out: its waiting requests are refused, its loads given up; its replicas leave when idle."""
+    """Take it out: its waiting requests are refused, its loads given up; its replicas leave when idle.
+
+    Raises Conflict for an alias: who says one means what they call by it, and that may be another model by now.
+    """
     model = find(state, command.model)
+    if model.name != command.model:
+        cure = f"Name the model to take it out: {model.name}. An edit without the alias takes that away alone."
+        raise Conflict(f"{command.model!r} is an alias of {model.name}, and no model.", cure=cure)
     events: list[ev.Event] = []
     refusal = routing.no_such_model(model.name)
     for _, _, request in state.waiting(model.name):

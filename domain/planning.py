@@ -59,7 +59,7 @@ class NodeChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody thinks of doing: settings, then nodes, then models, then models taken out."""
+    """What somebody thinks of doing: settings, then nodes, then models taken out, then models as they are to be."""
 
     settings: dict[str, int | str] = {}
     nodes: tuple[NodeChange, ...] = ()
@@ -68,14 +68,17 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def commands_of(change: Change, state: State) -> Iterator[cmd.Command]:
-    """The commands that make the change, in order; read as they are decided, since each depends on those before."""
+    """The commands that make the change, in order; read as they are decided, since each depends on those before.
+
+    What is taken out goes first: its name and its aliases may be taken by others of the same change.
+    """
     if change.settings:
         yield cmd.ChangeSettings(values=change.settings)
     for node in change.nodes:
         yield from _commands_of_node(node, state)
-    yield from (turn.command for turn in turns(change.models, state.aliases))
     for model in change.removed:
         yield cmd.RemoveModel(model=model)
+    yield from (turn.command for turn in turns(change.models, state.aliases))
 
 
 def _commands_of_node(change: NodeChange, state: State) -> Iterator[cmd.Command]:

@@ -528,6 +528,15 @@ def test_two_models_exchange_their_aliases_in_one_go(interlock: Shell, story_dat
     assert [step["answer"]["events"] for step in again["steps"]] == [[], []]
 
 
+def test_an_alias_takes_no_model_out_and_the_refusal_names_the_model(interlock: Shell, story_data: Path) -> None:
+    (interlock.folder / "models.toml").write_text('[[models]]\nname = "v1"\nbackend = "echo"\naliases = ["prod"]\n')
+    interlock("models", "apply", "models.toml", "--data", story_data)
+    ran = interlock("models", "remove", "prod", "--data", story_data, status=1)
+    assert "'prod' is an alias of v1, and no model. Name the model to take it out: v1." in ran.err
+    assert "v1" in {row["name"] for row in interlock("models", "--data", story_data, "--json").document}
+    interlock("models", "remove", "v1", "--data", story_data)
+
+
 def test_an_exchange_of_aliases_over_http_takes_away_before_it_gives_and_tells_how_far_it_came(
     interlock: Shell, cluster: tuple[str, type[_Cluster]]
 ) -> None:

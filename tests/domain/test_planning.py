@@ -174,6 +174,24 @@ def test_a_plan_by_which_requests_are_refused_does_not_hold_and_its_summary_says
     assert planned(pair, removed=("old",)).holds, "who runs may end first"
 
 
+def test_a_removed_models_alias_and_name_may_be_taken_by_others_of_the_same_change(pair: Cluster) -> None:
+    heir = cmd.DeclareModel(model="heir", spec=LoadSpec(backend="echo", vram=GIB), aliases=("prod", "old"))
+    for change in ({}, {"removed": ("old",)}):
+        spec, scheduling = pair.state.models["old"].declared_spec, pair.state.models["old"].scheduling
+        pair.send(cmd.DeclareModel(model="old", spec=spec, scheduling=scheduling, aliases=("prod",)))
+        report = planned(pair, heir, **change)
+        assert [one.name for one in report.rejected] == ([] if change else ["heir"])
+        assert ("old", "declared") in [(line.name, line.what) for line in report.changed] or not change
+
+
+def test_a_model_is_not_taken_out_by_an_alias_and_the_plan_names_the_model(pair: Cluster) -> None:
+    spec = pair.state.models["old"].declared_spec
+    pair.send(cmd.DeclareModel(model="old", spec=spec, aliases=("prod",)))
+    [bad] = planned(pair, removed=("prod",)).rejected
+    assert (bad.name, bad.code, bad.message) == ("prod", "conflict", "'prod' is an alias of old, and no model.")
+    assert bad.cure.startswith("Name the model to take it out: old.")
+
+
 # --- Nodes ----------------------------------------------------------------------------------------------------------
 
 
