@@ -17,6 +17,7 @@ from interlock.domain.explanation import Considered
 from interlock.domain.planning import UNFINISHED, Changed, FirstRequest, Left, Placed, Rejection, Report, Unmet
 from interlock.domain.refusals import RefusalCode
 from interlock.domain.rehearsal import Step
+from interlock.domain.room import Filter
 from interlock.domain.settings import format_idle_unload, format_setting
 from interlock.domain.units import FOREVER, format_instant, format_size, tell_duration
 
@@ -269,9 +270,13 @@ def _left(line: Left) -> LeftLine:
 
 
 def _why_not(code: str, considered: Sequence[Considered]) -> str:
+    """The reason, and what stands in the way on the nodes that might have done: on those that lack a copy first.
+
+    Where it has its copy none is missing, and a node that its selector leaves out might not have done.
+    """
     missing = [row for row in considered if row.filter and row.filter != "approval"]
-    # Of a model that fits nowhere the nodes that might have held it tell more than those that are closed to it.
-    nearest = [row for row in missing if row.filter in ("memory", "ram", "disk", "slots")]
+    nearest = [row for row in missing if row.filter not in ("selector", Filter.COPY)]
+    nearest.sort(key=lambda row: row.filter == Filter.SLOTS)
     misses = [f"{row.node}: {row.detail or row.filter}" for row in nearest or missing]
     if len(misses) > _NEAREST:
         misses = [*misses[:_NEAREST], f"and {len(misses) - _NEAREST} more"]

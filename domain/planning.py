@@ -24,7 +24,7 @@ from .nodes import available_disk
 from .refusals import RefusalCode
 from .rehearsal import Noted, Rehearsal, Step
 from .requests import CODES_OF_WAITS
-from .room import fits_when_empty
+from .room import Filter, fits_when_empty, has_its_copy
 from .routing import Evict, Hold, Place, Plan, Refuse
 from .selector import format_selector
 from .settings import Settings
@@ -492,8 +492,18 @@ def _unmet(made: Rehearsal, without: Rehearsal, asked: set[str]) -> tuple[tuple[
             reason, lacks = wish.code, Lack.NODE
         else:
             reason, lacks = RefusalCode.CAPACITY_EXHAUSTED, Lack.CAPACITY
-        unmet.append(Unmet(model=name, missing=missing, reason=reason, lacks=lacks, cure=cure, nodes=why.considered))
+        nodes = _with_copies(state, model, why.considered)
+        unmet.append(Unmet(model=name, missing=missing, reason=reason, lacks=lacks, cure=cure, nodes=nodes))
     return tuple(unmet), tuple(before)
+
+
+def _with_copies(state: State, model: Model, nodes: tuple[Considered, ...]) -> tuple[Considered, ...]:
+    """Of a model that is to run on every candidate: a node that has its copy lacks no slot, but nothing at all."""
+    has = {
+        row.node for row in nodes if row.filter == Filter.SLOTS and has_its_copy(state, model, state.nodes[row.node])
+    }
+    copy = {"filter": Filter.COPY.value, "detail": "has its copy"}
+    return tuple(msgspec.structs.replace(row, **copy) if row.node in has else row for row in nodes)
 
 
 def _shaky(before: State, names: list[str]) -> Iterator[tuple[str, int, str]]:

@@ -11,6 +11,7 @@ from interlock.adapters.planwords import document
 from interlock.domain import commands as cmd
 from interlock.domain import rehearsal
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
+from interlock.domain.own_rules import RULES, Filter
 from interlock.domain.planning import Change, NodeChange, Report, commands_of, missing_copies, patience, plan
 from interlock.domain.selector import parse_selector
 from interlock.domain.snapshots import encode_cluster, take_snapshot
@@ -190,6 +191,26 @@ def test_a_model_is_not_taken_out_by_an_alias_and_the_plan_names_the_model(pair:
     [bad] = planned(pair, removed=("prod",)).rejected
     assert (bad.name, bad.code, bad.message) == ("prod", "conflict", "'prod' is an alias of old, and no model.")
     assert bad.cure.startswith("Name the model to take it out: old.")
+
+
+def test_a_floor_that_lacks_a_copy_is_told_of_the_nodes_that_lack_it(pair: Cluster) -> None:
+    pair.model("hermit", vram=1, selector={"tier": "slow"}, anti_affinity="g", anti_affinity_hard=True, min_replicas=1)
+    pair.settle()
+    [line] = document(planned(pair, declared("e", vram=1, everywhere=True, anti_affinity="g"))).parked
+    assert "(orin: r-000002 (hermit) of group g is there; hermit: priority 0" in line.why
+    assert "thor" not in line.why, "it has its copy there"
+    assert [row.filter for row in line.considered] == ["anti_affinity", "copy"]
+    drain = NodeChange(node="orin", drain=True)
+    line, _ = document(planned(pair, declared("e", vram=1, min_replicas=2), nodes=(drain,))).parked
+    assert "(orin: is draining; thor: r-000003 is loaded; " in line.why
+    RULES.add("not_orin", Filter(lambda _, node: node.name != "orin"))
+    try:
+        wish = declared("e", min_replicas=2, placement="own")
+        [line] = document(planned(pair, wish, settings={"placement_profiles": "own: only not_orin"})).parked
+    finally:
+        RULES.remove("not_orin")
+    assert "orin: does not pass the filter not_orin" in line.why
+    assert "thor: needs 9GiB, 4GiB free" in line.why
 
 
 # --- Nodes ----------------------------------------------------------------------------------------------------------
