@@ -90,10 +90,11 @@ class LeftLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ParkedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of which so many copies would be missing in the end."""
+    """A model of which so many copies would be missing in the end, or whose ``revision`` would not come up; else 0."""
 
     model: str
     missing: int
+    revision: int = 0
     reason: str
     lacks: str
     why: str
@@ -285,9 +286,14 @@ def _why_not(code: str, considered: Sequence[Considered]) -> str:
 
 
 def _parked(line: Unmet) -> ParkedLine:
-    why = f"{_count(line.missing, 'copy').replace('copys', 'copies')} missing: {_why_not(line.reason, line.nodes)}"
+    lacking = []
+    if line.missing:
+        lacking.append(f"{_count(line.missing, 'copy').replace('copys', 'copies')} missing")
+    if line.revision:
+        lacking.append(f"revision {line.revision} does not take the place of the one that serves")
     return ParkedLine(
-        model=line.model, missing=line.missing, reason=line.reason, lacks=line.lacks, why=why, cure=line.cure,
+        model=line.model, missing=line.missing, revision=line.revision, reason=line.reason, lacks=line.lacks,
+        why=f"{', and '.join(lacking)}: {_why_not(line.reason, line.nodes)}", cure=line.cure,
         considered=list(line.nodes),
     )  # fmt: skip
 

@@ -18,19 +18,21 @@ from .aliases import turns
 from .causes import LoadCause
 from .claims import in_pools, total
 from .engine import Engine
-from .entities import Budget, Lack, Model, Node, NodeStatus, Phase, RequestStatus, WaitKind
-from .explanation import Considered
+from .entities import Budget, Lack, Model, Node, NodeStatus, Phase, RequestStatus, Wait, WaitKind
+from .eviction import Search
+from .explanation import Considered, Explanation
 from .nodes import available_disk
 from .refusals import RefusalCode
 from .rehearsal import Noted, Rehearsal, Step
 from .requests import CODES_OF_WAITS
-from .room import Filter, fits_when_empty, has_its_copy
+from .roll_outs import roll_out
+from .room import Filter, ever_fits, fits_when_empty, has_its_copy, judge_room
 from .routing import Evict, Hold, Place, Plan, Refuse
 from .selector import format_selector
 from .settings import Settings
 from .shrinking import copies, floor_of, idle_unload_of
 from .state import State
-from .units import DAY, FOREVER, SECOND
+from .units import DAY, FOREVER, SECOND, format_size
 
 UNFINISHED = "unfinished"
 """The reason that stands in for a refusal's: the rehearsal was cut short before the floor's turn."""
@@ -180,10 +182,14 @@ class Left(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unmet(msgspec.Struct, frozen=True, kw_only=True):
-    """A floor that could not be kept in the end: how many copies are missing, why, and what would cure it."""
+    """A floor that could not be kept in the end, or a revision that does not come up: why, and what would cure it.
+
+    ``missing`` is how many copies the floor lacks, ``revision`` the one that does not come up; 0 when that is not so.
+    """
 
     model: str
     missing: int
+    revision: int
     reason: str
     lacks: Lack
     cure: str
@@ -210,7 +216,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What would come of a change. Each list in the order in which things would happen.
 
     ``at`` and ``position`` say on which state it was thought through. ``running`` requests and loads ``under_way`` were
-    taken to end well. ``unmet_before`` are floors outside the change that are not kept without it either. ``shaky`` are
+    taken to end well. ``unmet_before`` are wishes outside the change that are not met without it either. ``shaky`` are
     models of the plan whose last loads failed: how many in a row, and the backend's words. ``silent`` nodes cannot be
     reached, and stay as they are. ``refused`` counts, by model and code, the requests that would be refused,
     and says whether they run now or wait.
@@ -469,32 +475,88 @@ def missing_copies(state: State) -> dict[str, int]:
     return {name: missing for name, missing in short.items() if missing > 0}
 
 
+def waiting_revisions(state: State) -> dict[str, int]:
+    """The models whose declared revision does not serve, and which that is."""
+    return {name: model.declared for name, model in sorted(state.models.items()) if model.declared != model.serving}
+
+
 def _unmet(made: Rehearsal, without: Rehearsal, asked: set[str]) -> tuple[tuple[Unmet, ...], tuple[str, ...]]:
-    """The floors that are not kept in the end: those asked for or hurt by the change, and those that are so anyway."""
-    state, anyway = made.engine.state, missing_copies(without.engine.state)
+    """The wishes that are not met in the end: those asked for or hurt by the change, and those that are so anyway."""
+    state, other = made.engine.state, without.engine.state
+    missing, missing_anyway = missing_copies(state), missing_copies(other)
+    waiting, waiting_anyway = waiting_revisions(state), waiting_revisions(other)
     unmet, before = [], []
-    for name, missing in missing_copies(state).items():
-        if name not in asked and missing <= anyway.get(name, 0):
-            before.append(name)
-            continue
-        model = state.models[name]
-        wish = reconcile.floor_plan(state, model, made.now)
-        why = wish.explanation
-        cure = why.cure
-        if isinstance(wish, Place | Evict):
-            # It could be kept, and is not: the reconciler is frozen, or the rehearsal was cut short.
-            frozen = "reconciler" in state.frozen
-            reason, lacks = (RefusalCode.FROZEN, Lack.THAW) if frozen else (UNFINISHED, Lack.TIME)
-            cure = "`interlock thaw reconciler`." if frozen else cure
-        elif model.parked is not None:
-            reason, lacks = model.parked.reason, model.parked.lacks
-        elif isinstance(wish, Refuse):
-            reason, lacks = wish.code, Lack.NODE
+    for name in sorted({**missing, **waiting}):
+        hurt = missing.get(name, 0) > missing_anyway.get(name, 0)
+        hurt = hurt or (name in waiting and waiting[name] != waiting_anyway.get(name))
+        if name in asked or hurt:
+            unmet.append(_unmet_wish(made, state.models[name], missing.get(name, 0), waiting.get(name, 0)))
         else:
-            reason, lacks = RefusalCode.CAPACITY_EXHAUSTED, Lack.CAPACITY
-        nodes = _with_copies(state, model, why.considered)
-        unmet.append(Unmet(model=name, missing=missing, reason=reason, lacks=lacks, cure=cure, nodes=nodes))
+            before.append(name)
     return tuple(unmet), tuple(before)
+
+
+def _unmet_wish(made: Rehearsal, model: Model, missing: int, revision: int) -> Unmet:
+    """Why the floor is not kept; of a model whose floor is, why the revision does not come up."""
+    state, now = made.engine.state, made.now
+    frozen = "reconciler" in state.frozen
+    plan = reconcile.floor_plan(state, model, now) if missing else _revision_plan(state, model, now)
+    why, lacks = plan.explanation, Lack.CAPACITY
+    cure = why.cure
+    if isinstance(plan, Place | Evict) if missing else _would_come_up(state, model, now):
+        # It could be met, and is not: the reconciler is frozen, or the rehearsal was cut short.
+        reason, lacks = (RefusalCode.FROZEN.value, Lack.THAW) if frozen else (UNFINISHED, Lack.TIME)
+        cure = "" if frozen else cure
+    elif model.parked is not None and not frozen:
+        reason, lacks = model.parked.reason.value, model.parked.lacks
+    elif isinstance(plan, Refuse):
+        reason, lacks = plan.code.value, Lack.NODE
+    else:
+        reason = RefusalCode.CAPACITY_EXHAUSTED.value
+    if frozen:  # nothing is tried before it is thawed, and what was parked before may lack another thing by now
+        lacks, cure = Lack.THAW, f"`interlock thaw reconciler`. {cure}".strip()
+    nodes = _with_copies(state, model, why.considered)
+    return Unmet(
+        model=model.name, missing=missing, revision=revision, reason=reason, lacks=lacks, cure=cure, nodes=nodes
+    )
+
+
+def _would_come_up(state: State, model: Model, now: int) -> bool:
+    """Whether the reconciler would do something for the declared revision, if it looked at it now, but park it."""
+    events = roll_out(state, model, now)
+    return bool(events) and not any(isinstance(event, ev.ModelParked) for event in events)
+
+
+def _revision_plan(state: State, model: Model, now: int) -> Plan:
+    """What stands in the way of the declared revision, if no copy of it has come up."""
+    if model.failures or not model.load_info_known or not state.candidates(model).nodes:
+        return reconcile.floor_plan(state, model, now)
+    never = None if ever_fits(state, model) else routing.never_fits(state, model)
+    why = never.explanation if never is not None else _no_room_beside(state, model, now)
+    rows = tuple(_even_in_its_place(state, model, row) for row in why.considered)
+    told = msgspec.structs.replace(why, considered=rows)
+    if never is not None:
+        return Refuse(never.code, never.message, explain=lambda: told)
+    return Hold(Wait(WaitKind.CAPACITY), explain=lambda: told)
+
+
+def _no_room_beside(state: State, model: Model, now: int) -> Explanation:
+    return routing.explain_no_room(state, model, Search(), now, strictly=floor_of(state, model) > 0)
+
+
+def _even_in_its_place(state: State, model: Model, row: Considered) -> Considered:
+    """Where the model's own copies have the slots: what a new revision would lack there if they made way for it."""
+    here = state.by_slot.get((row.node, model.name), {}).values()
+    own = tuple(state.replicas[one] for one in here if state.replicas[one].phase is Phase.LOADED)
+    judged = judge_room(state, model, state.nodes[row.node], own) if row.filter == Filter.SLOTS else None
+    if not own or not isinstance(judged, Filter):
+        return row
+    spec = model.declared_spec
+    needs = {Filter.MEMORY: format_size(spec.vram), Filter.RAM: f"{format_size(spec.ram)} of main memory"}
+    lacks = f"{needs[judged]} do not fit" if judged in needs else f"it does not pass the filter {judged.value}"
+    others = [note for note in row.detail.split("; ")[1:] if not note.startswith(f"{model.name}: ")]
+    detail = "; ".join([f"{lacks} even in place of {', '.join(one.id for one in own)}", *others])
+    return msgspec.structs.replace(row, filter=judged.value, detail=detail)
 
 
 def _with_copies(state: State, model: Model, nodes: tuple[Considered, ...]) -> tuple[Considered, ...]:

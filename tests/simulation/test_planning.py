@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from interlock.adapters.planfile import parse_change
-from interlock.domain.planning import missing_copies, plan
+from interlock.domain.planning import missing_copies, plan, waiting_revisions
 from interlock.domain.units import MINUTE
 from interlock.simulation import Scenario
 from interlock.simulation.harness import Harness, Options
@@ -64,6 +64,7 @@ def _change(rng: random.Random, world: dict[str, Any]) -> tuple[dict[str, Any], 
     elif kind == "remove":
         document["nodes"] = [{"name": node, "remove": True}]
         steps = [{"action": "remove-node", "node": node}]
+    at = len(steps)
     for place in rng.sample(range(7), 2):
         model = _model(rng, f"m{place}")
         document["models"].append(model)
@@ -71,7 +72,7 @@ def _change(rng: random.Random, world: dict[str, Any]) -> tuple[dict[str, Any], 
     if rng.random() < 0.3:
         document["models"].append({"name": "m-gone", "remove": True})
         world["models"].append(_model(rng, "m-gone"))
-        steps.append({"action": "remove-model", "model": "m-gone"})
+        steps.insert(at, {"action": "remove-model", "model": "m-gone"})  # before what is declared, as a plan has it
     return document, [{"at": "2m", **step} for step in steps]
 
 
@@ -95,5 +96,8 @@ def test_a_plan_says_what_the_simulator_then_does(seed: int) -> None:
     told.update((one.model, one.node) for one in report.placed)
     told.subtract((one.model, one.node) for one in report.left)
     assert +told == _where(after)
-    assert {one.model for one in report.unmet} | set(report.unmet_before) == set(missing_copies(after.engine.state))
+    assert {one.model for one in report.unmet} | set(report.unmet_before) == {
+        *missing_copies(after.engine.state),
+        *waiting_revisions(after.engine.state),
+    }
     assert not report.rejected
