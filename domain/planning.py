@@ -197,7 +197,7 @@ class Unmet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FirstRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a first request for a model without a floor would meet.
+    """What a first request for a model without a floor would meet: one that was asked for, or that the change hurts.
 
     ``outcome`` is ``warm``, ``load``, ``evict``, ``wait`` (``node`` and ``evicts`` then say what it would get once no
     request runs and no residency does), or ``refused`` (``code`` is one of the refusals).
@@ -273,16 +273,19 @@ def plan(engine: Engine, change: Change, now: int) -> Report:
     cuts = [one.cut_after for one in (made, without) if one.cut_after is not None]
     until = min(cuts) if cuts else length
     unmet, unmet_before = _unmet(made, without, set(asked))
-    placed = _placed(made, without, until)
+    placed, left = _placed(made, without, until), _left(before, made, without, until)
+    first_requests = _first_requests(ended, without.engine.state, at_once)
+    lost = {one.model for one in left} - {*at_once, *(first.model for first in first_requests)}
+    first_requests += tuple(_homeless(made.engine.state, without.engine.state, sorted(lost)))
     return Report(
         at=made.began,
         position=engine.ledger.position,
         changed=changed,
         rejected=rejected,
         placed=placed,
-        left=_left(before, made, without, until),
+        left=left,
         unmet=unmet,
-        first_requests=_first_requests(ended, without.engine.state, at_once),
+        first_requests=first_requests,
         refused=_refused(before, made, without),
         unmet_before=unmet_before,
         running=sum(map(len, before.locks.values())),
@@ -605,6 +608,19 @@ def _first_requests(ended: State, without: State, at_once: dict[str, Plan | None
         if _hopeless(ended, model) and not _hopeless(without, without.models[name]):
             found.append(_first_request(ended, name, routing.route(ended, model, FOREVER)))
     return tuple(found)
+
+
+def _homeless(state: State, without: State, lost: list[str]) -> Iterator[FirstRequest]:
+    """Models without a floor that lose their copies by the change, and of which no other would come for a request."""
+    for name in lost:
+        model, as_it_was = state.models.get(name), without.models.get(name)
+        if model is None or as_it_was is None or floor_of(state, model) > 0:
+            continue
+        first = _first_request(state, name, routing.route(state, model, FOREVER))
+        if first.outcome != "refused":
+            continue
+        if _first_request(without, name, routing.route(without, as_it_was, FOREVER)).outcome != "refused":
+            yield first
 
 
 def _hopeless(state: State, model: Model) -> bool:

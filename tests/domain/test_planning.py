@@ -79,7 +79,9 @@ def test_a_floor_of_higher_priority_evicts_and_says_whom(pair: Cluster) -> None:
     assert [(one.replica, one.kind, one.beneficiary, one.step) for one in report.left] == [
         ("r-000001", "evicted", "new", "now")
     ]
-    assert report.holds
+    assert not report.holds, "old may go nowhere else"
+    pair.model("old", vram=20)
+    assert planned(pair, declared("new", vram=20, min_replicas=1, priority=1, selector={"tier": "fast"})).holds
 
 
 def test_a_floor_of_equal_priority_evicts_nobody_and_is_parked(pair: Cluster) -> None:
@@ -297,6 +299,25 @@ def test_a_drain_of_all_nodes_that_a_model_without_a_floor_may_use_does_not_hold
     assert planned(pair, nodes=(thor,)).holds
     small = NodeChange(node="orin", pools=(8 * GIB,))
     assert not planned(pair, nodes=(thor, small)).holds, "orin may be used, and is too small"
+
+
+def test_a_model_without_a_floor_that_serves_and_would_find_no_other_place_is_told(pair: Cluster) -> None:
+    pair.model("held", vram=20, selector={"tier": "slow"}, pinned=True)
+    pair.loaded("held")
+    pair.model("old", vram=20)
+    thor = NodeChange(node="thor", drain=True)
+    report = planned(pair, nodes=(thor,))
+    assert [(one.model, one.node) for one in report.left] == [("old", "thor")]
+    [first] = report.first_requests
+    assert (first.model, first.outcome, first.code) == ("old", "refused", "capacity_exhausted")
+    assert "held: pinned" in next(row.detail for row in first.nodes if row.node == "orin")
+    assert not report.holds
+    assert document(report).summary == "1 unloaded; no place for: old."
+    pair.model("held", vram=20, selector={"tier": "slow"})
+    assert planned(pair, nodes=(thor,)).holds, "a request would make it leave"
+    pair.model("cold", vram=20)
+    pair.model("held", vram=20, selector={"tier": "slow"}, pinned=True)
+    assert [one.model for one in planned(pair, nodes=(thor,)).first_requests] == ["old"], "cold had no copy to lose"
 
 
 def test_removing_a_node_breaks_what_runs_there(pair: Cluster) -> None:
