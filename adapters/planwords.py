@@ -133,6 +133,7 @@ class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     else would lose its place.
 
     ``position`` and ``time`` are those of the state that it was thought through on, ``notes`` what it assumes.
+    ``held`` are replicas that would go, and stay as long as the reconciler is frozen.
     ``after`` counts microseconds, ``memory`` bytes. ``complete`` is false when there was too much to think through.
     """
 
@@ -150,6 +151,7 @@ class PlanDocument(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[RefusedLine]
     notes: list[str]
     complete: bool
+    held: list[LeftLine] = []
 
 
 def document(report: Report) -> PlanDocument:
@@ -170,6 +172,7 @@ def document(report: Report) -> PlanDocument:
         refused=[_turned_away(*line) for line in report.refused],
         notes=list(_notes(report)),
         complete=report.cut_after is None,
+        held=[_held(line) for line in report.held],
     )
 
 
@@ -193,6 +196,9 @@ def _against(report: Report) -> Iterator[str]:
     failing += [line.model for line in report.first_requests if line.outcome == "refused"]
     if failing:
         yield f"no place for: {', '.join(failing)}"
+    if report.held:
+        stays = "copy stays" if len(report.held) == 1 else "copies stay"
+        yield f"{len(report.held)} {stays} as long as the reconciler is frozen"
     if report.refused:
         yield f"{_count(sum(requests for _, _, requests, _ in report.refused), 'request')} would be refused"
     if report.holds:
@@ -212,6 +218,8 @@ def rows(plan: Mapping[str, object] | PlanDocument) -> Iterator[Sequence[object]
     for refused in told.refused:
         since = "running now" if refused.running else "waiting now"
         yield "REFUSE", refused.model, "", since, f"{refused.why} ({refused.code})"
+    for held in told.held:
+        yield "HOLD", held.model, held.node, held.when, held.why
     for changed in told.changed:
         yield "change", changed.name, "", "now", changed.why
     for placed in told.placed:
@@ -268,6 +276,11 @@ def _left(line: Left) -> LeftLine:
         beneficiary=line.beneficiary, memory=line.memory, in_flight=line.in_flight, step=line.step.value,
         after=line.after, when=_when(line.step, line.after), why=why,
     )  # fmt: skip
+
+
+def _held(line: Left) -> LeftLine:
+    why = f"{line.replica} would go ({LEAVES.get(line.reason, line.reason)}), and stays: `interlock thaw reconciler`."
+    return msgspec.structs.replace(_left(line), when="when thawed", why=why)
 
 
 def _why_not(code: str, considered: Sequence[Considered]) -> str:

@@ -220,6 +220,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     models of the plan whose last loads failed: how many in a row, and the backend's words. ``silent`` nodes cannot be
     reached, and stay as they are. ``refused`` counts, by model and code, the requests that would be refused,
     and says whether they run now or wait.
+    ``held`` are replicas that would go if the reconciler were not frozen.
     ``cut_after`` is how far (µs) it was thought through when there was too much to do, and ``cut_in`` the step; None
     when to the end.
     """
@@ -240,6 +241,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     silent: tuple[str, ...]
     cut_after: int | None
     cut_in: Step | None
+    held: tuple[Left, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -247,7 +249,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.cut_in is Step.NOW:
             return False  # not even what happens at once is known
         homeless = any(first.outcome == "refused" for first in self.first_requests)
-        return not (self.rejected or self.unmet or self.refused or homeless)
+        return not (self.rejected or self.unmet or self.refused or self.held or homeless)
 
 
 # --- Planning -------------------------------------------------------------------------------------------------------
@@ -255,6 +257,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(engine: Engine, change: Change, now: int) -> Report:
     """What would come of the change if it were made at ``now``; the engine is left as it is."""
+    report = _rehearsed(engine, change, now)
+    if "reconciler" not in engine.state.frozen:
+        return report
+    thawed = engine.fork()
+    thawed.handle(cmd.Envelope(command_id="rehearsal-thaw", command=cmd.Thaw(what="reconciler")), now)
+    told = {one.replica for one in report.left}, {one.model for one in report.unmet}
+    held = [
+        one for one in _rehearsed(thawed, change, now).left
+        if one.kind == "unloaded" and one.replica not in told[0] and one.model not in told[1]
+    ]  # fmt: skip
+    return msgspec.structs.replace(report, held=tuple(held))
+
+
+def _rehearsed(engine: Engine, change: Change, now: int) -> Report:
     before = engine.state
     made, without = Rehearsal(engine.fork(), now), Rehearsal(engine.fork(), now)
     rejected = tuple(dict.fromkeys(_rejected(made, change)))  # of two turns of one model it is told once
@@ -267,7 +283,7 @@ def plan(engine: Engine, change: Change, now: int) -> Report:
     made.end_requests()
     without.end_requests()
     ended = made.engine.state.fork()
-    length = max(patience(made.engine.state), patience(without.engine.state))
+    length = max(patience(made.engine.state, made.began), patience(without.engine.state, made.began))
     made.pass_time(length)
     without.pass_time(length)
     cuts = [one.cut_after for one in (made, without) if one.cut_after is not None]
@@ -310,12 +326,13 @@ def _rejected(made: Rehearsal, change: Change) -> Iterator[Rejection]:
             )
 
 
-def patience(state: State) -> int:
-    """For how long things can still follow from a change by themselves."""
+def patience(state: State, now: int) -> int:
+    """For how long things can still follow from a change by themselves: until the last drain's deadline at least."""
     settings = state.settings
     lengths = [settings.min_residency, settings.scale_down_delay, settings.load_backoff]
     lengths += [idle_unload_of(state, model) for model in state.models.values()]
-    return min(DAY, max((length for length in lengths if length < FOREVER), default=0)) + SECOND
+    deadlines = [node.drain_by - now for node in state.nodes.values() if node.drained and node.drain_by < FOREVER]
+    return max(min(DAY, max((length for length in lengths if length < FOREVER), default=0)), *deadlines, 0) + SECOND
 
 
 # --- The change itself ----------------------------------------------------------------------------------------------

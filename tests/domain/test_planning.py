@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from interlock.adapters.planwords import document
+from interlock.adapters.planwords import document, rows
 from interlock.domain import commands as cmd
 from interlock.domain import rehearsal
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
@@ -404,6 +404,42 @@ def test_a_frozen_reconciler_keeps_no_floor_and_is_named(pair: Cluster) -> None:
     assert (unmet.reason, unmet.lacks, unmet.cure) == ("frozen", "thaw", "`interlock thaw reconciler`.")
 
 
+def test_a_drain_takes_away_at_its_deadline_also_what_a_frozen_reconciler_keeps(pair: Cluster) -> None:
+    pair.send(cmd.Freeze(what="reconciler"))
+    pair.model("old", vram=20)
+    for minutes in (10, 2000):
+        report = planned(pair, nodes=(NodeChange(node="thor", drain=True, within=minutes * MINUTE),))
+        [gone] = report.left
+        assert (gone.replica, gone.reason, gone.step, gone.after) == ("r-000001", "drain", "later", minutes * MINUTE)
+        assert report.holds
+    without = planned(pair, nodes=(NodeChange(node="thor", drain=True),))
+    assert (without.left, [one.replica for one in without.held], without.holds) == ((), ["r-000001"], False)
+
+
+def test_what_a_frozen_reconciler_holds_back_is_told(pair: Cluster) -> None:
+    pair.send(cmd.Freeze(what="reconciler"))
+    fast = {"tier": "fast"}
+    removed = planned(pair, removed=("old",))
+    assert ([(one.replica, one.reason) for one in removed.held], removed.holds) == ([("r-000001", "removed")], False)
+    told = document(removed)
+    assert told.summary == "No replica would come or go; 1 copy stays as long as the reconciler is frozen."
+    assert told.held[0].why == "r-000001 would go (its model was removed), and stays: `interlock thaw reconciler`."
+    assert next(rows(told))[:4] == ("HOLD", "old", "thor", "when thawed")
+    edited = planned(pair, declared("old", vram=10, selector=fast))
+    [unmet] = edited.unmet
+    assert (unmet.revision, unmet.reason, unmet.lacks, unmet.cure) == (
+        2,
+        "frozen",
+        "thaw",
+        "`interlock thaw reconciler`.",
+    )
+    assert (edited.held, edited.holds) == ((), False), "said once"
+    [unmet] = planned(pair, declared("new", vram=99, min_replicas=1)).unmet
+    assert (unmet.reason, unmet.lacks) == ("never_fits", "thaw")
+    assert unmet.cure.startswith("`interlock thaw reconciler`. Add a larger node")
+    assert planned(pair, declared("old", vram=20, selector=fast)).holds, "nothing is held back where nothing changes"
+
+
 def test_workers_that_cannot_be_reached_answer_nothing(pair: Cluster) -> None:
     pair.model("new", min_replicas=1)  # its load begins on orin, which falls silent
     pair.send(cmd.ReportSilence(node="orin"))
@@ -516,7 +552,7 @@ def test_what_is_planned_is_what_happens_when_workers_do_as_they_are_asked(seed:
     told.update((one.model, one.node) for one in report.placed if one.step != "later")
     told.subtract((one.model, one.node) for one in report.left if one.step != "later")
     assert +told == _where(cluster)
-    end = cluster.now + patience(cluster.state)
+    end = cluster.now + patience(cluster.state, cluster.now)
     while (due := cluster.engine.next_wakeup()) is not None and due <= end:
         cluster.wait((due - cluster.now) / SECOND)
         _obey(cluster)
