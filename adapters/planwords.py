@@ -250,7 +250,8 @@ def _placed(line: Placed) -> PlacedLine:
         since = causes.floor_since(line.cause, line.model)
         why = f"its floor asks for it{f', since {since}' if since else ''}"
     elif revision is not None:
-        why = f"revision {revision} comes up beside the one that serves"
+        before = "beside the one that serves" if line.beside else "alone: the one before it takes no more requests"
+        why = f"revision {revision} comes up {before}"
     else:
         why = f"request {request} waits for it" if request is not None else line.cause
     room = f"; {', '.join(line.evicts)} makes room" if line.evicts else ""

@@ -150,7 +150,7 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
     """A replica that would be loaded. ``cause`` is the wish behind it; ``evicts`` are the models that make room.
 
-    ``replica`` is the id that it would get if nothing else happened before.
+    ``replica`` is the id that it would get if nothing else happened before. ``beside``: others serve meanwhile.
     """
 
     model: str
@@ -161,6 +161,7 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     evicts: tuple[str, ...]
     step: Step
     after: int
+    beside: bool = False
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True):
@@ -408,6 +409,7 @@ def _born(run: Rehearsal, until: int) -> list[Placed]:
             evicts=tuple(victims[victim] for victim in event.victims),
             step=noted.step,
             after=noted.after,
+            beside=event.replica in run.beside,
         )
         for noted in run.noted
         if isinstance(event := noted.event, ev.ReplicaReserved)

@@ -43,6 +43,7 @@ class Noted(msgspec.Struct, frozen=True, gc=False):
 class Rehearsal:
     """Moves ``engine``, which has to be a fork.
 
+    ``beside`` are the replicas that were reserved while other copies of their model took requests.
     ``cut_after`` (µs) is how far it came when there was too much to do, ``cut_in`` the step; None when to the end.
     """
 
@@ -51,6 +52,7 @@ class Rehearsal:
         self.began = self.now = max(now, engine.ledger.time)
         self.step = Step.NOW
         self.noted: list[Noted] = []
+        self.beside: set[str] = set()
         self.cut_after: int | None = None
         self.cut_in: Step | None = None
         self._quick: deque[Effect] = deque()
@@ -110,6 +112,8 @@ class Rehearsal:
     def _take(self, outcome: Outcome) -> Outcome:
         after = self.now - self.began
         self.noted += [Noted(event, self.step, after) for event in outcome.events]
+        reserved = [event for event in outcome.events if isinstance(event, ev.ReplicaReserved)]
+        self.beside.update(event.replica for event in reserved if event.model in self.engine.state.warm)
         self._ask(outcome.effects)
         return outcome
 

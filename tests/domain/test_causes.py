@@ -85,7 +85,7 @@ def test_each_load_of_a_long_history_has_a_cause_of_one_kind() -> None:
 def planned(cause: LoadCause, model: str = "m") -> str:
     """Why a plan says that the replica would be loaded."""
     line = Placed(
-        model=model, node="n", replica="r-000001", memory=1, cause=cause, evicts=(), step=Step.NOW, after=0
+        model=model, node="n", replica="r-000001", memory=1, cause=cause, evicts=(), step=Step.NOW, after=0, beside=True
     )  # fmt: skip
     return _placed(line).why
 

@@ -180,6 +180,14 @@ def test_a_revision_that_finds_no_room_is_parked_while_the_floor_is_kept(pair: C
     assert planned(pair, declared("new", vram=1)).unmet_before == ("m",)
 
 
+def test_a_revision_comes_up_beside_the_one_that_serves_or_alone_where_that_leaves_at_once(pair: Cluster) -> None:
+    [placed] = document(planned(pair, declared("old", vram=4, selector={"tier": "slow"}))).placed
+    assert (placed.node, placed.why) == ("orin", "revision 2 comes up alone: the one before it takes no more requests")
+    pair.send(cmd.SetReplicaSlots(node="thor", max_replicas_per_model=2))
+    [placed] = document(planned(pair, declared("old", vram=4, selector={"tier": "fast"}))).placed
+    assert (placed.node, placed.why) == ("thor", "revision 2 comes up beside the one that serves")
+
+
 def test_the_same_again_changes_nothing(pair: Cluster) -> None:
     report = planned(pair, declared("old", vram=20, selector={"tier": "fast"}))
     assert report.holds
