@@ -291,9 +291,9 @@ def _rehearsed(engine: Engine, change: Change, now: int) -> Report:
     until = min(cuts) if cuts else length
     unmet, unmet_before = _unmet(made, without, set(asked))
     placed, left = _placed(made, without, until), _left(before, made, without, until)
-    first_requests = _first_requests(ended, without.engine.state, at_once)
-    lost = {one.model for one in left} - {*at_once, *(first.model for first in first_requests)}
-    first_requests += tuple(_homeless(made.engine.state, without.engine.state, sorted(lost)))
+    lost = sorted({one.model for one in left})
+    homeless = {one.model: one for one in _homeless(made.engine.state, without.engine.state, lost)}
+    first_requests = [homeless.pop(one.model, one) for one in _first_requests(ended, without.engine.state, at_once)]
     return Report(
         at=made.began,
         position=engine.ledger.position,
@@ -302,7 +302,7 @@ def _rehearsed(engine: Engine, change: Change, now: int) -> Report:
         placed=placed,
         left=left,
         unmet=unmet,
-        first_requests=first_requests,
+        first_requests=(*first_requests, *homeless.values()),
         refused=_refused(before, made, without),
         unmet_before=unmet_before,
         running=sum(map(len, before.locks.values())),

@@ -321,11 +321,21 @@ def test_a_model_without_a_floor_that_serves_and_would_find_no_other_place_is_to
     assert "held: pinned" in next(row.detail for row in first.nodes if row.node == "orin")
     assert not report.holds
     assert document(report).summary == "1 unloaded; no place for: old."
+    assert [one.outcome for one in planned(pair, declared("old", vram=20), nodes=(thor,)).first_requests] == ["refused"]
     pair.model("held", vram=20, selector={"tier": "slow"})
     assert planned(pair, nodes=(thor,)).holds, "a request would make it leave"
     pair.model("cold", vram=20)
     pair.model("held", vram=20, selector={"tier": "slow"}, pinned=True)
     assert [one.model for one in planned(pair, nodes=(thor,)).first_requests] == ["old"], "cold had no copy to lose"
+
+
+def test_a_model_that_is_asked_for_and_evicted_when_requests_end_is_not_said_to_serve(pair: Cluster) -> None:
+    fast = {"tier": "fast"}
+    pair.request("q1", "old")
+    new = declared("new", vram=20, min_replicas=1, priority=1, selector=fast)
+    report = planned(pair, declared("old", vram=20, selector=fast, parallel=2), new)
+    assert [(one.model, one.kind, one.step) for one in report.left] == [("old", "evicted", "requests ended")]
+    assert [(one.model, one.outcome) for one in report.first_requests] == [("old", "refused")]
 
 
 def test_removing_a_node_breaks_what_runs_there(pair: Cluster) -> None:
