@@ -168,6 +168,13 @@ def read_models(path: Path) -> list[DeclareModel]:
             line = line_of(text, rf"(\[+\s*)?\"?{re.escape(key)}\"?\s*[=\].]")
             raise UnreadableFile(f"{path}{line}: {key}: no such key.", cure="It holds [[models]] tables only.")
     try:
+        for place, table in enumerate(tables):
+            if "remove" in table:
+                name, problem = table.get("name", "NAME"), "only a plan's file takes models out"
+                cure = (
+                    f"`interlock models remove {name}` does it; do that first, as plans do, if others take its aliases."
+                )
+                raise InvalidField(f"models[{place}].remove", problem, cure=cure)
         models = [parse_model(table, f"models[{place}]") for place, table in enumerate(tables)]
         refuse_twice("models", tables)
     except InvalidField as error:

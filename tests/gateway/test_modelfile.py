@@ -45,6 +45,10 @@ def test_a_file_declares_its_models_in_order(tmp_path: Path) -> None:
         ('[[models]]\nbackend = "echo"\n', r"models\[0\]\.name: missing"),
         (GOOD.replace('"off"', '"0s"'), r"models\.toml:11: models\[1\]\.idle_unload: '0s' is shorter"),
         (GOOD + '[[models]]\nname = "a"\n', r"models\.toml:13: models\[2\]\.name: 'a' stands there twice"),
+        (
+            GOOD + "remove = true\n",
+            r"models\.toml:12: models\[1\]\.remove: only a plan's .* models remove b` does it; do",
+        ),
         (GOOD + "[other]\nx = 1\n", r"models\.toml:12: other: no such key"),
         ("name = \nx = 1", r"models\.toml: .*line 1"),
         ("x = 1", r"no \[\[models\]\] tables"),
