@@ -11,15 +11,15 @@ nothing. :mod:`interlock.domain.own_rules_contract` has the checks that a rule s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from .claims import RAM
 from .entities import Model, Node
-from .errors import InvalidField
+from .errors import InvalidField, UsageError
 from .memory import room_after, spec_on
-from .profiles import SCORES, Profile, profiles_in
+from .profiles import SCORES, Profile, find_profile, profiles_in
 from .state import State
 
 BEST = 100
@@ -147,6 +147,24 @@ def check_terms(profile: Profile) -> None:
         if name not in RULES.filters:
             cure = f"Installed filters: {', '.join(sorted(RULES.filters)) or 'none'}."
             raise InvalidField("placement_profiles", f"{profile.name}: no filter is named {name!r}", cure=cure)
+
+
+def not_installed(profile: Profile) -> list[str]:
+    """The own rules that the profile names and this program does not have: it cannot judge as whoever has them does."""
+    lacking = [name for name, _ in profile.weights if name not in SCORES and name not in RULES.scores]
+    return [*lacking, *(name for name in profile.filters if name not in RULES.filters)]
+
+
+def check_installed(definitions: str, names: Iterable[str], what: str) -> None:
+    """Raise UsageError when one of these profiles needs rules that are not here, so that ``what`` would be wrong."""
+    profiles = (find_profile(name, definitions) for name in dict.fromkeys(names))
+    lacking = sorted({rule for profile in profiles if profile is not None for rule in not_installed(profile)})
+    if lacking:
+        rules = f"the placement rule {lacking[0]}" if len(lacking) == 1 else f"the placement rules {', '.join(lacking)}"
+        raise UsageError(f"{what} without {rules}: not installed here.", cure=INSTALL)
+
+
+INSTALL = "Ask where the scheduler's own rules are installed, or install their package here."
 
 
 def facts_of_model(model: Model, node: Node) -> ModelFacts:

@@ -18,6 +18,7 @@ from interlock.domain.engine import Engine
 from interlock.domain.errors import InterlockError
 from interlock.domain.eviction import find_victims
 from interlock.domain.explanation import Considered, Explanation
+from interlock.domain.own_rules import check_installed
 from interlock.domain.recording import Recorded
 from interlock.domain.routing import explain_eviction, explain_no_room
 from interlock.domain.survey import room_verdict, warm_rows
@@ -86,6 +87,9 @@ def _survey(engine: Engine, name: str, explanation: Explanation) -> list[Conside
     model = engine.state.find_model(name)
     if model is None:
         return None
+    settings = engine.state.settings
+    profile = model.scheduling.placement or settings.placement
+    check_installed(settings.placement_profiles, [profile], "Nodes cannot be judged")
     chosen_node = next((row.node for row in explanation.considered if row.outcome == "chosen"), "")
     surveys: list[Iterable[Considered]] = []
     if explanation.step in ("warm", "granted", "queue"):

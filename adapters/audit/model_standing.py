@@ -6,7 +6,9 @@ The last event of a healthy model is often old and says little; this is what som
 from __future__ import annotations
 
 from interlock.domain.entities import Model, NodeStatus, Phase, Replica
+from interlock.domain.own_rules import INSTALL, not_installed
 from interlock.domain.routing import BEGINS_LOAD, Hold, Refuse, route
+from interlock.domain.scoring import profile_of
 from interlock.domain.shrinking import copies, floor_of, serving_copies
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
@@ -102,6 +104,10 @@ def _queue(state: State, name: str) -> str:
 
 def _if_asked(state: State, model: Model, now: int) -> str:
     """What would become of a request, where nobody asks and there is no copy."""
+    profile = profile_of(state, model)
+    if lacking := not_installed(profile):
+        rules = f"its placement profile {profile.name} asks {' and '.join(lacking)}"
+        return f"What a request would get cannot be told here: {rules}, not installed here. {INSTALL}"
     plan = route(state, model, now)
     if isinstance(plan, Refuse):
         cure = plan.explanation.cure

@@ -16,6 +16,8 @@ import msgspec
 from interlock.domain import events as ev
 from interlock.domain.codec import decode_event
 from interlock.domain.errors import InvalidField, UnreadableFile
+from interlock.domain.own_rules import check_installed
+from interlock.domain.profiles import profiles_in
 from interlock.domain.settings import parse_setting
 from interlock.domain.units import FOREVER, SECOND, format_instant
 from interlock.simulation.clock import START
@@ -111,6 +113,7 @@ def _instant(text: str, field: str) -> int | None:
 def what_if(part: Stretch, settings: Mapping[str, str], policy: Mapping[str, Any]) -> WhatIf:
     """Run the stretch as it was and with other settings, or as the tables of a policy say; raises InvalidField."""
     tables = part.recorded.tables
+    _check_rules(tables)
     altered = with_changes(tables, settings, policy)
     as_it_was = _run(tables, "from", "Choose another moment; --scenario FILE writes the stretch, to be mended by hand.")
     changed = _run(altered, "the change", "Say it as a scenario does; nothing of the record is wrong.")
@@ -132,6 +135,13 @@ def what_if(part: Stretch, settings: Mapping[str, str], policy: Mapping[str, Any
         first_difference=_first_difference(as_it_was, changed, part.start - START),
         left_out=part.recorded.left_out | _refused_steps(as_it_was),
     )
+
+
+def _check_rules(tables: Mapping[str, Any]) -> None:
+    """Raise UsageError when the stretch was decided with placement rules that are not here to decide it again."""
+    for settings in (tables.get("scheduler", {}), *tables.get("admin", ())):
+        definitions = settings.get("placement_profiles", "")
+        check_installed(definitions, profiles_in(definitions), "The stretch would be decided otherwise")
 
 
 # --- what is changed --------------------------------------------------------------------------------------------------

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _asking(place: Place) -> Iterator[AuditService]:
+def _asking(place: Place, *, judging: bool = False) -> Iterator[AuditService]:
+    """The service on the store. ``judging``: the core will judge nodes, and needs the scheduler's own rules for it."""
+    from interlock.adapters import own_rules
     from interlock.adapters.audit.service import AuditService
     from interlock.adapters.store import open_store
 
+    if judging:
+        own_rules.install()
     store = open_store(place.log, read_only=True)
     try:
         yield AuditService(store)
@@ -116,7 +120,7 @@ def why(place: Place, subject: str, full: bool, json_: bool) -> None:
 
     ID is a request's, replica's or node's id, node:NAME, model:NAME, position:N or correlation:ID.
     """
-    with _asking(place) as service:
+    with _asking(place, judging=True) as service:
         found = service.why(subject, full=full)
     if json_:
         print_json(found)
@@ -162,7 +166,7 @@ def _print_decision(step: Step) -> None:
 @as_json
 def state(place: Place, at: str, json_: bool) -> None:
     """Show the cluster as it was."""
-    with _asking(place) as service:
+    with _asking(place, judging=True) as service:
         past = service.state(at)
     if json_:
         print_json(past)
@@ -188,7 +192,7 @@ def state(place: Place, at: str, json_: bool) -> None:
 @as_json
 def diff(place: Place, start: str, end: str, json_: bool) -> None:
     """Show what changed between two times or positions."""
-    with _asking(place) as service:
+    with _asking(place, judging=True) as service:
         found = service.diff(start, end)
     if json_:
         print_json(found)
@@ -234,7 +238,7 @@ def whatif(
     wanted = _settings_of(settings)
     if not wanted and policy is None and scenario is None:
         raise click.UsageError("Say what is to be other: --set KEY=VALUE or --policy FILE.")
-    with _asking(place) as service:
+    with _asking(place, judging=True) as service:
         part = service.stretch(begin, until)
     if scenario is not None:
         from interlock.simulation.reading import toml

@@ -51,16 +51,23 @@ def plan(file: Path, place: Place, json_: bool) -> int:
 
 def _on_the_log(place: Place, change: Change) -> dict[str, Any]:
     """The plan for a cluster that does not run: on the state at its log's end."""
+    from interlock.adapters import own_rules
     from interlock.adapters.audit.rebuild import engine_at
     from interlock.adapters.planwords import document
     from interlock.adapters.store import open_store
     from interlock.domain import planning
+    from interlock.domain.own_rules import check_installed
 
+    own_rules.install()
     log = open_store(place.log, read_only=True)
     try:
         engine = engine_at(log, log.head().position)
     finally:
         log.close()
+    settings = engine.state.settings
+    asked = [model.scheduling.placement for model in (*engine.state.models.values(), *change.models)]
+    profiles = (settings.placement, *filter(None, asked))
+    check_installed(settings.placement_profiles, profiles, "The plan would be wrong")
     told: dict[str, Any] = builtins(document(planning.plan(engine, change, time.time_ns() // 1000)))
     say(f"No running cluster was asked: this is planned on the log's end at position {told['position']}.")
     return told
