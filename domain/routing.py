@@ -10,13 +10,12 @@ from functools import partial
 
 import msgspec
 
-from . import affinity, contact, disk, eviction, placement, scoring
-from .anti_affinity import kept_away
+from . import affinity, contact, eviction, placement, scoring
 from .churn import explain_bound
-from .entities import Model, Node, NodeStatus, Replica, Wait, WaitKind
+from .cures import cure_of_no_room, lacks_a_larger_node
+from .entities import Model, NodeStatus, Replica, Wait, WaitKind
 from .eviction import Eviction, Search
-from .explanation import FULL_SURVEY_LIMIT, Considered, Explanation, Unexplained
-from .memory import lacks_ram, spec_on
+from .explanation import Considered, Explanation, Unexplained
 from .placement import Choice, Room
 from .refusals import RefusalCode
 from .room import ever_fits
@@ -32,8 +31,6 @@ TIE_SCAN, TIE_SCAN_LARGE = 16, 2
 """So many replicas that tie on locks and recency are compared by free memory; fewer in a large cluster, where each one
 reaches into memory that no cache holds."""
 LARGE_NODES = 64
-NAMED_USERS = 4
-"""So many replicas are named at most whose files stand in the way of a load."""
 
 
 class Lock(msgspec.Struct, frozen=True, gc=False):
@@ -251,16 +248,16 @@ def _failed_lately(state: State, model: Model, now: int) -> Plan:
     """The model's last load failed: wait for the next try, or refuse when its tries are spent."""
     if is_spent(state, model):
         return _tries_spent(state, model, now)
-    explain = partial(explain_room, state, model, "backoff", "", cure=_MEND)
+    explain = partial(explain_room, state, model, "backoff", "", cure=MEND)
     return Hold(Wait(WaitKind.BACKOFF, until=model.retry_at), explain=explain)
 
 
-_MEND = "Mend what the backend reports, or edit the model."
+MEND = "Mend what the backend reports, or edit the model."
 
 
 def _tries_spent(state: State, model: Model, now: int, besides: str = "") -> Refuse:
     message = f"Loading {model.name} failed {model.failures} times; the backend said: {model.failure}"
-    cure = f"{_MEND} `interlock models load {model.name}` tries again." if besides else _MEND
+    cure = f"{MEND} `interlock models load {model.name}` tries again." if besides else MEND
     explain = partial(explain_room, state, model, "backoff", "", cure=cure)
     message = f"{message} {besides}" if besides else message
     return Refuse(RefusalCode.LOAD_FAILED, message, max(0, model.retry_at - now), explain=explain)
@@ -324,10 +321,11 @@ def explain_no_room(
     state: State, model: Model, search: Search, now: int, *, strictly: bool, whole: bool = False
 ) -> Explanation:
     """Why nobody can make room: per candidate, what keeps each replica there; ``whole`` as in an eviction's."""
-    plain = explain_room(state, model, "queue", "", cure=_cure_of_no_room(state, model), whole=whole)
+    step = "never fits" if strictly and lacks_a_larger_node(state, model) else "queue"
+    plain = explain_room(state, model, step, "", cure=cure_of_no_room(state, model), whole=whole)
     rows = []
     for row in plain.considered:
-        if row.filter in ("memory", "ram", "slots", "disk", "anti_affinity"):
+        if row.filter in ("memory", "ram", "disk", "anti_affinity"):
             kept = [
                 f"{state.replicas[replica].model}: {why}"
                 for replica in state.by_node.get(row.node, ())
@@ -346,34 +344,6 @@ def _explain_room_to_come(state: State, model: Model, coming: RoomToCome) -> Exp
     who, until = f"{state.replicas[coming.replica].model} ({coming.replica})", format_instant(coming.until)
     cure = f"{who} to leave {coming.node}, as it is asked to: for that {model.name} waits until {until} at the latest."
     return explain_room(state, model, "queue", "", cure=f"{cure} `unload_patience` sets how long.")
-
-
-def _cure_of_no_room(state: State, model: Model) -> str:
-    group = model.scheduling.anti_affinity
-    open_nodes = [state.nodes[name] for _, name in state.candidates(model).open[:FULL_SURVEY_LIMIT]]
-    if group and any(kept_away(state, model, node) for node in open_nodes):
-        return f"Room on one of these nodes, one more node for the members of group {group}, or a group that is soft."
-    lacking = [
-        node.name for node in open_nodes if lacks_ram(state.free_memory(node), spec_on(node, model.declared_spec))
-    ]
-    if lacking:
-        return f"Main memory on {lacking[0]} or another candidate, or less `ram` for {model.name}, if it takes less."
-    full = next((node for node in open_nodes if disk.staging_need(state, model, node) is None), None)
-    if full is not None:
-        return _cure_of_full_disk(state, model, full)
-    return "Room on one of these nodes."
-
-
-def _cure_of_full_disk(state: State, model: Model, node: Node) -> str:
-    """Whom to unload, so that their files may give way; evictions make room in memory and not on the disk."""
-    larger = f"a larger disk, or less `disk` for {model.name}, if it takes less."
-    users = disk.whose_files_would_do(state, model, node)
-    if not users:
-        return f"Disk on {node.name} or another candidate: {larger}"
-    names = [f"{replica.id} of {replica.model}" for replica in users[:NAMED_USERS]]
-    more = f" and {len(users) - NAMED_USERS} more" if len(users) > NAMED_USERS else ""
-    whom = f"unload {', '.join(names)}{more}, whose files give way then (`interlock replicas evict ID`)"
-    return f"Disk on {node.name} or another candidate: {whom}; {larger}"
 
 
 MOST_NOTES = 8

@@ -14,9 +14,9 @@ import msgspec
 from .anti_affinity import who_keeps_away
 from .claims import RAM
 from .disk import unused_files
-from .entities import Model, Node, NodeStatus
+from .entities import Model, Node, NodeStatus, Replica
 from .explanation import FULL_SURVEY_LIMIT, NEAREST_MISSES, TOP_SCORES, Considered, Explanation
-from .memory import share_of, spec_on
+from .memory import room_after, share_of, spec_on
 from .own_rules import refused_by
 from .room import Filter, judge_room
 from .scoring import Room, profile_of
@@ -27,6 +27,7 @@ from .units import GIB, format_size
 Verdict = Callable[[Node], Considered]
 
 ONE_MEMORY = "; its vram and its ram are one memory there"
+_IN_SHARES = "in one pool or in equal shares of several"
 NO_REPLICA = "has no replica of it"
 """The commonest reason of all for which a warm decision passes a node over."""
 
@@ -104,11 +105,31 @@ def room_verdict(state: State, model: Model, chosen: str) -> Verdict:
         if isinstance(judged, Room):
             return Considered(node.name, "eligible", "", f"{format_size(free)} free", free / GIB)
         if judged is Filter.OWN:
-            own = refused_by(state, model, node, profile_of(state, model))
-            return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
+            return _refused_by_own(state, model, node)
         return Considered(node.name, "rejected", judged.value, _WHAT_LACKS[judged](state, model, node))
 
     return verdict
+
+
+def row_after(state: State, model: Model, node: Node, leaving: tuple[Replica, ...]) -> Considered:
+    """The verdict on an open candidate by room for one more replica once these, of the same model, have left it."""
+    judged = judge_room(state, model, node, leaving)
+    if isinstance(judged, Room):
+        return Considered(node.name, "eligible", "", "fits in the place of what is there" if leaving else "has room")
+    if judged is Filter.OWN:
+        return _refused_by_own(state, model, node)
+    if judged is not Filter.MEMORY:
+        return Considered(node.name, "rejected", judged.value, _WHAT_LACKS[judged](state, model, node))
+    free = room_after(state.balance_of_memory(node), leaving)
+    sizes = ", ".join(format_size(max(0, size)) for pool, size in sorted(free.items()) if pool != RAM)
+    without = f" without {', '.join(replica.id for replica in leaving)}" if leaving else ""
+    needs = format_size(spec_on(node, model.declared_spec).vram)
+    return Considered(node.name, "rejected", judged.value, f"needs {needs}, {sizes or 'none'} free{without}")
+
+
+def _refused_by_own(state: State, model: Model, node: Node) -> Considered:
+    own = refused_by(state, model, node, profile_of(state, model))
+    return Considered(node.name, "rejected", f"own:{own}", f"does not pass the filter {own}")
 
 
 def _lack_of_slots(state: State, model: Model, node: Node) -> str:
@@ -121,7 +142,7 @@ def _lack_of_memory(state: State, model: Model, node: Node) -> str:
     both = ONE_MEMORY if spec is not model.declared_spec else ""
     if spec.pools == 1:
         return f"needs {format_size(spec.vram)}, {format_size(max(free, default=0))} free{both}"
-    split = f"in {spec.pools} pools, {format_size(share_of(spec, spec.pools))} in each" if spec.pools else "in all"
+    split = f"in {spec.pools} pools, {format_size(share_of(spec, spec.pools))} in each" if spec.pools else _IN_SHARES
     sizes = ", ".join(map(format_size, free[:FULL_SURVEY_LIMIT]))
     return f"needs {format_size(spec.vram)} {split}; free in its pools: {sizes or 'none'}{both}"
 
