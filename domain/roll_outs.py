@@ -7,17 +7,21 @@ model being left with nobody, the new revision takes over before any copy of it 
 
 from __future__ import annotations
 
+import msgspec
+
 from . import causes, loads, placement, routing
 from . import events as ev
 from .entities import Lack, Model, Node, Parked, Phase, Replica
-from .eviction import may_evict_for, why_barred
+from .eviction import may_evict_for, why_barred, why_not_victim
+from .explanation import Considered, Explanation
 from .parking import lacking_room, park
 from .placement import Choice
 from .refusals import RefusalCode
-from .room import fits_after
+from .room import ever_fits, fits_after
 from .routing import Place
 from .shrinking import below_floor, floor_of, is_loaded, is_moving
 from .state import State
+from .survey import closed_by, row_after, survey
 
 
 def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
@@ -41,7 +45,7 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     choice = placement.choose(state, model)
     lacking = _lacking_before(state, model, choice, now)
     if lacking is not None:
-        return _parked_for(model, lacking, now)
+        return _parked_for(state, model, lacking, now)
     if choice is None:
         return _without_room(state, model, now, below=below)
     cause = causes.of_revision(model.name, model.declared)
@@ -64,11 +68,52 @@ def _without_room(state: State, model: Model, now: int, *, below: bool) -> list[
             return [*_looked_at_later(model, now), _retired(model, makes_way, now)]
         if not is_loaded(state, model) or has_room_instead(state, model, now):
             return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
-    return [] if below else _parked_for(model, lacking_room(state, model), now)
+    return [] if below else _parked_for(state, model, lacking_room(state, model), now)
 
 
-def _parked_for(model: Model, lacking: Parked, now: int) -> list[ev.Event]:
-    return [] if model.parked == lacking else [park(model, lacking, now)]
+def _parked_for(state: State, model: Model, lacking: Parked, now: int) -> list[ev.Event]:
+    if model.parked == lacking:
+        return []
+    return [park(model, lacking, now, explain_parked(state, model, lacking, now))]
+
+
+def explain_parked(state: State, model: Model, lacking: Parked, now: int) -> Explanation:
+    """Which revision lacks this, which serves on, what is in the way of both and what would help."""
+    match lacking.lacks:
+        case Lack.LOAD_INFO:
+            plain = routing.load_info_missing(state, model).explanation
+        case Lack.EDIT | Lack.TIME:
+            plain = routing.explain_room(state, model, "backoff", "", cure=routing.MEND)
+        case _:
+            plain = _explain_no_room(state, model, now)
+    serves = f"revision {model.serving} serves on" if is_loaded(state, model) else "no copy of it is loaded"
+    return msgspec.structs.replace(plain, note=f"Revision {model.declared} of it is to come up; {serves}.")
+
+
+def _explain_no_room(state: State, model: Model, now: int) -> Explanation:
+    """What keeps the declared revision off each node even if the model's own copies there had left, and who stays."""
+    open_nodes, strictly = state.candidates(model).keys, floor_of(state, model) > 0
+    own: dict[str, list[Replica]] = {}
+    for replica in (state.replicas[name] for name in state.by_model.get(model.name, ())):
+        own.setdefault(replica.node, []).append(replica)
+
+    def verdict(node: Node) -> Considered:
+        if node.name not in open_nodes:
+            return closed_by(state, model, node)
+        mine = own.get(node.name, [])
+        row = row_after(state, model, node, tuple(mine))
+        stay = (state.replicas[name] for name in state.by_node.get(node.name, ()))
+        kept = [
+            f"{replica.model}: {why}"
+            for replica in stay
+            if replica.model != model.name and (why := why_not_victim(state, replica, model, now, strictly=strictly))
+        ]
+        return msgspec.structs.replace(row, detail="; ".join([row.detail, *kept[: routing.MOST_NOTES]]))
+
+    fits = ever_fits(state, model)
+    room = f"Room for revision {model.declared} on one of these nodes, one more node"
+    cure = f"{room if fits else 'A larger node, a higher budget'}, or another edit of {model.name}."
+    return survey(state, model, "roll out", verdict, cure=cure)
 
 
 def _moves_slowly(state: State, model: Model) -> bool:

@@ -16,14 +16,14 @@ from interlock.domain import events as ev
 from interlock.domain.codec import TOPICS, decode_event
 from interlock.domain.commands import Envelope, Thaw
 from interlock.domain.engine import Engine
-from interlock.domain.entities import WaitKind
+from interlock.domain.entities import Parked, WaitKind
 from interlock.domain.errors import InterlockError
 from interlock.domain.recording import Recorded
 from interlock.domain.units import format_instant
 
 from .rebuild import engine_at
 from .rows import shown
-from .sentences import FREEZABLE, LEAVES, lacks_of, sentence
+from .sentences import FREEZABLE, LEAVES, parked_until, sentence
 
 if TYPE_CHECKING:
     from .rows import Log
@@ -123,10 +123,9 @@ def held_up(log: Log, known: Sequence[Freeze], kind: str, name: str) -> HeldUp |
         for event in events:
             if isinstance(event, ev.ModelParked):
                 cure = event.explanation.cure if event.explanation is not None else ""
-                then = f"({event.reason}) until {lacks_of(event.lacks)}"
-                return _held(
-                    some, f"that is why nothing is tried for it. Thawed, its wish would be parked {then}.", cure
-                )
+                then = parked_until(Parked(event.reason, event.lacks, event.until), event.explanation)
+                why = f"that is why nothing is tried for it. Thawed, its wish would be parked{then}."
+                return _held(some, why, cure)
     return None
 
 

@@ -5,24 +5,58 @@ The last event of a healthy model is often old and says little; this is what som
 
 from __future__ import annotations
 
+import msgspec
+
+from interlock.domain import roll_outs
 from interlock.domain.entities import Model, NodeStatus, Phase, Replica
+from interlock.domain.explanation import Explanation
 from interlock.domain.own_rules import INSTALL, not_installed
+from interlock.domain.reconcile import floor_plan
 from interlock.domain.routing import BEGINS_LOAD, Hold, Refuse, route
 from interlock.domain.scoring import profile_of
-from interlock.domain.shrinking import copies, floor_of, serving_copies
+from interlock.domain.shrinking import below_floor, copies, floor_of, serving_copies
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
 
-from .sentences import clock, tell_wait
+from .sentences import clock, tell_parked, tell_wait
 
 NAMED = 4
 """So many replicas of a kind are named; of more, the number is told."""
 
 
-def how_it_stands(state: State, name: str, now: int) -> str:
-    """A few plain sentences; empty for a model that is parked or gone, of which its last events tell more."""
+class Standing(msgspec.Struct, frozen=True):
+    """How a model stands, in a few plain sentences; of a wish that is parked, why it still is."""
+
+    sentence: str
+    parked: Explanation | None = None
+
+
+def standing_of(state: State, name: str, now: int) -> Standing | None:
+    """How the model stands; None for one that is gone, of which its last events tell more."""
     model = state.models.get(name)
-    if model is None or model.parked is not None:
+    if model is None:
+        return None
+    why = _why_parked(state, model, now)
+    told = how_it_stands(state, name, now)
+    if model.parked is None:
+        return Standing(told)
+    return Standing(f"{tell_parked(name, model.parked, why)} {told}", why)
+
+
+def _why_parked(state: State, model: Model, now: int) -> Explanation | None:
+    """Why the wish could not be met now, and not when it was parked; None where that is not so, or cannot be told."""
+    if model.parked is None or not_installed(profile_of(state, model)):
+        return None
+    if model.declared != model.serving and not below_floor(state, model):
+        return roll_outs.explain_parked(state, model, model.parked, now)
+    plan = floor_plan(state, model, now)
+    return None if isinstance(plan, BEGINS_LOAD) else plan.explanation
+
+
+def how_it_stands(state: State, name: str, now: int) -> str:
+    """Where it serves, and what else there is of it, in a few plain sentences; empty for a model that is gone."""
+    model = state.models.get(name)
+    if model is None:
         return ""
     mine = [state.replicas[replica] for replica in state.by_model.get(name, ())]
     told = [
@@ -30,7 +64,7 @@ def how_it_stands(state: State, name: str, now: int) -> str:
         _others(state, mine),
         _floor(state, model),
         _failed(state, model, now),
-        _queue(state, name) or ("" if mine else _if_asked(state, model, now)),
+        _queue(state, name) or ("" if mine or model.parked is not None else _if_asked(state, model, now)),
     ]
     return " ".join(sentence for sentence in told if sentence)
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from interlock.domain import events as ev
 from interlock.domain.claims import format_claim
-from interlock.domain.entities import Lack, Wait, WaitKind
+from interlock.domain.entities import Lack, Parked, Wait, WaitKind
+from interlock.domain.explanation import Explanation
+from interlock.domain.refusals import RefusalCode
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
 from interlock.domain.units import FOREVER, format_instant, format_rate, format_size, tell_duration
 
@@ -73,6 +75,41 @@ def waits_for(wait: Wait) -> str:
 def lacks_of(lacks: Lack) -> str:
     """What a parked wish lacks, as the end of a sentence that says until when it is parked."""
     return _LACKS.get(lacks, lacks)
+
+
+def tell_parked(model: str, parked: Parked, explanation: Explanation | None) -> str:
+    """That a model's wish is parked, until what; ``explanation`` is that of why it is."""
+    note = f" {explanation.note}" if explanation is not None and explanation.note else ""
+    return f"The wish for {model} is parked{parked_until(parked, explanation)}.{note}"
+
+
+def parked_until(parked: Parked, explanation: Explanation | None) -> str:
+    """For what reason a wish is parked, and until what, after a word that says that it is."""
+    reason, until = f" ({parked.reason})", lacks_of(parked.lacks)
+    if parked.lacks is Lack.CAPACITY and explanation is not None:
+        if parked.reason is RefusalCode.FROZEN:
+            until = "evictions are thawed or room comes free"
+        elif other := _lacks_no_room(explanation):
+            reason, until = "", other
+    return f"{reason} until {until}{_by(parked.until, ' at {}')}"
+
+
+def _lacks_no_room(explanation: Explanation) -> str:
+    """What a wish lacks for which room on the nodes that it may use would do nothing; empty where it would."""
+    if explanation.step == "never fits":
+        return _LACKS[Lack.NODE]
+    filters = {row.filter.partition(":")[0] for row in explanation.considered} - {"approval", "selector"}
+    if not filters and explanation.rejected.get("health"):
+        filters = {"health"}
+    return next((words for those, words in _NO_ROOM if filters and filters <= those), "")
+
+
+_NO_ROOM = (
+    ({"drain", "health"}, "a node that it may use takes work again"),
+    ({"slots", "copy", "drain", "health"}, "one of its nodes may hold one more copy, or another node joins"),
+    ({"own", "drain", "health"}, "a node passes its placement profile's own filter"),
+)
+"""Filters that no room helps past: where no candidate gets beyond these, what helps instead."""
 
 
 def tell_wait(wait: Wait) -> str:
@@ -191,8 +228,7 @@ def _load_info(e: ev.LoadInfoStored) -> str:
 
 
 def _parked(e: ev.ModelParked) -> str:
-    until = _by(e.until, " at {}")
-    return f"The wish for {e.model} is parked ({e.reason}) until {lacks_of(e.lacks)}{until}."
+    return tell_parked(e.model, Parked(e.reason, e.lacks, e.until), e.explanation)
 
 
 def _queued(e: ev.RequestQueued) -> str:

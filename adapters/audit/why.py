@@ -20,7 +20,7 @@ from interlock.domain.units import format_instant, tell_duration, whole_number
 
 from .freezes import Freeze, HeldUp, freeze_at, freezes, held_up
 from .full import WITH_REPLICAS, recompute
-from .model_standing import how_it_stands
+from .model_standing import Standing, standing_of
 from .rebuild import Rebuilt
 from .rows import check_name, event_name, shown
 from .sentences import sentence
@@ -138,10 +138,13 @@ def explain(log: Log, subject: str, *, full: bool = False) -> Why:
     if held is not None and settled is not None:
         settled = msgspec.structs.replace(settled, cure=held.cure)
     waits = _waits(links, known)
-    stands = _stands(rebuilt, known) if held is None else ""
+    stands = _stands(rebuilt, known) if held is None else None
+    if stands is not None and stands.parked is not None:
+        settled = _told(stands.parked)
+    answer = _standing(stands, settled) if stands is not None else _answer(links, known, settled, waits, held)
     return Why(
         subject=known,
-        sentence=eviction.sentence if eviction else stands or _answer(links, known, settled, waits, held),
+        sentence=eviction.sentence if eviction else answer,
         considered=settled.considered if settled else [],
         chosen=settled.chosen if settled else "",
         cure=held.cure if held else settled.cure if settled else "",
@@ -372,15 +375,18 @@ def _decision(rebuilt: Rebuilt, link: _Link, *, full: bool) -> Decision | None:
         again = recompute(rebuilt, link.recorded, link.event, explanation)
         note = again.note if again.rows or not complete or says_who_stays else ""
         if again.rows:
-            rows, complete = again.rows, True
+            return msgspec.structs.replace(_told(explanation), considered=again.rows, rejected={}, full=True, note=note)
+    return msgspec.structs.replace(_told(explanation), note=note)
+
+
+def _told(explanation: Explanation) -> Decision:
     return Decision(
         step=explanation.step,
-        considered=rows,
-        rejected={} if complete else explanation.rejected,
+        considered=list(explanation.considered),
+        rejected=explanation.rejected,
         chosen=explanation.chosen,
         cure=explanation.cure,
-        full=complete,
-        note=note,
+        full=not explanation.rejected,
     )
 
 
@@ -421,15 +427,22 @@ def _settled(links: list[_Link], steps: list[Step], subject: Subject) -> Decisio
     return None
 
 
-def _stands(rebuilt: Rebuilt, subject: Subject) -> str:
-    """How a model stands at the end of the log; empty for other subjects, and where this program cannot read it."""
+def _stands(rebuilt: Rebuilt, subject: Subject) -> Standing | None:
+    """How a model stands at the end of the log; None for other subjects, and where this program cannot read it."""
     if subject.kind != "model":
-        return ""
+        return None
     try:
         engine = rebuilt.at(rebuilt.log.head().position)
     except InterlockError:
-        return ""
-    return how_it_stands(engine.state, subject.id, engine.ledger.time)
+        return None
+    return standing_of(engine.state, subject.id, engine.ledger.time)
+
+
+def _standing(stands: Standing, settled: Decision | None) -> str:
+    """How a model stands; of a wish that is parked, what is in the way now and what would help."""
+    if stands.parked is None or settled is None:
+        return stands.sentence
+    return stands.sentence + _in_the_way(settled)
 
 
 def _waits(links: list[_Link], subject: Subject) -> list[Waited]:
@@ -471,12 +484,19 @@ def _answer(
         against = _not_taken(row for row in placing.considered if row.outcome != "chosen")
     if settled.chosen and against:
         told += f" Not on {_some(against)}."
-    elif settled.cure and against and settled.step in _LACKING_ROOM:
-        told += f" In the way: {_some(against)}."
+        return f"{told} What would help: {settled.cure}" if settled.cure else told
+    return told + _in_the_way(settled)
+
+
+def _in_the_way(settled: Decision) -> str:
+    """What keeps a thing from coming about on each node, and what would help; to be put behind what is told of it."""
+    against = _not_taken(row for row in settled.considered if row.outcome == "rejected")
+    way = settled.cure and against and settled.step in _LACKING_ROOM
+    told = f" In the way: {_some(against)}." if way else ""
     return f"{told} What would help: {settled.cure}" if settled.cure else told
 
 
-_LACKING_ROOM = ("queue", "candidates", "never fits")
+_LACKING_ROOM = ("queue", "candidates", "never fits", "roll out")
 """The steps at which no node would do, so that each one's reason is what stands in the way."""
 _DEPARTURES = (ev.UnloadRequested, ev.ReplicaLoadFailed, ev.ReplicaLost, ev.UnloadConfirmed)
 

@@ -65,8 +65,9 @@ def _on_the_log(place: Place, change: Change) -> dict[str, Any]:
     finally:
         log.close()
     settings = engine.state.settings
-    asked = [model.scheduling.placement for model in (*engine.state.models.values(), *change.models)]
-    profiles = (settings.placement, *filter(None, asked))
+    own = [model.scheduling.placement for model in engine.state.models.values()]
+    wanted = [command.scheduling.placement for command in change.models]
+    profiles = (settings.placement, *filter(None, [*own, *wanted]))
     check_installed(settings.placement_profiles, profiles, "The plan would be wrong")
     told: dict[str, Any] = builtins(document(planning.plan(engine, change, time.time_ns() // 1000)))
     say(f"No running cluster was asked: this is planned on the log's end at position {told['position']}.")

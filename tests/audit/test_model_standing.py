@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from interlock.adapters.audit.model_standing import how_it_stands
+from interlock.adapters.audit.model_standing import Standing, how_it_stands, standing_of
+from interlock.adapters.audit.sentences import sentence
 from interlock.domain import commands as cmd
+from interlock.domain import events as ev
 from interlock.domain.entities import Scheduling
 from interlock.domain.selector import parse_selector
 from tests.domain.cluster import Cluster
@@ -92,11 +94,92 @@ def test_beyond_a_few_copies_their_number_is_told() -> None:
     assert " and 2 more. Its floor of 6 is kept." in told(cluster)
 
 
-def test_of_a_parked_or_removed_model_its_last_events_tell() -> None:
+def test_of_a_removed_model_its_last_events_tell() -> None:
     cluster = Cluster()
     cluster.node("n")
     cluster.model("whale", vram=4000, min_replicas=1)
-    assert cluster.state.models["whale"].parked is not None
-    assert told(cluster, "whale") == ""
     cluster.send(cmd.RemoveModel(model="whale"))
     assert told(cluster, "whale") == ""
+    assert standing_of(cluster.state, "whale", cluster.now) is None
+
+
+def standing(cluster: Cluster, model: str) -> Standing:
+    found = standing_of(cluster.state, model, cluster.now)
+    assert found is not None
+    return found
+
+
+def test_a_parked_wish_is_told_as_it_is_now_and_not_as_it_was_when_it_was_parked() -> None:
+    cluster = Cluster()
+    cluster.node("n")
+    cluster.model("many", vram=4, min_replicas=2)
+    cluster.settle()
+    found = standing(cluster, "many")
+    assert found.sentence == (
+        "The wish for many is parked until one of its nodes may hold one more copy, or another node joins. many serves "
+        "from r-000001 on n (idle). It has 1 of the 2 copies of its floor."
+    )
+    assert found.parked is not None
+    assert [row.detail for row in found.parked.considered] == ["r-000001 is loaded"]
+
+
+def test_a_wish_whose_nodes_take_no_work_is_not_said_to_lack_room() -> None:
+    cluster = Cluster()
+    cluster.node("n")
+    cluster.send(cmd.DrainNode(node="n"))
+    cluster.model("m", min_replicas=1)
+    assert standing(cluster, "m").sentence.startswith(
+        "The wish for m is parked until a node that it may use takes work"
+    )
+
+
+def test_a_wish_for_every_candidate_of_which_one_is_too_small_is_not_said_to_lack_room() -> None:
+    cluster = Cluster()
+    cluster.node("n")
+    cluster.node("tiny", vram=2)
+    cluster.model("m", vram=4, everywhere=True)
+    cluster.settle()
+    assert "is parked until a node joins or changes that could hold it. m serves" in standing(cluster, "m").sentence
+
+
+def test_a_wish_that_is_parked_while_evictions_are_frozen_is_parked_until_they_are_thawed() -> None:
+    cluster = Cluster()
+    cluster.node("n")
+    cluster.model("low", vram=20, priority=-1)
+    cluster.loaded("low")
+    cluster.wait(60)
+    cluster.send(cmd.Freeze(what="evictions"))
+    cluster.model("m", vram=20, min_replicas=1)
+    expected = "The wish for m is parked (frozen) until evictions are thawed or room comes free."
+    assert standing(cluster, "m").sentence.startswith(expected)
+
+
+def test_a_parked_roll_out_says_which_revision_is_to_come_up_which_serves_and_what_is_in_the_way() -> None:
+    cluster = Cluster()
+    cluster.node("n")
+    cluster.model("beside", vram=10, min_replicas=1)
+    cluster.model("m", vram=10, min_replicas=1)
+    cluster.settle()
+    cluster.model("m", vram=22, min_replicas=1)
+    [parked] = [e for e in cluster.events if isinstance(e, ev.ModelParked)]
+    for why in (parked.explanation, standing(cluster, "m").parked):
+        assert why is not None
+        assert why.note == "Revision 2 of it is to come up; revision 1 serves on."
+        assert [row.detail for row in why.considered] == [
+            "needs 22GiB, 14GiB free without r-000002; beside: priority 0 against 0, and a floor takes only lower"
+        ]
+        assert why.cure == "Room for revision 2 on one of these nodes, one more node, or another edit of m."
+    assert sentence(parked).endswith("until room comes free. Revision 2 of it is to come up; revision 1 serves on.")
+    assert "m serves from r-000002 on n (idle)." in standing(cluster, "m").sentence
+
+
+def test_a_parked_roll_out_that_fits_nowhere_wants_a_larger_node() -> None:
+    cluster = Cluster()
+    cluster.node("n")
+    cluster.model("m", vram=10, min_replicas=1)
+    cluster.settle()
+    cluster.model("m", vram=30, min_replicas=1)
+    why = standing(cluster, "m").parked
+    assert why is not None
+    assert why.cure == "A larger node, a higher budget, or another edit of m."
+    assert [row.detail for row in why.considered] == ["needs 30GiB, 24GiB free without r-000001"]
