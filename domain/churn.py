@@ -103,6 +103,20 @@ def evictable_from(state: State, counted: list[int], victims: int) -> int:
     return counted[min(over, len(counted)) - 1]
 
 
+def what_ends(state: State, model: Model, until: int) -> str:
+    """What kept the model from room until this instant: a node's bound, the stay for a cycle, or min_residency."""
+    nodes = state.candidates(model).nodes
+    replica = next((one for one in state.replicas.values() if one.evictable_at == until and one.node in nodes), None)
+    if replica is not None:
+        if replica.evictable_at - replica.loaded_at <= state.settings.min_residency:
+            return "a replica that was kept for min_residency may make room now"
+        return f"{replica.id} of {replica.model}, kept for longer after evictions and reloads, may make room now"
+    bound = next((node for node, counted in state.evictions.items() if node in nodes and until in counted), "")
+    if bound:
+        return f"node {bound} takes evictions again, after as many as evictions_per_node allows"
+    return "the instant from which room may be made for it has come"
+
+
 def explain_bound(state: State, counted: int, until: int) -> str:
     """Why a node takes no eviction now, in words."""
     window = format_duration(state.settings.eviction_window)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from . import affinity, causes, loads, routing, tenants
+from . import affinity, causes, churn, loads, routing, tenants
 from . import events as ev
 from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
 from .entities import Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait, WaitKind
@@ -16,6 +16,7 @@ from .prefixes import DEPTHS
 from .refusals import RefusalCode
 from .routing import BEGINS_LOAD, KEEPS_WAITING, Evict, Hold, Join, Lock, Place, Plan, Refuse
 from .settings import HIGHEST_PRIORITY
+from .shrinking import floor_of
 from .state import State
 from .survey import survey_warm
 from .units import FOREVER, MINUTE, SECOND
@@ -189,10 +190,11 @@ def release(state: State, command: ReleaseLock, now: int) -> list[ev.Event]:
     request = state.requests.get(command.request)
     if request is None:
         return []
+    how = f"{command.outcome} ({command.detail})" if command.detail else command.outcome
     if request.status is RequestStatus.QUEUED:
-        return [_cancelled(request, command.outcome, now)]
+        return [_cancelled(request, how, now)]
     if request.status is RequestStatus.ADRIFT:
-        return [_cancelled(request, f"{command.outcome}, after its replica was lost", now)]
+        return [_cancelled(request, f"{how}, after its replica was lost", now)]
     return let_go(state, request, command.outcome, command.detail, now)
 
 
@@ -365,9 +367,18 @@ def deadline_passed(state: State, model: Model, wait: Wait, plan: Plan, now: int
     what = _WAITED_FOR.get(wait.kind, "its turn")
     why = plan.explanation
     if not why.cure:
-        why = msgspec.structs.replace(why, cure="A longer deadline, or another copy: raise max_replicas.")
+        why = msgspec.structs.replace(why, cure=_cure_of_deadline(state, model))
     message = f"{model.name}: the deadline passed while waiting for {what}."
     return Refuse(code, message, retry_after(model, plan, now), explain=lambda: why)
+
+
+def _cure_of_deadline(state: State, model: Model) -> str:
+    """What would have been enough: more copies beside those that serve; for a cold model, one that is there before."""
+    if model.name in state.warm:
+        return "A longer deadline, or another copy: raise max_replicas."
+    if floor_of(state, model):
+        return "A longer deadline: loading takes as long."
+    return "A longer deadline, or a floor (`min_replicas`), so that a copy is there before anybody asks."
 
 
 def retry_after(model: Model, plan: Plan, now: int) -> int:
@@ -391,20 +402,26 @@ def wake(state: State, request: Request, now: int) -> list[ev.Event]:
         return [_queued(asking(request), _BUSY, None, now)]
     heads = (state.requests[state.queues[name][0][2]] for name in fair_order(state, state.queues))
     request = next(head for head in heads if head.wait is not None and head.wait.until <= now)
-    model, kind = state.models[request.model], request.wait.kind if request.wait is not None else WaitKind.WOKEN
-    return advance(state, model, request, now, _INSTANTS.get(kind, "the instant it waited for has come")) or [
+    model = state.models[request.model]
+    return advance(state, model, request, now, _instant_in_words(state, model, request.wait or _BUSY)) or [
         _queued(asking(request), msgspec.structs.replace(request.wait or _BUSY, until=FOREVER), None, now)
     ]
 
 
+def _instant_in_words(state: State, model: Model, wait: Wait) -> str:
+    """What has ended at the instant of this wait."""
+    if wait.kind is WaitKind.CAPACITY:
+        return churn.what_ends(state, model, wait.until)
+    return _INSTANTS.get(wait.kind, "the instant it waited for has come")
+
+
 _INSTANTS = {
-    WaitKind.CAPACITY: "a replica that was kept for min_residency may make room now",
     WaitKind.LEAVING: "the room of a replica that leaves is waited for no longer",
     WaitKind.CONTACT: "the node where its model may be is silent alone",
     WaitKind.BACKOFF: "the pause after its model's failed load is over",
     WaitKind.BUSY: "the pause after its model's failed load of one more copy is over",
 }
-"""The instants that a wait may have, in words."""
+"""The instants that a wait may have, in words; of one for room :mod:`interlock.domain.churn` tells."""
 
 
 def _within_budget(state: State, model: Model, request: Request | Asking, plan: Plan) -> Plan:

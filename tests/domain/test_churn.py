@@ -8,7 +8,7 @@ from interlock.adapters.audit.sentences import sentence
 from interlock.domain import churn
 from interlock.domain import commands as cmd
 from interlock.domain.entities import Churn, Scheduling
-from interlock.domain.events import ReplicaLoaded, RequestRefused, ThrashingDetected
+from interlock.domain.events import ReplicaLoaded, RequestRefused, RequestWoken, ThrashingDetected
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER, MINUTE, SECOND
 from tests.domain.cluster import Cluster, check_invariants, check_replay
@@ -196,6 +196,25 @@ def test_who_waits_hears_why_it_takes_longer() -> None:
     waiting = cluster.events[-1]
     assert "after 3 evictions and reloads in a row" in waiting.explanation.considered[0].detail
     assert waiting.wait.until == cluster.state.replicas[cluster.state.by_model["night"].popitem()[0]].evictable_at
+
+
+def test_who_may_have_room_after_a_longer_stay_is_woken_for_that_and_not_for_min_residency() -> None:
+    cluster = alternating(8)
+    cluster.request("next", "day")
+    night = next(iter(cluster.state.by_model["night"]))
+    cluster.now = cluster.state.replicas[night].evictable_at
+    cluster.wait(0)
+    [woken] = [e for e in cluster.events if isinstance(e, RequestWoken) and e.request == "next"]
+    assert woken.cause == f"{night} of night, kept for longer after evictions and reloads, may make room now"
+
+
+def test_who_may_have_room_once_a_node_takes_evictions_again_is_woken_for_that() -> None:
+    cluster = bounded()
+    served_in_turn(cluster, "abcd")
+    cluster.request("next", "e")
+    cluster.wait(61)
+    [woken] = [e for e in cluster.events if isinstance(e, RequestWoken) and e.request == "next"]
+    assert woken.cause == "node n takes evictions again, after as many as evictions_per_node allows"
 
 
 def test_a_model_that_makes_room_now_for_this_one_and_now_for_that_is_in_no_cycle() -> None:

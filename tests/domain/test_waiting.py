@@ -270,6 +270,21 @@ def test_every_wake_up_names_the_change_that_brought_it() -> None:
     assert causes(cluster, "waits")[-1] == "the load it waited for is done"
 
 
+def test_a_cold_model_whose_load_took_too_long_is_not_told_to_have_more_copies() -> None:
+    cluster = one_slot("cold", "kept")
+    cluster.request("late", "cold", patience=5 * SECOND)
+    cluster.wait(6)
+    told = refused(cluster, "late")
+    assert (told.code, told.explanation.cure) == (
+        "loading", "A longer deadline, or a floor (`min_replicas`), so that a copy is there before anybody asks.",
+    )  # fmt: skip
+    cluster = one_slot()
+    cluster.model("kept", min_replicas=1)
+    cluster.request("early", "kept", patience=5 * SECOND)
+    cluster.wait(6)
+    assert refused(cluster, "early").explanation.cure == "A longer deadline: loading takes as long."
+
+
 def test_the_instants_that_wake_are_told_by_what_they_are() -> None:
     cluster = one_slot("resident", "m", "broken")
     cluster.send(cmd.ChangeSettings(values={"min_residency": 10 * SECOND}))
