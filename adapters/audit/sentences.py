@@ -236,6 +236,11 @@ def _queued(e: ev.RequestQueued) -> str:
     return f"Request {e.request}{priority} waits {tell_wait(e.wait)}{_by(e.deadline, ', until {} at the latest')}."
 
 
+def _cancelled(e: ev.RequestCancelled) -> str:
+    began = e.reason.endswith("after its replica was lost")
+    return f"Request {e.request} ended{'' if began else ' before it was served'}: {e.reason}."
+
+
 def _refused(e: ev.RequestRefused) -> str:
     again = f" Trying again may help in {tell_duration(e.retry_after)}." if e.retry_after else ""
     others = f" Whatever else {e.tenant} sends until then gets this answer, without an event." if e.whole_tenant else ""
@@ -366,7 +371,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.ThrashingDetected: _thrashing,
     ev.RequestQueued: _queued,
     ev.RequestWoken: lambda e: f"Request {e.request} is looked at again: {e.cause}.",
-    ev.RequestCancelled: lambda e: f"Request {e.request} ended before it was served: {e.reason}.",
+    ev.RequestCancelled: _cancelled,
     ev.RequestRefused: _refused,
     ev.ReplicaReserved: _reserved,
     ev.BackendInstallRequested: lambda e: f"Node {e.node} was asked to start a backend for {e.replica} of {e.model}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -10,7 +11,7 @@ from interlock.domain import events as ev
 from interlock.domain.entities import Wait, WaitKind
 from interlock.domain.units import format_instant, tell_duration
 
-from .sentences import waits_for
+from .sentences import sentence, waits_for
 
 
 class Waited(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,8 +33,8 @@ def ends_load(event: ev.Event) -> bool:
     return isinstance(event, ev.ReplicaLoaded | ev.ReplicaLoadFailed | ev.ReplicaLost)
 
 
-def waits_of(events: Iterable[ev.Event]) -> list[Waited]:
-    """The waits in a request's own events, in order; looking again in vain does not make a new one.
+def waits_of(events: Iterable[tuple[ev.Event, ev.Event | None]]) -> list[Waited]:
+    """The waits in a request's own events, each with its cause, in order; looking again in vain makes no new one.
 
     The ends of loads that are among ``events`` tell what nobody wrote down: behind the first of its queue a request
     is not looked at, and when the load that it came for is over, it waits for its turn.
@@ -42,7 +43,7 @@ def waits_of(events: Iterable[ev.Event]) -> list[Waited]:
     wait: Wait | None = None
     began, at, woken_by = 0, 0, ""
     over: ev.ReplicaEvent | None = None
-    for event in events:
+    for event, cause in events:
         if isinstance(event, ev.ReplicaEvent) and ends_load(event):
             over = event if wait is not None and wait.kind is WaitKind.LOAD and event.replica == wait.on else over
             continue
@@ -54,7 +55,7 @@ def waits_of(events: Iterable[ev.Event]) -> list[Waited]:
             woken_by = event.cause
         elif isinstance(event, ev.RequestQueued):
             if wait is not None and (wait.kind, wait.on) != (event.wait.kind, event.wait.on):
-                why = woken_by or (_how(over) if over is not None else _by_then(wait, event.wait))
+                why = woken_by or (_how(over) if over is not None else _by_then(wait, event.wait, cause))
                 found.append(_Span(wait, began, at, why))
                 wait = None
             if wait is None:
@@ -91,16 +92,23 @@ def _without_instants(found: list[_Span]) -> list[_Span]:
     return kept
 
 
-def _by_then(old: Wait, new: Wait) -> str:
-    """What has changed between two looks, when nothing says it."""
+def _by_then(old: Wait, new: Wait, cause: ev.Event | None) -> str:
+    """What has changed between two looks, when no wake says it: the event that the second look followed."""
     if old.kind == _TURN.kind:
         return "its turn came"
+    if cause is not None:
+        told = _FURTHER.split(sentence(cause).rstrip("."), maxsplit=1)[0]
+        return told[0].lower() + told[1:] if told.startswith(_COMMON_WORDS) else told
     if new.kind in ("busy", "load"):
         return "a copy of its model is there or on its way"
     because, found, reason = waits_for(new).partition("because ")
     return reason if found and not because else "something else stands in its way"
 
 
+_FURTHER = re.compile(r": |; |, and ")
+"""Where a sentence goes on with what is not the change itself."""
+_COMMON_WORDS = ("Node ", "The ", "An ", "Model ", "Request ", "Revision ", "Settings ")
+"""How sentences begin that do not begin with a name."""
 _LOAD_ENDS: dict[type[ev.Event], str] = {
     ev.ReplicaLoaded: "{event.replica} of {event.model} loaded",
     ev.ReplicaLoadFailed: "the load of {event.model} as {event.replica} failed",

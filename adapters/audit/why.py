@@ -23,7 +23,7 @@ from .full import WITH_REPLICAS, recompute
 from .model_standing import Standing, standing_of
 from .rebuild import Rebuilt
 from .rows import check_name, event_name, shown
-from .sentences import sentence
+from .sentences import clock, sentence
 from .waits import Waited, ends_load, waits_of
 
 if TYPE_CHECKING:
@@ -448,7 +448,12 @@ def _standing(stands: Standing, settled: Decision | None) -> str:
 def _waits(links: list[_Link], subject: Subject) -> list[Waited]:
     if subject.kind != "request":
         return []
-    return waits_of(link.event for link in links if link.event and (_is_about(link, subject) or ends_load(link.event)))
+    events = {link.recorded.event_id: link.event for link in links}
+    return waits_of(
+        (link.event, events.get(link.recorded.causation_id))
+        for link in links
+        if link.event and (_is_about(link, subject) or ends_load(link.event))
+    )
 
 
 def _is_about(link: _Link, subject: Subject) -> bool:
@@ -468,7 +473,7 @@ def _answer(
         return "The log says nothing about it."
     gone = subject.kind == "replica" and any(isinstance(link.event, _DEPARTURES) for link in own)
     if subject.kind == "request":
-        told = _request_story(own)
+        told = _request_story(links, own)
     elif subject.kind == "replica":
         told = _replica_story(own)
     else:
@@ -538,14 +543,15 @@ def _against(row: Considered) -> str:
     return f"{row.node} ({row.filter}: {row.detail})"
 
 
-def _request_story(own: list[_Link]) -> str:
+def _request_story(links: list[_Link], own: list[_Link]) -> str:
     """A request's way in one sentence: how long it waited, where it was served, how it ended."""
     events = [link.event for link in own if link.event is not None]
     locked = [event for event in events if isinstance(event, ev.ReplicaLocked)]
     released = [event for event in events if isinstance(event, ev.ReplicaReleased)]
     if not events:
         return "Its events are of a kind that this program cannot read."
-    if not locked or not isinstance(events[-1], ev.ReplicaLocked | ev.ReplicaReleased):
+    cut = _cut_off(links, events)
+    if not locked or not (cut or isinstance(events[-1], ev.ReplicaLocked | ev.ReplicaReleased)):
         return sentence(events[-1])
     lock = locked[-1]
     waited = lock.at - lock.arrival
@@ -555,9 +561,23 @@ def _request_story(own: list[_Link]) -> str:
     silent = dict.fromkeys(event.node for event in events if isinstance(event, ev.CallWentUnanswered))
     vain = f", after calls in vain on {', '.join(silent)}, silent then" if silent else ""
     end = f"ended after {tell_duration(released[-1].at - lock.at)}: {released[-1].outcome}" if released else "runs"
+    end = cut or end
     cause = f" ({lock.cause})" if lock.cause else ""
     why = _of_its_prompt(lock)
     return f"Request {lock.request} got {lock.replica} on node {lock.node} {how}{cause}{why}{tries}{vain}, and {end}."
+
+
+def _cut_off(links: list[_Link], events: list[ev.Event]) -> str:
+    """How a request ended whose replica was lost while it ran there, and why that was lost; empty for any other."""
+    if len(events) < 2:
+        return ""
+    last, end = events[-2:]
+    if not isinstance(last, ev.ReplicaLocked) or not isinstance(end, ev.RequestCancelled):
+        return ""
+    lost = [one.event for one in links if isinstance(one.event, ev.ReplicaLost) and one.event.replica == last.replica]
+    how = end.reason.removesuffix(", after its replica was lost")
+    why = f", after {last.replica} was lost at {clock(lost[-1].at)}: {lost[-1].reason}" if lost else ""
+    return f"ended after {tell_duration(end.at - last.at)}: {how}{why}"
 
 
 def _of_its_prompt(lock: ev.ReplicaLocked) -> str:

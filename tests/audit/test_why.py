@@ -589,7 +589,7 @@ def test_what_was_waited_for_no_time_at_all_is_no_wait_and_a_turn_that_came_is_c
     ]  # fmt: skip
 
 
-def test_a_wait_that_another_follows_ends_with_what_the_other_is_for_and_a_refusal_tells_its_cure(
+def test_a_wait_that_another_follows_ends_with_the_change_that_brought_the_other_and_a_refusal_tells_its_cure(
     tmp_path: Path,
 ) -> None:
     cluster = Cluster()
@@ -603,7 +603,7 @@ def test_a_wait_that_another_follows_ends_with_what_the_other_is_for_and_a_refus
     with _logged(tmp_path, cluster) as audit:
         waits, short = audit.why("long").waits, audit.why("short")
     assert [(wait.kind, wait.ended_by) for wait in waits] == [
-        ("load", "every node that it may use is down"), ("nodes_down", ""),
+        ("load", "node n fell silent"), ("nodes_down", ""),
     ]  # fmt: skip
     assert "was refused" in short.sentence
     assert short.cure
@@ -648,3 +648,54 @@ def test_what_is_over_needs_no_cure(tmp_path: Path) -> None:
             assert audit.why(subject).cure == ""
             assert "What would help" not in audit.why(subject).sentence
         assert any(step.decision is not None and step.decision.cure for step in audit.why("gone").chain)
+
+
+def test_when_only_what_is_waited_for_changes_the_very_change_is_told(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.node("full")
+    cluster.model("pinned", vram=20, pinned=True, selector={"node.name": "full"})
+    cluster.loaded("pinned")
+    cluster.model("m", vram=20)
+    cluster.loaded("m")
+    cluster.request("runs", "m")
+    cluster.request("waits", "m")
+    cluster.send(cmd.DrainNode(node="n"))
+    cluster.wait(5)
+    cluster.send(cmd.ResumeNode(node="n"))
+    with _logged(tmp_path, cluster) as audit:
+        waits = audit.why("waits").waits
+    assert [(wait.kind, wait.ended_by) for wait in waits] == [
+        ("busy", "node n is being drained"), ("capacity", "the drain of node n is over"), ("busy", ""),
+    ]  # fmt: skip
+
+
+def test_a_request_whose_replica_was_taken_away_says_how_long_it_ran_and_what_took_it(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.model("m")
+    cluster.loaded("m")
+    cluster.request("q", "m")
+    cluster.send(cmd.DrainNode(node="n", within=60 * SECOND))
+    cluster.wait(61)
+    cluster.send(cmd.ReleaseLock(request="q", outcome="failed", detail="the stream broke"))
+    with _logged(tmp_path, cluster) as audit:
+        why = audit.why("q")
+    assert why.sentence.startswith(
+        "Request q got r-000001 on node n at once, and ended after 1m1s: failed (the stream broke), after r-000001 was "
+        "lost at 13:47:40: its node was drained: the deadline has passed."
+    )
+    assert why.chain[-1].summary == "Request q ended: failed (the stream broke), after its replica was lost."
+
+
+def test_a_request_that_an_operator_released_while_it_waited_says_so(tmp_path: Path) -> None:
+    cluster = Cluster()
+    cluster.send(cmd.StartEpoch(epoch=1, writer="w"))
+    cluster.node("n")
+    cluster.model("m")
+    cluster.request("q", "m")
+    cluster.send(cmd.ReleaseLock(request="q", outcome="cancelled", detail="released by an operator"))
+    with _logged(tmp_path, cluster) as audit:
+        assert "ended before it was served: cancelled (released by an operator)." in audit.why("q").sentence
