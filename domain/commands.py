@@ -97,6 +97,9 @@ class RegisterNode(Command, frozen=True, kw_only=True):
 
     ``approve``: no operator is needed. ``machine`` tells a restart from another machine of the same name; that one is
     refused while the first is at work, unless it ``replaces`` it. ``unified``: its one pool is its main memory as well.
+
+    ``clock`` is what the machine's own clock showed (microseconds since 1970, 0: not told), at ``sent_at`` or later (0:
+    now). Nothing is decided by it.
     """
 
     node: str
@@ -115,12 +118,15 @@ class RegisterNode(Command, frozen=True, kw_only=True):
     machine: str = ""
     replaces: bool = False
     unified: bool = False
+    clock: int = 0
+    sent_at: int = 0
 
 
 class ReportCapacity(Command, frozen=True, kw_only=True):
     """A heartbeat's figures, as :class:`RegisterNode` has them. Changes below a quantum make no event.
 
-    They were sent at ``sent_at`` or later: what was loaded after that may be in them or not; 0: they are of now.
+    They were sent at ``sent_at`` or later: what was loaded after that may be in them or not; 0: they are of now. So was
+    ``clock``, as in :class:`RegisterNode`.
     """
 
     node: str
@@ -129,6 +135,7 @@ class ReportCapacity(Command, frozen=True, kw_only=True):
     disk: int | None = None
     ram: int = 0
     sent_at: int = 0
+    clock: int = 0
 
 
 class ReportRunning(Command, frozen=True, kw_only=True):

@@ -116,6 +116,8 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     """What the worker states of the slots, where an operator has set others; else 0."""
     worker_budget: Budget | None = None
     """The same of the budget; else None."""
+    clock_off: int = 0
+    """Microseconds by which its clock is off, as last noted; below 0 it is behind. Nothing is decided by it."""
 
     @property
     def budgets(self) -> tuple[int, ...]:

@@ -112,6 +112,15 @@ class NodeCapacityChanged(NodeEvent, frozen=True, kw_only=True):
     ram: int = 0
 
 
+class NodeClockOff(NodeEvent, frozen=True, kw_only=True):
+    """Its machine's clock is off by ``off`` microseconds, in whole seconds; below 0 it is behind, at 0 right again.
+
+    It is said for people: nothing follows from it.
+    """
+
+    off: int = 0
+
+
 class NodeBudgetSet(NodeEvent, frozen=True, kw_only=True):
     """The part of its memory that models may use. ``lifted``: the operator's word ends, and the worker's holds."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import contact, loads
+from . import clocks, contact, loads
 from . import events as ev
 from .commands import (
     ApproveNode,
@@ -82,6 +82,7 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         events.append(ev.NodeResumed(at=now, node=old.name))
     if command.approve and (old is None or replaced or not old.approved):
         events.append(ev.NodeApproved(at=now, node=command.node))
+    events += clocks.note(command, None if replaced else old, now)
     if any(isinstance(event, ev.NodeRegistered | ev.NodeRecovered) for event in events):
         events += contact.contact_is_back(state, (command.node,), now)
     lost = {event.replica for event in events if isinstance(event, ev.ReplicaLost | ev.UnloadConfirmed)}
@@ -219,7 +220,7 @@ def available_disk(state: State, name: str, free: int | None) -> int | None:
 
 
 def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.Event]:
-    """A heartbeat's figures; an event only when they moved by a quantum."""
+    """A heartbeat's figures; an event only when they moved by a quantum, or its clock is not as it was known to be."""
     node = find(state, command.node)
     _check_sizes(command)
     pools = command.pools or node.pools
@@ -228,9 +229,10 @@ def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.
     others = foreign(state, node.name, pools, command.used, None, command.sent_at) if told else node.foreign
     disk = available_disk(state, node.name, command.disk) if command.disk is not None else node.disk
     ram = command.ram or node.ram
+    noted = clocks.note(command, node, now)
     if (pools, others, disk, ram) == (node.pools, node.foreign, node.disk, node.ram):
-        return []
-    return [ev.NodeCapacityChanged(at=now, node=node.name, pools=pools, foreign=others, disk=disk, ram=ram)]
+        return noted
+    return [ev.NodeCapacityChanged(at=now, node=node.name, pools=pools, foreign=others, disk=disk, ram=ram), *noted]
 
 
 # --- contact --------------------------------------------------------------------------------------------------------

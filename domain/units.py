@@ -110,6 +110,11 @@ def tell_duration(length: int) -> str:
     return format_duration(length)
 
 
+def tell_clock(off: int) -> str:
+    """How a clock stands that is off by so many microseconds, for people: ``"1h ahead"``, ``"30s behind"``."""
+    return f"{tell_duration(abs(off))} {'ahead' if off > 0 else 'behind'}"
+
+
 _NEXT = {"us": MILLISECOND, "ms": SECOND, "s": MINUTE}
 
 

@@ -71,6 +71,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """When what a drain has left behind is taken away; 0 when no such instant was named."""
     emptied: bool = False
     """Its drain is complete."""
+    clock_off: int = 0
+    """Microseconds by which its machine's clock is off, in whole seconds; below 0 it is behind."""
 
 
 class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,6 +238,7 @@ def node_view(state: State, node: Node, last_heard: int = 0) -> NodeView:
         last_heard=last_heard,
         drain_by=_instant(node.drain_by),
         emptied=node.emptied,
+        clock_off=node.clock_off,
     )
 
 

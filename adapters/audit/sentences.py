@@ -11,7 +11,7 @@ from interlock.domain.entities import Lack, Parked, Wait, WaitKind
 from interlock.domain.explanation import Explanation
 from interlock.domain.refusals import RefusalCode
 from interlock.domain.settings import Settings, format_affinity, format_idle_unload, format_setting
-from interlock.domain.units import FOREVER, format_instant, format_rate, format_size, tell_duration
+from interlock.domain.units import FOREVER, format_instant, format_rate, format_size, tell_clock, tell_duration
 
 _WAITS = {
     WaitKind.LOAD: "for a copy to load",
@@ -148,6 +148,12 @@ def _capacity(e: ev.NodeCapacityChanged) -> str:
     others = f", {_pools(e.foreign)} of it used by others" if any(e.foreign) else ""
     ram = f", and {format_size(e.ram)} of main memory" if e.ram and e.pools != (e.ram,) else ""
     return f"Node {e.node} reports {_pools(e.pools)}{others}{ram}."
+
+
+def _clock(e: ev.NodeClockOff) -> str:
+    if not e.off:
+        return f"The clock of node {e.node} is right again."
+    return f"The clock of node {e.node} is {tell_clock(e.off)}: its own logs mislead. Nothing is decided by it."
 
 
 def _budget(e: ev.NodeBudgetSet) -> str:
@@ -347,6 +353,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.NodeApproved: lambda e: f"Node {e.node} was approved and may take work.",
     ev.NodeLabelsChanged: lambda e: f"The operator's labels of node {e.node} are now: {_labels(e.labels)}.",
     ev.NodeCapacityChanged: _capacity,
+    ev.NodeClockOff: _clock,
     ev.NodeBudgetSet: _budget,
     ev.NodeReplicaSlotsSet: _slots,
     ev.NodeBecameUnreachable: _unreachable,

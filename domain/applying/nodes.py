@@ -53,6 +53,7 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         budget_set=bool(old and old.budget_set and old.budget == event.budget),
         worker_slots=event.worker_slots,
         worker_budget=event.worker_budget,
+        clock_off=old.clock_off if old and old.boot == event.boot and not event.replaced else 0,
     )
     state.committed.setdefault(event.node, {})
     if event.unified and old is not None and not old.unified:
@@ -115,6 +116,11 @@ def _node_labels_changed(state: State, event: ev.NodeLabelsChanged) -> None:
 def _node_capacity_changed(state: State, event: ev.NodeCapacityChanged) -> None:
     node = state.nodes[event.node]
     put_node(state, replace(node, pools=event.pools, foreign=event.foreign, disk=event.disk, ram=event.ram))
+
+
+@applies(ev.NodeClockOff)
+def _node_clock_off(state: State, event: ev.NodeClockOff) -> None:
+    state.nodes[event.node] = replace(state.nodes[event.node], clock_off=event.off)
 
 
 @applies(ev.NodeBudgetSet)

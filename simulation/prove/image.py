@@ -68,6 +68,7 @@ NODE_LEFT_OUT = {
     "drain_by": "an instant", "alone_at": "an instant",
     "silent_since": "kept as the order, and as whether it is as long ago as offline_after",
     "former_boots": "kept as whether the rival's is among them",
+    "clock_off": "a figure for people: nothing is decided by it",
 }  # fmt: skip
 MODEL_LEFT_OUT = {
     "failure": "words for people", "declared": "kept as whether it serves", "serving": "kept as whether it is declared",

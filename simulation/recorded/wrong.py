@@ -48,11 +48,14 @@ class Faults:
         self._began: dict[str, int] = {}
         self._pressed: dict[tuple[str, int], tuple[int, int]] = {}
         """Memory that others use: (node, pool) to bytes, and since when."""
+        self._clocks: dict[str, tuple[int, int]] = {}
+        """Clocks that are off: by how much, and since when."""
         self._boots = {node.name: node.boot for node in state.nodes.values()}
         for node in state.nodes.values():
             if node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
                 self._silent[node.name] = _Silence(start, node.status is NodeStatus.OFFLINE)
             self._press(node.name, node.foreign, start)
+            self._set_clock(node.name, node.clock_off, start)
 
     def on(self, event: ev.Event, actor: str) -> None:
         """Take in what the event says of a misfortune; ``actor`` said it."""
@@ -69,6 +72,8 @@ class Faults:
             self._registered(event)
         elif isinstance(event, ev.NodeCapacityChanged):
             self._press(event.node, event.foreign, event.at)
+        elif isinstance(event, ev.NodeClockOff):
+            self._set_clock(event.node, event.off, event.at)
         elif isinstance(event, ev.ReplicaLost):
             if not event.reason.startswith(WITH_ITS_NODE) and event.node not in self._silent:
                 self._add("process-kill", event.at, event.node, event.model)
@@ -83,6 +88,8 @@ class Faults:
             self._heard(node, end, for_ever=True)
         for node, pool in list(self._pressed):
             self._relieve(node, pool, end)
+        for node in list(self._clocks):
+            self._set_clock(node, 0, end)
         for (node, model), failing in self._failing.items():
             self._add(failing.kind, failing.since, node, model, end - failing.since + 1)
         self._failing.clear()
@@ -104,6 +111,8 @@ class Faults:
         if event.node not in self._boots:
             self._add("node-recover", event.at, event.node)
         elif event.node in self._silent or event.boot != self._boots[event.node]:
+            if event.boot != self._boots[event.node]:
+                self._set_clock(event.node, 0, event.at)  # the new boot tells it anew
             silence = self._silent.setdefault(event.node, _Silence(event.at - 1))
             silence.crashed |= event.boot != self._boots[event.node]
             self._heard(event.node, event.at)
@@ -135,6 +144,14 @@ class Faults:
         if size and at > since:
             self._add("memory-pressure", since, node, length=at - since)
             self.rows[-1] |= {"size": size_of(size), "pool": pool}
+
+    def _set_clock(self, node: str, off: int, at: int) -> None:
+        known, since = self._clocks.pop(node, (0, at))
+        if known and at > since:
+            self._add("clock-jump", since, node, length=at - since)
+            self.rows[-1]["by"] = f"{'-' if known < 0 else ''}{format_duration(abs(known))}"
+        if off:
+            self._clocks[node] = (off, at)
 
     def _add(self, kind: str, at: int, node: str, model: str = "", length: int | None = -1) -> None:
         """A row; a ``length`` of None lasts for ever, one below 0 has none."""

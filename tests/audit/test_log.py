@@ -35,6 +35,17 @@ def test_every_sentence_is_one_that_a_person_can_read() -> None:
             assert "{" not in said, said
 
 
+def test_a_clock_that_is_off_is_told_with_what_it_means(audit: AuditService) -> None:
+    told = [row.summary for row in audit.log({"event": "NodeClockOff"}).rows]
+    assert told == [
+        "The clock of node thor is 1h ahead: its own logs mislead. Nothing is decided by it.",
+        "The clock of node thor is right again.",
+    ]
+    assert sentences.sentence(ev.NodeClockOff(at=1, node="thor", off=-90_000_000)).startswith(
+        "The clock of node thor is 1m30s behind"
+    )
+
+
 def test_a_row_says_what_who_when_and_why(audit: AuditService) -> None:
     row = audit.log({"event": "ReplicaEvicted", "limit": "1"}).rows[0]
     assert row.event == "ReplicaEvicted"

@@ -137,6 +137,7 @@ def tell() -> Story:
     _operators(story)
     _a_call_in_vain(story)
     _one_copy_makes_way(story)
+    _a_clock_is_off(story)
     return story
 
 
@@ -221,6 +222,14 @@ def _backends_go(story: Story) -> None:
     story.load(story.newest())
     story.release("q-10")
     story.unload(held)
+
+
+def _a_clock_is_off(story: Story) -> None:
+    """A worker's clock is an hour ahead, until somebody sets it right."""
+    for off in (HOUR, 0):
+        story.wait(SECOND)
+        report = cmd.ReportCapacity(node="thor", clock=story.now + off, sent_at=story.now)
+        story.send(report, actor="worker:thor")
 
 
 def _nodes_fail(story: Story) -> None:
