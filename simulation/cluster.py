@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from interlock.domain.claims import in_pools
+from interlock.domain.clocks import CLOCK_TOLERANCE
 from interlock.domain.commands import AnyReply as Reply
 from interlock.domain.commands import (
     Command,
@@ -80,11 +81,6 @@ class Trouble:
         """What keeps it cut off, and until when."""
 
     @property
-    def clock_is_off(self) -> bool:
-        """Whether the node's clock tells another time than ours, all jumps together."""
-        return sum(self.clock_off.values()) != 0
-
-    @property
     def strains_the_link(self) -> bool:
         """Whether messages get lost, or are late."""
         return bool(self.drop or self.delay)
@@ -94,7 +90,7 @@ class VirtualNode:
     """One node's worker, what is wrong with it, and what the control plane has heard of it."""
 
     __slots__ = (
-        "in_doubt", "last_heard", "registered", "removed", "spec", "term", "trouble", "watched", "worker",
+        "_clock", "in_doubt", "last_heard", "registered", "removed", "spec", "term", "trouble", "watched", "worker",
     )  # fmt: skip
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -108,6 +104,22 @@ class VirtualNode:
         self.watched = False
         self.term = 0
         self.last_heard = 0
+        self._clock = [(0, 0)]
+        """From when on its clock was off by how much, in order; both in microseconds."""
+
+    @property
+    def clock_off(self) -> int:
+        """By how much its clock is off, all jumps together."""
+        return self._clock[-1][1]
+
+    def clock_jumped(self, now: int) -> None:
+        """Its clock has been set, by a fault or by whoever mends it."""
+        self._clock.append((now, sum(self.trouble.clock_off.values())))
+
+    def clock_off_at(self, instant: int) -> tuple[int, ...]:
+        """By how much its clock was off then; more than one figure where it was set in that very instant."""
+        ends = [*(start for start, _ in self._clock[1:]), FOREVER]
+        return tuple(off for (start, off), end in zip(self._clock, ends, strict=True) if start <= instant <= end)
 
     @property
     def can_be_relied_on(self) -> bool:
@@ -193,9 +205,6 @@ class VirtualCluster:
         envelope = Envelope(
             command_id=f"{node.spec.name}-{next(self._messages)}", command=command, actor=f"worker:{node.spec.name}"
         )
-        if node.trouble.clock_is_off:
-            # The message carries a time stamp that is off. Nothing on the way in reads a worker's clock.
-            self.watcher.fault_took_effect("clock-jump")
 
         def deliver() -> None:
             if self._is_known(node):
@@ -319,7 +328,7 @@ class VirtualCluster:
         silent = known is not None and known.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE)
         if not node.worker.up and (known is None or known.status is NodeStatus.OFFLINE):
             return True
-        if not self.writer.leading or node.trouble.active or node.in_doubt or not self.figures_agree(node):
+        if not self.writer.leading or node.trouble.active or node.in_doubt or not self.is_well_known(node):
             return False
         return node.worker.hears and node.registered and self._is_known(node) and not silent
 
@@ -330,8 +339,6 @@ class VirtualCluster:
             node.watched = False
             return
         if node.worker.up and node.registered:
-            if node.trouble.clock_is_off:
-                self.watcher.fault_took_effect("clock-jump")
             self._beat_once(node)
         elif node.worker.up:
             self.register(node)
@@ -339,8 +346,24 @@ class VirtualCluster:
         self.clock.after(self.writer.engine.state.settings.heartbeat_interval, self._beat, node, term)
 
     def _beat_once(self, node: VirtualNode) -> None:
-        boot, figures = world.boot_of(node.worker), world.capacity(node.worker, self.clock.now)
+        now = self.clock.now
+        boot, figures = world.boot_of(node.worker), world.capacity(node.worker, now, now + node.clock_off)
         self.pass_on(node, lambda: self._heartbeat_arrives(node, boot, figures))
+
+    def is_well_known(self, node: VirtualNode) -> bool:
+        """Whether the control plane has the figures right that the node's heartbeats tell, and how its clock stands."""
+        return self.figures_agree(node) and self.clock_agrees(node)
+
+    def clock_agrees(self, node: VirtualNode) -> bool:
+        """Whether it is known as far as it is told how far the node's clock is off."""
+        known = self.writer.engine.state.nodes.get(node.spec.name)
+        if known is None or not node.worker.up or not self._is_known(node):
+            return True
+        return abs(known.clock_off - node.clock_off) <= CLOCK_TOLERANCE
+
+    def clock_off_at(self, name: str, instant: int) -> tuple[int, ...]:
+        """By how much a node's clock was off at an instant, as :meth:`VirtualNode.clock_off_at`."""
+        return self.nodes[name].clock_off_at(instant)
 
     def figures_agree(self, node: VirtualNode) -> bool:
         """Whether the control plane counts as others' memory what is, on that machine, not that of its replicas."""
@@ -364,7 +387,7 @@ class VirtualCluster:
         after = self.writer.engine.state.nodes.get(name)
         if node.trouble.pressed and after is not None and after.foreign != before:
             self.watcher.fault_took_effect("memory-pressure")
-        if not self.figures_agree(node):
+        if not self.is_well_known(node):
             self.watch(node)  # these may have overtaken each other: the next ones set it right
 
     def _heartbeat_arrives(self, node: VirtualNode, boot: str, figures: ReportCapacity) -> None:
@@ -504,7 +527,9 @@ class VirtualCluster:
                 # Another machine has the name: what is asked for it is meant for that one, and nothing runs here.
                 node.worker = world.stop_all(node.worker)
 
-        self.report(node, world.register(node.worker, approve=node.spec.approved), done)
+        now = self.clock.now
+        word = world.register(node.worker, approve=node.spec.approved, clock=now + node.clock_off, sent_at=now)
+        self.report(node, word, done)
 
     def crash(self, node: VirtualNode) -> bool:
         """The machine dies; False when it was down already."""

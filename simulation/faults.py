@@ -212,7 +212,9 @@ class Faults:
         entries = _entries(trouble, spec)
         for table, value in entries:
             table[number] = value
-        node.trouble.active += 1
+        trouble.active += 1
+        if spec.kind == "clock-jump":
+            node.clock_jumped(self.clock.now)
         if spec.kind in NODE_FAULTS:
             node.in_doubt = True
             self.cluster.watch(node)
@@ -221,6 +223,8 @@ class Faults:
             trouble.active -= 1
             for table, _ in entries:
                 table.pop(number, None)
+            if spec.kind == "clock-jump":
+                node.clock_jumped(self.clock.now)
 
         return end
 

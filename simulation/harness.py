@@ -30,6 +30,7 @@ from .cluster import VirtualCluster
 from .faults import Faults
 from .gateways import ARRIVALS_KEPT, GATEWAYS, Gateways, Tally
 from .judging import judge
+from .judging.clock_rules import ClockRules
 from .judging.invariants import Invariants
 from .log import Log, state_hash
 from .operators import Operators
@@ -104,6 +105,7 @@ class Harness:
         self.faults = Faults(self.clock, self.streams, self.writer, self.cluster, self.gateways)
         settings = msgspec.structs.replace(Settings(), **scenario.settings)
         self.invariants = Invariants(self.cluster.is_running, self.gateways.is_served, settings)
+        self.clock_rules = ClockRules(self.invariants, lambda: self.clock.now, self.cluster.clock_off_at)
         self.numbers = Numbers()
         self.tally = Tally()
         self.effect_times: list[tuple[int, Effect]] = []
@@ -131,11 +133,14 @@ class Harness:
     def reported(self, figures: ReportCapacity) -> None:
         """A node's figures were taken in and changed nothing."""
         self.invariants.node_rules.figures(figures)
+        self.clock_rules.told(figures)
 
     def committed(self, outcome: Outcome, envelope: Envelope) -> None:
         """Events are durable: count and judge them."""
         self._count(outcome)
         self.invariants.see(outcome, envelope.command)
+        if self._structural:
+            self.clock_rules.see(outcome, envelope.command)
         if not self.options.checks:
             return
         self._since_checkpoint += len(outcome.events)
@@ -196,6 +201,8 @@ class Harness:
                     numbers.event_types[kind.__name__] += 1
                 continue
             self._structural = True
+            if kind is ev.NodeClockOff:
+                self.faults.took_effect("clock-jump")
             if kind is not ev.LoadProgressed:
                 self._deeds += 1
                 self._last_deed = (self.clock.elapsed, kind.__name__)
@@ -274,7 +281,9 @@ class Harness:
         outcome = prologue.outcome
         self.log.append(outcome.recorded, 1)
         self.invariants.judging = False
-        self.invariants.see(outcome, Review(change=ChangeKind.EPOCH, cause="scenario"))
+        begun = Review(change=ChangeKind.EPOCH, cause="scenario")
+        self.invariants.see(outcome, begun)
+        self.clock_rules.see(outcome, begun)
         self.invariants.judging = True
         self._count(outcome)
         self._counting = True
@@ -369,7 +378,7 @@ class Harness:
         if not writer.leading or writer.unheard or writer.inbox or writer.hanging or self._faults_go_on():
             return False
         reached = [node for node in self.cluster.nodes.values() if node.worker.hears and not node.removed]
-        if any(node.in_doubt or not self.cluster.figures_agree(node) for node in reached):
+        if any(node.in_doubt or not self.cluster.is_well_known(node) for node in reached):
             return False
         if any(call.waits for call in self.gateways.live.values()) or self.gateways.dead:
             return False

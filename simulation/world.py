@@ -473,8 +473,8 @@ def used(worker: Worker) -> tuple[int, ...]:
     return tuple(map(min, figures, worker.facts.pools))
 
 
-def register(worker: Worker, *, approve: bool = False) -> RegisterNode:
-    """What it says when it starts, and when it finds the control plane again."""
+def register(worker: Worker, *, approve: bool = False, clock: int = 0, sent_at: int = 0) -> RegisterNode:
+    """What it says when it starts, and when it finds the control plane again; what its clock shows as it says so."""
     facts = worker.facts
     staged = sum(files.size for files in worker.staged)
     return RegisterNode(
@@ -493,6 +493,8 @@ def register(worker: Worker, *, approve: bool = False) -> RegisterNode:
         approve=approve,
         running=running(worker),
         machine=facts.machine or f"m-{facts.name}",
+        clock=clock,
+        sent_at=sent_at,
     )
 
 
@@ -501,9 +503,9 @@ def heartbeat(worker: Worker) -> ReportHeard:
     return ReportHeard(node=worker.name, boot=boot_of(worker))
 
 
-def capacity(worker: Worker, sent_at: int) -> ReportCapacity:
+def capacity(worker: Worker, sent_at: int, clock: int = 0) -> ReportCapacity:
     """The figures that go with the sign of life, which is sent at that instant (microseconds since 1970)."""
-    return ReportCapacity(node=worker.name, pools=worker.facts.pools, used=used(worker), sent_at=sent_at)
+    return ReportCapacity(node=worker.name, pools=worker.facts.pools, used=used(worker), sent_at=sent_at, clock=clock)
 
 
 def report_running(worker: Worker, asked_at: int) -> ReportRunning:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from interlock.domain import placement, reconcile, requests, roll_outs, routing
+from interlock.domain.clocks import CLOCK_TOLERANCE
 from interlock.domain.engine import Engine
 from interlock.domain.entities import Lack, Model, Phase, RequestStatus, WaitKind
 from interlock.domain.loads import UNLOAD_TRIES
@@ -16,8 +17,9 @@ from interlock.domain.routing import Evict, Hold, Join, Place, Refuse
 from interlock.domain.shrinking import below_floor, is_moving, surplus
 from interlock.domain.snapshots import encode_cluster, restore, take_snapshot
 from interlock.domain.state import State
-from interlock.domain.units import FOREVER
+from interlock.domain.units import FOREVER, SECOND
 from interlock.simulation.cluster import VirtualCluster, VirtualNode
+from interlock.simulation.world import boot_of
 
 from .picture import Picture
 from .pools import name_of
@@ -271,8 +273,11 @@ def unanswered(state: State, cluster: VirtualCluster) -> Iterator[Finding]:
 
 
 def _at_odds(state: State, name: str, node: VirtualNode) -> Iterator[Finding]:
-    """How the log and a node that can be reached differ: in its status, and in what runs there."""
+    """How the log and a node that can be reached differ: in its status, in its clock, and in what runs there."""
     known = state.nodes.get(name)
+    noted = known.clock_off if known is not None and known.boot == boot_of(node.worker) else node.clock_off
+    if abs(noted - node.clock_off) > CLOCK_TOLERANCE:
+        yield "Q", f"the clock of {name} is off by {node.clock_off // SECOND} s, and {noted // SECOND} are noted", name
     if known is not None and not (known.takes_work or known.drained or not known.approved):
         yield "Q", f"node {name} can be reached and counts as {known.status.value}", name
     for running in node.worker.processes:

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import contact, loads, nodes, patience, requests
+from interlock.domain import clocks, contact, loads, nodes, patience, requests
 from interlock.domain import events as ev
 from interlock.domain.commands import ReportReplicaDied
 from interlock.domain.entities import Phase
@@ -147,6 +147,16 @@ def operators_word_forgotten(patches: Patches) -> None:
     patches.swap(register, as_the_worker_says)
 
 
+def worker_clock_believed(patches: Patches) -> None:
+    """What a worker says counts as said when its own clock says so: nobody sees that the clock is off."""
+
+    def by_its_own_clock(rule: Any) -> Any:
+        return lambda at, command, now: rule(at, command, command.clock if clocks.is_told(command) else now)
+
+    for rule in (nodes.register, nodes.report_capacity):
+        patches.swap(rule, by_its_own_clock(rule))
+
+
 def place_in_line_kept(patches: Patches) -> None:
     """A client that leaves while it waits keeps its place in line, and gets a lock that nobody releases."""
     patches.swap(requests.cancel, lambda at, command, now: [])
@@ -171,5 +181,6 @@ ROWS: tuple[Row, ...] = (
     (late_goodbye_believed, "S", "goodbye-comes-late", True),
     (operators_word_forgotten, "S", "operators-word-stays", True),
     (place_in_line_kept, "W", "clients-hang-up", True),
+    (worker_clock_believed, "S", "clock-off", True),
 )
 """As in :data:`interlock.simulation.mutants.core.ALL`."""

@@ -33,7 +33,7 @@ TAKES_LONG = {
     "hot-prefix-spreads", "fashion-changes", "daily-sweep", "evictions-bounded", "many-share-a-card",
 }  # fmt: skip
 MADE_EXACTLY = (
-    "all-follows-the-nodes", "anti-affinity", "budget-lowered", "busy-is-not-dead", "clients-hang-up",
+    "all-follows-the-nodes", "anti-affinity", "budget-lowered", "busy-is-not-dead", "clients-hang-up", "clock-off",
     "cut-off-under-traffic", "dead-worker-mid-load", "evict-reload-cycle", "floor-elsewhere",
     "foreign-memory", "idle-models-leave", "late-success", "load-as-victim", "load-given-up", "one-memory-board",
     "orin-thor",
@@ -98,6 +98,12 @@ service_time = "10s"
 model = "other"
 at = "1m"
 """
+
+
+def test_a_clock_that_was_off_is_off_again_for_as_long_as_that_was_known(tmp_path: Path) -> None:
+    faults = part(recorded(tmp_path, "clock-off")).recorded.tables["faults"]
+    told = [(row["kind"], row["target"], row["by"], row["for"]) for row in faults]
+    assert told == [("clock-jump", "ahead", "1h", "3m50s"), ("clock-jump", "behind", "-1h", "3m50s")]
 
 
 def test_how_fast_a_node_was_is_measured_and_not_what_the_log_rounds_it_down_to(tmp_path: Path) -> None:

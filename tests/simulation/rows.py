@@ -418,8 +418,8 @@ ILL: dict[str, Change] = {
     "heal": {"faults": [{"kind": "partition", "at": "15s", "target": "a", "for": "forever"}]},
 }
 """What a fault that mends finds broken."""
-QUIET = dict.fromkeys(("probe-timeout", "duplicate-messages", "clock-jump", "name-clash"), told("faults"))
-"""Kinds that strike and must change no decision: an answer twice, a clock off, a busy worker that is not dead."""
+QUIET = dict.fromkeys(("probe-timeout", "duplicate-messages", "name-clash"), told("faults"))
+"""Kinds that strike and must change no decision: an answer twice, a busy worker that is not dead."""
 RANDOM = [
     Row("random_faults.length", {"random_faults.length": "1m"},
         setup={**RANDOM_WORLD, "random_faults.partition": 60.0}),

@@ -29,7 +29,9 @@ WORLD: dict[str, Any] = {
 }
 TOLD = ("Node", "Model", "Revision", "LoadInfo", "Settings", "Tenant")
 """Events that say what somebody has set, or how a machine came: a run that differs in these alone has not changed."""
-FACTS = ("model", "node", "request", "reason", "code", "index", "attempt", "what")
+FOUND = ("NodeBecameUnreachable", "NodeWentOffline", "NodeClockOff")
+"""Those of them that say what the core has found out by itself."""
+FACTS = ("model", "node", "request", "reason", "code", "index", "attempt", "what", "off")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -83,7 +85,7 @@ def behaviour(result: Result) -> list[object]:
     """What was decided and sent, when and about whom; not what was configured, and no explanation."""
     rows: list[object] = []
     for event in result.events():
-        if not event["event"].startswith(TOLD) or event["event"] in ("NodeBecameUnreachable", "NodeWentOffline"):
+        if not event["event"].startswith(TOLD) or event["event"] in FOUND:
             facts = tuple(str(event["data"].get(name)) for name in FACTS)
             rows.append((event["seconds"], event["event"], *facts))
     sent = [(at, effect.name) for at, effect in result.harness.effect_times]
