@@ -81,10 +81,12 @@ def _node_cells(row: dict[str, Any]) -> list[Any]:
 
 
 def _status(row: dict[str, Any]) -> str:
-    """A node's status; for one that is being drained, what is left there, and until when."""
-    from interlock.domain.units import format_instant
+    """A node's status, and how its clock stands when it is off; of one that is drained, what is left, until when."""
+    from interlock.domain.units import format_instant, tell_clock
 
     status = str(row.get("status"))
+    if row.get("clock_off"):
+        status += f", clock {tell_clock(row['clock_off'])}"
     if not row.get("drained"):
         return status
     if row.get("emptied"):

@@ -37,7 +37,7 @@ class Check:
 @reads_store
 @as_json
 def doctor(place: Place, nats: str | None, http: str | None, json_: bool) -> int:
-    """Check Python, the store, the broker, the backends, the port, the data folder and the GPU driver.
+    """Check Python, the store, the broker, the backends, the port, the data folder, the GPU driver and nodes' clocks.
 
     Prints one OK or FAIL line for each; exits 1 when one fails.
     """
@@ -47,6 +47,7 @@ def doctor(place: Place, nats: str | None, http: str | None, json_: bool) -> int
         _guarded("python", _python),
         _guarded("store", lambda: _store(place)),
         _guarded("chain head", lambda: _chain_head(place)),
+        _guarded("clocks", lambda: _clocks(place)),
         _guarded("data folder", lambda: _data_folder(place.data)),
         _guarded("broker", lambda: _broker(nats)),
         *_backends(),
@@ -125,6 +126,27 @@ def _chain_head(place: Place) -> Check:
         return Check("chain head", False, f"position {bad} was altered.", cure)
     digest = rows[-1][-1].hex()[:16] if rows else "-"
     return Check("chain head", True, f"position {position}, digest {digest}")
+
+
+def _clocks(place: Place) -> Check:
+    """What the log's end knows of the clocks of the nodes that are there."""
+    from interlock.adapters.audit.service import AuditService
+    from interlock.adapters.store import open_store
+    from interlock.domain.units import tell_clock
+
+    if _will_be_made(place):
+        return Check("clocks", True, "no node has told its own yet")
+    store = open_store(place.log, read_only=True)
+    try:
+        nodes = [node for node in AuditService(store).state("head").nodes if node.status != "offline"]
+    finally:
+        store.close()
+    wrong = [f"{node.name} is {tell_clock(node.clock_off)}" for node in nodes if node.clock_off]
+    if not wrong:
+        return Check("clocks", True, f"no clock of {len(nodes)} nodes is known to be off")
+    cure = "Its logs and certificates mislead: let chrony or another NTP client set the clock of that machine"
+    alike = "; of the control plane's own, should all be off alike" if len(wrong) > 1 else ""
+    return Check("clocks", False, f"{', '.join(wrong)}.", f"{cure}{alike}.")
 
 
 def _data_folder(data: Path) -> Check:

@@ -29,7 +29,7 @@ from interlock.domain.commands import (
     WorkerLeft,
 )
 from interlock.domain.errors import InvalidField, NotFound
-from interlock.domain.units import LARGEST_SIZE, SECOND, format_duration, format_instant, parse_limit
+from interlock.domain.units import FOREVER, LARGEST_SIZE, SECOND, format_duration, format_instant, parse_limit
 
 from .kit import Gateway, Message, Route, fields, json_response, query, read
 from .ports import LivenessPort, View
@@ -60,7 +60,10 @@ def check_name(name: str) -> None:
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """``POST /api/node/register``: LocalAI's fields (bytes), then ours: memory per pool, boot, what runs already."""
+    """``POST /api/node/register``: LocalAI's fields (bytes), then ours: memory per pool, boot, what runs already.
+
+    ``clock`` is what the machine's clock shows, in microseconds since 1970; 0 when it is not told.
+    """
 
     name: str
     address: str = ""
@@ -84,6 +87,7 @@ class Registration(msgspec.Struct, frozen=True, kw_only=True):
     running: tuple[Running, ...] | None = None
     machine: str = ""
     replaces: bool = False
+    clock: int = 0
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +106,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     disk: int | None = None
     running: tuple[Running, ...] | None = None
     leaving: bool = False
+    clock: int = 0
 
 
 class Beaten(msgspec.Struct, frozen=True):
@@ -215,6 +220,7 @@ class Nodes:
 
     async def register(self, request: web.Request) -> web.StreamResponse:
         """A worker joins, or joins again after a restart."""
+        arrived = time.time_ns() // 1000
         asked = await read(request, self._registration)
         check_name(asked.name)
         if asked.node_type != "backend":
@@ -232,7 +238,7 @@ class Nodes:
             node=asked.name,
             address=asked.address,
             # A worker that names no boot has just started, and runs nothing of what it ran before.
-            boot=asked.boot or asked.worker_incarnation or f"registered-{time.time_ns() // 1000}",
+            boot=asked.boot or asked.worker_incarnation or f"registered-{arrived}",
             labels=asked.labels or {},
             pools=pools,
             used=used,
@@ -246,6 +252,8 @@ class Nodes:
             running=asked.running or (),
             machine=asked.machine,
             replaces=asked.replaces,
+            clock=_clock(asked.clock),
+            sent_at=arrived - _LONGEST_TRANSIT,
         )
         await self._gateway.send(request, command, f"worker:{asked.name}")
         due = await self._liveness.heard(asked.name, command.boot)
@@ -270,11 +278,12 @@ class Nodes:
             await self._gateway.send(request, WorkerLeft(node=name, boot=boot), actor)
             return json_response(Message("goodbye"))
         sent_at = arrived - _LONGEST_TRANSIT
-        if any(getattr(beat, figure) is not None for figure in _FIGURES):
+        clock = _clock(beat.clock)
+        if clock or any(getattr(beat, figure) is not None for figure in _FIGURES):
             pools, used = _told(beat, await self._node(name))
             ram = _positive((beat.total_ram if beat.ram is None else beat.ram) or 0, "ram")
             disk = beat.available_disk if beat.disk is None else beat.disk
-            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram, sent_at=sent_at)
+            report = ReportCapacity(node=name, pools=pools, used=used, disk=disk, ram=ram, sent_at=sent_at, clock=clock)
             await self._gateway.send(request, report, actor)
         if beat.running is not None:
             running = ReportRunning(node=name, boot=boot, asked_at=sent_at, running=beat.running)
@@ -531,6 +540,11 @@ def _checked(labels: dict[str, object], present: dict[str, str]) -> dict[str, st
         if not key or key.startswith("!"):
             raise InvalidField(key or "labels", "not a label's name", cure="Name it without a leading '!'.")
     return checked
+
+
+def _clock(shown: int) -> int:
+    """What a machine's clock shows, if it is a time at all; else it counts as not told, and nobody is refused."""
+    return shown if 0 < shown < FOREVER else 0
 
 
 def _labels_of(view: View) -> dict[str, str]:

@@ -40,7 +40,7 @@ class QueryPort(Protocol):
     Fields that the gateway looks for, all optional but ``name`` and ``id``:
 
     - a node: ``name, address, status, labels, pools [{total, budget, used, reserved}], ram, disk, gpu_vendor,
-      max_replicas_per_model, last_heard`` (instants in µs);
+      max_replicas_per_model, last_heard, clock_off`` (in µs);
     - a model: ``name, aliases, backend, node_selector, min_replicas, max_replicas, everywhere, parallel, priority,
       pinned, idle_unload, prefix_affinity, anti_affinity, anti_affinity_hard, placement``;
     - a replica: ``id, model, node, index, address, phase, in_flight, used_at, loaded_at``.

@@ -140,6 +140,8 @@ def _of_state(state: State) -> Iterable[Sample]:
         by_status[node.status.value] = by_status.get(node.status.value, 0) + 1
     for status, count in sorted(by_status.items()):
         yield Sample("interlock_nodes", count, {"status": status}, help="Nodes by status.")
+    clocks = sum(1 for node in state.nodes.values() if node.clock_off)
+    yield Sample("interlock_node_clocks_off", clocks, help="Nodes whose machine's clock is off.")
     phases = dict.fromkeys(Phase, 0)
     for replica in state.replicas.values():
         phases[replica.phase] += 1

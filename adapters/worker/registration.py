@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from importlib import metadata
 from pathlib import Path
@@ -161,7 +162,7 @@ class Registration:
     ) -> dict[str, Any]:
         async with session.post(
             url + path,
-            data=msgspec.json.encode(body),
+            data=msgspec.json.encode(body | {"clock": time.time_ns() // 1000}),  # as late as can be: it is compared
             headers={"Content-Type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=timeout_s),
         ) as response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from interlock.adapters.cli import doctor
+from interlock.adapters.cli.direct import decide_here
 from interlock.adapters.cli.options import Place
 from interlock.adapters.store import SqliteStore
-from interlock.domain.commands import ChangeSettings, StartEpoch
+from interlock.domain.commands import ChangeSettings, ReportCapacity, StartEpoch
 from tests.cli.conftest import Shell
 from tests.domain.cluster import Cluster as Core
 
@@ -310,6 +312,26 @@ def test_the_doctor_says_why_a_running_cluster_is_not_ready(
     ran = interlock("doctor", "--data", story_data, status=1)
     assert "FAIL  port" in ran.out
     assert "no writer here: the disk is full." in ran.out
+
+
+def test_a_clock_that_is_off_is_shown_beside_its_node_and_the_doctor_names_the_cure(
+    interlock: Shell, story_data: Path
+) -> None:
+    place = Place(f"sqlite:///{story_data / 'events.db'}", None)
+    assert doctor._clocks(place).ok
+    assert "clock" not in interlock("nodes", "--data", story_data).out
+    decide_here(place, [ReportCapacity(node="thor", clock=time.time_ns() // 1000 + 3_600_000_000)], "worker:thor")
+    assert re.search(r"thor +healthy, clock (1h|59m59s) ahead", interlock("nodes", "--data", story_data).out)
+    told = interlock("doctor", "--data", story_data, status=1).out
+    assert re.search(r"FAIL  clocks +thor is (1h|59m59s) ahead\..* chrony .* that machine\.", told)
+    decide_here(place, [ReportCapacity(node="thor", clock=time.time_ns() // 1000)], "worker:thor")
+    assert doctor._clocks(place).ok
+
+
+def test_the_doctor_finds_no_clock_wrong_where_there_is_no_node_yet(interlock: Shell, tmp_path: Path) -> None:
+    assert doctor._clocks(Place(None, str(tmp_path / "none"))).ok
+    interlock("migrate", "--data", tmp_path / "fresh")
+    assert doctor._clocks(Place(None, str(tmp_path / "fresh"))).ok
 
 
 def test_the_doctor_looks_at_the_disk_under_the_log(story_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

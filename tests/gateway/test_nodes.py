@@ -94,6 +94,28 @@ async def test_a_heartbeat_brings_figures_and_processes_with_room_for_its_way_he
     assert 9 * SECOND < time.time_ns() // 1000 - running.asked_at < 60 * SECOND
 
 
+async def test_what_a_workers_clock_shows_is_handed_on_with_room_for_its_way_here(cluster: Cluster) -> None:
+    shown = 1_900_000_000_000_000
+    before = time.time_ns() // 1000
+    await register(cluster, OURS | {"clock": shown})
+    await cluster.ask("POST", "/api/node/thor/heartbeat", json={"boot": "b-1", "clock": shown + 1})
+    told = [cluster.scheduler.of(c.RegisterNode)[0], cluster.scheduler.of(c.ReportCapacity)[0]]
+    assert [command.clock - shown for command in told] == [0, 1]
+    assert all(8 * SECOND < before - command.sent_at <= 10 * SECOND for command in told)
+    assert (told[1].pools, told[1].used) == ((), ()), "a heartbeat without figures leaves them as they are"
+
+
+@pytest.mark.parametrize("shown", [0, -1, 2**62, 10**30])
+async def test_a_clock_that_shows_no_time_counts_as_not_told_and_nobody_is_refused_for_it(
+    cluster: Cluster, shown: int
+) -> None:
+    await register(cluster, OURS | {"clock": shown})
+    status, _, _ = await cluster.ask("POST", "/api/node/thor/heartbeat", json={"boot": "b-1", "clock": shown})
+    assert status == 200
+    assert cluster.scheduler.of(c.RegisterNode)[0].clock == 0
+    assert cluster.scheduler.of(c.ReportCapacity) == []
+
+
 async def test_localais_heartbeat_with_free_memory_only_is_counted_from_the_nodes_total(cluster: Cluster) -> None:
     await register(cluster, LOCALAI)
     await cluster.ask("POST", "/api/node/orin/heartbeat", json={"available_vram": 10 * GIB})

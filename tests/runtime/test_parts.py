@@ -168,7 +168,11 @@ async def test_views_hold_what_an_operator_wants(rig: Rig) -> None:
     assert (model.declared, model.serving, model.loaded, model.in_flight, model.queue) == (1, 1, 1, 1, 0)
     assert (await queries.requests())[0].status == "locked"
     assert (await queries.settings())["reconcile_interval"] == "30s"
-    names = {sample.name for sample in await queries.metrics()}
+    await rig.send(c.ReportCapacity(node="thor", clock=1))
+    assert (await queries.nodes())[0].clock_off < 0
+    samples = {sample.name: sample.value for sample in await queries.metrics()}
+    assert samples["interlock_node_clocks_off"] == 1
+    names = set(samples)
     assert {"interlock_leader", "interlock_epoch", "interlock_replicas", "interlock_log_position"} <= names
 
 

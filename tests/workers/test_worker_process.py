@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -106,6 +108,16 @@ async def test_a_worker_registers_with_its_figures_labels_and_token(
     assert (body["token"], control_plane.tokens[0]) == ("s3cret", "Bearer s3cret")
     assert body["running"] == []
     assert body["boot"] == control_plane.heartbeats[0]["boot"]
+
+
+async def test_a_worker_tells_what_its_clock_shows_as_it_sends_each_message(
+    worker: WorkerProcess, control_plane: ControlPlane
+) -> None:
+    await control_plane.until(lambda: len(control_plane.heartbeats) > 1)
+    now = time.time_ns() // 1000
+    told = [body["clock"] for body in (*control_plane.registrations[:1], *control_plane.heartbeats)]
+    assert all(earlier <= later for earlier, later in itertools.pairwise(told))
+    assert 0 <= now - told[-1] < now - told[0] < 60_000_000
 
 
 async def test_a_secret_is_never_on_the_command_line(worker: WorkerProcess, process_rig: RealRig) -> None:
