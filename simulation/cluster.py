@@ -90,7 +90,8 @@ class VirtualNode:
     """One node's worker, what is wrong with it, and what the control plane has heard of it."""
 
     __slots__ = (
-        "_clock", "in_doubt", "last_heard", "registered", "removed", "spec", "term", "trouble", "watched", "worker",
+        "_clock", "in_doubt", "last_heard", "registered", "removed", "sent", "spec", "term", "trouble", "watched",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -104,6 +105,8 @@ class VirtualNode:
         self.watched = False
         self.term = 0
         self.last_heard = 0
+        self.sent: dict[str, int] = {}
+        """When the order of each operation was last sent."""
         self._clock = [(0, 0)]
         """From when on its clock was off by how much, in order; both in microseconds."""
 
@@ -228,6 +231,7 @@ class VirtualCluster:
         """Send an effect to its node's worker."""
         node = self.nodes.get(effect.node)
         if node is not None and not node.removed:
+            node.sent[effect.op] = self.clock.now
             self.pass_on(node, lambda: self._take(node, effect, epoch))
 
     def _take(self, node: VirtualNode, effect: Effect, epoch: int) -> None:
@@ -475,7 +479,8 @@ class VirtualCluster:
 
         def arrive() -> None:
             answer = world.report_running(node.worker, asked_at)
-            self.report(node, answer, lambda reply: self._answered(node, reply))
+            # What the answer itself calls for leaves first.
+            self.report(node, answer, lambda reply: self.clock.after(0, self._answered, node, asked_at, reply))
 
         self.pass_on(node, arrive)
 
@@ -485,14 +490,19 @@ class VirtualCluster:
         self.ask(node)
         self.clock.after(self.writer.engine.state.settings.reconcile_interval, self._ask_again, node, term)
 
-    def _answered(self, node: VirtualNode, reply: Reply) -> None:
-        """The answer has been compared with the log. What is pending still is asked again: orders get lost, too."""
+    def _answered(self, node: VirtualNode, asked_at: int, reply: Reply) -> None:
+        """The answer has been compared with the log. What is pending still is asked again: orders get lost, too.
+
+        As in production one order of an operation is under way at a time: what was sent no sooner than the question may
+        not have been there to be told of, and what the worker is at will have its answer.
+        """
         if isinstance(reply, Rejected):
             return
         name, state = node.spec.name, self.writer.engine.state
         pending = [effect for effect in pending_effects(state) if effect.node == name]
         for effect in pending:
-            self.writer.send_again(effect)
+            if node.sent.get(effect.op, -1) < asked_at and effect.op not in node.worker.jobs:
+                self.writer.send_again(effect)
         waits = any(
             state.replicas[replica].phase in LOADING_PHASES or state.replicas[replica].tries >= UNLOAD_TRIES
             for replica in state.by_node.get(name, ())

@@ -212,7 +212,10 @@ class Writer:
             sent.on_reply(outcome.reply)
         for request, reply in outcome.answers.items():
             self.around.answered(request, reply)
-        self._send(outcome.effects if effects is None else outcome.effects[:effects])
+        if isinstance(sent.envelope.command, StartEpoch):
+            self._send(pending_effects(self.engine.state))  # its own are among them
+        else:
+            self._send(outcome.effects if effects is None else outcome.effects[:effects])
 
     def _send(self, effects: tuple[Effect, ...] | list[Effect]) -> None:
         self.effects_sent += len(effects)
@@ -284,7 +287,6 @@ class Writer:
         self._late = []
         self.submit(Envelope(command_id=f"epoch-{epoch}", command=StartEpoch(epoch=epoch, writer=f"writer-{epoch}")))
         if self.leading:
-            self._send(pending_effects(self.engine.state))
             self.around.took_over()
         for sent in waiting:
             self.submit(sent.envelope, sent.on_reply)

@@ -137,7 +137,8 @@ UNEVEN: Change = {"nodes.0.vram": "48GiB", "nodes.1.vram": "12GiB"}
 
 SETTINGS = [
     Row("scheduler.reconcile_interval", {"scheduler.reconcile_interval": "7s"},
-        {"scheduler.reconcile_interval": "2m"}, {**GROWS, **fault("drop-messages", "19s", target="b", p=1.0)}),
+        {"scheduler.reconcile_interval": "2m"},
+        {**GROWS, **fault("drop-messages", "19s", target="b", p=1.0, for_="5s")}),
     Row("scheduler.min_residency", {"scheduler.min_residency": "0s"}, {"scheduler.min_residency": "1m"}, RIVALS),
     Row("scheduler.scale_down_delay", {"scheduler.scale_down_delay": "2m"}, setup=TWO_COPIES),
     Row("scheduler.idle_unload", {"scheduler.idle_unload": "30s"}),
@@ -416,8 +417,9 @@ RANDOM_WORLD: Change = {
 ILL: dict[str, Change] = {
     "node-recover": {"faults": [{"kind": "node-crash", "at": "15s", "target": "a", "for": "forever"}]},
     "heal": {"faults": [{"kind": "partition", "at": "15s", "target": "a", "for": "forever"}]},
+    "memory-pressure": {"models.1.vram": "22GiB"},
 }
-"""What a fault that mends finds broken."""
+"""What a fault that mends finds broken, and a model that there is no room for beside others' memory."""
 QUIET = dict.fromkeys(("probe-timeout", "duplicate-messages", "name-clash"), told("faults"))
 """Kinds that strike and must change no decision: an answer twice, a busy worker that is not dead."""
 RANDOM = [
