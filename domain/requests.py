@@ -311,13 +311,30 @@ def reroute(state: State, request: Request, detail: str, now: int) -> list[ev.Ev
     if model is None:
         return [_refused(again, routing.no_such_model(request.model), now)]
     if passes_left(state.settings.load_attempts, request.passes) == 0:
-        cure = "See what the backend reports: its own words are in this refusal."
-        why = Explanation("backend gone", cure=cure)
-        message = f"Every backend tried was gone; the last said: {detail}"
-        return [_refused(again, Refuse(RefusalCode.BACKEND_FAILED, message, explain=lambda: why), now)]
+        return [_refused(again, _backends_gone(detail), now)]
     again = msgspec.structs.replace(again, passes=again.passes + 1)
     plan = _within_budget(state, model, again, _plan(state, model, again, now))
+    if passes_left(state.settings.load_attempts, again.passes) == 0 and needs_own_load(state, model, plan):
+        return [_refused(again, _backends_gone(detail), now)]
     return settle(state, model, again, plan, now, "its backend was gone")
+
+
+def _backends_gone(detail: str) -> Refuse:
+    """The backends that it was sent to have used up the request's own steps: what it is told are their own words."""
+    why = Explanation("backend gone", cure="See what the backend reports: its own words are in this refusal.")
+    message = f"Every backend tried was gone; the last said: {detail}"
+    return Refuse(RefusalCode.BACKEND_FAILED, message, explain=lambda: why)
+
+
+def needs_own_load(state: State, model: Model, plan: Plan) -> bool:
+    """Whether a request with this plan is served by a load of its own, or not at all: nothing else is there or comes.
+
+    Copies that are loaded somewhere, busy or on a node that is silent or drained, may serve it yet.
+    """
+    if not isinstance(plan, Hold):
+        return isinstance(plan, BEGINS_LOAD)
+    mine = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
+    return all(replica.phase is Phase.UNLOADING for replica in mine)
 
 
 # --- time -----------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from .placements import Placements
 from .pools import could_lie_in, name_of, there, wrong_claim
 from .prefix_rules import PrefixRules
 from .queueing import Queues
+from .refusal_rules import RefusalRules
 from .roll_out_rules import RollOutRules
 from .shrink_rules import ShrinkRules
 from .tenancy import Tenants
@@ -106,7 +107,7 @@ class Invariants:
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
         for rules in (
             self.node_rules, self.order_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules,
-            ShrinkRules(self), self.roll_out_rules, VainLoads(self),
+            ShrinkRules(self), self.roll_out_rules, VainLoads(self), RefusalRules(self),
         ):  # fmt: skip
             for name in dir(rules):
                 if name.startswith("on_"):

@@ -372,6 +372,11 @@ def unbounded_retry(patches: Patches) -> None:
     patches.swap(variant.passes_left, lambda load_attempts, passes: 1)
 
 
+def backends_gone_told_as_no_room(patches: Patches) -> None:
+    """A request whose backends have died until its own steps were used up is told that there is no room."""
+    patches.swap(requests.needs_own_load, lambda at, model, plan: False)
+
+
 def load_not_reserved(patches: Patches) -> None:
     """A load that is done is not kept for those who waited for it."""
     loaded, grant, advance = loads.loaded, reconcile._grant, requests.advance
@@ -726,6 +731,7 @@ ALL: tuple[Row, ...] = (
     (evict_and_reserve_apart, "S", "victim-revived", True),
     (load_not_reserved, "U", "evicted-before-first-request", True),
     (unbounded_retry, "T", "many-backends-gone", True),
+    (backends_gone_told_as_no_room, "T", "backends-die-one-after-another", True),
     (busy_taken_for_dead, "S", "busy-is-not-dead", True),
     (counter_not_lease, "S", "frontend-killed", True),
     (wakeup_forgotten, "W", "idle-wakes-the-waiting", True),

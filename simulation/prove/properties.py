@@ -412,6 +412,9 @@ def _refused(state: State, event: ev.RequestRefused, now: int) -> Finding | None
     spent = request is not None and passes_left(state.settings.load_attempts, request.passes) == 0
     if event.code == "backend_failed" and spent:
         return None
+    adrift = request is not None and request.status is RequestStatus.ADRIFT and now < request.deadline
+    if event.code == "capacity_exhausted" and adrift:
+        return Finding("T", f"a request for {model.name} is refused for want of room, and its backends were gone")
     replica = usable_with_room(state, model)
     ahead = [entry for entry in state.waiting(model.name) if entry[2] != event.request]
     if replica is not None and not ahead:

@@ -6,7 +6,7 @@ from interlock.domain import commands as cmd
 from interlock.domain import events as ev
 from interlock.domain.commands import Locked, Rejected
 from interlock.domain.effects import InstallBackend, LoadModel, UnloadModel
-from interlock.domain.entities import LoadSpec, Scheduling
+from interlock.domain.entities import LoadSpec, RequestStatus, Scheduling
 from interlock.domain.loads import pending_effects
 from interlock.domain.variant import passes_allowed
 from interlock.domain.views import load_status_view
@@ -204,7 +204,44 @@ def test_re_routing_ends_with_the_budget_that_the_ranking_argument_gives() -> No
     assert "r1" not in cluster.state.requests
     refused = [e for e in cluster.events if type(e).__name__ == "RequestRefused"]
     assert len(refused) == 1
-    assert refused[0].code in ("backend_failed", "capacity_exhausted")
+    assert (refused[0].code, refused[0].message) == (
+        "backend_failed",
+        "Every backend tried was gone; the last said: UNAVAILABLE: gone",
+    )
+
+
+def die_at_each_first_call(cluster: Cluster, request: str) -> list[ev.RequestRefused]:
+    """Every backend that comes up loads fine, and is gone when the request calls it."""
+    for _ in range(2 * passes_allowed(3)):
+        cluster.settle()
+        locked = cluster.state.requests.get(request)
+        if locked is None:
+            break
+        cluster.send(cmd.ReportBackendGone(request=request, replica=locked.replica, detail="exit status 139"))
+    return [event for event in cluster.events if isinstance(event, ev.RequestRefused)]
+
+
+def test_a_backend_that_dies_at_each_first_call_is_what_the_refusal_tells_of_and_not_a_lack_of_room() -> None:
+    cluster = cluster_with("m")
+    cluster.request("r1", "m")  # so that loads and routes alternate, and a route is the last step that it may take
+    (refused,) = die_at_each_first_call(cluster, "r1")
+    assert (refused.code, refused.retry_after) == ("backend_failed", 0)
+    assert "the last said: exit status 139" in refused.message
+    assert cluster.count("ReplicaLost") == passes_allowed(3) // 2
+
+
+def test_a_request_whose_backends_used_up_its_own_steps_still_waits_for_a_copy_that_serves_another() -> None:
+    cluster = cluster_with("m", nodes=5, min_replicas=5, parallel=1)
+    cluster.settle()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 1}))
+    cluster.request("other", "m")
+    cluster.request("mine", "m")
+    for _ in range(passes_allowed(1)):
+        replica = cluster.state.requests["mine"].replica
+        cluster.send(cmd.ReportBackendGone(request="mine", replica=replica, detail="gone"))
+    assert cluster.state.requests["mine"].status is RequestStatus.QUEUED
+    cluster.release("other")
+    assert isinstance(cluster.answers["mine"], Locked)
 
 
 def test_releasing_twice_changes_nothing_the_second_time() -> None:

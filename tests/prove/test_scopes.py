@@ -132,6 +132,7 @@ def test_the_empty_backend_name_is_found_as_a_cycle_that_carries_an_effect() -> 
         ("silence-unwatched", "two-models-one-slot", "W", "no timer for its silence"),
         ("stray-ignored", "cut-off", "Q", "goes on running it"),
         ("unbounded-retry", "backend-gone", "T", "own step that lowered nothing"),
+        ("backends-gone-told-as-no-room", "backend-gone", "T", "and its backends were gone"),
         ("unloading-still-warm", "backend-gone", "S", "where it is not loaded"),
         ("unpark-on-anything", "doomed-floor", "Q", "effects go on for ever"),
         ("unreachable-is-lost", "cut-off", "S", "counts as offline without"),
