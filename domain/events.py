@@ -226,10 +226,14 @@ class ModelSchedulingChanged(ModelEvent, frozen=True, kw_only=True):
 
 
 class RevisionDeclared(ModelEvent, frozen=True, kw_only=True):
-    """Its backend, options or needs were edited."""
+    """Its backend, options or needs were edited; or are again what they are in the revision that serves.
+
+    Then that is its revision, and ``called_off`` the one that was to come up; it is 0 otherwise.
+    """
 
     revision: int
     spec: LoadSpec
+    called_off: int = 0
 
 
 class RevisionServing(ModelEvent, frozen=True, kw_only=True):

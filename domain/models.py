@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from . import causes, loads, routing
+from . import causes, loads, roll_outs, routing
 from . import events as ev
 from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
 from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling, WaitKind
@@ -64,9 +64,10 @@ def _with_known_load_info(model: Model | None, spec: LoadSpec) -> LoadSpec:
 
 
 def _last_revision(state: State, name: str) -> int:
-    """The highest revision of which anything is left of a model that was removed: replicas, or files on a disk.
+    """The highest revision of which anything is left: replicas, or files on a disk.
 
-    A model that is declared again is another, and must not be taken for what was left of the first.
+    A model that is declared again after it was removed is another, and must not be taken for what was left of the
+    first; and no new revision for what is left of one that was called off.
     """
     replicas = [state.replicas[replica].revision for replica in state.by_model.get(name, ())]
     files = [revision for model, revision in state.staged_at if model == name]
@@ -115,11 +116,14 @@ def _check(state: State, name: str, spec: LoadSpec, scheduling: Scheduling, alia
 def edit(state: State, model: Model, spec: LoadSpec, now: int, source: str) -> list[ev.Event]:
     """A new revision. It serves at once when no replica of the old one lives; else the reconciler rolls it out.
 
-    The first load info that is known for a model is no edit: it mends the revision that nothing could load.
+    The first load info that is known for a model is no edit: it mends the revision that nothing could load. Nor is what
+    serves already: that takes an edit back, and nothing is loaded anew for it.
     """
     if not model.load_info_known and not state.by_model.get(model.name):
         return [ev.LoadInfoStored(at=now, model=model.name, spec=spec, source=source)]
-    revision = model.declared + 1
+    if roll_outs.is_taken_back(model, spec):
+        return roll_outs.call_off(state, model, now)
+    revision = 1 + max(model.declared, _last_revision(state, model.name))
     events: list[ev.Event] = [ev.RevisionDeclared(at=now, model=model.name, revision=revision, spec=spec)]
     if spec.backend and not model.load_info_known:
         events.append(ev.LoadInfoStored(at=now, model=model.name, spec=spec, source=source))

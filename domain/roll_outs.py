@@ -2,7 +2,8 @@
 
 Where there is no room for both, one copy of several makes way: it takes no new locks, leaves when it is idle, and the
 first copy of the new revision comes where it was, while the others serve. Only where nobody can make way without the
-model being left with nobody, the new revision takes over before any copy of it has loaded.
+model being left with nobody, the new revision takes over before any copy of it has loaded. An edit that has the model
+as it serves calls the roll-out off.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import msgspec
 
 from . import causes, loads, placement, routing
 from . import events as ev
-from .entities import Lack, Model, Node, Parked, Phase, Replica
+from .entities import LOADING_PHASES, Lack, LoadSpec, Model, Node, Parked, Phase, Replica
 from .eviction import may_evict_for, why_barred, why_not_victim
 from .explanation import Considered, Explanation
 from .parking import lacking_room, park
@@ -52,6 +53,29 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     plan = Place(choice.room, routing.explain_choice(state, model, "roll out", choice))
     unparked = [ev.ModelUnparked(at=now, model=model.name, cause=cause)] if model.parked is not None else []
     return [*unparked, *loads.begin(state, model, plan, now, cause)]
+
+
+def is_taken_back(model: Model, spec: LoadSpec) -> bool:
+    """Whether an edit has it as it serves still, while another revision is to come up."""
+    return model.declared != model.serving and spec == model.serving_spec
+
+
+def call_off(state: State, model: Model, now: int) -> list[ev.Event]:
+    """It is to be as it serves: nothing is loaded anew, and what was begun for the other revision ends.
+
+    A copy of that one which has loaded where it cannot serve leaves when it is idle; one that was to make way stays.
+    """
+    events: list[ev.Event] = [
+        ev.RevisionDeclared(
+            at=now, model=model.name, revision=model.serving, spec=model.serving_spec, called_off=model.declared
+        )
+    ]
+    for replica in [state.replicas[replica] for replica in state.by_model.get(model.name, ())]:
+        if replica.phase in LOADING_PHASES and replica.revision != model.serving:
+            events += loads.give_up(state, replica, "its revision was called off while it loaded", now)
+    if model.parked is not None:
+        events.append(ev.ModelUnparked(at=now, model=model.name, cause="its roll-out was called off"))
+    return events
 
 
 def _without_room(state: State, model: Model, now: int, *, below: bool) -> list[ev.Event]:

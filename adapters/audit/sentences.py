@@ -369,7 +369,11 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.StrayStopped: lambda e: f"The unknown process {e.process} on node {e.node} is gone.",
     ev.ModelDeclared: _declared,
     ev.ModelSchedulingChanged: _scheduling,
-    ev.RevisionDeclared: lambda e: f"Model {e.model} was edited: revision {e.revision} is to be brought up.",
+    ev.RevisionDeclared: lambda e: (
+        f"Model {e.model} is to be as it serves, in revision {e.revision}: revision {e.called_off} is called off."
+        if e.called_off
+        else f"Model {e.model} was edited: revision {e.revision} is to be brought up."
+    ),
     ev.RevisionServing: lambda e: f"Revision {e.revision} of {e.model} serves from now on.",
     ev.LoadInfoStored: _load_info,
     ev.ModelParked: _parked,

@@ -50,7 +50,13 @@ def _model_scheduling_changed(state: State, event: ev.ModelSchedulingChanged) ->
 def _revision_declared(state: State, event: ev.RevisionDeclared) -> None:
     model = state.models[event.model]
     edited = replace(model, declared=event.revision, declared_spec=event.spec, failures=0, failed_nodes=(), retry_at=0)
-    put_model(state, edited)
+    if event.revision != model.serving:
+        put_model(state, edited)
+        return
+    put_model(state, replace(edited, made_way=0))
+    for replica in state.by_model.get(event.model, ()):
+        state.replicas[replica] = replace(state.replicas[replica], retired=False)
+    _reindex_replicas_of(state, event.model)
 
 
 @applies(ev.RevisionServing)

@@ -273,6 +273,7 @@ class Invariants:
         model = self._model(event.model)
         if event.spec == model.specs[model.declared]:
             self.breach("S", f"revision {event.revision} of {event.model} differs in nothing", event.model)
+        self.roll_out_rules.declared(event, model)
         model.declared = event.revision
         model.specs[event.revision] = event.spec
 

@@ -19,6 +19,19 @@ class RollOutRules:
     def __init__(self, court: Court, rooms: RoomRules) -> None:
         self.court, self.rooms = court, rooms
 
+    def declared(self, event: ev.RevisionDeclared, model: ModelView) -> None:
+        """Judge a revision before the picture says that it is declared; who was to make way for another one stays."""
+        if event.revision != model.serving:
+            if event.spec == model.specs[model.serving]:
+                text = f"revision {event.revision} of {event.model} is as what serves: everything is loaded anew"
+                self.court.breach("S", text, event.model)
+            return
+        if event.spec != model.specs[model.serving]:
+            self.court.breach("S", f"{event.model} is declared as it serves, and is not", event.model)
+        model.made_way = 0
+        for replica in model.replicas.values():
+            replica.retired = False
+
     def takes_over(self, event: ev.RevisionServing, model: ModelView) -> None:
         """Judge it before the picture says that it serves."""
         why = self._early(model, event.revision)

@@ -58,6 +58,11 @@ def revision_used_again(patches: Patches) -> None:
     patches.swap(models._last_revision, lambda at, name: 0)
 
 
+def edit_taken_back_is_one_more(patches: Patches) -> None:
+    """An edit back to what serves is a new revision: the copy that serves goes, and the very same is loaded."""
+    patches.swap(roll_outs.is_taken_back, lambda model, spec: False)
+
+
 def takes_over_at_once(patches: Patches) -> None:
     """A revision takes over when both do not fit just now, though a copy that comes or goes will leave room."""
     patches.swap(shrinking.is_moving, lambda at, model: False)
@@ -164,6 +169,7 @@ ROWS: tuple[Row, ...] = (
     (spent_without_a_pause, "Q", "no-pause-between-tries", True),
     (failed_floor_waits_for_a_person, "W", "floor-where-it-has-not-failed", True),
     (revision_used_again, "S", "declared-anew", True),
+    (edit_taken_back_is_one_more, "S", "edit-taken-back", True),
     (takes_over_at_once, "S", "takes-over-when-it-must", True),
     (spare_copy_wakes_nobody, "W", "spare-of-its-floor", True),
     (silent_copy_keeps_the_floor, "S", "only-what-serves-keeps-a-floor", True),

@@ -13,19 +13,29 @@ from .situation import Finding
 
 
 def edited(state: State, event: ev.RevisionDeclared, now: int) -> Finding | None:
-    """S: an edit that changes nothing."""
-    if event.spec == state.models[event.model].declared_spec:
+    """S: an edit that changes nothing, or has what serves for a new revision; and one of which something is left."""
+    model = state.models[event.model]
+    if event.spec == model.declared_spec:
         return Finding("S", f"{event.model} gets a new revision that is no different: everything loads anew")
+    if (event.revision == model.serving) != (event.spec == model.serving_spec):
+        return Finding("S", f"{event.model} gets a new revision that is as what serves, or one that is not for it")
+    if event.revision != model.serving and event.revision <= _left_of(state, event.model):
+        return Finding("S", f"{event.model} is edited to a revision of which something is left")
     return None
 
 
 def declared(state: State, event: ev.ModelDeclared, now: int) -> Finding | None:
     """S: a model that is declared anew in a revision of which something is left."""
-    replicas = [replica.revision for replica in state.replicas.values() if replica.model == event.model]
-    files = [revision for staged in state.staged.values() for name, revision in staged if name == event.model]
-    if event.revision <= max((*replicas, *files), default=0):
+    if event.revision <= _left_of(state, event.model):
         return Finding("S", f"{event.model} is declared anew in a revision of which something is left")
     return None
+
+
+def _left_of(state: State, model: str) -> int:
+    """The highest revision of which there are replicas, or files on a disk."""
+    replicas = [replica.revision for replica in state.replicas.values() if replica.model == model]
+    files = [revision for staged in state.staged.values() for name, revision in staged if name == model]
+    return max((*replicas, *files), default=0)
 
 
 def takes_over(state: State, event: ev.RevisionServing, now: int) -> Finding | None:

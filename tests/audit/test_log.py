@@ -46,6 +46,12 @@ def test_a_clock_that_is_off_is_told_with_what_it_means(audit: AuditService) -> 
     )
 
 
+def test_an_edit_that_is_taken_back_is_told_as_that() -> None:
+    told = [sentences.sentence(event) for outcome in tell().outcomes for event in outcome.events]
+    assert "Model tried was edited: revision 2 is to be brought up." in told
+    assert "Model tried is to be as it serves, in revision 1: revision 2 is called off." in told
+
+
 def test_a_row_says_what_who_when_and_why(audit: AuditService) -> None:
     row = audit.log({"event": "ReplicaEvicted", "limit": "1"}).rows[0]
     assert row.event == "ReplicaEvicted"
@@ -155,7 +161,7 @@ def test_following_goes_on_with_what_comes(tmp_path: Path) -> None:
     reader, writer = SqliteStore(path, read_only=True), SqliteStore(path)
     pages = AuditService(reader).follow({"event": "NodeApproved"}, poll_s=0.01)
     first = next(pages)
-    named = ["thor", "orin", "spare", "old", "far-1", "far-2", "far-3", "narrow", "remote", "twin-1", "twin-2"]
+    named = ["thor", "orin", "spare", "old", "far-1", "far-2", "far-3", "narrow", "remote", "twin-1", "twin-2", "calm"]
     assert [row.data["node"] for row in first.rows] == named
     head = writer.head().position
     epoch = writer.take_epoch("test", 1)

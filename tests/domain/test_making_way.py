@@ -7,7 +7,7 @@ from interlock.domain import events as ev
 from interlock.domain.entities import Phase
 from interlock.domain.units import GIB
 from tests.domain.cluster import Cluster, check_invariants, check_replay
-from tests.domain.test_roll_outs_and_spent_tries import edit, fail_the_load, parked
+from tests.domain.test_roll_outs_and_spent_tries import edit, edit_back, fail_the_load, parked
 
 
 def copies_on(*nodes: str, vram: int = 16, **scheduling: object) -> Cluster:
@@ -49,6 +49,28 @@ def test_a_model_that_is_to_run_on_every_candidate_is_never_without_a_copy_for_a
         cluster.answer(cluster.effects[0])
     assert serving_on(cluster) == ["a", "b", "c"]
     assert cluster.state.models["m"].serving == 2
+
+
+def test_a_copy_that_was_to_make_way_for_an_edit_that_is_taken_back_serves_again_and_stays() -> None:
+    cluster = copies_on("a", "b")
+    cluster.request("q1", "m")
+    cluster.request("q2", "m")  # both are busy, so that the one that makes way has not left yet
+    before = cluster.state.models["m"].declared_spec
+    edit(cluster)
+    assert len(serving_on(cluster)) == 1
+    edit_back(cluster, before)
+    assert serving_on(cluster) == ["a", "b"]
+    cluster.release("q1")
+    cluster.release("q2")
+    cluster.settle()
+    assert serving_on(cluster) == ["a", "b"]
+    assert cluster.count("UnloadRequested") == cluster.count("ReplicaReserved") == cluster.count("RevisionServing") == 0
+    edit(cluster)  # and for the next edit a copy makes way as for any
+    assert cluster.count("ReplicaRetired") == 2
+    cluster.settle()
+    assert serving_on(cluster) == ["a", "b"]
+    check_invariants(cluster)
+    check_replay(cluster)
 
 
 def test_of_several_copies_an_idle_one_makes_way_and_leaves_at_once() -> None:

@@ -6,18 +6,24 @@ from msgspec.structs import replace
 
 from interlock.domain import commands as cmd
 from interlock.domain import events as ev
-from interlock.domain.entities import LoadSpec
+from interlock.domain.effects import LoadModel
+from interlock.domain.entities import LoadSpec, Phase
 from interlock.domain.loads import LONGEST_BACKOFF, pause_after
 from interlock.domain.settings import Settings
 from interlock.domain.units import GIB, SECOND
 from interlock.domain.variant import passes_left
-from tests.domain.cluster import Cluster, check_replay
+from tests.domain.cluster import Cluster, check_invariants, check_replay
 
 
 def edit(cluster: Cluster, name: str = "m", **changes: object) -> None:
     model = cluster.state.models[name]
     spec = replace(model.declared_spec, options={"edited": model.declared}, **changes)
     cluster.send(cmd.DeclareModel(model=name, spec=spec, scheduling=model.scheduling))
+
+
+def edit_back(cluster: Cluster, spec: LoadSpec, name: str = "m") -> None:
+    """Declare the model as it was in every respect."""
+    cluster.send(cmd.DeclareModel(model=name, spec=spec, scheduling=cluster.state.models[name].scheduling))
 
 
 def parked(cluster: Cluster, name: str = "m") -> tuple[str, str]:
@@ -392,3 +398,62 @@ def test_the_pause_doubles_and_is_no_shorter_than_a_second_once_tries_are_spent(
     assert [pause_after(at_once, failures) // SECOND for failures in (1, 2, 3, 4)] == [0, 1, 2, 4]
     assert [pause_after(default, failures) // SECOND for failures in (1, 2, 3, 4)] == [1, 2, 4, 8]
     assert pause_after(at_once, 99) == pause_after(default, 99) == LONGEST_BACKOFF
+
+
+def test_an_edit_that_fits_nowhere_and_is_taken_back_leaves_the_copy_that_serves_alone() -> None:
+    cluster = serving(min_replicas=1)
+    before = cluster.state.models["m"].declared_spec
+    edit(cluster, vram=100 * GIB)
+    assert parked(cluster) == ("never_fits", "node")
+    cluster.forget()
+    edit_back(cluster, before)
+    assert cluster.names() == ["RevisionDeclared", "ModelUnparked"]
+    model = cluster.state.models["m"]
+    assert (model.declared, model.serving, model.declared_spec) == (1, 1, before)
+    assert not cluster.effects
+    assert isinstance(cluster.request("q", "m"), cmd.Locked)
+    check_replay(cluster)
+
+
+def test_a_load_of_an_edit_that_is_taken_back_is_given_up_and_the_next_edit_is_not_taken_for_what_it_left() -> None:
+    cluster = serving(min_replicas=1, disk=4)
+    before = cluster.state.models["m"].declared_spec
+    edit(cluster)
+    assert [effect.replica for effect in cluster.effects] == ["r-000002"]
+    edit_back(cluster, before)
+    assert cluster.state.replicas["r-000002"].phase is Phase.UNLOADING
+    edit(cluster)
+    assert cluster.state.models["m"].declared == 3
+    cluster.settle()
+    assert {replica.revision for replica in cluster.state.replicas.values()} == {3}
+    check_invariants(cluster)
+    check_replay(cluster)
+
+
+def test_files_of_a_revision_that_was_called_off_are_not_taken_for_those_of_the_next_edit() -> None:
+    cluster = serving(min_replicas=1, disk=4)
+    before = cluster.state.models["m"].declared_spec
+    edit(cluster)
+    while not isinstance(cluster.effects[0], LoadModel):
+        cluster.answer(cluster.effects[0])
+    edit_back(cluster, before)
+    cluster.settle()
+    staged = cluster.count("StagingStarted")
+    edit(cluster, disk=5 * GIB)
+    cluster.settle()
+    assert cluster.state.models["m"].serving == 3
+    assert cluster.count("StagingStarted") == staged + 1
+    check_invariants(cluster)
+
+
+def test_failures_of_a_revision_that_was_called_off_count_no_more() -> None:
+    cluster = serving(min_replicas=1)
+    before = cluster.state.models["m"].declared_spec
+    edit(cluster)
+    fail_the_load(cluster)
+    assert parked(cluster) == ("load_failed", "time")
+    edit_back(cluster, before)
+    model = cluster.state.models["m"]
+    assert (model.failures, model.retry_at, parked(cluster)) == (0, 0, ("", ""))
+    cluster.wait(600)
+    assert not cluster.effects

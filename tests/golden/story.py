@@ -138,6 +138,7 @@ def tell() -> Story:
     _a_call_in_vain(story)
     _one_copy_makes_way(story)
     _a_clock_is_off(story)
+    _an_edit_taken_back(story)
     return story
 
 
@@ -312,6 +313,19 @@ def _one_copy_makes_way(story: Story) -> None:
     story.unload_all()
     for name in ("twin-1", "twin-2"):
         story.send(cmd.RemoveNode(node=name), actor="operator:ann")
+
+
+def _an_edit_taken_back(story: Story) -> None:
+    """An edit is taken back while its load is on its way: the copy that serves goes on serving."""
+    story.node("calm", 48, labels={"room": "calm"}, max_replicas_per_model=2)
+    story.model("tried", 16, selector={"room": "calm"}, min_replicas=1)
+    story.load(story.newest())
+    story.model("tried", 17, selector={"room": "calm"}, min_replicas=1)
+    story.model("tried", 16, selector={"room": "calm"}, min_replicas=1)
+    story.unload_all()
+    story.send(cmd.RemoveModel(model="tried"), actor="operator:ann")
+    story.unload_all()
+    story.send(cmd.RemoveNode(node="calm"), actor="operator:ann")
 
 
 def _models_that_push_each_other_out(story: Story) -> None:
