@@ -55,6 +55,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     ``keep_log`` holds every event in memory, which takeovers, replays and pages need. The full checks run at least once
     in ``checkpoint_events``. So many of the first requests are remembered as their clients sent them.
+    ``until_broken`` is a property whose first violation ends the run.
     """
 
     seed: int | None = None
@@ -64,6 +65,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_events: int = CHECKPOINT_EVENTS
     settle: bool = True
     arrivals_kept: int = ARRIVALS_KEPT
+    until_broken: str = ""
 
 
 class Numbers(msgspec.Struct):
@@ -106,6 +108,7 @@ class Harness:
         settings = msgspec.structs.replace(Settings(), **scenario.settings)
         self.invariants = Invariants(self.cluster.is_running, self.gateways.is_served, settings)
         self.clock_rules = ClockRules(self.invariants, lambda: self.clock.now, self.cluster.clock_off_at)
+        self.invariants.noted = self._noted
         self.numbers = Numbers()
         self.tally = Tally()
         self.effect_times: list[tuple[int, Effect]] = []
@@ -182,6 +185,10 @@ class Harness:
         """The core has failed; ``stuck``: one decision follows another without an end."""
         self.broken_by.append(problem)
         self.invariants.breach("T" if stuck else "S", problem, "core")
+
+    def _noted(self, prop: str) -> None:
+        if prop == self.options.until_broken:
+            self.writer.halted = True
 
     def fault_took_effect(self, kind: str) -> None:
         """A fault has changed something."""

@@ -81,6 +81,8 @@ class Invariants:
         load_attempts = self.settings.load_attempts
         self.violations: list[Violation] = []
         self.count = 0
+        self.noted: Callable[[str], None] = lambda prop: None
+        """Hears of the property of each violation that is new."""
         self.is_running = is_running
         self.is_served = is_served
         self.bound = passes_allowed(load_attempts)
@@ -124,6 +126,7 @@ class Invariants:
         known = any(v.property == prop and v.subject == subject and v.detail == detail for v in self.violations)
         if not known and sum(v.property == prop for v in self.violations) < VIOLATIONS_KEPT:
             self.violations.append(Violation(prop, self._at - START, self._position, detail, subject))
+            self.noted(prop)
 
     def see(self, outcome: Outcome, command: Command) -> None:
         """Judge the events of one outcome, in order, and the picture after them."""

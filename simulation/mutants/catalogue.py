@@ -21,6 +21,7 @@ class Mutant(msgspec.Struct, frozen=True):
     """One seeded bug. ``scenario`` is the bundled one that kills it, and passes without it.
 
     ``core``: it is put into the core, so that ``prove`` may look for it too; else into the protocol around it.
+    ``scope`` is one that shows it by a way of a few steps, where the scenario goes on for hours before it is judged.
     """
 
     name: str
@@ -29,13 +30,24 @@ class Mutant(msgspec.Struct, frozen=True):
     scenario: str
     make: Make
     core: bool = True
+    scope: str = ""
+
+
+SCOPES = {
+    "up-and-down-in-one-tick": "clients-and-goodbyes",
+    "unpark-on-anything": "doomed-floor",
+    "spent-without-a-pause": "no-pause-between-tries",
+    "stray-ignored": "cut-off",
+    "give-up-leaves-running": "loads-after-all",
+}
+"""Mutants that break what is judged when a run has settled, and where exploring shows them."""
 
 
 def _all() -> Iterator[Mutant]:
     for make, prop, scenario, core in mutations.ALL:
         assert make.__doc__ is not None
         name = make.__name__.replace("_", "-")
-        yield Mutant(name, prop, make.__doc__.split("\n")[0], scenario, make, core=core)
+        yield Mutant(name, prop, make.__doc__.split("\n")[0], scenario, make, core, SCOPES.get(name, ""))
 
 
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in _all()}

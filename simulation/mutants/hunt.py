@@ -1,14 +1,17 @@
-"""Hunting mutants: each is run where it should show, and what finds it first is its witness.
+"""Hunting mutants: each is run where it should show, up to its first kill, and the shortest way is its witness.
 
-What the mutant's scenario does not show is looked for by ``prove``, scope by scope, the small ones first.
+A loop that counts only when a run does not settle is hours old by then: there ``prove`` goes first, where the catalogue
+names a scope that shows it in a few steps. What the scenario does not show at all is looked for scope by scope.
 """
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from interlock.domain.units import format_duration
 from interlock.simulation.api import run
+from interlock.simulation.harness import Options
 from interlock.simulation.report import reproduction
 
 from .catalogue import Mutant, activate, find
@@ -19,9 +22,14 @@ STATES_PER_SCOPE = 20_000
 
 
 def hunt(mutant: Mutant) -> dict[str, Any]:
-    """Run the mutant's scenario, then explore; it is killed when its property is violated there."""
-    witness, seen = _simulated(mutant)
-    found_by = "simulate" if witness else None
+    """Run the mutant's scenario, and explore; it is killed when its property is violated there."""
+    witness, found_by, seen = "", None, list[str]()
+    if mutant.scope:
+        witness = _proved_in(mutant.scope, mutant)
+        found_by = "prove" if witness else None
+    if not witness:
+        witness, seen = _simulated(mutant)
+        found_by = "simulate" if witness else None
     if not witness and mutant.core:
         witness = _proved(mutant)
         found_by = "prove" if witness else None
@@ -46,7 +54,7 @@ def hunt_by_name(name: str) -> dict[str, Any]:
 def _simulated(mutant: Mutant) -> tuple[str, list[str]]:
     """What the scenario shows of the mutant's property, or nothing; and every property that broke before."""
     seen: list[str] = []
-    result = run(mutant.scenario, mutant=mutant.name)
+    result = run(mutant.scenario, mutant=mutant.name, options=Options(until_broken=mutant.property))
     for violation in result.harness.invariants.violations:
         seen.append(violation.property)
         if violation.property == mutant.property:
@@ -57,20 +65,32 @@ def _simulated(mutant: Mutant) -> tuple[str, list[str]]:
 
 
 def _proved(mutant: Mutant) -> str:
-    """The shortest way to the mutant's property in the first scope that shows it first."""
-    from interlock.simulation.prove.report import prove  # here, because whoever only simulates needs none of it
-    from interlock.simulation.prove.scopes import PROTOCOL, bundled_scopes, load_scope
+    """The shortest way to the mutant's property in the first scope that shows it; nothing when none does."""
+    from interlock.simulation.prove.scopes import PROTOCOL, bundled_scopes  # here, as below
 
-    wanted = mutant.property
-    for name in bundled_scopes():
-        if name == PROTOCOL:
-            continue
-        scope = load_scope(name)
-        with activate(mutant.name):
-            report = prove(scope, mutant=mutant.name, states_max=STATES_PER_SCOPE)
-        shown = report.counterexample
-        if shown is None or shown.spurious or ("S" if shown.property == "invariant" else shown.property) != wanted:
-            continue
-        way = "; ".join([*shown.stem, *(f"and again: {step}" for step in shown.cycle)])
-        return f"{way[-WITNESS_LENGTH:]} (interlock prove --scope {name} --mutant {mutant.name})"
-    return ""
+    scopes = (name for name in bundled_scopes() if name != PROTOCOL)
+    return next(filter(None, (_proved_in(name, mutant) for name in scopes)), "")
+
+
+def _proved_in(scope: str, mutant: Mutant) -> str:
+    """The shortest way to the mutant's property in this scope, or nothing."""
+    from interlock.simulation.prove.report import prove  # here, because whoever only simulates needs none of it
+
+    with activate(mutant.name):
+        report = prove(scope, mutant=mutant.name, states_max=STATES_PER_SCOPE, until_broken=mutant.property)
+    shown = report.counterexample
+    if shown is None or shown.spurious or ("S" if shown.property == "invariant" else shown.property) != mutant.property:
+        return ""
+    command = f"interlock prove --scope {scope} --mutant {mutant.name}"
+    return f"{shown.words}: {_told(shown.stem, shown.cycle)} ({command})"
+
+
+def _told(stem: list[str], cycle: list[str]) -> str:
+    """The steps of the way, each cut so that all of them have their place."""
+    most = WITNESS_LENGTH // max(1, len(stem) + len(cycle))
+    steps = [
+        f"{number}. {textwrap.shorten(step, most, placeholder=' ...')}"
+        for number, step in enumerate([*stem, *cycle], 1)
+    ]
+    way, again = "; ".join(steps[: len(stem)]), "; ".join(steps[len(stem) :])
+    return f"{way}{'; ' * bool(stem)}and then, again and again: {again}" if cycle else way

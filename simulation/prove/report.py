@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -55,13 +57,18 @@ def fairness_of(scope: Scope) -> list[str]:
     return assumed
 
 
-def prove(scope: Scope | str, *, mutant: str | None = None, states_max: int = STATES_MAX) -> Report:
-    """Explore a scope, given or by name or file. The mutant, if any, is in place already: here it is only named."""
+def prove(
+    scope: Scope | str, *, mutant: str | None = None, states_max: int = STATES_MAX, until_broken: str = ""
+) -> Report:
+    """Explore a scope, given or by name or file. The mutant, if any, is in place already: here it is only named.
+
+    Once the property ``until_broken`` is seen to break it is enough, and that is the counterexample.
+    """
     if scope == PROTOCOL:
         return _of_protocol(protocol.explore(until_broken=mutant is not None), mutant)
     if isinstance(scope, str):
         scope = load_scope(scope)
-    enough = _is_caught if mutant is not None else _never
+    enough = partial(_shows, until_broken) if until_broken else _is_caught if mutant is not None else _never
     exploration = Exploration(scope, begin(scope)).run(states_max, enough)
     lassos = find_lassos(exploration)
     return Report(
@@ -80,7 +87,7 @@ def prove(scope: Scope | str, *, mutant: str | None = None, states_max: int = ST
         ],
         fairness=fairness_of(scope),
         untried=list(scope.untried),
-        counterexample=_counterexample(exploration, lassos),
+        counterexample=_counterexample(exploration, lassos, until_broken),
     )
 
 
@@ -94,6 +101,18 @@ def _is_caught(exploration: Exploration) -> bool:
     return bool(find_lassos(exploration)) or (bool(exploration.violations) and len(exploration.parents) > CAUGHT_AT)
 
 
+def _shows(prop: str, exploration: Exploration) -> bool:
+    return _breaks(prop, find_lassos(exploration), exploration.violations)
+
+
+def _breaks(prop: str, lassos: Iterable[Lasso], findings: Iterable[tuple[str, str]]) -> bool:
+    return prop in {*(lasso.property for lasso in lassos), *map(_property_of, findings)}
+
+
+def _property_of(finding: tuple[str, str]) -> str:
+    return "S" if finding[0] == "invariant" else finding[0]
+
+
 def _never(exploration: Exploration) -> bool:
     return False
 
@@ -104,24 +123,31 @@ def _verdict(broken: bool, *, complete: bool) -> str:
 
 def _properties(exploration: Exploration, lassos: list[Lasso]) -> dict[str, Holds]:
     seen = {lasso.property: lasso.words for lasso in lassos}
-    for name, words in exploration.violations:
-        seen.setdefault("S" if name == "invariant" else name, words)
+    for finding in exploration.violations:
+        seen.setdefault(_property_of(finding), finding[1])
     bound = exploration.bound
     fine = "" if exploration.complete else "not explored to the end"
     return {name: Holds(name not in seen, seen.get(name, fine), bound if name == "T" else None) for name in PROPERTIES}
 
 
-def _counterexample(exploration: Exploration, lassos: list[Lasso]) -> Counterexample | None:
-    """A cycle before anything else; then a step that never settles; then what was seen first."""
+def _counterexample(exploration: Exploration, lassos: list[Lasso], wanted: str) -> Counterexample | None:
+    """A cycle before anything else; then a step that never settles; then what was seen first.
+
+    Of the property that is wanted, where it breaks.
+    """
+    findings = list(exploration.violations)
+    if _breaks(wanted, lassos, findings):
+        lassos = [lasso for lasso in lassos if lasso.property == wanted]
+        findings = [finding for finding in findings if _property_of(finding) == wanted]
     for lasso in lassos[:LASSOS_TRIED]:
         shown = explain_lasso(exploration, lasso)
         if not shown.spurious:
             return shown
     if lassos:
         return explain_lasso(exploration, lassos[0])
-    if not exploration.violations:
+    if not findings:
         return None
-    first = min(exploration.violations, key=lambda finding: finding[0] != "T")
+    first = min(findings, key=lambda finding: finding[0] != "T")
     return explain_finding(exploration, *first)
 
 

@@ -158,6 +158,21 @@ def test_mutants_die_by_the_property_that_must_kill_them(mutant: str, scope: str
     assert any(line.startswith(f"{broken}: ") and words in line for line in report.violations), report.violations
 
 
+def test_whoever_wants_one_property_broken_gets_that_one_and_is_not_made_to_wait_for_more() -> None:
+    """The first that this mutant breaks is W; a request that waits for nothing is U as well."""
+    with activate("load-not-reserved"):
+        first = prove("backend-gone", mutant="load-not-reserved", states_max=400)
+        wanted = prove("backend-gone", mutant="load-not-reserved", states_max=400, until_broken="U")
+    assert first.counterexample is not None
+    assert wanted.counterexample is not None
+    assert (first.counterexample.property, wanted.counterexample.property) == ("W", "U")
+    with activate("silence-unwatched"):
+        whole = prove("two-models-one-slot", mutant="silence-unwatched")
+        soon = prove("two-models-one-slot", mutant="silence-unwatched", until_broken="W")
+    assert soon.counterexample == whole.counterexample
+    assert soon.states < whole.states
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutant", "scope", "broken", "words"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from msgspec.structs import replace
 
@@ -9,8 +11,9 @@ from interlock.domain import consequences, decide, engine, parking, reconcile, r
 from interlock.domain.applying import changes, handlers
 from interlock.domain.errors import NotFound
 from interlock.simulation.api import run
+from interlock.simulation.harness import Options
 from interlock.simulation.mutants import core as mutations
-from interlock.simulation.mutants.catalogue import MUTANTS, activate, find
+from interlock.simulation.mutants.catalogue import MUTANTS, SCOPES, activate, find
 from interlock.simulation.mutants.hunt import hunt
 from interlock.simulation.reading.scenario import bundled_names
 
@@ -38,6 +41,35 @@ def test_what_the_scenario_does_not_show_is_looked_for_by_exploring() -> None:
     assert (row["killed"], row["found_by"]) == (True, "prove")
     assert "interlock prove --scope" in row["witness"]
     assert hunt(MUTANTS["wakeup-forgotten"])["found_by"] == "simulate"
+
+
+@pytest.mark.parametrize("name", SCOPES)
+def test_a_loop_is_shown_by_its_few_steps_and_by_its_scenario_as_well(name: str) -> None:
+    """What goes on for ever is known in the simulation only after the hours in which it might have settled."""
+    mutant = MUTANTS[name]
+    row = hunt(mutant)
+    assert (row["killed"], row["found_by"]) == (True, "prove")
+    assert f"(interlock prove --scope {mutant.scope} --mutant {name})" in row["witness"]
+    assert len(re.findall(r"\b\d\. ", row["witness"])) <= 6
+    violations = run(mutant.scenario, mutant=name).harness.invariants.violations
+    assert mutant.property in {violation.property for violation in violations}
+
+
+def test_a_hunt_that_no_scope_ends_goes_on_in_the_scenario() -> None:
+    elsewhere = replace(MUTANTS["stray-ignored"], scope="impossible")
+    row = hunt(elsewhere)
+    assert (row["killed"], row["found_by"]) == (True, "simulate")
+    assert "is an orphan" in row["witness"]
+
+
+def test_a_run_ends_at_the_first_violation_of_the_property_that_is_asked_for() -> None:
+    killed = MUTANTS["drain-keeps-routing"]
+    whole = run(killed.scenario, mutant=killed.name).harness
+    short = run(killed.scenario, mutant=killed.name, options=Options(until_broken=killed.property)).harness
+    assert short.invariants.violations == whole.invariants.violations[:1]
+    assert short.log.length < whole.log.length
+    other = run(killed.scenario, mutant=killed.name, options=Options(until_broken="T")).harness
+    assert other.log_hash == whole.log_hash
 
 
 def test_there_are_as_many_mutants_as_promised_and_every_scenario_has_one() -> None:
