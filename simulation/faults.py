@@ -14,7 +14,15 @@ from . import world
 from .clock import START, Clock, Streams, draw
 from .cluster import Trouble, VirtualCluster, VirtualNode
 from .gateways import GATEWAYS, Gateways
-from .reading.scenario import CLIENT_FAULTS, INSTANT_FAULTS, NODE_FAULTS, REPLICA_FAULTS, FaultSpec, RandomFaults
+from .reading.scenario import (
+    CLIENT_FAULTS,
+    FAULT_KINDS,
+    INSTANT_FAULTS,
+    NODE_FAULTS,
+    REPLICA_FAULTS,
+    FaultSpec,
+    RandomFaults,
+)
 from .writer import STAGES, Writer
 
 End = Callable[[], object]
@@ -120,6 +128,14 @@ class Faults:
     def took_effect(self, kind: str, times: int = 1) -> None:
         """Something went otherwise because of a fault of this kind."""
         self.effective[kind] += times
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Of each kind that has fired, how often it did so, and how often it took effect."""
+        return {
+            kind: {"fired": self.fired[kind], "effective": self.effective[kind]}
+            for kind in FAULT_KINDS
+            if self.fired[kind]
+        }
 
     # --- each kind --------------------------------------------------------------------------------------------------
 

@@ -79,6 +79,7 @@ class Numbers(msgspec.Struct):
     unloads: Counter[str] = msgspec.field(default_factory=Counter)
     effects: Counter[str] = msgspec.field(default_factory=Counter)
     event_types: Counter[str] = msgspec.field(default_factory=Counter)
+    faults: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
     waiting: int = 0
     running: int = 0
     replicas_at_end: Counter[str] = msgspec.field(default_factory=Counter)
@@ -352,6 +353,7 @@ class Harness:
         for replica in state.replicas.values():
             if state.takes_locks(replica):
                 numbers.replicas_at_end[replica.model] += 1
+        numbers.faults = self.faults.counts()
         self._counting = False
         self.tally = self.gateways.tally.copy()
         self.effects_counted = len(self.unasked_effects)

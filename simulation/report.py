@@ -13,7 +13,7 @@ from interlock.domain.units import SECOND, format_duration
 
 from .harness import Harness
 from .percentiles import percentile
-from .reading.scenario import FAULT_KINDS, Bound, Scenario
+from .reading.scenario import Bound, Scenario
 
 INVARIANT = "S"
 NODES_TOLD = 8
@@ -58,7 +58,7 @@ def report(harness: Harness, mutant: str | None = None) -> dict[str, Any]:
         "unloads": _sorted(numbers.unloads),
         "holders_lost": numbers.holders_lost,
         "effects": _sorted(numbers.effects),
-        "faults": _faults(harness),
+        "faults": numbers.faults,
         "wait_seconds": lengths_of(tally.waits),
         **_prompts(harness),
         "properties": properties,
@@ -70,7 +70,7 @@ def report(harness: Harness, mutant: str | None = None) -> dict[str, Any]:
         "coverage": {
             "event_types": _sorted(numbers.event_types),
             "refusals": _sorted(tally.refused),
-            "faults": _faults(harness),
+            "faults": numbers.faults,
         },
         "violations": [
             {"property": v.property, "at_seconds": v.at / SECOND, "position": v.position, "detail": v.detail}
@@ -101,11 +101,6 @@ def reproduction(scenario: Scenario, seed: int, mutant: str | None = None, until
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
     return {key: counts[key] for key in sorted(counts) if counts[key]}
-
-
-def _faults(harness: Harness) -> dict[str, dict[str, int]]:
-    fired, effective = harness.faults.fired, harness.faults.effective
-    return {kind: {"fired": fired[kind], "effective": effective[kind]} for kind in FAULT_KINDS if fired[kind]}
 
 
 def lengths_of(given: Iterable[int]) -> dict[str, float]:

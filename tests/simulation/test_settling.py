@@ -7,6 +7,7 @@ import pytest
 from interlock.domain.units import MINUTE
 from interlock.simulation import Scenario
 from interlock.simulation.api import Result, run
+from interlock.simulation.harness import Options
 from interlock.simulation.settling import LONGEST, PATIENCE, Settling
 from tests.simulation.support import result_of
 
@@ -125,6 +126,37 @@ def test_what_is_asked_for_at_the_moment_of_the_end_happens_and_is_counted() -> 
     assert result.report["requests"]["submitted"] == 12
     assert result.report["faults"] == {"node-crash": {"fired": 1, "effective": 1}}
     assert result.report["coverage"]["event_types"]["NodeDrainStarted"] == 1
+
+
+JUDGED = ("settling", "log_hash", "state_hash", "wall_seconds", "properties", "invariants", "violations", "verdict")
+GOES_ON = (
+    '[[requests]]\nmodel = "late"\nat = "9m"\nservice_time = "20m"\n'
+    '[[faults]]\nkind = "probe-timeout"\nat = "9m"\ntarget = "n1"\nfor = "30m"\n'
+    '[[requests]]\nmodel = "keeper"\nat = "9m59s"\ndeadline = "1h"\n'
+)
+"""Much is under way at the end of the duration, and ends in settling."""
+
+
+def test_no_count_goes_on_while_the_run_settles() -> None:
+    scenario = Scenario.parse(WORLD.format(keeper="", request="", rate="256MiB/s") + GOES_ON)
+    settled, stopped = (run(scenario, options=Options(settle=settle)) for settle in (True, False))
+    assert settled.harness.settled_for > 0
+    assert settled.harness.faults.effective != stopped.harness.faults.effective
+    for name in stopped.report.keys() - JUDGED:
+        assert settled.report[name] == stopped.report[name], name
+
+
+def test_what_a_run_that_was_cut_short_would_have_come_to_does_not_happen_while_it_settles() -> None:
+    later = (
+        '[[faults]]\nkind = "node-crash"\nat = "5m"\ntarget = "n1"\n'
+        '[[admin]]\naction = "drain"\nat = "6m"\nnode = "n1"\n'
+    )
+    text = WORLD.format(keeper="", request='service_time = "20m"\ndeadline = "1h"', rate="64MiB/s") + later
+    result = run(Scenario.parse(text), until=2 * MINUTE)
+    assert result.passed, result.report["violations"]
+    assert result.harness.settled_for > 4 * MINUTE
+    assert not result.harness.faults.history
+    assert not result.harness.operators.history
 
 
 QUIET = """
