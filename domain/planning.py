@@ -283,7 +283,7 @@ def _rehearsed(engine: Engine, change: Change, now: int) -> Report:
     at_once = {name: _first_plan(made.engine.state, name, made.now) for name in asked}
     made.end_requests()
     without.end_requests()
-    ended = made.engine.state.fork()
+    ended, ended_without = made.engine.state.fork(), without.engine.state.fork()
     length = max(patience(made.engine.state, made.began), patience(without.engine.state, made.began))
     made.pass_time(length)
     without.pass_time(length)
@@ -291,8 +291,10 @@ def _rehearsed(engine: Engine, change: Change, now: int) -> Report:
     until = min(cuts) if cuts else length
     unmet, unmet_before = _unmet(made, without, set(asked))
     placed, left = _placed(made, without, until), _left(before, made, without, until)
-    lost = sorted({one.model for one in left})
-    homeless = {one.model: one for one in _homeless(made.engine.state, without.engine.state, lost)}
+    soon = {one.model for one in left if one.step is not Step.LATER}
+    later = {one.model for one in left} - soon
+    homeless = {one.model: one for one in _homeless(made.engine.state, ended_without, soon)}
+    homeless |= {one.model: one for one in _homeless(made.engine.state, without.engine.state, later)}
     first_requests = [homeless.pop(one.model, one) for one in _first_requests(ended, without.engine.state, at_once)]
     return Report(
         at=made.began,
@@ -629,9 +631,12 @@ def _first_requests(ended: State, without: State, at_once: dict[str, Plan | None
     return tuple(found)
 
 
-def _homeless(state: State, without: State, lost: list[str]) -> Iterator[FirstRequest]:
-    """Models without a floor that lose their copies by the change, and of which no other would come for a request."""
-    for name in lost:
+def _homeless(state: State, without: State, lost: set[str]) -> Iterator[FirstRequest]:
+    """Models without a floor that lose copies by the change, and of which no other would come for a request.
+
+    ``without`` is how it would be without the change when they lose them.
+    """
+    for name in sorted(lost):
         model, as_it_was = state.models.get(name), without.models.get(name)
         if model is None or as_it_was is None or floor_of(state, model) > 0:
             continue

@@ -329,6 +329,17 @@ def test_a_model_without_a_floor_that_serves_and_would_find_no_other_place_is_to
     assert [one.model for one in planned(pair, nodes=(thor,)).first_requests] == ["old"], "cold had no copy to lose"
 
 
+def test_a_place_that_is_lost_now_is_told_also_where_idleness_would_cost_it_later(pair: Cluster) -> None:
+    pair.model("held", vram=20, selector={"tier": "slow"}, pinned=True)
+    pair.loaded("held")
+    pair.model("old", vram=20)
+    pair.send(cmd.ChangeSettings(values={"idle_unload": 10 * MINUTE}))
+    pair.model("heir", vram=20, selector={"tier": "fast"}, min_replicas=1)
+    report = planned(pair, nodes=(NodeChange(node="thor", drain=True),))
+    assert [(one.model, one.step) for one in report.left] == [("old", "now")]
+    assert [(one.model, one.code) for one in report.first_requests] == [("old", "capacity_exhausted")]
+
+
 def test_a_model_that_is_asked_for_and_evicted_when_requests_end_is_not_said_to_serve(pair: Cluster) -> None:
     fast = {"tier": "fast"}
     pair.request("q1", "old")
