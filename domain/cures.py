@@ -82,7 +82,8 @@ def _cure_of_closed(state: State, model: Model, names: Iterable[str]) -> str:
     drained = [node.name for node in nodes if node.drained and not node.drained_by_worker]
     stopping = [node.name for node in nodes if node.drained_by_worker]
     silent = [node.name for node in nodes if node.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE)]
-    ways = [f"`interlock nodes resume {_any_of(drained)}`"] if drained else []
+    others = f" (or {_any_of(drained[1:])})" if drained[1:] else ""
+    ways = [f"`interlock nodes resume {drained[0]}`{others}"] if drained else []
     ways += [f"a new start of the worker of {_any_of(stopping)}"] if stopping else []
     ways += [f"contact with {_any_of(silent)}"] if silent else []
     told = f"{', '.join(ways)}, or another node that {model.name} may use."

@@ -40,6 +40,11 @@ def test_where_every_candidate_is_being_drained_or_silent_these_are_to_come_back
     cluster.model("late", min_replicas=1)
     cure = why_parked(cluster, "late").cure
     assert cure == "`interlock nodes resume drained`, contact with silent, or another node that late may use."
+    cluster.send(cmd.DrainNode(node="silent"))
+    cluster.model("later", min_replicas=1)
+    assert why_parked(cluster, "later").cure.startswith(
+        "`interlock nodes resume drained` (or silent), contact with silent"
+    )
 
 
 def test_a_worker_that_drains_its_node_to_stop_is_to_start_again() -> None:
