@@ -40,12 +40,21 @@ def standing_of(state: State, name: str, now: int) -> Standing | None:
     told = how_it_stands(state, name, now)
     if model.parked is None:
         return Standing(told)
+    if rules := _missing_rules(state, model):
+        told = f"{told} What is in its way cannot be told here: {rules}"
     return Standing(f"{tell_parked(name, model.parked, why)} {told}", why)
+
+
+def _missing_rules(state: State, model: Model) -> str:
+    """Why this program cannot judge nodes for the model; empty when it can."""
+    profile = profile_of(state, model)
+    lacking = " and ".join(not_installed(profile))
+    return f"its placement profile {profile.name} asks {lacking}, not installed here. {INSTALL}" if lacking else ""
 
 
 def _why_parked(state: State, model: Model, now: int) -> Explanation | None:
     """Why the wish could not be met now, and not when it was parked; None where that is not so, or cannot be told."""
-    if model.parked is None or not_installed(profile_of(state, model)):
+    if model.parked is None or _missing_rules(state, model):
         return None
     if model.declared != model.serving and not below_floor(state, model):
         return roll_outs.explain_parked(state, model, model.parked, now)
@@ -138,10 +147,8 @@ def _queue(state: State, name: str) -> str:
 
 def _if_asked(state: State, model: Model, now: int) -> str:
     """What would become of a request, where nobody asks and there is no copy."""
-    profile = profile_of(state, model)
-    if lacking := not_installed(profile):
-        rules = f"its placement profile {profile.name} asks {' and '.join(lacking)}"
-        return f"What a request would get cannot be told here: {rules}, not installed here. {INSTALL}"
+    if rules := _missing_rules(state, model):
+        return f"What a request would get cannot be told here: {rules}"
     plan = route(state, model, now)
     if isinstance(plan, Refuse):
         cure = plan.explanation.cure

@@ -34,6 +34,7 @@ def log(tmp_path: Path, rule: str) -> str:
     cluster.send(cmd.ChangeSettings(values={"placement_profiles": f"none: only {rule}", "placement": "none"}))
     cluster.model("m")
     cluster.model("idle")
+    cluster.model("kept", min_replicas=1)
     cluster.wait(60)
     cluster.request("q", "m")
     store = SqliteStore(tmp_path / "events.db", durable=False)
@@ -58,6 +59,8 @@ def test_where_the_rules_are_installed_why_and_plan_and_whatif_judge_with_them(i
     with_rules = package(interlock.folder)
     told = interlock("audit", "why", "model:idle", "--store", log, PYTHONPATH=with_rules).out
     assert "idle has no copy. A request would wait" in told
+    told = interlock("audit", "why", "model:kept", "--store", log, PYTHONPATH=with_rules).out
+    assert "is parked until a node passes its placement profile's own filter." in told
     planned = interlock("plan", "change.toml", "--store", log, PYTHONPATH=with_rules, status=1).out
     assert "does not pass the filter nowhere" in planned
     interlock("audit", "whatif", "--from", "1", "--set", "min_residency=1s", "--store", log, PYTHONPATH=with_rules)
@@ -67,6 +70,8 @@ def test_where_they_are_not_nothing_is_guessed_and_the_missing_rule_is_named(int
     told = interlock("audit", "why", "model:idle", "--store", log).out
     assert "its placement profile none asks nowhere, not installed here" in told
     assert "The first request loads it" not in told
+    told = interlock("audit", "why", "model:kept", "--store", log).out
+    assert "What is in its way cannot be told here: its placement profile none asks nowhere, not installed here" in told
     planned = interlock("plan", "change.toml", "--store", log, status=2)
     assert "would be wrong without the placement rule nowhere: not installed here" in planned.err
     again = interlock("audit", "whatif", "--from", "1", "--set", "min_residency=1s", "--store", log, status=2)
