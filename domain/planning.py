@@ -257,16 +257,19 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(engine: Engine, change: Change, now: int) -> Report:
-    """What would come of the change if it were made at ``now``; the engine is left as it is."""
+    """What would come of the change if it were made at ``now``; the engine is left as it is.
+
+    Under a frozen reconciler it is rehearsed thawed, too: what goes only there is held back by the freeze.
+    """
     report = _rehearsed(engine, change, now)
     if "reconciler" not in engine.state.frozen:
         return report
     thawed = engine.fork()
     thawed.handle(cmd.Envelope(command_id="rehearsal-thaw", command=cmd.Thaw(what="reconciler")), now)
-    told = {one.replica for one in report.left}, {one.model for one in report.unmet}
+    gone, parked = {one.replica for one in report.left}, {one.model for one in report.unmet}
     held = [
         one for one in _rehearsed(thawed, change, now).left
-        if one.kind == "unloaded" and one.replica not in told[0] and one.model not in told[1]
+        if one.kind == "unloaded" and one.replica not in gone and one.model not in parked
     ]  # fmt: skip
     return msgspec.structs.replace(report, held=tuple(held))
 
