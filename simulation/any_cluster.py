@@ -108,7 +108,7 @@ class _Maker:
             data["admin"] = [self.step() for _ in range(self.random.randint(1, 8))]
         if "faults" in self.traits:
             data["random_faults"] = self.random_faults()
-        accidents = [self.accident() for _ in range(self.random.randint(1, 4))] if "accidents" in self.traits else []
+        accidents = self.accidents() if "accidents" in self.traits else []
         if broken := [*accidents, *self.broken()]:
             data["faults"] = broken
         return data
@@ -298,6 +298,16 @@ class _Maker:
             moved = {"node_selector": choose((*self.tiers(), {"node.name": [choose(self.nodes)]}))}
             return {"model": name, **(moved if self.has("moves") else self.scheduling())}
         return {"model": name}
+
+    def accidents(self) -> list[Data]:
+        """Some things go wrong at their moments; what mends a node finds it broken."""
+        faults = [self.accident() for _ in range(self.random.randint(1, 4))]
+        broken_by = {"heal": "partition", "node-recover": "node-crash"}
+        mended = [fault for fault in faults if fault["kind"] in broken_by]
+        return faults + [
+            {"at": "0s", "kind": broken_by[fault["kind"]], "target": fault["target"], "for": "forever"}
+            for fault in mended
+        ]
 
     def accident(self) -> Data:
         """One that goes wrong at its moment."""
