@@ -90,8 +90,8 @@ class VirtualNode:
     """One node's worker, what is wrong with it, and what the control plane has heard of it."""
 
     __slots__ = (
-        "_clock", "in_doubt", "last_heard", "registered", "removed", "sent", "spec", "term", "trouble", "watched",
-        "worker",
+        "_clock", "copies", "in_doubt", "last_heard", "registered", "removed", "sent", "spec", "term", "trouble",
+        "watched", "worker",
     )  # fmt: skip
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -107,6 +107,8 @@ class VirtualNode:
         self.last_heard = 0
         self.sent: dict[str, int] = {}
         """When the order of each operation was last sent."""
+        self.copies: dict[str, tuple[world.Files, int]] = {}
+        """By operation the files that are on their way to its disk, and since when."""
         self._clock = [(0, 0)]
         """From when on its clock was off by how much, in order; both in microseconds."""
 
@@ -250,12 +252,23 @@ class VirtualCluster:
                 return
             if self._strikes(effect.model, node.trouble.hangs, "load-hangs"):
                 return
-        length = self._length(node, effect)
+        length, already = self._length(node, effect), 0
+        if isinstance(effect, StageModel):
+            already = self._join_copy(node, effect)
+            length -= already
         silence = self.writer.engine.state.settings.load_silence
         step = max(SECOND, silence // PROGRESS_PER_SILENCE)
         if length > step and node.spec.progress and isinstance(effect, StageModel | LoadModel):
-            self.clock.after(step, self._progress, node, effect, boot, step, length)
-        self.clock.after(length, self._finish, node, effect, boot, "", length)
+            self.clock.after(step, self._progress, node, effect, boot, already + step, already + length)
+        self.clock.after(length, self._finish, node, effect, boot, "", 0 if already else length)
+
+    def _join_copy(self, node: VirtualNode, effect: StageModel) -> int:
+        """Files come once, for all orders that want them: for how long they have been on their way already."""
+        files, jobs = world.files_of(effect), node.worker.jobs - {effect.op}
+        node.copies = {op: copy for op, copy in node.copies.items() if op in jobs}
+        since = min((began for coming, began in node.copies.values() if coming == files), default=self.clock.now)
+        node.copies[effect.op] = (files, since)
+        return self.clock.now - since
 
     def _bytes(self, effect: StageModel | LoadModel) -> int:
         """What the operation moves, as its progress counts it."""

@@ -195,7 +195,7 @@ def finish(worker: Worker, effect: Effect, failure: str = "") -> Step:
         worker = replace(worker, processes=tuple(sorted((*worker.processes, started))))
     elif isinstance(effect, StageModel):
         kept = (files for files in worker.staged if files.model != effect.model)  # a model's files have one place
-        worker = replace(worker, staged=tuple(sorted((*kept, _files(effect)))))
+        worker = replace(worker, staged=tuple(sorted((*kept, files_of(effect)))))
     elif isinstance(effect, LoadModel):
         holds = holds_of(worker, effect.spec, effect.pools)
         loaded = (replace(p, loaded=True, holds=holds) if p.replica == effect.replica else p for p in worker.processes)
@@ -253,7 +253,8 @@ def with_loaded(worker: Worker, process: Process, files: Iterable[Files]) -> Wor
     return replace(worker, processes=tuple(sorted((*worker.processes, process))), staged=staged)
 
 
-def _files(effect: StageModel | LoadModel) -> Files:
+def files_of(effect: StageModel | LoadModel) -> Files:
+    """The files that the order is about."""
     return Files(effect.model, edition(effect.spec), effect.spec.disk)
 
 
@@ -266,7 +267,7 @@ def _is_done(worker: Worker, effect: Effect) -> bool:
     if isinstance(effect, UnloadModel):
         return process is None
     if isinstance(effect, StageModel):
-        return _files(effect) in worker.staged
+        return files_of(effect) in worker.staged
     return process is not None and (process.loaded or isinstance(effect, InstallBackend))
 
 
@@ -298,14 +299,14 @@ def _problem(worker: Worker, effect: Effect) -> str:
     if isinstance(effect, InstallBackend):
         if not effect.spec.backend:
             return "backend: no backend is named '' here"
-    elif isinstance(effect, StageModel):
+    elif isinstance(effect, StageModel) and files_of(effect) not in worker.staged:
         used = sum(files.size for files in worker.staged)
         if worker.facts.disk is not None and used + effect.spec.disk > worker.facts.disk:
             return "no space left on device"
     elif isinstance(effect, LoadModel):
         if worker.process_of(effect.replica) is None:
             return f"no process runs for {effect.replica}"
-        if effect.spec.disk and _files(effect) not in worker.staged:
+        if effect.spec.disk and files_of(effect) not in worker.staged:
             return f"the files of {effect.model} are not here"
         return _out_of_memory(worker, effect)
     return ""
@@ -336,7 +337,7 @@ def _without_files(worker: Worker, effect: StageModel) -> Worker:
     """
     running = {process.model for process in worker.processes if process.replica != effect.replica}
     gone = {model for model in effect.drops if model not in running}
-    mine, disk = _files(effect), worker.facts.disk
+    mine, disk = files_of(effect), worker.facts.disk
     staged = tuple(files for files in worker.staged if files.model not in gone or files == mine)
     crowded = disk is not None and sum(files.size for files in staged) + mine.size > disk
     if crowded and mine.model not in running:

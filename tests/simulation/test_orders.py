@@ -1,4 +1,7 @@
-"""Orders to workers go out as in production: one of an operation at a time, and again when it was lost."""
+"""Orders to workers go out as in production: one of an operation at a time, and again when it was lost.
+
+And files come once for all orders that want them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from interlock.domain.units import SECOND
+from interlock.domain.units import GIB, SECOND
 from interlock.simulation import Scenario
 from interlock.simulation.api import Result, run
 
@@ -70,3 +73,42 @@ def test_an_order_that_was_lost_on_its_way_or_whose_answer_was_is_sent_again(kin
 def test_no_order_goes_out_twice_in_one_instant(name: str) -> None:
     orders = Counter((at, effect.op) for at, effect in run(name).harness.effect_times)
     assert [order for order, times in orders.items() if times > 1] == []
+
+
+SHARED = """
+duration = "1m"
+[[nodes]]
+name = "n"
+vram = "24GiB"
+disk = "{disk}"
+stage_rate = "1GiB/s"
+max_replicas_per_model = 2
+[[models]]
+name = "m"
+backend = "echo"
+vram = "9GiB"
+disk = "10GiB"
+min_replicas = 1
+[[admin]]
+at = "5s"
+action = "set-scheduling"
+model = "m"
+min_replicas = 2
+"""
+
+
+def loads_begun(text: str, seed: int = 1) -> dict[str, float]:
+    result = run(Scenario.parse(text), seed=seed)
+    assert result.passed, result.report["violations"]
+    assert result.harness.engine.state.nodes["n"].stage_rate in (0, GIB), "what was joined measures nothing"
+    return {row["data"]["replica"]: row["seconds"] for row in result.events() if row["event"] == "LoadStarted"}
+
+
+@pytest.mark.parametrize("disk", ["15GiB", "100GiB"])
+def test_files_that_are_on_their_way_are_there_for_all_orders_at_once(disk: str) -> None:
+    assert loads_begun(SHARED.format(disk=disk)) == {"r-000001": 10, "r-000002": 10}
+
+
+def test_files_that_others_wait_for_come_though_the_order_that_began_has_ended() -> None:
+    step = '[[faults]]\nkind = "process-kill"\nat = "8s"\nmodel = "m"\n'
+    assert loads_begun(SHARED.format(disk="100GiB") + step, seed=4) == {"r-000002": 10, "r-000003": 10}

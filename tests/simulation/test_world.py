@@ -69,6 +69,17 @@ def test_an_old_edition_stays_until_the_new_one_has_come_where_there_is_room_for
     assert [files.kind for files in worker.staged] == ["echo"]
 
 
+def test_files_that_came_with_another_order_meanwhile_need_no_room_of_their_own() -> None:
+    worker = Worker(NodeFacts(name="n", pools=(24,), disk=9))
+    first, second = (order(StageModel, 2, replica) for replica in ("r1", "r2"))
+    for stage in (first, second):
+        worker = world.begin(worker, stage, 1).worker
+    for stage in (first, second):
+        worker, answers = world.finish(worker, stage)
+        assert isinstance(answers[0], cmd.ReportStaged)
+    assert len(worker.staged) == 1
+
+
 @pytest.mark.parametrize("end", [LoadModel, UnloadModel])
 def test_a_staging_that_comes_again_when_it_is_over_takes_no_files_with_it(end: type) -> None:
     """What gave way to its files may have been brought again since, and is loaded from by then."""
