@@ -133,7 +133,8 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
     if not isinstance(plan, BEGINS_LOAD):
         # What it lacks may be another thing by now: without this, a load that failed would wait for room for ever.
         lacking = _lacking_for_floor(state, model, plan, now, cured=cured)
-        if (lacking.lacks, lacking.until) == (parked.lacks, parked.until):
+        renamed = command.change is ChangeKind.EPOCH and lacks in CURES  # by a new writer: that is no change
+        if renamed or (lacking.lacks, lacking.until) == (parked.lacks, parked.until):
             return []  # and nobody has to be told why
         return [park(model, lacking, now, plan.explanation)]
     unparked = ev.ModelUnparked(at=now, model=model.name, cause=command.cause)
