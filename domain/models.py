@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from . import causes, loads, roll_outs, routing
+from . import causes, left_behind, loads, roll_outs, routing
 from . import events as ev
 from .commands import DeclareModel, RemoveModel, RequestLoad, RequestUnload, SetScheduling, StoreLoadInfo
 from .entities import ANY_POOLS, LOADING_PHASES, MOST_POOLS, LoadSpec, Model, Phase, Scheduling, WaitKind
@@ -51,8 +51,8 @@ def declare(state: State, command: DeclareModel, now: int) -> list[ev.Event]:
             ev.ModelSchedulingChanged(at=now, model=model.name, scheduling=command.scheduling, aliases=command.aliases)
         )
     if spec != model.declared_spec:
-        events += edit(state, model, spec, now, "declared")
-    return events
+        return [*events, *edit(state, model, spec, now, "declared")]
+    return [*events, *left_behind.by_selector(state, model, command.scheduling.selector, now)]
 
 
 def _with_known_load_info(model: Model | None, spec: LoadSpec) -> LoadSpec:
@@ -142,7 +142,8 @@ def set_scheduling(state: State, command: SetScheduling, now: int) -> list[ev.Ev
     _check(state, model.name, model.declared_spec, command.scheduling, model.aliases)
     if model.scheduling == command.scheduling:
         return []
-    return [ev.ModelSchedulingChanged(at=now, model=model.name, scheduling=command.scheduling, aliases=model.aliases)]
+    changed = ev.ModelSchedulingChanged(at=now, model=model.name, scheduling=command.scheduling, aliases=model.aliases)
+    return [changed, *left_behind.by_selector(state, model, command.scheduling.selector, now)]
 
 
 def store_load_info(state: State, command: StoreLoadInfo, now: int) -> list[ev.Event]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import clocks, contact, loads
+from msgspec.structs import replace
+
+from . import clocks, contact, left_behind, loads
 from . import events as ev
 from .commands import (
     ApproveNode,
@@ -76,6 +78,7 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         events += _lose_all(state, old.name, "its worker started anew", now, but=running)
     if old is None or rebooted or _facts(old) != _facts_of(registered):
         events.append(registered)
+        events += _left_behind_after(state, old, registered, events, now)
     elif old.status in (NodeStatus.UNREACHABLE, NodeStatus.OFFLINE):
         events.append(ev.NodeRecovered(at=now, node=old.name))
     if old is not None and old.drained_by_worker and rebooted:
@@ -87,6 +90,27 @@ def register(state: State, command: RegisterNode, now: int) -> list[ev.Event]:
         events += contact.contact_is_back(state, (command.node,), now)
     lost = {event.replica for event in events if isinstance(event, ev.ReplicaLost | ev.UnloadConfirmed)}
     return [*events, *_strays(state, command.node, command.running, now, lost)]
+
+
+def _left_behind_after(
+    state: State, old: Node | None, event: ev.NodeRegistered, before: list[ev.Event], now: int
+) -> list[ev.Event]:
+    """The ends of loads that the facts of this registration leave behind, of those that it has not lost."""
+    if old is None:
+        return []
+    after = replace(
+        old, worker_labels=event.labels, pools=event.pools, ram=event.ram, unified=event.unified, budget=event.budget,
+        max_replicas_per_model=event.max_replicas_per_model, gpu_vendor=event.gpu_vendor,
+    )  # fmt: skip
+    over = (ev.ReplicaLost, ev.ReplicaLoadFailed, ev.UnloadConfirmed)
+    lost = {event.replica for event in before if isinstance(event, over)}
+    here = [replica for replica in most_important_first(state, old.name) if replica.id not in lost]
+    return left_behind.by_node(state, after, here, now)
+
+
+def _given_up_after(state: State, after: Node, now: int) -> list[ev.Event]:
+    """The ends of loads that a node's change to what it is ``after`` leaves behind."""
+    return left_behind.by_node(state, after, most_important_first(state, after.name), now)
 
 
 def _check_slots(slots: int, field: str) -> None:
@@ -232,7 +256,10 @@ def report_capacity(state: State, command: ReportCapacity, now: int) -> list[ev.
     noted = clocks.note(command, node, now)
     if (pools, others, disk, ram) == (node.pools, node.foreign, node.disk, node.ram):
         return noted
-    return [ev.NodeCapacityChanged(at=now, node=node.name, pools=pools, foreign=others, disk=disk, ram=ram), *noted]
+    changed = ev.NodeCapacityChanged(at=now, node=node.name, pools=pools, foreign=others, disk=disk, ram=ram)
+    after = replace(node, pools=pools, ram=ram)
+    given_up = _given_up_after(state, after, now) if after != node else ()
+    return [changed, *given_up, *noted]
 
 
 # --- contact --------------------------------------------------------------------------------------------------------
@@ -369,7 +396,8 @@ def set_labels(state: State, command: SetNodeLabels, now: int) -> list[ev.Event]
     labels = {key: value for key, value in labels.items() if value or key in node.worker_labels}
     if labels == node.operator_labels:
         return []
-    return [ev.NodeLabelsChanged(at=now, node=node.name, labels=labels)]
+    changed = ev.NodeLabelsChanged(at=now, node=node.name, labels=labels)
+    return [changed, *_given_up_after(state, replace(node, operator_labels=labels), now)]
 
 
 def drain(state: State, command: DrainNode, now: int) -> list[ev.Event]:
@@ -436,14 +464,18 @@ def remove(state: State, command: RemoveNode, now: int) -> list[ev.Event]:
 
 
 def set_budget(state: State, command: SetNodeBudget, now: int) -> list[ev.Event]:
-    """Limit the memory that models may use, or lift that limit again."""
+    """Limit the memory that models may use, or lift that limit again; loads on their way are given up until it does."""
     node = find(state, command.node)
     if command.budget is None:
+        if not node.budget_set:
+            return []
         stated = node.budget if node.worker_budget is None else node.worker_budget
-        return [ev.NodeBudgetSet(at=now, node=node.name, budget=stated, lifted=True)] if node.budget_set else []
-    if node.budget == command.budget and node.budget_set:
+        changed = ev.NodeBudgetSet(at=now, node=node.name, budget=stated, lifted=True)
+    elif node.budget == command.budget and node.budget_set:
         return []
-    return [ev.NodeBudgetSet(at=now, node=node.name, budget=command.budget)]
+    else:
+        changed = ev.NodeBudgetSet(at=now, node=node.name, budget=command.budget)
+    return [changed, *_given_up_after(state, replace(node, budget=changed.budget), now)]
 
 
 def set_replica_slots(state: State, command: SetReplicaSlots, now: int) -> list[ev.Event]:
@@ -451,9 +483,12 @@ def set_replica_slots(state: State, command: SetReplicaSlots, now: int) -> list[
     node, slots = find(state, command.node), command.max_replicas_per_model
     if slots is None:
         slots = node.worker_slots or node.max_replicas_per_model
-        lifted = ev.NodeReplicaSlotsSet(at=now, node=node.name, max_replicas_per_model=slots, lifted=True)
-        return [lifted] if node.slots_set else []
-    _check_slots(slots, "value")
-    if node.max_replicas_per_model == slots and node.slots_set:
-        return []
-    return [ev.NodeReplicaSlotsSet(at=now, node=node.name, max_replicas_per_model=slots)]
+        if not node.slots_set:
+            return []
+    else:
+        _check_slots(slots, "value")
+        if node.max_replicas_per_model == slots and node.slots_set:
+            return []
+    lifted = command.max_replicas_per_model is None
+    changed = ev.NodeReplicaSlotsSet(at=now, node=node.name, max_replicas_per_model=slots, lifted=lifted)
+    return [changed, *_given_up_after(state, replace(node, max_replicas_per_model=slots), now)]

@@ -25,6 +25,7 @@ from interlock.domain.variant import passes_allowed
 from interlock.simulation.clock import START
 
 from .churn_rules import ChurnRules
+from .left_behind_rules import LeftBehindRules
 from .making_room import RoomRules
 from .node_rules import NodeRules
 from .order_rules import OrderRules
@@ -109,7 +110,7 @@ class Invariants:
         self._more: dict[type[ev.Event], list[Callable[[Any], None]]] = {}
         for rules in (
             self.node_rules, self.order_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules,
-            ShrinkRules(self), self.roll_out_rules, VainLoads(self), RefusalRules(self),
+            ShrinkRules(self), self.roll_out_rules, VainLoads(self), RefusalRules(self), LeftBehindRules(self),
         ):  # fmt: skip
             for name in dir(rules):
                 if name.startswith("on_"):

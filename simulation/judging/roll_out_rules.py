@@ -10,7 +10,7 @@ from interlock.domain import events as ev
 
 from .court import Court
 from .making_room import RoomRules
-from .picture import ModelView, ReplicaView
+from .picture import ModelView, NodeView, ReplicaView
 
 
 class RollOutRules:
@@ -66,8 +66,20 @@ class RollOutRules:
             return ""
         if not picture.could_fit(model, self.court.settings.disk_margin):
             return "and fits on no node that it may run on"
+        if (beside := self._room_beside(model, revision)) is not None:
+            return f"and there is room for both on {beside.name}"
         spare = self._who_could_make_way(model, revision)
         return f"and {spare.id} on {spare.node} could make way while others serve" if spare is not None else ""
+
+    def _room_beside(self, model: ModelView, revision: int) -> NodeView | None:
+        """A node without a copy that has room for one; None when there is none, or it is too intricate to say."""
+        picture, spec, scheduling = self.court.picture, model.specs[revision], model.scheduling
+        intricate = spec.pools != 1 or spec.disk or scheduling.everywhere or scheduling.anti_affinity
+        if intricate or self.rooms.has_own_rules(model):
+            return None
+        taken = {replica.node for replica in model.replicas.values()}
+        free = (one for one in picture.nodes.values() if one.takes_work and one.name not in taken)
+        return next((n for n in free if picture.candidate(model, n) and self.rooms.has_room(model, n, spec, [])), None)
 
     def _who_could_make_way(self, model: ModelView, revision: int) -> ReplicaView | None:
         """Whose place would do while others serve; None when fewer than two do, or it is too intricate to say."""

@@ -184,7 +184,7 @@ ROWS: tuple[Row, ...] = (
     (floors_in_order_of_loss, "W", "floors-lost-at-once", True),
     (growth_beyond_demand, "W", "growth-in-its-measure", True),
     (growth_without_end, "S", "bad-node-spares-the-good", True),
-    (takes_over_anywhere, "S", "left-before-it-took-over", True),
+    (takes_over_anywhere, "S", "loaded-while-silent", True),
     (kept_floor_goes_first, "W", "kept-floor-waits-its-turn", True),
 )
 """As in :data:`interlock.simulation.mutants.core.ALL`."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import clocks, contact, loads, nodes, patience, requests
+from interlock.domain import clocks, contact, left_behind, loads, nodes, patience, requests
 from interlock.domain import events as ev
 from interlock.domain.commands import ReportReplicaDied
 from interlock.domain.entities import Phase
@@ -162,7 +162,25 @@ def place_in_line_kept(patches: Patches) -> None:
     patches.swap(requests.cancel, lambda at, command, now: [])
 
 
+def selector_leaves_loads(patches: Patches) -> None:
+    """A load goes on where its model's selector has left, and the copy is unloaded the moment that it is there."""
+    patches.swap(left_behind.by_selector, lambda at, model, selector, now: [])
+
+
+def labels_leave_loads(patches: Patches) -> None:
+    """A load goes on on a node whose labels have left its model."""
+    patches.swap(left_behind._matches, lambda at, replica, labels: True)
+
+
+def budget_leaves_loads(patches: Patches) -> None:
+    """A load goes on on a node whose budget no longer holds it, and requests are served there."""
+    patches.swap(left_behind._too_much, lambda at, after, coming, but: [])
+
+
 ROWS: tuple[Row, ...] = (
+    (selector_leaves_loads, "S", "selector-leaves-a-load", True),
+    (labels_leave_loads, "S", "left-before-it-took-over", True),
+    (budget_leaves_loads, "S", "budget-leaves-a-load", True),
     (drain_deadline_ignored, "S", "drain-with-deadline", True),
     (name_stolen, "S", "two-machines-one-name", True),
     (orders_for_any_boot, "S", "name-taken-while-silent", True),

@@ -496,6 +496,21 @@ def judge_state(situation: Situation) -> Iterator[Finding]:
             yield from _satisfied_or_parked(state, model, situation.now)
             yield from _rolled_out(state, model, timers, situation.now)
     yield from _files_are_there(situation)
+    yield from _left_behind(state)
+
+
+def _left_behind(state: State) -> Iterator[Finding]:
+    """S: no load goes on where its model may not run, or above what models may use."""
+    for replica in state.replicas.values():
+        model, node = state.models.get(replica.model), state.nodes[replica.node]
+        if replica.phase not in LOADING_PHASES or model is None:
+            continue
+        if not is_candidate(model, node):
+            yield Finding("S", f"a load of {model.name} goes on on {node.name}, which its selector does not match")
+        staying = [r for r in state.replicas.values() if r.node == node.name and r.phase is not Phase.UNLOADING]
+        for pool, _ in replica.claim:
+            if sum(dict(other.claim).get(pool, 0) for other in staying) > node.limits.get(pool, FOREVER):
+                yield Finding("S", f"a load of {model.name} goes on on {node.name}, above its memory budget")
 
 
 def _files_are_there(situation: Situation) -> Iterator[Finding]:

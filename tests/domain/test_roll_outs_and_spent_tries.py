@@ -251,18 +251,19 @@ def test_a_revision_takes_over_at_once_where_its_room_is_that_of_the_old_one() -
 
 def test_a_revision_that_loaded_where_it_may_no_longer_serve_does_not_take_over() -> None:
     cluster = Cluster()
-    for name in ("a", "b"):
-        cluster.node(name, labels={"tier": "x"})
-    cluster.model("m", vram=20, selector={"tier": "x"})
+    for name in ("a", "b", "c"):
+        cluster.node(name)
+    cluster.model("m", vram=20)
     cluster.loaded("m")
     edit(cluster)
     loading = cluster.effects[-1].node
-    cluster.send(cmd.SetNodeLabels(node=loading, labels={"tier": "y"}))
+    cluster.send(cmd.ReportSilence(node=loading))
     for _ in range(2):
-        cluster.answer(cluster.effects[-1])
-    reserved = [event for event in cluster.events if isinstance(event, ev.ReplicaReserved)]
-    assert cluster.state.replicas[reserved[-1].replica].phase.value == "unloading"
+        cluster.answer(next(effect for effect in cluster.effects if effect.node == loading))
+    assert cluster.state.replicas["r-000002"].phase is Phase.LOADED
     assert cluster.count("RevisionServing") == 0
+    cluster.send(cmd.ReportHeard(node=loading, boot="boot-1"))
+    assert cluster.count("RevisionServing") == 1
 
 
 def test_only_a_copy_that_serves_keeps_a_floor() -> None:
