@@ -18,21 +18,20 @@ from .aliases import turns
 from .causes import LoadCause
 from .claims import in_pools, total
 from .engine import Engine
-from .entities import Budget, Lack, Model, Node, NodeStatus, Phase, RequestStatus, Wait, WaitKind
-from .eviction import Search
-from .explanation import Considered, Explanation
+from .entities import Budget, Lack, Model, Node, NodeStatus, Phase, RequestStatus, WaitKind
+from .explanation import Considered
 from .nodes import available_disk
 from .refusals import RefusalCode
 from .rehearsal import Noted, Rehearsal, Step
 from .requests import CODES_OF_WAITS
-from .roll_outs import roll_out
-from .room import Filter, ever_fits, fits_when_empty, has_its_copy, judge_room
+from .roll_outs import explain_parked, lacking_for_roll_out, roll_out
+from .room import Filter, fits_when_empty, has_its_copy
 from .routing import Evict, Hold, Place, Plan, Refuse
 from .selector import format_selector
 from .settings import Settings
 from .shrinking import copies, floor_of, idle_unload_of
 from .state import State
-from .units import DAY, FOREVER, SECOND, format_size
+from .units import DAY, FOREVER, SECOND
 
 UNFINISHED = "unfinished"
 """The reason that stands in for a refusal's: the rehearsal was cut short before the floor's turn."""
@@ -527,19 +526,22 @@ def _unmet_wish(made: Rehearsal, model: Model, missing: int, revision: int) -> U
     """Why the floor is not kept; of a model whose floor is, why the revision does not come up."""
     state, now = made.engine.state, made.now
     frozen = "reconciler" in state.frozen
-    plan = reconcile.floor_plan(state, model, now) if missing else _revision_plan(state, model, now)
-    why, lacks = plan.explanation, Lack.CAPACITY
+    parked = None if frozen else model.parked
+    if missing:
+        plan = reconcile.floor_plan(state, model, now)
+        why, lacking, could = plan.explanation, parked, isinstance(plan, Place | Evict)
+        code = plan.code if isinstance(plan, Refuse) else RefusalCode.CAPACITY_EXHAUSTED
+        reason, lacks = code.value, Lack.NODE if isinstance(plan, Refuse) else Lack.CAPACITY
+    else:
+        lacking = parked or lacking_for_roll_out(state, model, now)
+        why, could = explain_parked(state, model, lacking, now), _would_come_up(state, model, now)
+        reason, lacks = lacking.reason.value, lacking.lacks
     cure = why.cure
-    if isinstance(plan, Place | Evict) if missing else _would_come_up(state, model, now):
-        # It could be met, and is not: the reconciler is frozen, or the rehearsal was cut short.
+    if could:  # it could be met, and is not: the reconciler is frozen, or the rehearsal was cut short
         reason, lacks = (RefusalCode.FROZEN.value, Lack.THAW) if frozen else (UNFINISHED, Lack.TIME)
         cure = "" if frozen else cure
-    elif model.parked is not None and not frozen:
-        reason, lacks = model.parked.reason.value, model.parked.lacks
-    elif isinstance(plan, Refuse):
-        reason, lacks = plan.code.value, Lack.NODE
-    else:
-        reason = RefusalCode.CAPACITY_EXHAUSTED.value
+    elif lacking is not None:
+        reason, lacks = lacking.reason.value, lacking.lacks
     if frozen:  # nothing is tried before it is thawed, and what was parked before may lack another thing by now
         lacks, cure = Lack.THAW, f"`interlock thaw reconciler`. {cure}".strip()
     nodes = _with_copies(state, model, why.considered)
@@ -552,38 +554,6 @@ def _would_come_up(state: State, model: Model, now: int) -> bool:
     """Whether the reconciler would do something for the declared revision, if it looked at it now, but park it."""
     events = roll_out(state, model, now)
     return bool(events) and not any(isinstance(event, ev.ModelParked) for event in events)
-
-
-def _revision_plan(state: State, model: Model, now: int) -> Plan:
-    """What stands in the way of the declared revision, if no copy of it has come up."""
-    if model.failures or not model.load_info_known or not state.candidates(model).nodes:
-        return reconcile.floor_plan(state, model, now)
-    never = None if ever_fits(state, model) else routing.never_fits(state, model)
-    why = never.explanation if never is not None else _no_room_beside(state, model, now)
-    rows = tuple(_even_in_its_place(state, model, row) for row in why.considered)
-    told = msgspec.structs.replace(why, considered=rows)
-    if never is not None:
-        return Refuse(never.code, never.message, explain=lambda: told)
-    return Hold(Wait(WaitKind.CAPACITY), explain=lambda: told)
-
-
-def _no_room_beside(state: State, model: Model, now: int) -> Explanation:
-    return routing.explain_no_room(state, model, Search(), now, strictly=floor_of(state, model) > 0)
-
-
-def _even_in_its_place(state: State, model: Model, row: Considered) -> Considered:
-    """Where the model's own copies have the slots: what a new revision would lack there if they made way for it."""
-    here = state.by_slot.get((row.node, model.name), {}).values()
-    own = tuple(state.replicas[one] for one in here if state.replicas[one].phase is Phase.LOADED)
-    judged = judge_room(state, model, state.nodes[row.node], own) if row.filter == Filter.SLOTS else None
-    if not own or not isinstance(judged, Filter):
-        return row
-    spec = model.declared_spec
-    needs = {Filter.MEMORY: format_size(spec.vram), Filter.RAM: f"{format_size(spec.ram)} of main memory"}
-    lacks = f"{needs[judged]} do not fit" if judged in needs else f"it does not pass the filter {judged.value}"
-    others = [note for note in row.detail.split("; ")[1:] if not note.startswith(f"{model.name}: ")]
-    detail = "; ".join([f"{lacks} even in place of {', '.join(one.id for one in own)}", *others])
-    return msgspec.structs.replace(row, filter=judged.value, detail=detail)
 
 
 def _with_copies(state: State, model: Model, nodes: tuple[Considered, ...]) -> tuple[Considered, ...]:

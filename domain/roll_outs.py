@@ -101,6 +101,11 @@ def _parked_for(state: State, model: Model, lacking: Parked, now: int) -> list[e
     return [park(model, lacking, now, explain_parked(state, model, lacking, now))]
 
 
+def lacking_for_roll_out(state: State, model: Model, now: int) -> Parked:
+    """What the declared revision lacks that does not come up now."""
+    return _lacking_before(state, model, placement.choose(state, model), now) or lacking_room(state, model)
+
+
 def explain_parked(state: State, model: Model, lacking: Parked, now: int) -> Explanation:
     """Which revision lacks this, which serves on, what is in the way of both and what would help."""
     match lacking.lacks:

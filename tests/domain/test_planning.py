@@ -164,8 +164,8 @@ def test_a_revision_that_finds_no_room_is_parked_while_the_floor_is_kept(pair: C
     pair.model("m", vram=10, selector={"tier": "slow"}, min_replicas=1)
     pair.settle()
     for vram, reason, lacks, told in (
-        (22, "capacity_exhausted", "capacity", "(orin: 22GiB do not fit even in place of r-000003; kept: "),
-        (99, "never_fits", "node", "(orin: 99GiB do not fit even in place of r-000003)"),
+        (22, "capacity_exhausted", "capacity", "(orin: needs 22GiB, 14GiB free without r-000003; kept: "),
+        (99, "never_fits", "node", "(orin: needs 99GiB, 14GiB free without r-000003; kept: "),
     ):
         report = planned(pair, declared("m", vram=vram, selector={"tier": "slow"}, min_replicas=1))
         [unmet] = report.unmet
@@ -242,7 +242,7 @@ def test_a_floor_that_lacks_a_copy_is_told_of_the_nodes_that_lack_it(pair: Clust
     assert [row.filter for row in line.considered] == ["anti_affinity", "copy"]
     drain = NodeChange(node="orin", drain=True)
     line, _ = document(planned(pair, declared("e", vram=1, min_replicas=2), nodes=(drain,))).parked
-    assert "(orin: is draining; thor: r-000003 is loaded; " in line.why
+    assert "(orin: is draining; thor: r-000003 is loaded)" in line.why
     RULES.add("not_orin", Filter(lambda _, node: node.name != "orin"))
     try:
         wish = declared("e", min_replicas=2, placement="own")
