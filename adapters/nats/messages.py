@@ -107,6 +107,12 @@ class InstallAnswer(Answer, kw_only=True):
     replica_index: int = 0
 
 
+class StageAnswer(Answer, kw_only=True):
+    """+ ``found``: the files were there or on their way before the order came, so how long it took measures nothing."""
+
+    found: bool = False
+
+
 class StopAnswer(Answer, kw_only=True):
     """Which processes were stopped, by process key."""
 

@@ -172,10 +172,11 @@ class NatsWorkers:
             drops=effect.drops,
         )
         began_at = time.monotonic()
-        answer = await self._order(subjects.STAGE, order, wire.Answer, self._timeouts.stage_s)
+        answer = await self._order(subjects.STAGE, order, wire.StageAnswer, self._timeouts.stage_s)
         if not answer.success:
             return _failed(effect, answer.error)
-        return [c.ReportStaged(replica=effect.replica, op=effect.op, took=_since(began_at))]
+        took = 0 if answer.found else _since(began_at)
+        return [c.ReportStaged(replica=effect.replica, op=effect.op, took=took)]
 
     async def _load(self, effect: e.LoadModel, epoch: int) -> Sequence[c.Command]:
         address = effect.address or await self._address(effect)

@@ -44,6 +44,18 @@ Devices = Callable[[tuple[int, ...]], tuple[str, ...]]
 OnDeath = Callable[[BackendProcess], Awaitable[None]]
 
 
+class Copy:
+    """A model's files on their way, and the orders that wait for them; ``stop`` is set when none is left."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.orders: list[wire.Stage] = []
+        self.stop = threading.Event()
+        self.moves = False
+        """Whether a byte had to be brought here."""
+        self.task: asyncio.Task[None]
+
+
 class Supervisor:
     """Starts, stops and knows the processes of one worker. ``on_death`` hears of those that end by themselves.
 
@@ -82,6 +94,8 @@ class Supervisor:
         self._operations: OrderedDict[str, asyncio.Task[wire.Answer]] = OrderedDict()
         self._jobs: dict[str, set[asyncio.Task[wire.Answer]]] = {}
         """Installs and stagings in progress by replica, so that an unload can end them."""
+        self._copies: dict[str, Copy] = {}
+        """By model what is being staged."""
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """One install at a time per replica, also under different operation ids. Kept while somebody holds one."""
@@ -104,8 +118,8 @@ class Supervisor:
             return wire.InstallAnswer(success=False, error=f"process {answer.process} has ended since")
         return answer
 
-    async def stage(self, order: wire.Stage) -> wire.Answer:
-        """Bring the model's files here."""
+    async def stage(self, order: wire.Stage) -> wire.StageAnswer:
+        """Bring the model's files here; who wants files that are on their way waits for these."""
         self._check_epoch(order)
         return await self._once("stage", order, order.replica, lambda: self._stage(order))
 
@@ -347,42 +361,62 @@ class Supervisor:
             if path.stem not in self._processes:
                 path.unlink(missing_ok=True)
 
-    async def _stage(self, order: wire.Stage) -> wire.Answer:
+    async def _stage(self, order: wire.Stage) -> wire.StageAnswer:
         if order.replica in self._gone:  # before any file goes: another load may be using what was to make room for it
-            return wire.Answer(success=False, error=f"replica {order.replica} was unloaded here already")
+            return wire.StageAnswer(success=False, error=f"replica {order.replica} was unloaded here already")
         running = {process.wanted.model for process in self._alive() if process.wanted.replica != order.replica}
         for model in order.drops:
             if model not in running and model != order.model_id:
                 await asyncio.to_thread(staging.remove, self.models, model)
         source = str(order.options.get("source", ""))
         if not source:
-            return wire.Answer()  # nothing to bring: the backend has its files with it
-        loop = asyncio.get_running_loop()
-        stop = threading.Event()
+            return wire.StageAnswer()  # nothing to bring: the backend has its files with it
+        copy, joined = await self._copy_of(order, source, replaces=order.model_id not in running)
+        copy.orders.append(order)
+        try:
+            await asyncio.shield(copy.task)
+        except staging.StagingFailed as error:
+            return wire.StageAnswer(success=False, error=str(error))
+        except asyncio.CancelledError:
+            copy.orders.remove(order)
+            if not copy.orders:
+                copy.stop.set()
+                await asyncio.wait([copy.task])
+            raise
+        return wire.StageAnswer(found=joined or not copy.moves)
 
+    async def _copy_of(self, order: wire.Stage, source: str, *, replaces: bool) -> tuple[Copy, bool]:
+        """The copy that brings these files, and whether it had begun. A model's files have one place: one at a time."""
+        while (copy := self._copies.get(order.model_id)) is not None:
+            if copy.source == source and not copy.stop.is_set():
+                return copy, True
+            await asyncio.wait([copy.task])
+        copy = self._copies[order.model_id] = Copy(source)
+        copy.task = asyncio.create_task(
+            self._copy(order.model_id, copy, replaces=replaces), name=f"files of {order.model_id}"
+        )
+        return copy, False
+
+    async def _copy(self, model: str, copy: Copy, *, replaces: bool) -> None:
+        loop = asyncio.get_running_loop()
         told_at = 0.0
+
+        def tell(done: int, total: int) -> None:
+            for order in copy.orders:
+                self._tell(self._progress(order, order.backend, phase="downloading", done=done, total=total))
 
         def told(done: int, total: int) -> None:
             nonlocal told_at
+            copy.moves = True
             if done < total and time.monotonic() - told_at < _TELL_EVERY_S:
                 return
             told_at = time.monotonic()
-            progress = self._progress(order, order.backend, phase="downloading", done=done, total=total)
-            loop.call_soon_threadsafe(self._tell, progress)
+            loop.call_soon_threadsafe(tell, done, total)
 
-        replaces = order.model_id not in running
-        copying = asyncio.create_task(
-            asyncio.to_thread(staging.stage, self.models, order.model_id, source, told, stop, replaces=replaces)
-        )
         try:
-            await asyncio.shield(copying)
-        except staging.StagingFailed as error:
-            return wire.Answer(success=False, error=str(error))
-        except asyncio.CancelledError:
-            stop.set()
-            await asyncio.wait([copying])
-            raise
-        return wire.Answer()
+            await asyncio.to_thread(staging.stage, self.models, model, copy.source, told, copy.stop, replaces=replaces)
+        finally:
+            del self._copies[model]
 
     async def _unload(self, order: wire.Unload) -> wire.Answer:
         if not order.stop:

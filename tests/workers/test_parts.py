@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -177,6 +178,80 @@ async def test_a_staging_that_comes_late_or_again_takes_no_files_with_it(tmp_pat
     assert not await stage("r-2.1", "r-2", "new", "old")
     assert there() == {"new", "old"}
     await supervisor.close()
+
+
+class Held:
+    """Staging that waits for a word before it begins; counts what has begun."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        self.go = threading.Event()
+        stage = staging.stage
+
+        def held(*args: Any, **more: Any) -> int:
+            self.begun += 1
+            assert self.go.wait(30)
+            return stage(*args, **more)
+
+        monkeypatch.setattr(staging, "stage", held)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["both-stay", "the-first-leaves"])
+async def test_files_that_are_on_their_way_are_brought_once_for_all_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    """Each hears how far they are, and they come though the order that began has ended."""
+    held, told = Held(monkeypatch), list[wire.Progress]()
+    source = tmp_path / "weights.bin"
+    source.write_bytes(b"x" * 1000)
+    supervisor = Supervisor(
+        tmp_path / "data", Ports("127.0.0.1", (1, 1), 0.0), node="n", host="127.0.0.1", tell=told.append
+    )
+
+    def stage(replica: str) -> asyncio.Task[wire.StageAnswer]:
+        options = {"source": str(source)}
+        order = wire.Stage(op_id=f"{replica}.2", epoch=1, model_id="m", replica=replica, options=options)
+        return asyncio.create_task(supervisor.stage(order))
+
+    first, second = stage("r-1"), stage("r-2")
+    await _until(lambda: held.begun > 0)
+    if leaves:
+        await asyncio.wait_for(supervisor.unload(wire.Unload(op_id="r-1.3", epoch=1, replica="r-1", stop=True)), 10)
+    held.go.set()
+    answers = await asyncio.gather(first, second, return_exceptions=True)
+    found = [(answer.success, answer.found) for answer in answers if isinstance(answer, wire.StageAnswer)]
+    assert found == ([(True, True)] if leaves else [(True, False), (True, True)])
+    assert held.begun == 1
+    assert {progress.replica for progress in told} == ({"r-2"} if leaves else {"r-1", "r-2"})
+    assert (await stage("r-3")).found, "they are there"
+    await supervisor.close()
+
+
+async def test_files_from_elsewhere_wait_until_those_on_their_way_have_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's files have one place."""
+    held = Held(monkeypatch)
+    for name in ("old", "new"):
+        (tmp_path / name).write_text(name)
+    supervisor = Supervisor(tmp_path / "data", Ports("127.0.0.1", (1, 1), 0.0), node="n", host="127.0.0.1")
+    orders = [
+        wire.Stage(op_id=f"r-{number}.2", epoch=1, model_id="m", replica=f"r-{number}", options={"source": str(source)})
+        for number, source in enumerate((tmp_path / "old", tmp_path / "new"))
+    ]
+    tasks = [asyncio.create_task(supervisor.stage(order)) for order in orders]
+    await _until(lambda: held.begun > 0)
+    assert held.begun == 1
+    held.go.set()
+    assert [answer.success for answer in await asyncio.gather(*tasks)] == [True, True]
+    assert [path.name for path in (supervisor.models / "m").iterdir()] == ["new"]
+    await supervisor.close()
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0)
 
 
 def test_staging_brings_a_folder_once_and_tells_its_bytes(tmp_path: Path) -> None:
