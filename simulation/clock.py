@@ -25,6 +25,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.env = simpy.Environment()
+        self._agenda = self.env._queue
 
     @property
     def now(self) -> int:
@@ -51,9 +52,13 @@ class Clock:
         """Let time pass up to ``until`` after the start; False when there was nothing left to happen before."""
         if until <= self.elapsed:
             return True
-        ran_dry = math.isinf(self.env.peek())
-        self.env.run(until=until)
-        return not ran_dry
+        agenda, step = self._agenda, self.env.step
+        is_dry = not agenda
+        # Not by env.run(until): that leaves an event of its own on the agenda, which would never be empty again.
+        while agenda and agenda[0][0] < until:
+            step()
+        self.env._now = until
+        return not is_dry
 
     def finish_instant(self) -> None:
         """Let all happen that is due at this very instant, and what is agreed for it meanwhile."""

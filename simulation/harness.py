@@ -332,19 +332,22 @@ class Harness:
         return self.operators.services.get(known.name if known else model, Distribution("exp", 2 * SECOND))
 
     def _pass(self, until: int) -> None:
-        """Let time pass; a run that has work to do and nothing that will ever happen has stalled."""
+        """Let time pass, but no longer than anything can happen."""
         step = max(SECOND, until // 64)
         while self.clock.elapsed < until and not self.writer.halted:
-            ran = self.clock.run(min(until, self.clock.elapsed + step))
-            if not ran:
-                waiting, _ = self.gateways.counts()
-                if (waiting or self.writer.unheard) and not self.faults.store_is_lost:
-                    names = ", ".join(list(self.gateways.live)[:5])
-                    self.invariants.breach("W", f"nothing will ever happen, and {waiting} requests wait: {names}")
+            if not self.clock.run(min(until, self.clock.elapsed + step)):
+                self._judge_stall()
                 self.clock.run(until)
                 break
         if not self.writer.halted:
             self.clock.finish_instant()  # what a scenario asks for at the moment of its end is a part of it
+
+    def _judge_stall(self) -> None:
+        """W: nothing is agreed for any later instant; with work to do that is no end, but a failure."""
+        waiting = [call.id for call in self.gateways.live.values() if call.waits]
+        if (waiting or self.writer.unheard) and not self.faults.store_is_lost:
+            names = ", ".join(waiting[:5])
+            self.invariants.breach("W", f"nothing will ever happen, and {len(waiting)} requests wait: {names}", "stall")
 
     def _take_numbers(self) -> None:
         """The counts at the end of the duration; what settling brings is judged and not counted."""
@@ -372,7 +375,8 @@ class Harness:
         patience = Settling(self.gateways.counts()[0], self._deeds)
         while not self.writer.halted and not patience.over and not self._is_quiet():
             step = patience.step(self.writer.engine.state.settings.reconcile_interval)
-            self.clock.run(self.clock.elapsed + step)
+            if not self.clock.run(self.clock.elapsed + step):
+                self._judge_stall()
             waiting, running = self.gateways.counts()
             due = self.writer.engine.next_wakeup()
             promised = running > 0 or self._faults_go_on() or (due is not None and due > self.clock.now)

@@ -453,6 +453,11 @@ def deadline_forgotten(patches: Patches) -> None:
     _without_timer(patches, "deadline")
 
 
+def alarm_never_set(patches: Patches) -> None:
+    """The core does not say when it has something to do next, so that no timer ever rings."""
+    patches.attribute(engine.Engine, "next_wakeup", lambda self: None)
+
+
 def _without_timer(patches: Patches, forgotten: str) -> None:
     set_timer = state.State.set_timer
 
@@ -764,6 +769,7 @@ ALL: tuple[Row, ...] = (
     (unreachable_is_lost, "S", "brief-mass-silence", True),
     (give_up_leaves_running, "Q", "load-given-up", True),
     (deadline_forgotten, "W", "deadline-wakes", True),
+    (alarm_never_set, "W", "deadline-wakes", True),
     (ageing_forgotten, "W", "patient-request-served", True),
     (refused_hands_on_its_turn, "W", "turn-not-handed-on", True),
     (rest_of_a_review_goes_last, "W", "floors-of-a-machine-that-begins-anew", True),

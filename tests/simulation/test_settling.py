@@ -7,6 +7,7 @@ import pytest
 from interlock.domain.units import MINUTE
 from interlock.simulation import Scenario
 from interlock.simulation.api import Result, run
+from interlock.simulation.clock import Clock
 from interlock.simulation.harness import Options
 from interlock.simulation.settling import LONGEST, PATIENCE, Settling
 from tests.simulation.support import result_of
@@ -109,6 +110,37 @@ def test_no_run_is_followed_for_ever_though_each_step_promises_another() -> None
         patience.passed(patience.step(30_000_000), waiting=1, deeds=0, promised=True)
     assert patience.length >= LONGEST
     assert rounds < 2_000
+
+
+def test_time_passes_on_an_empty_agenda_and_is_told_apart_from_one_where_something_is_left() -> None:
+    clock, happened = Clock(), list[int]()
+    assert [clock.run(until) for until in (10, 20, 30)] == [False, False, False]
+    clock.after(5, happened.append, 35)
+    clock.after(10, happened.append, 40)
+    assert clock.run(40)
+    assert happened == [35], "what is due at the very end is left for later"
+    assert clock.run(41)
+    assert happened == [35, 40]
+    assert not clock.run(50)
+    assert clock.elapsed == 50
+
+
+STALLS = (
+    '[[replicas]]\nmodel = "late"\nnode = "n2"\nin_flight = 1\nbusy_for = "forever"\n'
+    '[[nodes]]\nname = "n2"\nvram = "24GiB"\n'
+)
+
+
+@pytest.mark.parametrize("arrival", ["1m", "9m59s"], ids=["while-it-runs", "as-it-ends"])
+def test_a_run_with_work_to_do_and_nothing_that_will_ever_happen_has_stalled(arrival: str) -> None:
+    """The request may wait for longer than a run has patience: nothing else would tell that nobody will wake it."""
+    text = WORLD.format(keeper="pinned = true", request='deadline = "7h"', rate="1GiB/s") + STALLS
+    scenario = Scenario.parse(text.replace('at = "1m"', f'at = "{arrival}"'))
+    assert run(scenario).passed
+    stalled = run(scenario, mutant="alarm-never-set").report
+    wanted = ("W", "nothing will ever happen, and 1 requests wait: q-000001")
+    assert [(row["property"], row["detail"]) for row in stalled["violations"]] == [wanted]
+    assert stalled["verdict"] == "fail"
 
 
 def test_what_is_asked_for_at_the_moment_of_the_end_happens_and_is_counted() -> None:
