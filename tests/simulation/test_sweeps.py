@@ -42,9 +42,15 @@ def test_the_mixed_scenario_holds_and_covers_everything_under_many_seeds() -> No
     assert not data["failures"]
     coverage = data["coverage"]
     assert all(coverage["faults"][kind]["effective"] for kind in FAULT_KINDS)
-    assert all(coverage["refusals"][code] for code in RefusalCode)
     never = {name for name in EVENT_TYPES if not coverage["event_types"][name]}
     assert never <= RARE, never
+
+
+def test_a_few_seeds_of_the_short_one_bring_every_refusal_and_every_fault() -> None:
+    data = sweep(Scenario.load("mixed-short"), range(1, 61), processes=1)
+    assert not data["failures"]
+    assert all(data["coverage"]["refusals"][code] for code in RefusalCode)
+    assert all(data["coverage"]["faults"][kind]["effective"] for kind in FAULT_KINDS)
 
 
 @pytest.mark.parametrize("name", RULES)
