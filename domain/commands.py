@@ -454,6 +454,10 @@ class Rejected(Reply, frozen=True, kw_only=True):
 AnyReply = Done | Locked | Waiting | Rejected
 
 
+CLIENT_ACTOR = "client"
+"""The actor of what a gateway asks for its clients."""
+
+
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A command on its way: who sent it, and how it hangs together with others."""
 

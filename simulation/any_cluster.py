@@ -12,6 +12,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from interlock.domain.units import parse_size
+
 from .reading import toml
 from .reading.scenario import ANY, FAULT_KINDS, INSTANT_FAULTS, NODE_FAULTS, REPLICA_FAULTS, Scenario
 
@@ -348,8 +350,4 @@ def _surely_fits(model: Data, node: Data) -> bool:
     intricate = {"ram", "disk", "pools", "node_selector", "anti_affinity"} & model.keys()
     if intricate or "backend" not in model or "vram" not in node or "vram_budget" in node or not node.get("up", True):
         return False
-    return _gib(model["vram"]) <= _gib(node["vram"])
-
-
-def _gib(size: str) -> int:
-    return int(size.removesuffix("GiB"))
+    return parse_size(model["vram"]) <= parse_size(node["vram"])

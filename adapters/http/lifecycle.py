@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from interlock.domain.commands import (
+    CLIENT_ACTOR,
     AcquireLock,
     AnyReply,
     CancelRequest,
@@ -86,7 +87,7 @@ class Claims:
         """How many requests are over without a confirmed release."""
         return len(self._unsettled)
 
-    def envelope(self, command: Command, ids: Ids, actor: str = "client") -> Envelope:
+    def envelope(self, command: Command, ids: Ids, actor: str = CLIENT_ACTOR) -> Envelope:
         """``command`` under a fresh command id."""
         return Envelope(
             command_id=f"{self.holder}.{next(self._serial)}",

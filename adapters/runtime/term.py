@@ -9,7 +9,16 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from interlock.adapters.http.ports import Sample
-from interlock.domain.commands import AcquireLock, AnyReply, Command, Done, Envelope, LoseHolder, ReleaseLock
+from interlock.domain.commands import (
+    CLIENT_ACTOR,
+    AcquireLock,
+    AnyReply,
+    Command,
+    Done,
+    Envelope,
+    LoseHolder,
+    ReleaseLock,
+)
 from interlock.domain.engine import Engine
 from interlock.domain.ports import WorkerPort
 from interlock.domain.state import State
@@ -24,8 +33,6 @@ from .store_threads import StoreThreads
 from .writer import SNAPSHOT_EVENTS, Committed, Writer
 
 _LONGEST_SWEEP_S = 1.0
-CLIENT = "client"
-"""The actor of what a gateway asks for its clients; whatever else is asked, somebody else wants."""
 
 
 class Term:
@@ -87,7 +94,7 @@ class Term:
     async def send(self, envelope: Envelope) -> AnyReply:
         """Have it decided. Whose claim an operator ends, its holder is told with its next renewal."""
         command, held = envelope.command, None
-        if isinstance(command, ReleaseLock) and envelope.actor != CLIENT:
+        if isinstance(command, ReleaseLock) and envelope.actor != CLIENT_ACTOR:
             held = self._state().requests.get(command.request)
         reply = await self.writer.send(envelope)
         if held is not None and isinstance(reply, Done):

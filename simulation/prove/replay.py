@@ -24,7 +24,6 @@ from interlock.domain.commands import (
     CancelRequest,
     ChangeKind,
     Command,
-    DeclareModel,
     Envelope,
     Locked,
     LoseHolder,
@@ -379,9 +378,7 @@ class Replay(Harness):
                 own.take([what_stands_is_declared(model, START)])
                 self.writer.note(own.outcome)
             else:
-                self.say(
-                    DeclareModel(model=model.name, spec=model.spec, scheduling=model.scheduling, aliases=model.aliases)
-                )
+                self.say(model.declaration)
 
     def told(self) -> list[ev.Event]:
         """Every event since the beginning."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from interlock.domain.commands import Command
+from interlock.domain.commands import Command, DeclareModel
 from interlock.domain.entities import LoadSpec, Scheduling, TenantLimits
 from interlock.domain.settings import Settings
 from interlock.simulation.reading.scenario import ReplicaSpec
@@ -48,6 +48,11 @@ class ScopeModel(msgspec.Struct, frozen=True):
     spec: LoadSpec
     scheduling: Scheduling = Scheduling()
     aliases: tuple[str, ...] = ()
+
+    @property
+    def declaration(self) -> DeclareModel:
+        """The command that declares it."""
+        return DeclareModel(model=self.name, spec=self.spec, scheduling=self.scheduling, aliases=self.aliases)
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -47,12 +47,11 @@ def begin(scope: Scope) -> Situation:
     for number, replica in enumerate(scope.replicas):
         _stand(situation, scope, replica, number)
     for model in scope.models:
-        declared = DeclareModel(model=model.name, spec=model.spec, scheduling=model.scheduling, aliases=model.aliases)
         if model.name in state.models:
-            _check(situation, scope, declared)
+            _check(situation, scope, model.declaration)
             apply(state, what_stands_is_declared(model, situation.now))
         else:
-            _do(situation, scope, declared, f"model {model.name}")
+            _do(situation, scope, model.declaration, f"model {model.name}")
     situation.witness.findings.clear()
     situation.witness.seen.clear()
     return situation
