@@ -347,7 +347,8 @@ def _notes(report: Report) -> Iterator[str]:
     if report.under_way:
         yield f"{_count(report.under_way, 'load')} under way: taken to succeed, and not listed."
     for model, failures, words in report.shaky:
-        yield f"{model}: its last {_count(failures, 'load')} failed ({words}); here the next one is taken to succeed."
+        last = f"{model}: its last {_count(failures, 'attempt')} failed ({words})"
+        yield f"{last}; here the next one is taken to succeed."
     if report.silent:
         yield f"Cannot be reached, and left as they are: {', '.join(report.silent)}."
     if report.unmet_before:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .entities import Budget, LoadSpec, Scheduling, TenantLimits
+from .entities import SERVED, Budget, LoadSpec, Scheduling, TenantLimits
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True, gc=False):
@@ -48,7 +48,7 @@ class ReleaseLock(Command, frozen=True, kw_only=True):
     """
 
     request: str
-    outcome: str = "served"
+    outcome: str = SERVED
     detail: str = ""
 
 

@@ -333,6 +333,7 @@ _RULES: dict[type[ev.Event], _Rule] = {
     ev.RequestCancelled: _if_waiting("request {event.request} left the queue"),
     ev.RequestRefused: _if_waiting("request {event.request} was refused"),
     ev.ReplicaReleased: _released,
+    ev.ReplicaProved: _of_model("{event.replica} of {event.model} has served somebody"),
     ev.ReplicaReserved: _room_taken,
     ev.UnloadRequested: _leaves,
     ev.StagingStarted: _files_gave_way,

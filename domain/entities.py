@@ -251,7 +251,9 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     serving_spec: LoadSpec
     parked: Parked | None = None
     failures: int = 0
-    """Loads failed in a row."""
+    """Tries failed in a row: loads, and copies that died before they had served anybody, from the second one on."""
+    early_deaths: int = 0
+    """Such copies in a row. Only a copy that serves makes up for them, not one that loads."""
     failure: str = ""
     """The backend's own words for the last of them."""
     failed_nodes: tuple[str, ...] = ()
@@ -265,6 +267,10 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     def load_info_known(self) -> bool:
         """Whether anything is known about how to load it."""
         return bool(self.declared_spec.backend)
+
+
+SERVED = "served"
+"""The outcome of a call that its backend has answered."""
 
 
 class Replica(msgspec.Struct, frozen=True, gc=False):
@@ -314,6 +320,8 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     """What must go from its node's disk before its own files come."""
     room_by: int = 0
     """While it is unloading: until when loads wait for the room that it leaves rather than evict somebody."""
+    on_trial: bool = False
+    """It has loaded, and served nobody yet: if it dies now, that may be as good as a load that failed."""
     retired: bool = False
     """It makes way for a new revision: it takes no new locks while others serve, and leaves when it is idle."""
 

@@ -447,6 +447,15 @@ class ReplicaReleased(ReplicaEvent, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class ReplicaProved(ReplicaEvent, frozen=True, kw_only=True):
+    """It has served somebody, after ``deaths`` copies of its model in a row had died before they had.
+
+    With it the model's failed tries are forgotten.
+    """
+
+    deaths: int
+
+
 class CallWentUnanswered(ReplicaEvent, frozen=True, kw_only=True):
     """The request's call failed on a node that is silent: it lets go of the replica, which may well run on, and routes
     again.
@@ -507,7 +516,8 @@ class UnloadConfirmed(ReplicaEvent, frozen=True, kw_only=True):
 class ReplicaLost(ReplicaEvent, frozen=True, kw_only=True):
     """It no longer serves. When ``gone`` nothing is left of it; else the worker is asked to clean up.
 
-    Until ``room_by`` loads wait for the room that it leaves rather than evict somebody.
+    Until ``room_by`` loads wait for the room that it leaves rather than evict somebody. ``early``: it died before it
+    had served anybody. From the second such copy in a row on that is a failed try, and the next is due at ``retry_at``.
     """
 
     reason: str
@@ -515,6 +525,8 @@ class ReplicaLost(ReplicaEvent, frozen=True, kw_only=True):
     op: int = 0
     silent_at: int = 0
     room_by: int = 0
+    early: bool = False
+    retry_at: int = 0
 
 
 # --- Scheduler ------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from .eviction import Eviction
 from .explanation import Explanation
 from .placement import Room
 from .refusals import RefusalCode
-from .routing import Evict, Place, is_spent
+from .routing import Evict, Place, is_spent, tries_in_words
 from .settings import Settings
 from .state import State
 from .survey import survey_warm
@@ -318,6 +318,23 @@ def pause_after(settings: Settings, failures: int) -> int:
     return min(pause, LONGEST_BACKOFF)
 
 
+def died_early(state: State, replica: Replica, now: int) -> bool:
+    """Whether this copy dies before it has served anybody: at its first calls, or unused before it may be evicted."""
+    model = state.models.get(replica.model)
+    if model is None or not replica.on_trial or replica.revision != model.declared:
+        return False
+    return now < replica.evictable_at or state.lock_count(replica.id) > 0
+
+
+def retry_after_death(state: State, model: Model, now: int) -> int:
+    """When a model is loaded again of which a copy has died early; 0 when at once.
+
+    One such death may be an accident. A second in a row is as good as a load that failed: else one copy would be loaded
+    after the other for ever.
+    """
+    return now + pause_after(state.settings, model.failures + 1) if model.early_deaths else 0
+
+
 def fail(state: State, replica: Replica, reason: str, now: int, *, gone: bool = False) -> list[ev.Event]:
     """A load went wrong: give it up, back off, and refuse its waiters when the model's tries are spent."""
     model = state.models.get(replica.model)
@@ -327,7 +344,8 @@ def fail(state: State, replica: Replica, reason: str, now: int, *, gone: bool = 
     alone = len(state.loading.get(replica.model, ())) <= 1
     if model is not None and alone and model.name not in state.warm and _hopeless(state, model, replica, failures):
         hung = replica.phase is Phase.RESERVED
-        message = f"Loading {model.name} failed {failures} times; {'at last' if hung else 'the backend said'}: {reason}"
+        tries = tries_in_words(msgspec.structs.replace(model, failures=failures))
+        message = f"{tries}; {'at last' if hung else 'the backend said'}: {reason}"
         cure = (
             f"See why {replica.node} unloads nothing." if hung else "Mend what the backend reports, or edit the model."
         )
@@ -399,13 +417,14 @@ def died(state: State, command: ReportReplicaDied, now: int) -> list[ev.Event]:
         return []
     if replica.phase in LOADING_PHASES:
         return fail(state, replica, command.reason, now, gone=True)
-    return lose(state, replica, command.reason, now, gone=True)
+    return lose(state, replica, command.reason, now, gone=True, died=True)
 
 
-def lose(state: State, replica: Replica, reason: str, now: int, *, gone: bool) -> list[ev.Event]:
+def lose(state: State, replica: Replica, reason: str, now: int, *, gone: bool, died: bool = False) -> list[ev.Event]:
     """The replica no longer serves. ``gone``: nothing is left of it on the node; else the worker is asked to clean up.
 
-    A victim that is lost frees its memory like one that was unloaded; a load that is lost failed.
+    ``died``: its own process has ended, or does not answer, while its node is well. A victim that is lost frees its
+    memory like one that was unloaded; a load that is lost failed.
     """
     if replica.phase is Phase.UNLOADING and gone:
         return confirm_unload(state, replica, now)
@@ -413,9 +432,11 @@ def lose(state: State, replica: Replica, reason: str, now: int, *, gone: bool) -
         return []
     if replica.phase in LOADING_PHASES and not gone:
         return fail(state, replica, reason, now)
+    early = died and died_early(state, replica, now)
     lost = ev.ReplicaLost(
         at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, gone=gone,
         op=replica.op + 1, silent_at=now + state.settings.load_silence, room_by=_room_by(state, now),
+        early=early, retry_at=retry_after_death(state, state.models[replica.model], now) if early else 0,
     )  # fmt: skip
     return [*(_hold_over(replica, "lost", now) if replica.phase in LOADING_PHASES else ()), lost]
 

@@ -355,7 +355,7 @@ def report_running(state: State, command: ReportRunning, now: int) -> list[ev.Ev
         if replica.id in running or replica.phase in LOADING_PHASES or replica.loaded_at >= command.asked_at:
             continue
         if replica.phase is Phase.LOADED:
-            events += loads.lose(state, replica, "its worker no longer runs it", now, gone=True)
+            events += loads.lose(state, replica, "its worker no longer runs it", now, gone=True, died=True)
         elif replica.tries >= loads.UNLOAD_TRIES:
             events += loads.confirm_unload(state, replica, now)
     return [*events, *_strays(state, node.name, command.running, now)]

@@ -7,7 +7,7 @@ import msgspec
 from . import affinity, causes, churn, loads, routing, tenants
 from . import events as ev
 from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
-from .entities import Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait, WaitKind
+from .entities import SERVED, Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait, WaitKind
 from .errors import Conflict, InvalidField
 from .explanation import Explanation
 from .fairness import fair_order
@@ -208,6 +208,8 @@ def let_go(state: State, request: Request, outcome: str, detail: str, now: int) 
         )
     ]  # fmt: skip
     model = state.models.get(replica.model)
+    if model is not None and model.early_deaths and outcome == SERVED and replica.revision == model.declared:
+        events += _proved(model, replica, now)
     locks = state.lock_count(replica.id) - 1
     if model is not None and state.takes_locks(replica):
         room = model.scheduling.parallel - locks if model.scheduling.parallel else len(state.waiting(model.name))
@@ -218,6 +220,18 @@ def let_go(state: State, request: Request, outcome: str, detail: str, now: int) 
         if reason:
             events.append(loads.unload(state, replica, reason, now))
     return events
+
+
+def _proved(model: Model, replica: Replica, now: int) -> list[ev.Event]:
+    """The first call that a copy has answered makes up for those that died before they had answered any.
+
+    One that was there before they died does not: it may be the others' nodes where they die.
+    """
+    if not replica.on_trial:
+        return []
+    return [
+        ev.ReplicaProved(at=now, replica=replica.id, model=replica.model, node=replica.node, deaths=model.early_deaths)
+    ]
 
 
 def cancel(state: State, command: CancelRequest, now: int) -> list[ev.Event]:
@@ -288,7 +302,7 @@ def backend_gone(state: State, command: ReportBackendGone, now: int) -> list[ev.
             return [_unanswered(request, replica, command.detail, now)]
     elif replica is not None and replica.phase is Phase.LOADED:
         detail = f"its backend is gone: {command.detail}"
-        return loads.lose(state, replica, detail, now, gone=False)
+        return loads.lose(state, replica, detail, now, gone=False, died=True)
     if request.status is RequestStatus.ADRIFT:
         return reroute(state, request, command.detail, now)
     return []
@@ -314,6 +328,8 @@ def reroute(state: State, request: Request, detail: str, now: int) -> list[ev.Ev
         return [_refused(again, _backends_gone(detail), now)]
     again = msgspec.structs.replace(again, passes=again.passes + 1)
     plan = _within_budget(state, model, again, _plan(state, model, again, now))
+    if isinstance(plan, Refuse) and plan.code is RefusalCode.LOAD_FAILED:
+        return [_refused(again, msgspec.structs.replace(_backends_gone(detail), retry_after=plan.retry_after), now)]
     if passes_left(state.settings.load_attempts, again.passes) == 0 and needs_own_load(state, model, plan):
         return [_refused(again, _backends_gone(detail), now)]
     return settle(state, model, again, plan, now, "its backend was gone")

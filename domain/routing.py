@@ -255,8 +255,21 @@ def _failed_lately(state: State, model: Model, now: int) -> Plan:
 MEND = "Mend what the backend reports, or edit the model."
 
 
+def tries_in_words(model: Model) -> str:
+    """How often in a row the model could not be brought up."""
+    if not model.early_deaths:
+        return f"Loading {model.name} failed {model.failures} times"
+    copies = "a copy was" if model.early_deaths == 1 else f"{model.early_deaths} copies were"
+    before = "it had" if model.early_deaths == 1 else "they had"
+    lost = f"{copies} lost before {before} served anybody"
+    failed = model.failures - (model.early_deaths - 1)
+    if not failed:
+        return f"Of {model.name} {lost}"
+    return f"Of {model.name} {lost}, and {failed} {'load' if failed == 1 else 'loads'} failed"
+
+
 def _tries_spent(state: State, model: Model, now: int, besides: str = "") -> Refuse:
-    message = f"Loading {model.name} failed {model.failures} times; the backend said: {model.failure}"
+    message = f"{tries_in_words(model)}; the backend said: {model.failure}"
     cure = f"{MEND} `interlock models load {model.name}` tries again." if besides else MEND
     explain = partial(explain_room, state, model, "backoff", "", cure=cure)
     message = f"{message} {besides}" if besides else message

@@ -53,6 +53,7 @@ class Trouble:
         "clock_off",
         "cut",
         "delay",
+        "dies",
         "down",
         "drop",
         "duplicate",
@@ -68,6 +69,7 @@ class Trouble:
         self.drop: dict[int, float] = {}
         self.duplicate: dict[int, float] = {}
         self.delay: dict[int, tuple[float, Distribution]] = {}
+        self.dies: dict[int, tuple[str, Distribution]] = {}
         self.fails: dict[int, str] = {}
         self.hangs: dict[int, str] = {}
         self.slow: dict[int, tuple[str, float]] = {}
@@ -274,6 +276,21 @@ class VirtualCluster:
         """What the operation moves, as its progress counts it."""
         return effect.spec.disk if isinstance(effect, StageModel) else effect.spec.vram
 
+    def _die_soon(self, node: VirtualNode, model: str, replica: str) -> None:
+        """A process that has just loaded will not last, if a fault says so."""
+        chance = self.streams["backend-dies"]
+        for number, (of, delay) in node.trouble.dies.items():
+            if of in ("", model):
+                self.clock.after(draw(delay, chance), self._dies, node, replica, number)
+
+    def _dies(self, node: VirtualNode, replica: str, fault: int) -> None:
+        if fault not in node.trouble.dies:
+            return
+        node.in_doubt = True  # the word of it may get lost on the way
+        self.watch(node)
+        if self.kill(node, replica):
+            self.watcher.fault_took_effect("backend-dies")
+
     def _strikes(self, model: str, faults: dict[int, str], kind: str) -> bool:
         hit = any(of in ("", model) for of in faults.values())
         if hit:
@@ -317,6 +334,8 @@ class VirtualCluster:
             if isinstance(answer, ReportStaged | ReportLoaded):
                 answer = replace(answer, took=took)
             self.report(node, answer)
+            if isinstance(effect, LoadModel) and isinstance(answer, ReportLoaded):
+                self._die_soon(node, effect.model, answer.replica)
         if isinstance(effect, UnloadModel) and not self.figures_agree(node):
             self._beat_once(node)  # what a replica leaves is seen at once: a load that failed may have met others there
 
@@ -647,4 +666,12 @@ class VirtualCluster:
     def call(self, node_name: str, address: str, model: str) -> str:
         """Call a backend; empty when it serves, else the error before its first byte."""
         node = self.nodes.get(node_name)
-        return world.call(node.worker, address, model) if node is not None else f"UNAVAILABLE: no route to {address}"
+        if node is None:
+            return f"UNAVAILABLE: no route to {address}"
+        problem = world.call(node.worker, address, model)
+        fault = next((number for number, (of, _) in node.trouble.dies.items() if of in ("", model)), None)
+        process = world.listening_at(node.worker, address)
+        if problem or fault is None or process is None:
+            return problem
+        self._dies(node, process.replica, fault)
+        return f"UNAVAILABLE: {address} was closed before its first byte"

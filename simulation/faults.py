@@ -256,8 +256,7 @@ class Faults:
         if not found:
             return
         node, replica = self.streams["process-kill"].choice(found)
-        # The word of it may get lost on the way.
-        node.in_doubt = True
+        node.in_doubt = True  # the word of it may get lost on the way
         self.cluster.watch(node)
         self.took_effect(spec.kind, int(self.cluster.kill(node, replica)))
 
@@ -297,6 +296,7 @@ def _entries(trouble: Trouble, spec: FaultSpec) -> list[tuple[dict[int, object],
         "drop-messages": (trouble.drop, spec.p),
         "duplicate-messages": (trouble.duplicate, spec.p),
         "delay-messages": (trouble.delay, (spec.p, spec.delay)),
+        "backend-dies": (trouble.dies, (spec.model, spec.delay)),
         "load-fails": (trouble.fails, spec.model),
         "load-hangs": (trouble.hangs, spec.model),
         "slow-load": (trouble.slow, (spec.model, spec.factor)),

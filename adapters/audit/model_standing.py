@@ -12,7 +12,7 @@ from interlock.domain.entities import Model, NodeStatus, Phase, Replica
 from interlock.domain.explanation import Explanation
 from interlock.domain.own_rules import INSTALL, not_installed
 from interlock.domain.reconcile import floor_plan
-from interlock.domain.routing import BEGINS_LOAD, Hold, Refuse, route
+from interlock.domain.routing import BEGINS_LOAD, Hold, Refuse, route, tries_in_words
 from interlock.domain.scoring import profile_of
 from interlock.domain.shrinking import below_floor, copies, floor_of, serving_copies
 from interlock.domain.state import State
@@ -134,7 +134,8 @@ def _failed(state: State, model: Model, now: int) -> str:
         return ""
     wanted = model.name in state.queues or copies(state, model) < floor_of(state, model)
     again = f"; the next try is due at {clock(model.retry_at)}" if wanted and now < model.retry_at < FOREVER else ""
-    return f"Its last load failed: {model.failure.rstrip('.')}{again}."
+    tries = tries_in_words(model) if model.early_deaths else "Its last load failed"
+    return f"{tries}: {model.failure.rstrip('.')}{again}."
 
 
 def _queue(state: State, name: str) -> str:

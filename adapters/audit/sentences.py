@@ -319,7 +319,22 @@ def _unload(e: ev.UnloadRequested) -> str:
 
 def _lost(e: ev.ReplicaLost) -> str:
     rest = "" if e.gone else "; its node is asked to clean up"
-    return f"{e.replica} of {e.model} on node {e.node} no longer serves: {e.reason}{rest}."
+    told = f"{e.replica} of {e.model} on node {e.node} no longer serves: {e.reason}{rest}."
+    if not e.early:
+        return told
+    if not e.retry_at:
+        return f"{told} It had served nobody yet."
+    again = format_instant(e.retry_at)[11:19]
+    return f"{told} It had served nobody yet, like the one before it: the next is not tried before {again}."
+
+
+def _proved(e: ev.ReplicaProved) -> str:
+    died = (
+        "the copy that was lost before it had counts"
+        if e.deaths == 1
+        else (f"the {e.deaths} copies that were lost before they had count")
+    )
+    return f"{e.replica} of {e.model} has answered its first call: {died} no longer."
 
 
 # --- Scheduler ------------------------------------------------------------------------------------------------------
@@ -402,6 +417,7 @@ _SENTENCES: dict[type[ev.Event], Callable[[Any], str]] = {
     ev.UnloadRequested: _unload,
     ev.UnloadConfirmed: lambda e: f"{e.replica} of {e.model} is gone from node {e.node}: its memory is free.",
     ev.ReplicaLost: _lost,
+    ev.ReplicaProved: _proved,
     ev.EpochStarted: lambda e: f"Writer {e.writer} took over as epoch {e.epoch}.",
     ev.HolderLost: _holder,
     ev.MassLossSuspected: _mass_loss,

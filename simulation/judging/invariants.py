@@ -25,6 +25,7 @@ from interlock.domain.variant import passes_allowed
 from interlock.simulation.clock import START
 
 from .churn_rules import ChurnRules
+from .early_death_rules import EarlyDeathRules
 from .left_behind_rules import LeftBehindRules
 from .making_room import RoomRules
 from .node_rules import NodeRules
@@ -111,6 +112,7 @@ class Invariants:
         for rules in (
             self.node_rules, self.order_rules, self.churn_rules, PrefixRules(self), use_rules, self.room_rules,
             ShrinkRules(self), self.roll_out_rules, VainLoads(self), RefusalRules(self), LeftBehindRules(self),
+            EarlyDeathRules(self),
         ):  # fmt: skip
             for name in dir(rules):
                 if name.startswith("on_"):

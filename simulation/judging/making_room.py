@@ -61,7 +61,13 @@ class RoomRules:
         if replica is not None:
             replica.room_by = event.room_by
 
-    on_UnloadRequested = on_ReplicaLost = _leaves
+    on_UnloadRequested = _leaves
+
+    def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
+        self._leaves(event)
+        self.placements.see(event)
+        if event.early and event.retry_at:
+            self.failed.setdefault(event.model, Counter())[event.node] += 1
 
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
         self._leaves(event)
@@ -70,13 +76,15 @@ class RoomRules:
             self.failed.setdefault(event.model, Counter())[event.node] += 1
 
     def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
-        self.failed.pop(event.model, None)
+        if event.model not in self.placements.died_early:
+            self.failed.pop(event.model, None)
         self.revisions.pop(event.replica, None)
 
-    def _anew(self, event: ev.RevisionDeclared | ev.ModelRemoved) -> None:
+    def _anew(self, event: ev.RevisionDeclared | ev.ModelRemoved | ev.ReplicaProved) -> None:
         self.failed.pop(event.model, None)
+        self.placements.forgive(event.model)
 
-    on_RevisionDeclared = on_ModelRemoved = _anew
+    on_RevisionDeclared = on_ModelRemoved = on_ReplicaProved = _anew
 
     def in_vain(self, event: ev.ReplicaReserved) -> bool:
         """Whether a model whose tries are spent makes somebody leave, or is to have one more copy than serve.

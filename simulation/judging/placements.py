@@ -26,6 +26,9 @@ class Placements:
         self.picture = picture
         self.rates: dict[tuple[str, str], int] = {}
         self.failed: set[str] = set()
+        """Models that could not be brought up of late, so that it counts where."""
+        self.died_early: set[str] = set()
+        """Those of them of which copies have died before they had served anybody: only serving makes up for that."""
         self.margin = 0
         self.leaving: dict[str, ReplicaView] = {}
         """Per node, a replica that is taken to have left."""
@@ -35,17 +38,27 @@ class Placements:
         for what in ("stage", "load"):
             self.rates.pop((what, node), None)
 
-    def see(self, event: ev.LoadStarted | ev.ReplicaLoaded | ev.ReplicaLoadFailed) -> None:
+    def see(self, event: ev.LoadStarted | ev.ReplicaLoaded | ev.ReplicaLoadFailed | ev.ReplicaLost) -> None:
         """Note what an event tells of rates and failures."""
         if isinstance(event, ev.ReplicaLoadFailed):
             self.failed.add(event.model)
+        elif isinstance(event, ev.ReplicaLost):
+            if event.early:
+                self.failed.add(event.model)
+                self.died_early.add(event.model)
         elif isinstance(event, ev.LoadStarted):
             if event.stage_rate:
                 self.rates["stage", event.node] = event.stage_rate
         else:
-            self.failed.discard(event.model)
+            if event.model not in self.died_early:
+                self.failed.discard(event.model)
             if event.load_rate:
                 self.rates["load", event.node] = event.load_rate
+
+    def forgive(self, model: str) -> None:
+        """Where it could not be brought up counts no longer."""
+        self.failed.discard(model)
+        self.died_early.discard(model)
 
     def better(self, event: ev.ReplicaReserved, model: ModelView, settings: Settings) -> str:
         """What speaks for another node than the one that was taken; empty when nothing does."""

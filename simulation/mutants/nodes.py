@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from interlock.domain import clocks, contact, left_behind, loads, nodes, patience, requests
 from interlock.domain import events as ev
+from interlock.domain.applying import replicas
 from interlock.domain.commands import ReportReplicaDied
 from interlock.domain.entities import Phase
 from interlock.domain.units import FOREVER
@@ -177,7 +178,33 @@ def budget_leaves_loads(patches: Patches) -> None:
     patches.swap(left_behind._too_much, lambda at, after, coming, but: [])
 
 
+def early_deaths_count_for_nothing(patches: Patches) -> None:
+    """A floor whose copies die before they have served anybody is loaded again at once, for ever."""
+    patches.swap(loads.died_early, lambda at, replica, now: False)
+
+
+def accidents_pause(patches: Patches) -> None:
+    """A copy that dies before it has served anybody leaves its model alone for a while, the first one, too."""
+    patches.swap(
+        loads.retry_after_death, lambda at, model, now: now + loads.pause_after(at.settings, model.failures + 1)
+    )
+
+
+def serving_proves_nothing(patches: Patches) -> None:
+    """Copies that died before they had served anybody count for ever, whoever serves since."""
+    patches.swap(requests._proved, lambda model, replica, now: [])
+
+
+def deaths_at_once_are_a_row(patches: Patches) -> None:
+    """Copies that die of one thing at the same time count as if they had been tried one after the other."""
+    patches.swap(replicas._others_say_nothing_new, lambda at, model: None)
+
+
 ROWS: tuple[Row, ...] = (
+    (early_deaths_count_for_nothing, "T", "dies-at-its-first-call", True),
+    (accidents_pause, "W", "dies-at-its-first-call", True),
+    (serving_proves_nothing, "W", "dies-at-its-first-call", True),
+    (deaths_at_once_are_a_row, "S", "dies-at-its-first-call", True),
     (selector_leaves_loads, "S", "selector-leaves-a-load", True),
     (labels_leave_loads, "S", "left-before-it-took-over", True),
     (budget_leaves_loads, "S", "budget-leaves-a-load", True),

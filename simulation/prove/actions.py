@@ -21,10 +21,11 @@ from interlock.domain.commands import (
     LoseHolder,
     ReleaseLock,
     ReportBackendGone,
+    ReportReplicaDied,
     ReportSilence,
     StartEpoch,
 )
-from interlock.domain.entities import Node, NodeStatus, Phase, Request, RequestStatus
+from interlock.domain.entities import Node, NodeStatus, Phase, Replica, Request, RequestStatus
 from interlock.domain.fairness import order_queues_anew
 from interlock.domain.loads import UNLOAD_TRIES, pending_effect, stop_stray
 from interlock.domain.shrinking import idle_since, idle_unload_of
@@ -139,11 +140,11 @@ def _of_workers(situation: Situation, state: State, scope: Scope) -> Iterator[Ac
         if node in situation.workers and situation.workers[node].hears:
             yield Action(("answer", node, "stray"), (stop_stray(state, node, process), ""))
     for worker in situation.workers.values():
-        yield from _of_worker(state, worker, scope)
+        yield from _of_worker(situation, worker, scope)
 
 
-def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Action]:
-    name = worker.name
+def _of_worker(situation: Situation, worker: world.Worker, scope: Scope) -> Iterator[Action]:
+    state, name = situation.state, worker.name
     node = state.nodes.get(name)
     if name in scope.rivals and node is not None:
         if node.boot != RIVAL_BOOT:
@@ -159,7 +160,11 @@ def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Act
             yield Action(("cut", name), name, "partitions")
         for process in worker.processes:
             replica = state.replicas.get(process.replica)
-            if replica is not None and scope.may_hit("kills", name, replica.model):
+            if replica is None:
+                continue
+            if scope.is_fragile(name, replica.model) and _dies_young(situation, replica):
+                yield Action(("kill", *slot_of(replica)), (name, process.replica))
+            elif scope.may_hit("kills", name, replica.model):
                 yield Action(("kill", *slot_of(replica)), (name, process.replica), "kills")
         # While a node may be cut off its reports are asked for at any time: a partition's end is one of these.
         if node is not None and (_has_news(state, name, worker) or (worker.processes and scope.amount("partitions"))):
@@ -172,6 +177,23 @@ def _of_worker(state: State, worker: world.Worker, scope: Scope) -> Iterator[Act
     else:
         approved = any(node.facts.name == name and node.approved for node in scope.nodes)
         yield Action(("start", name), (name, approved))
+
+
+def _dies_young(situation: Situation, replica: Replica) -> bool:
+    """Whether it may die now, soon after it has loaded or at its first call, before it has served anybody.
+
+    Not while the word of another that has died so is on its way: else such words would gather without end.
+    """
+    if replica.phase is not Phase.LOADED or not replica.on_trial:
+        return False
+    if _is_dead_on_its_way(situation):
+        return False
+    return situation.now < replica.evictable_at or replica.id in situation.state.locks
+
+
+def _is_dead_on_its_way(situation: Situation) -> bool:
+    """Whether a worker has said that a process died, and it has not arrived. It does before a residency ends."""
+    return any(isinstance(word, ReportReplicaDied) for word in situation.mail)
 
 
 def _has_news(state: State, name: str, worker: world.Worker) -> bool:
@@ -198,6 +220,8 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
     """Each instant that is to come may come next; those of residency, which are compared, in their order."""
     found: _Instants = {}
     _find_replicas(found, situation, picture)
+    if scope.fragile and _is_dead_on_its_way(situation):
+        found = {instant: one for instant, one in found.items() if one[0] != ("pass", "residency")}
     _find_requests(found, situation, picture)
     _find_tenants(found, situation)
     _find_models(found, situation)

@@ -76,6 +76,7 @@ MODEL_LEFT_OUT = {
     "parked": "kept with its instant as past or to come",
     "made_way": "kept as whether for the declared revision",
     "failures": "kept up to the number that ends the tries",
+    "early_deaths": "kept as none, one, or more in a row",
 }  # fmt: skip
 
 
@@ -149,6 +150,7 @@ class Vocabulary:
         apart = model.declared != model.serving
         plain = replace(
             model, declared=1 + apart, serving=1, parked=parked, failures=min(model.failures, load_attempts),
+            early_deaths=min(model.early_deaths, 2),
             made_way=1 + apart if model.made_way == model.declared else 0, failure="", retry_at=0, churn=None,
         )  # fmt: skip
         more = model.retry_at != 0 or parked is not None or model.churn is not None
@@ -159,7 +161,7 @@ class Vocabulary:
         slot = slot_of(replica)
         fixed = (
             slot, replica.claim, replica.disk, replica.phase, replica.owed_in, replica.held, replica.tries,
-            replica.used_at > 0,
+            replica.used_at > 0, replica.on_trial,
         )  # fmt: skip
         since = idle_since(replica) if replica.phase is Phase.LOADED else -1
         return _keep(self.replicas, replica, (replica, slot, self.number(fixed), since))

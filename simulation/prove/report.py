@@ -52,6 +52,8 @@ def fairness_of(scope: Scope) -> list[str]:
         "the silence of a node is noticed, and a worker that hears says what it runs",
         "a holder whose replica was lost says so",
     ]
+    if scope.fragile:
+        assumed.append("the death of an unused copy is heard before its residency ends")
     if scope.completions_fair:
         assumed.append("a request that is being served is over in the end")
     return assumed

@@ -90,6 +90,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """What each may hit; a resource that is not named there may hit anything."""
     doomed: tuple[Target, ...] = ()
     """Loads that fail always."""
+    fragile: tuple[Target, ...] = ()
+    """Copies that die before they have served anybody, as often as there is one."""
     rivals: tuple[str, ...] = ()
     """Nodes whose name a second machine wants, again and again."""
     source: str = ""
@@ -105,7 +107,11 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_doomed(self, node: str, model: str) -> bool:
         """Whether loads of the model on the node fail always."""
-        return any(target.node in ("", node) and target.model in ("", model) for target in self.doomed)
+        return _is_among(self.doomed, node, model)
+
+    def is_fragile(self, node: str, model: str) -> bool:
+        """Whether copies of the model on the node die young, again and again."""
+        return _is_among(self.fragile, node, model)
 
     def may_hit(self, resource: str, node: str, model: str = "") -> bool:
         """Whether this misfortune may befall that node, and that model there: not where there is none of it."""
@@ -118,3 +124,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
                     return True
                 anywhere = False
         return anywhere
+
+
+def _is_among(targets: tuple[Target, ...], node: str, model: str) -> bool:
+    return any(target.node in ("", node) and target.model in ("", model) for target in targets)

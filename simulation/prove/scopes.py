@@ -1,7 +1,8 @@
 """Reading scopes: scenario files whose ``[scope]`` says what may happen, and whose faults and steps say what else.
 
 In a scope a request, a fault or an administrative step comes at any moment, not at its ``at``; each ``[[faults]]``
-table is one more misfortune of its kind (loads that fail for ever always do), and the steps come in their order.
+table is one more misfortune of its kind (loads that fail, and backends that die, for ever always do), and the steps
+come in their order.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ PROTOCOL = "writer-protocol"
 """The scope of the writer's protocol: a model of its own, without a file."""
 
 _RESOURCE_OF_FAULT = {
-    "node-crash": "crashes", "partition": "partitions", "process-kill": "kills", "load-fails": "failures",
-    "load-hangs": "hangs", "delay-messages": "delays", "duplicate-messages": "repeats", "writer-crash": "takeovers",
-    "holder-crash": "holder_losses", "clients-leave": "departures", "worker-leaves": "goodbyes",
+    "node-crash": "crashes", "partition": "partitions", "process-kill": "kills", "backend-dies": "kills",
+    "load-fails": "failures", "load-hangs": "hangs", "delay-messages": "delays", "duplicate-messages": "repeats",
+    "writer-crash": "takeovers", "holder-crash": "holder_losses", "clients-leave": "departures",
+    "worker-leaves": "goodbyes",
 }  # fmt: skip
 
 
@@ -88,6 +90,7 @@ def scope_of(scenario: Scenario) -> Scope:
         resources={name: amount for name, amount in amounts.items() if amount},
         targets=tuple(faults.targets),
         doomed=tuple(faults.doomed),
+        fragile=tuple(faults.fragile),
         rivals=tuple(faults.rivals),
         source=scenario.source,
         lines=scenario.lines,
@@ -101,6 +104,7 @@ class _Faults(msgspec.Struct):
     amounts: Counter[str] = msgspec.field(default_factory=Counter)
     targets: dict[Target, None] = {}
     doomed: dict[Target, None] = {}
+    fragile: dict[Target, None] = {}
     rivals: dict[str, None] = {}
 
 
@@ -118,6 +122,8 @@ def _faults(scenario: Scenario) -> _Faults:
         target = Target(resource, fault.target, fault.model)
         if fault.kind == "load-fails" and fault.length >= FOREVER:
             found.doomed[target] = None
+        elif fault.kind == "backend-dies" and fault.length >= FOREVER:
+            found.fragile[target] = None
         else:
             found.amounts[resource] += 1
             found.targets[target] = None

@@ -342,7 +342,7 @@ class _Reader:
             extra["p"] = table.number("p", 0.3)
             if extra["p"] > 1:
                 raise table.error("p", "is above 1", "Give a probability from 0 to 1.")
-        if kind in ("delay-messages", *CLIENT_FAULTS):
+        if kind in ("delay-messages", "backend-dies", *CLIENT_FAULTS):
             extra["delay"] = table.distribution("delay", Distribution("exp", 2 * SECOND))
         if kind == "clock-jump":
             extra["by"] = table.take("by", 3600 * SECOND, lambda value: _signed_duration(value, "by"))

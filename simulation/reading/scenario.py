@@ -26,7 +26,7 @@ NODE_FAULTS = (
     "node-crash", "node-recover", "partition", "heal", "probe-timeout", "drop-messages", "duplicate-messages",
     "delay-messages", "clock-jump", "name-clash", "machine-swap", "memory-pressure", "worker-leaves",
 )  # fmt: skip
-REPLICA_FAULTS = ("process-kill", "load-fails", "load-hangs", "slow-load")
+REPLICA_FAULTS = ("process-kill", "backend-dies", "load-fails", "load-hangs", "slow-load")
 WRITER_FAULTS = ("writer-crash", "store-stall", "store-error", "holder-crash")
 CLIENT_FAULTS = ("clients-leave",)
 FAULT_KINDS = NODE_FAULTS + REPLICA_FAULTS + WRITER_FAULTS + CLIENT_FAULTS

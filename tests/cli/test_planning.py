@@ -72,7 +72,7 @@ def test_what_has_no_place_exits_1_and_says_what_would_help(interlock: Shell, st
 def test_a_model_whose_loads_failed_is_planned_with_a_warning(interlock: Shell, story_data: Path) -> None:
     file = written(interlock, '[[models]]\nname = "broken"\nbackend = "other"\nvram = "1GiB"\nmin_replicas = 1\n')
     ran = interlock("plan", file, "--data", story_data)
-    assert "Note: broken: its last 3 loads failed (no such file); here the next one is taken to succeed." in ran.out
+    assert "Note: broken: its last 3 attempts failed (no such file); here the next one is taken to succeed." in ran.out
 
 
 def test_nothing_to_do_is_said_in_one_line(interlock: Shell, story_data: Path) -> None:

@@ -1,0 +1,102 @@
+"""Judges copies that die before they have served anybody: else their model is loaded again and again, for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from interlock.domain import events as ev
+
+from .court import Court
+
+OF_ITS_NODE = frozenset(
+    {
+        "another machine has taken its node's name", "its worker started anew", "its node is offline",
+        "its worker left", "its node was removed", "its node was drained: the deadline has passed",
+    }
+)  # fmt: skip
+"""What takes a copy along that has done nothing wrong itself."""
+
+
+@dataclass
+class _Fresh:
+    """A copy that has served nobody since it loaded: until when it may not be evicted, and how many call it."""
+
+    model: str
+    revision: int
+    safe_until: int
+    calls: set[str]
+
+
+class EarlyDeathRules:
+    """Knows which copies have served nobody yet, and how many of each model in a row have died so."""
+
+    def __init__(self, court: Court) -> None:
+        self.court = court
+        self.fresh: dict[str, _Fresh] = {}
+        self.row: dict[str, int] = {}
+
+    def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
+        replica = self.court.picture.replicas.get(event.replica)
+        revision = replica.revision if replica is not None else 0
+        self.fresh[event.replica] = _Fresh(event.model, revision, event.evictable_at, set())
+
+    def on_ReplicaLocked(self, event: ev.ReplicaLocked) -> None:
+        if (copy := self.fresh.get(event.replica)) is not None:
+            copy.calls.add(event.request)
+
+    def on_CallWentUnanswered(self, event: ev.CallWentUnanswered) -> None:
+        if (copy := self.fresh.get(event.replica)) is not None:
+            copy.calls.discard(event.request)
+
+    def on_ReplicaReleased(self, event: ev.ReplicaReleased) -> None:
+        copy = self.fresh.get(event.replica)
+        if copy is None:
+            return
+        copy.calls.discard(event.request)
+        if event.outcome != "served":
+            return
+        del self.fresh[event.replica]
+        if self._is_declared(copy):
+            self.row.pop(event.model, None)
+
+    def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
+        copy, row = self.fresh.pop(event.replica, None), self.row.get(event.model, 0)
+        dies_early = (
+            copy is not None
+            and event.reason not in OF_ITS_NODE
+            and self._is_declared(copy)
+            and (event.at < copy.safe_until or bool(copy.calls))
+        )
+        what = f"{event.replica} of {event.model}"
+        if event.early and not dies_early:
+            self.court.breach("S", f"{what} counts as one that died before it had served anybody", event.replica)
+        if dies_early and not event.early:
+            self.court.breach("T", f"{what} died before it had served anybody, and nothing counts that", event.replica)
+        if not dies_early:
+            return
+        pause = event.retry_at - event.at if event.retry_at else 0
+        if row and pause < self.court.settings.load_backoff:
+            text = (
+                f"{what} is the {row + 1}th in a row to die before it has served anybody, and is loaded again at once"
+            )
+            self.court.breach("T", text, event.model)
+        if not row and pause:
+            text = f"{event.model} is left alone for {what}, and the one before it had served somebody"
+            self.court.breach("W", text, event.model)
+        self.row[event.model] = row + 1
+        for other in [name for name, one in self.fresh.items() if one.model == event.model]:
+            del self.fresh[other]  # what is there already says nothing new
+
+    def _leaves(self, event: ev.ReplicaEvicted | ev.UnloadRequested) -> None:
+        self.fresh.pop(event.replica, None)
+
+    on_ReplicaEvicted = on_UnloadRequested = _leaves
+
+    def _anew(self, event: ev.RevisionDeclared | ev.ModelRemoved) -> None:
+        self.row.pop(event.model, None)
+
+    on_RevisionDeclared = on_ModelRemoved = _anew
+
+    def _is_declared(self, copy: _Fresh) -> bool:
+        model = self.court.picture.models.get(copy.model)
+        return model is not None and model.declared == copy.revision

@@ -1,0 +1,191 @@
+"""Copies that die before they have served anybody: two in a row are as good as loads that fail."""
+
+from __future__ import annotations
+
+import pytest
+
+from interlock.domain import commands as cmd
+from interlock.domain import events as ev
+from interlock.domain.commands import Locked
+from interlock.domain.entities import Lack
+from interlock.domain.units import SECOND
+from tests.domain.cluster import Cluster, check_invariants, check_replay
+
+
+def with_a_floor(**more: object) -> Cluster:
+    cluster = Cluster()
+    cluster.node("n", vram=24)
+    cluster.model("m", vram=20, min_replicas=1, **more)
+    cluster.settle()
+    return cluster
+
+
+def copy_of(cluster: Cluster) -> str:
+    (replica,) = cluster.state.by_model["m"]
+    return replica
+
+
+def die(cluster: Cluster, after: float = 1) -> None:
+    """The copy's process ends by itself so many seconds after it has loaded, or after what came last."""
+    cluster.wait(after)
+    cluster.send(cmd.ReportReplicaDied(replica=copy_of(cluster), reason="exit status 139"))
+
+
+def loads_begun(cluster: Cluster) -> int:
+    return cluster.count("ReplicaReserved")
+
+
+def test_one_copy_that_dies_early_is_an_accident_and_loaded_again_at_once() -> None:
+    cluster = with_a_floor()
+    cluster.forget()
+    die(cluster)
+    assert loads_begun(cluster) == 1
+    assert cluster.state.models["m"].failures == 0
+
+
+def test_a_floor_whose_copies_die_early_one_after_the_other_is_given_more_and_more_time_and_then_parked() -> None:
+    cluster = with_a_floor()
+    pauses = []
+    for _ in range(10):
+        cluster.forget()
+        die(cluster)
+        if "m" in cluster.state.by_model:
+            pauses.append(0)
+        else:
+            began = cluster.now
+            cluster.wait(60)
+            if "m" not in cluster.state.by_model:
+                break
+            (reserved,) = [event for event in cluster.events if isinstance(event, ev.ReplicaReserved)]
+            pauses.append((reserved.at - began) // SECOND)
+        cluster.settle()
+        check_invariants(cluster)
+    assert pauses == [0, 1, 2]
+    parked = cluster.state.models["m"].parked
+    assert parked is not None
+    assert parked.lacks is Lack.EDIT, "its tries are spent: a person has to look"
+    check_replay(cluster)
+
+
+def test_a_request_whose_copies_die_at_its_call_waits_between_them() -> None:
+    cluster = Cluster()
+    cluster.node("n", vram=24)
+    cluster.model("m", vram=20)
+    cluster.request("r", "m")
+    for _ in range(2):
+        cluster.settle()
+        replica = cluster.state.requests["r"].replica
+        cluster.send(cmd.ReportBackendGone(request="r", replica=replica, detail="connection refused"))
+    cluster.settle()
+    assert "r" not in cluster.answers or cluster.state.requests["r"].replica == ""
+    cluster.forget()
+    cluster.wait(1)
+    assert loads_begun(cluster) == 1
+    cluster.settle()
+    assert cluster.state.requests["r"].replica
+
+
+def test_a_copy_that_has_served_somebody_makes_up_for_those_before_it() -> None:
+    cluster = with_a_floor()
+    die(cluster)
+    cluster.settle()
+    die(cluster)
+    cluster.wait(1)
+    cluster.settle()
+    assert cluster.state.models["m"].failures == 1, "that it has loaded says nothing: the others had loaded, too"
+    assert isinstance(cluster.request("r", "m"), Locked)
+    cluster.forget()
+    cluster.release("r")
+    (proved,) = [event for event in cluster.events if isinstance(event, ev.ReplicaProved)]
+    model = cluster.state.models["m"]
+    assert (proved.deaths, model.failures, model.early_deaths, model.failed_nodes) == (2, 0, 0, ())
+    die(cluster)
+    assert loads_begun(cluster) == 1, "it has served: its end is no failed try"
+    check_replay(cluster)
+
+
+@pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+def test_a_call_that_was_not_served_proves_nothing(outcome: str) -> None:
+    cluster = with_a_floor()
+    die(cluster)
+    cluster.settle()
+    cluster.request("r", "m")
+    cluster.send(cmd.ReleaseLock(request="r", outcome=outcome))
+    assert cluster.count("ReplicaProved") == 0
+    die(cluster)
+    assert cluster.state.models["m"].failures == 1
+
+
+def test_an_unused_copy_that_dies_after_its_residency_dies_of_something_else() -> None:
+    cluster = with_a_floor()
+    for _ in range(5):
+        cluster.forget()
+        die(cluster, after=30)
+        assert loads_begun(cluster) == 1, "min_residency has passed"
+        cluster.settle()
+
+
+def test_a_copy_that_dies_at_its_first_call_dies_early_however_long_it_was_there() -> None:
+    cluster = with_a_floor()
+    for number in range(2):
+        cluster.wait(600)
+        cluster.request(f"r{number}", "m")
+        cluster.forget()
+        die(cluster)
+        cluster.send(cmd.CancelRequest(request=f"r{number}", reason="left"))
+        if not number:
+            cluster.settle()
+    assert loads_begun(cluster) == 0
+
+
+def test_copies_that_die_together_die_of_one_thing() -> None:
+    cluster = Cluster()
+    for name in "abcd":
+        cluster.node(name, vram=24)
+    cluster.model("m", vram=20, min_replicas=4)
+    cluster.settle()
+    for replica in list(cluster.state.by_model["m"]):
+        cluster.send(cmd.ReportReplicaDied(replica=replica, reason="the driver was updated"))
+    assert cluster.state.models["m"].failures == 0
+    cluster.settle()
+    assert len(cluster.state.warm["m"].where) == 4
+
+
+def test_copies_that_die_early_on_one_node_leave_those_that_serve_and_the_other_nodes_alone() -> None:
+    cluster = Cluster()
+    cluster.send(cmd.ChangeSettings(values={"load_attempts": 2}))
+    cluster.node("bad", vram=40)
+    cluster.node("good", vram=24)
+    cluster.send(cmd.DrainNode(node="good"))
+    cluster.model("m", vram=20, min_replicas=1)
+    cluster.settle()
+    die(cluster)
+    for _ in range(2):
+        cluster.wait(60)
+        cluster.settle()
+        die(cluster)
+    cluster.wait(600)
+    assert "m" not in cluster.state.by_model
+    cluster.send(cmd.ResumeNode(node="good"))
+    cluster.settle()
+    assert cluster.state.replicas[copy_of(cluster)].node == "good"
+
+
+def test_an_edit_forgets_copies_that_died_early() -> None:
+    cluster = with_a_floor()
+    die(cluster)
+    cluster.settle()
+    die(cluster)
+    cluster.model("m", vram=18, min_replicas=1)
+    assert cluster.state.models["m"].early_deaths == 0
+    assert "m" in cluster.state.by_model
+
+
+def test_a_node_that_is_lost_takes_its_copies_along_and_nobody_calls_that_early() -> None:
+    cluster = with_a_floor()
+    for boot in ("boot-2", "boot-3", "boot-4"):
+        cluster.forget()
+        cluster.node("n", vram=24, boot=boot)
+        assert loads_begun(cluster) == 1
+        cluster.settle()
+    assert cluster.state.models["m"].early_deaths == 0
