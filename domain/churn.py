@@ -11,6 +11,9 @@ such replicas stayed longer, all the others would wait longer, and no load would
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Mapping
+
 from .claims import total
 from .entities import Churn, Model, Node, Replica
 from .scoring import ASSUMED_RATE
@@ -106,15 +109,41 @@ def evictable_from(state: State, counted: list[int], victims: int) -> int:
 def what_ends(state: State, model: Model, until: int) -> str:
     """What kept the model from room until this instant: a node's bound, the stay for a cycle, or min_residency."""
     nodes = state.candidates(model).nodes
-    replica = next((one for one in state.replicas.values() if one.evictable_at == until and one.node in nodes), None)
+    replica = _stayed_until(state, nodes, until)
     if replica is not None:
         if replica.evictable_at - replica.loaded_at <= state.settings.min_residency:
             return "a replica that was kept for min_residency may make room now"
         return f"{replica.id} of {replica.model}, kept for longer after evictions and reloads, may make room now"
-    bound = next((node for node, counted in state.evictions.items() if node in nodes and until in counted), "")
+    bound = _bounded_until(state, nodes, until)
     if bound:
         return f"node {bound} takes evictions again, after as many as evictions_per_node allows"
     return "the instant from which room may be made for it has come"
+
+
+def _stayed_until(state: State, nodes: Mapping[str, None], until: int) -> Replica | None:
+    """Of the replicas that were safe until this instant the oldest on one of these nodes; None when there is none."""
+    stays = state.stays
+    for place in range(bisect_left(stays, (until, 0, "")), len(stays)):
+        instant, _, replica_id = stays[place]
+        if instant != until:
+            return None
+        replica = state.replicas[replica_id]
+        if replica.node in nodes:
+            return replica
+    return None
+
+
+def _bounded_until(state: State, nodes: Mapping[str, None], until: int) -> str:
+    """Of these nodes the one with an eviction that counted until this instant; the first in ``evictions`` of several.
+
+    Whatever is fewer is gone through, these nodes or those that have seen evictions.
+    """
+    evictions = state.evictions
+    if len(nodes) < len(evictions):
+        found = [node for node in nodes if until in evictions.get(node, ())]
+        if len(found) < 2:
+            return "".join(found)
+    return next((node for node, counted in evictions.items() if until in counted and node in nodes), "")
 
 
 def explain_bound(state: State, counted: int, until: int) -> str:

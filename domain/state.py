@@ -25,6 +25,8 @@ WarmKey = tuple[int, int, int, str, str]
 """A replica's place in a :class:`WarmSet`: fewest locks first, then least recently used, then oldest; id and node."""
 QueueKey = tuple[int, int, str]
 """A waiting request's place: its rank (see :mod:`interlock.domain.fairness`), its serial number and its id."""
+StayKey = tuple[int, int, str]
+"""A replica's place in :attr:`State.stays`: until when it is safe from its equals, its serial number and its id."""
 Timer = tuple[int, str, str]
 """An instant, the kind of timer, and the id of what it belongs to."""
 
@@ -157,6 +159,7 @@ class State:
     - ``groups``: anti-affinity group to node to how many of its members are there, and how many of them insist;
       ``grouped``: replica to the group that it is counted in, and whether it insists
     - ``warm_by_size``: (bytes of one replica, model) of every warm set, smallest first
+    - ``stays``: every replica that has loaded, in the order in which they cease to be safe from their equals
     - ``prefixes``: which replica served which marks of prompts last (:class:`~interlock.domain.prefixes.PrefixIndex`)
     - ``silent``: approved nodes that are unreachable, as they fell silent; ``offline``: those that are
     - ``timers``: a heap whose first entry is always live
@@ -164,7 +167,7 @@ class State:
 
     __slots__ = (
         *_MAPS, "approved", "arrivals", "evicted_in_turnover", "mass_loss_turns", "mass_loss_until", "prefixes",
-        "reservations", "settings", "tenants_due", "thrashings", "timers", "turnovers", "warm_by_size",
+        "reservations", "settings", "stays", "tenants_due", "thrashings", "timers", "turnovers", "warm_by_size",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -213,6 +216,7 @@ class State:
         self.offline: dict[str, None] = {}
         self.timers: list[Timer] = []
         self.warm_by_size: list[tuple[int, str]] = []
+        self.stays: list[StayKey] = []
         self.prefixes = PrefixIndex()
 
     def fork(self) -> State:
@@ -226,6 +230,7 @@ class State:
         copy.past_uses = self.past_uses.copy()
         copy.approved, copy.timers = self.approved.copy(), self.timers.copy()
         copy.warm_by_size, copy.frozen = self.warm_by_size.copy(), self.frozen.copy()
+        copy.stays = self.stays.copy()
         copy.nodes, copy.models, copy.aliases = self.nodes.copy(), self.models.copy(), self.aliases.copy()
         copy.replicas, copy.requests, copy.strays = self.replicas.copy(), self.requests.copy(), self.strays.copy()
         copy.transit, copy.parked, copy.everywhere = self.transit.copy(), self.parked.copy(), self.everywhere.copy()
@@ -393,9 +398,10 @@ class State:
         self.index_making_way(replica.model)
 
     def unindex_warm(self, replica: Replica) -> None:
-        """Take the replica out of its model's warm set."""
+        """Take the replica, of which nothing is left, out of its model's warm set, and out of ``stays``."""
         self._drop_warm(replica)
         self.index_making_way(replica.model)
+        self.unindex_stay(replica)
 
     def index_making_way(self, name: str) -> None:
         """Bring the model's copies that make way up to date with whether others serve."""
@@ -501,7 +507,7 @@ class State:
             del self.groups[group]
 
     def index_phase(self, replica: Replica) -> None:
-        """Bring ``loading``, ``transit`` and ``leaving`` up to date with the replica's phase."""
+        """Bring ``loading``, ``transit``, ``leaving`` and ``stays`` up to date with the replica's phase."""
         loads = self.loading.get(replica.model)
         if replica.phase in LOADING_PHASES:
             self.loading.setdefault(replica.model, {})[replica.id] = None
@@ -513,6 +519,22 @@ class State:
             self.transit[replica.id] = None
             if replica.phase is Phase.UNLOADING and not replica.beneficiary:
                 self.leaving[replica.id] = None
+        if replica.evictable_at:
+            self.index_stay(replica)
+
+    def index_stay(self, replica: Replica) -> None:
+        """Put the replica where its stay ends among the others, if it is not there; it keeps its place to its end."""
+        key = (replica.evictable_at, replica.serial, replica.id)
+        place = bisect_left(self.stays, key)
+        if self.stays[place : place + 1] != [key]:
+            self.stays.insert(place, key)
+
+    def unindex_stay(self, replica: Replica) -> None:
+        """Take the replica out of ``stays``, if it is there."""
+        key = (replica.evictable_at, replica.serial, replica.id)
+        place = bisect_left(self.stays, key)
+        if self.stays[place : place + 1] == [key]:
+            del self.stays[place]
 
     def commit(self, node: str, claim: Claim, sign: int) -> None:
         """Count a claim in or out of the node's pools."""

@@ -338,7 +338,11 @@ def bring(state: State, instant: int, now: int) -> None:
         silent = now if replica.silent_at == instant else replica.silent_at
         evictable = now if replica.evictable_at == instant else replica.evictable_at
         room_by = now if replica.room_by == instant else replica.room_by
-        state.replicas[replica.id] = replace(replica, silent_at=silent, evictable_at=evictable, room_by=room_by)
+        brought = replace(replica, silent_at=silent, evictable_at=evictable, room_by=room_by)
+        state.replicas[replica.id] = brought
+        if evictable != replica.evictable_at:
+            state.unindex_stay(replica)
+            state.index_stay(brought)
     for request in [
         r for r in state.requests.values()
         if r.deadline == instant or (r.wait is not None and r.wait.until == instant)

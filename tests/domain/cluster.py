@@ -143,6 +143,7 @@ def check_invariants(cluster: Cluster) -> None:
     _check_disks(state)
     _check_who_leaves(state)
     _check_warm_sets(state)
+    _check_stays(state)
     _check_groups(state)
 
 
@@ -225,6 +226,11 @@ def _check_warm_sets(state: State) -> None:
         assert replica.phase is Phase.LOADED, f"{replica_id} is {replica.phase.value} and holds prefixes"
 
 
+def _check_stays(state: State) -> None:
+    stays = [(r.evictable_at, r.serial, r.id) for r in state.replicas.values() if r.evictable_at]
+    assert state.stays == sorted(stays), "until when replicas are safe from their equals"
+
+
 def _check_groups(state: State) -> None:
     members: dict[str, dict[str, tuple[int, int]]] = {}
     for replica in state.replicas.values():
@@ -251,6 +257,7 @@ def check_replay(cluster: Cluster) -> None:
         "approved",
         "by_slot",
         "warm_by_size",
+        "stays",
         "transit",
         "leaving",
         "groups",

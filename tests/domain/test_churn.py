@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from interlock.adapters.audit.sentences import sentence
 from interlock.domain import churn
 from interlock.domain import commands as cmd
-from interlock.domain.entities import Churn, Scheduling
+from interlock.domain.entities import Churn, Replica, Scheduling
 from interlock.domain.events import ReplicaLoaded, RequestRefused, RequestWoken, ThrashingDetected
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER, MINUTE, SECOND
@@ -215,6 +217,63 @@ def test_who_may_have_room_once_a_node_takes_evictions_again_is_woken_for_that()
     cluster.wait(61)
     [woken] = [e for e in cluster.events if isinstance(e, RequestWoken) and e.request == "next"]
     assert woken.cause == "node n takes evictions again, after as many as evictions_per_node allows"
+
+
+def three_stays() -> Cluster:
+    """One replica on each of three nodes; the last two are safe until the same instant, the first not for as long."""
+    cluster = Cluster()
+    for number, pause in enumerate((5, 0, 0)):
+        cluster.node(f"n{number}", vram=24)
+        cluster.model(f"m{number}", vram=20, selector={"node.name": f"n{number}"})
+        cluster.loaded(f"m{number}")
+        cluster.wait(pause)
+    cluster.model("anywhere")
+    cluster.model("last", selector={"node.name": "n2"})
+    cluster.send(cmd.ChangeSettings(values={"min_residency": SECOND}))  # so that each has stayed for longer than that
+    return cluster
+
+
+def test_of_several_whose_stay_ends_at_once_the_oldest_is_named_on_a_node_that_the_model_may_use() -> None:
+    state = three_stays().state
+    first, second, third = sorted(state.replicas)
+    assert churn.what_ends(state, state.models["anywhere"], state.replicas[first].evictable_at).startswith(first)
+    until = state.replicas[third].evictable_at
+    assert until == state.replicas[second].evictable_at
+    assert churn.what_ends(state, state.models["anywhere"], until).startswith(second)
+    assert churn.what_ends(state, state.models["last"], until).startswith(third)
+
+
+class Watched(dict[str, Replica]):
+    """The replicas of a cluster, and how many of them were looked at."""
+
+    looked = 0
+
+    def __getitem__(self, name: str) -> Replica:
+        self.looked += 1
+        return super().__getitem__(name)
+
+    def values(self) -> Any:
+        self.looked += len(self)
+        return super().values()
+
+
+def test_to_say_what_an_instant_ends_no_replica_is_looked_at_but_those_whose_stay_it_ends() -> None:
+    state = three_stays().state.fork()
+    first, _, third = sorted(state.replicas)
+    for until, looked in ((first, 1), (third, 2)):
+        state.replicas = watched = Watched(state.replicas)
+        churn.what_ends(state, state.models["last"], dict.__getitem__(watched, until).evictable_at)
+        assert watched.looked == looked
+
+
+def test_of_several_nodes_whose_evictions_count_until_one_instant_the_first_is_named_that_the_model_may_use() -> None:
+    cluster = three_stays()
+    state = cluster.state.fork()
+    state.evictions = {"n1": (7, 9), "n2": (9,), "n0": (8,)}
+    ends = "takes evictions again, after as many as evictions_per_node allows"
+    assert churn.what_ends(state, state.models["anywhere"], 9) == f"node n1 {ends}"
+    assert churn.what_ends(state, state.models["last"], 9) == f"node n2 {ends}"
+    assert churn.what_ends(state, state.models["last"], 7) == "the instant from which room may be made for it has come"
 
 
 def test_a_model_that_makes_room_now_for_this_one_and_now_for_that_is_in_no_cycle() -> None:

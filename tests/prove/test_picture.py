@@ -16,7 +16,7 @@ from interlock.domain.state import State
 from interlock.domain.units import GIB, SECOND
 from interlock.simulation.prove import explore as explore_module
 from interlock.simulation.prove import image
-from interlock.simulation.prove.actions import perform, possible, room_for
+from interlock.simulation.prove.actions import bring, perform, possible, room_for
 from interlock.simulation.prove.explore import Exploration
 from interlock.simulation.prove.image import Vocabulary
 from interlock.simulation.prove.scope import Scope, ScopeNode
@@ -266,6 +266,16 @@ def test_in_which_order_nodes_and_models_came_to_have_replicas_is_outside_the_pi
         group.clear()
         group.update(turned)
     assert image.take(situation, words).key == before
+
+
+def test_a_stay_that_is_brought_to_its_end_keeps_its_place_among_the_others() -> None:
+    state = State()
+    for serial, until in enumerate((50, 30, 40), 1):
+        replica = Replica(f"r{serial}", serial, "m", "n", serial, 1, Phase.LOADED, (), 0, 0, evictable_at=until)
+        state.replicas[replica.id] = replica
+        state.index_stay(replica)
+    bring(state, 50, 35)
+    assert state.stays == [(30, 2, "r2"), (35, 1, "r1"), (40, 3, "r3")]
 
 
 def test_explanations_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
