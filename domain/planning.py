@@ -13,7 +13,7 @@ import msgspec
 
 from . import commands as cmd
 from . import events as ev
-from . import reconcile, routing
+from . import routing
 from .aliases import turns
 from .causes import LoadCause
 from .claims import in_pools, total
@@ -24,14 +24,15 @@ from .nodes import available_disk
 from .refusals import RefusalCode
 from .rehearsal import Noted, Rehearsal, Step
 from .requests import CODES_OF_WAITS
-from .roll_outs import explain_parked, lacking_for_roll_out, roll_out
+from .roll_outs import roll_out
 from .room import Filter, fits_when_empty, has_its_copy
-from .routing import Evict, Hold, Place, Plan, Refuse
+from .routing import BEGINS_LOAD, Evict, Hold, Place, Plan, Refuse
 from .selector import format_selector
 from .settings import Settings
 from .shrinking import copies, floor_of, idle_unload_of
 from .state import State
 from .units import DAY, FOREVER, SECOND
+from .unmet import unmet_wish
 
 UNFINISHED = "unfinished"
 """The reason that stands in for a refusal's: the rehearsal was cut short before the floor's turn."""
@@ -526,25 +527,15 @@ def _unmet_wish(made: Rehearsal, model: Model, missing: int, revision: int) -> U
     """Why the floor is not kept; of a model whose floor is, why the revision does not come up."""
     state, now = made.engine.state, made.now
     frozen = "reconciler" in state.frozen
-    parked = None if frozen else model.parked
-    if missing:
-        plan = reconcile.floor_plan(state, model, now)
-        why, lacking, could = plan.explanation, parked, isinstance(plan, Place | Evict)
-        code = plan.code if isinstance(plan, Refuse) else RefusalCode.CAPACITY_EXHAUSTED
-        reason, lacks = code.value, Lack.NODE if isinstance(plan, Refuse) else Lack.CAPACITY
-    else:
-        lacking = parked or lacking_for_roll_out(state, model, now)
-        why, could = explain_parked(state, model, lacking, now), _would_come_up(state, model, now)
-        reason, lacks = lacking.reason.value, lacking.lacks
-    cure = why.cure
+    wish = unmet_wish(state, model, None if frozen else model.parked, now)
+    could = _would_come_up(state, model, now) if wish.plan is None else isinstance(wish.plan, BEGINS_LOAD)
+    reason, lacks, cure = wish.lacking.reason.value, wish.lacking.lacks, wish.explanation.cure
     if could:  # it could be met, and is not: the reconciler is frozen, or the rehearsal was cut short
         reason, lacks = (RefusalCode.FROZEN.value, Lack.THAW) if frozen else (UNFINISHED, Lack.TIME)
         cure = "" if frozen else cure
-    elif lacking is not None:
-        reason, lacks = lacking.reason.value, lacking.lacks
     if frozen:  # nothing is tried before it is thawed, and what was parked before may lack another thing by now
         lacks, cure = Lack.THAW, f"`interlock thaw reconciler`. {cure}".strip()
-    nodes = _with_copies(state, model, why.considered)
+    nodes = _with_copies(state, model, wish.explanation.considered)
     return Unmet(
         model=model.name, missing=missing, revision=revision, reason=reason, lacks=lacks, cure=cure, nodes=nodes
     )

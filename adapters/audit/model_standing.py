@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import msgspec
 
-from interlock.domain import roll_outs
 from interlock.domain.entities import Model, NodeStatus, Phase, Replica
 from interlock.domain.explanation import Explanation
 from interlock.domain.own_rules import INSTALL, not_installed
-from interlock.domain.reconcile import floor_plan
 from interlock.domain.routing import BEGINS_LOAD, Hold, Refuse, route, tries_in_words
 from interlock.domain.scoring import profile_of
-from interlock.domain.shrinking import below_floor, copies, floor_of, serving_copies
+from interlock.domain.shrinking import copies, floor_of, serving_copies
 from interlock.domain.state import State
 from interlock.domain.units import FOREVER
+from interlock.domain.unmet import unmet_wish
 
 from .sentences import clock, tell_parked, tell_wait
 
@@ -56,10 +55,8 @@ def _why_parked(state: State, model: Model, now: int) -> Explanation | None:
     """Why the wish could not be met now, and not when it was parked; None where that is not so, or cannot be told."""
     if model.parked is None or _missing_rules(state, model):
         return None
-    if model.declared != model.serving and not below_floor(state, model):
-        return roll_outs.explain_parked(state, model, model.parked, now)
-    plan = floor_plan(state, model, now)
-    return None if isinstance(plan, BEGINS_LOAD) else plan.explanation
+    wish = unmet_wish(state, model, model.parked, now)
+    return None if isinstance(wish.plan, BEGINS_LOAD) else wish.explanation
 
 
 def how_it_stands(state: State, name: str, now: int) -> str:
