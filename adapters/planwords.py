@@ -27,10 +27,15 @@ _WHY_NOT = {
     RefusalCode.LOAD_INFO_MISSING: "nobody has said how to load it",
     RefusalCode.CAPACITY_EXHAUSTED: "its candidates have no room, and nothing there may be evicted for it",
     RefusalCode.FROZEN: "what it needs is frozen",
-    RefusalCode.DRAINING: "the nodes that it may use are being drained",
     RefusalCode.LOAD_FAILED: "its loads have failed",
     UNFINISHED: "the plan was cut short before its turn",
 }
+_CLOSED: dict[tuple[str, ...], str] = {
+    ("drain",): "the nodes that it may use are being drained",
+    ("health",): "the nodes that it may use are down",
+}
+"""What stands in the way where no candidate takes work, by the filters that they do not pass."""
+_DRAINED_OR_DOWN = "the nodes that it may use are being drained or down"
 _NOTHING = {"disk": "unknown", "idle_unload": "default"}
 """What the absence of a value means, where it is not "none"."""
 _NEAREST = 3
@@ -295,8 +300,19 @@ def _why_not(code: str, considered: Sequence[Considered]) -> str:
     misses = [f"{row.node}: {row.detail or row.filter}" for row in nearest or missing]
     if len(misses) > _NEAREST:
         misses = [*misses[:_NEAREST], f"and {len(misses) - _NEAREST} more"]
-    told = _WHY_NOT.get(code, code)
+    told = _reason(code, considered)
     return f"{told} ({'; '.join(misses)})" if misses else told
+
+
+def _reason(code: str, considered: Sequence[Considered]) -> str:
+    """The reason alone: that there is no room is said only where a candidate takes work.
+
+    Where there are too many nodes to list them all, those that take none are not listed.
+    """
+    stopped = {row.filter for row in considered} - {"approval", "selector"}
+    if code in (RefusalCode.CAPACITY_EXHAUSTED, RefusalCode.DRAINING) and stopped <= {"drain", "health"}:
+        return _CLOSED.get(tuple(stopped), _DRAINED_OR_DOWN)
+    return _WHY_NOT.get(code, code)
 
 
 def _parked(line: Unmet) -> ParkedLine:

@@ -11,6 +11,7 @@ from interlock.adapters.planwords import document, rows
 from interlock.domain import commands as cmd
 from interlock.domain import rehearsal
 from interlock.domain.entities import Budget, LoadSpec, Scheduling
+from interlock.domain.explanation import FULL_SURVEY_LIMIT
 from interlock.domain.own_rules import RULES, Filter
 from interlock.domain.planning import (
     Change,
@@ -467,6 +468,55 @@ def test_what_a_frozen_reconciler_holds_back_is_told(pair: Cluster) -> None:
     assert (unmet.reason, unmet.lacks) == ("never_fits", "thaw")
     assert unmet.cure.startswith("`interlock thaw reconciler`. Add a larger node")
     assert planned(pair, declared("old", vram=20, selector=fast)).holds, "nothing is held back where nothing changes"
+
+
+def test_a_floor_whose_nodes_all_take_no_work_is_not_said_to_lack_room_and_its_cure_opens_them(pair: Cluster) -> None:
+    floor = declared("m", min_replicas=1)
+    drain = {name: NodeChange(node=name, drain=True) for name in ("orin", "thor")}
+
+    def told(**change: object) -> tuple[str, str, str, str]:
+        [line] = document(planned(pair, floor, **change)).parked
+        return line.reason, line.lacks, line.why.removeprefix("1 copy missing: "), line.cure
+
+    capacity = ("capacity_exhausted", "capacity")
+    assert told(nodes=tuple(drain.values())) == (
+        *capacity,
+        "the nodes that it may use are being drained (orin: is draining; thor: is draining)",
+        "`interlock nodes resume orin` (or thor), or another node that m may use.",
+    )
+    pair.send(cmd.ReportSilence(node="orin"))
+    assert told(nodes=(drain["thor"],)) == (
+        *capacity,
+        "the nodes that it may use are being drained or down (orin: is unreachable; thor: is draining)",
+        "`interlock nodes resume thor`, contact with orin, or another node that m may use.",
+    )
+    pair.send(cmd.ReportSilence(node="thor"))
+    assert told() == (
+        *capacity,
+        "the nodes that it may use are down (orin: is unreachable; thor: is unreachable)",
+        "Contact with orin or thor, or another node that m may use.",
+    )
+    pair.node("small", vram=9)
+    pair.model("there", vram=9, min_replicas=1, priority=1)
+    pair.settle()
+    assert told()[2].startswith("its candidates have no room, and nothing there may be evicted for it (")
+
+
+def test_of_a_cluster_too_large_to_list_it_is_told_too_that_all_nodes_are_drained_or_down() -> None:
+    cluster = Cluster()
+    for number in range(FULL_SURVEY_LIMIT + 1):
+        cluster.node(f"n{number}")
+        cluster.send(cmd.DrainNode(node=f"n{number}"))
+    [line] = document(planned(cluster, declared("m", min_replicas=1))).parked
+    assert line.why == "1 copy missing: the nodes that it may use are being drained or down"
+    assert line.cure.startswith("`interlock nodes resume n0` (or n1, ")
+
+
+def test_a_first_request_for_nodes_that_are_down_is_not_said_to_find_no_room(pair: Cluster) -> None:
+    pair.send(cmd.ReportSilence(node="orin"))
+    [first] = document(planned(pair, declared("m", selector={"tier": "slow"}))).on_demand
+    assert first.code == "capacity_exhausted"
+    assert first.why == "a request would be refused: the nodes that it may use are down (orin: is unreachable)"
 
 
 def test_workers_that_cannot_be_reached_answer_nothing(pair: Cluster) -> None:
