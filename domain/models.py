@@ -205,10 +205,19 @@ def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
     if isinstance(plan, Refuse):
         raise Refused(plan.code.value, plan.message, cure=why.cure)
     rows = "; ".join(f"{row.node}: {row.filter} ({row.detail})" for row in why.considered if row.filter)
-    frozen = isinstance(plan, Hold) and plan.wait.kind is WaitKind.FROZEN
-    code = RefusalCode.FROZEN if frozen else RefusalCode.CAPACITY_EXHAUSTED
-    what = "Evictions are frozen, and without one there is no room" if frozen else "No room"
-    raise Refused(code.value, f"{what} for {model.name} now. {rows}", cure=why.cure)
+    kind = plan.wait.kind if isinstance(plan, Hold) else WaitKind.CAPACITY
+    code = RefusalCode.FROZEN if kind is WaitKind.FROZEN else RefusalCode.CAPACITY_EXHAUSTED
+    what = _NO_ROOM.get(kind, "No room for {}").format(model.name)
+    raise Refused(code.value, f"{what} now. {rows}", cure=why.cure)
+
+
+_CLOSED = "None of the nodes that {} may use takes work"
+_NO_ROOM = {
+    WaitKind.FROZEN: "Evictions are frozen, and without one there is no room for {}",
+    WaitKind.DRAINING: _CLOSED,
+    WaitKind.NODES_DOWN: _CLOSED,
+}
+"""Why no load can begin, by what a request would wait for, where that is not room alone."""
 
 
 def unload(state: State, command: RequestUnload, now: int) -> list[ev.Event]:

@@ -401,3 +401,15 @@ def test_an_operators_load_that_frozen_evictions_stand_in_the_way_of_is_refused_
     reply = cluster.send(cmd.RequestLoad(model="new")).reply
     assert isinstance(reply, Rejected)
     assert (reply.code, "frozen" in reply.message) == ("frozen", True)
+
+
+def test_an_operators_load_where_no_node_takes_work_is_not_said_to_find_no_room() -> None:
+    cluster = Cluster()
+    cluster.node("n")
+    cluster.model("m")
+    for stop in ((cmd.DrainNode(node="n"),), (cmd.ResumeNode(node="n"), cmd.ReportSilence(node="n"))):
+        for command in stop:
+            cluster.send(command)
+        reply = cluster.send(cmd.RequestLoad(model="m")).reply
+        assert reply.code == "capacity_exhausted"
+        assert reply.message.startswith("None of the nodes that m may use takes work now. n: ")
