@@ -1,6 +1,7 @@
 """Files that commands write: none of them may be written over an event store.
 
-Nothing of Interlock is imported here: ``audit verify`` writes its anchor where the domain cannot even be loaded.
+Nothing of Interlock is imported with this: ``audit verify`` writes its anchor where the domain cannot even be loaded,
+and refuses a file with an error of its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,21 @@ from pathlib import Path
 _DATABASE = b"SQLite format 3\0"
 _BESIDE = ("-wal", "-shm", "-journal", ".lease")
 """What SQLite and the writer's lease call the files beside a store."""
+
+
+def writable_file(named: str | Path) -> Path:
+    """The file, which may be written; raises UsageError where its folder is missing, and for one of an event store.
+
+    It is asked before what is written takes its time.
+    """
+    from interlock.domain.errors import UsageError
+
+    path = Path(named)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}.", cure="Make it, or name a file in another.")
+    if harm := harmed_store(path):
+        raise UsageError(harm, cure="Name another file.")
+    return path
 
 
 def harmed_store(path: Path) -> str:

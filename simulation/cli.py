@@ -125,7 +125,9 @@ def _tell(result: Any, description: str, as_json: bool) -> None:
 
 
 def _refuse_what_cannot_be_written(events: str | None, *files: str | None) -> None:
-    from .store import events_file, writable_file
+    from interlock.adapters.outputs import writable_file
+
+    from .store import events_file
 
     if events is not None:
         events_file(events)

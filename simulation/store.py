@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from interlock.adapters.outputs import harmed_store
+from interlock.adapters.outputs import writable_file
 from interlock.adapters.store.sqlite import FILE_NAME, SqliteStore
 from interlock.domain.errors import UsageError
 from interlock.domain.recording import Recorded
@@ -31,19 +31,6 @@ def events_file(named: str | Path) -> Path:
             f"The file {path} exists already.", cure="Name a new file for --events, or move that one away."
         )
     return writable_file(path)
-
-
-def writable_file(named: str | Path) -> Path:
-    """The file, which may be written; raises UsageError where its folder is missing, and for one of an event store.
-
-    It is asked before what is written takes its time.
-    """
-    path = Path(named)
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}.", cure="Make it, or name a file in another.")
-    if harm := harmed_store(path):
-        raise UsageError(harm, cure="Name another file.")
-    return path
 
 
 def write_events(rows: list[Recorded], named: str | Path) -> Path:

@@ -234,18 +234,20 @@ def whatif(
     The same requests and faults come from the same state, once as it was and once with the change.
     """
     from interlock.adapters.audit.whatif import what_if
+    from interlock.adapters.outputs import writable_file
 
     wanted = _settings_of(settings)
     if not wanted and policy is None and scenario is None:
         raise click.UsageError("Say what is to be other: --set KEY=VALUE or --policy FILE.")
+    if scenario is not None:
+        if scenario.exists():
+            raise click.UsageError(f"{scenario} is there already: name a new file.")
+        writable_file(scenario)
     with _asking(place, judging=True) as service:
         part = service.stretch(begin, until)
     if scenario is not None:
         from interlock.simulation.reading import toml
 
-        if scenario.exists():
-            raise click.UsageError(f"{scenario} is there already: name a new file.")
-        _spare_stores(scenario)
         scenario.write_text(toml.dump(part.recorded.tables), encoding="utf-8")
         say(f"Scenario: {scenario}")
         if not wanted and policy is None:
@@ -351,7 +353,9 @@ def print_json_plainly(document: object) -> None:
 def export(place: Place, form: str, redact: tuple[str, ...], output: Path | None, filters: dict[str, str]) -> None:
     """Write events in another format."""
     if output is not None:
-        _spare_stores(output)
+        from interlock.adapters.outputs import writable_file
+
+        writable_file(output)
     with _asking(place) as service:
         if output is None:
             count = service.export(form, sys.stdout.buffer, filters=filters, redact=redact)
@@ -361,14 +365,6 @@ def export(place: Place, form: str, redact: tuple[str, ...], output: Path | None
             with output.open("wb") as file:
                 count = service.export(form, file, filters=filters, redact=redact, path=output)
     say(f"{count} events exported.")
-
-
-def _spare_stores(output: Path) -> None:
-    """Raise UsageError for a file that is an event store, or belongs to one."""
-    from interlock.adapters.outputs import harmed_store
-
-    if harm := harmed_store(output):
-        raise click.UsageError(f"{harm} Name another file.")
 
 
 @audit.command("sql", epilog='Example: interlock audit sql "SELECT topic, count(*) FROM events GROUP BY topic"')

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from interlock.adapters import own_rules
+from interlock.adapters.outputs import writable_file
 from interlock.simulation.mutants.catalogue import activate, find_as_asked
 from interlock.simulation.spread import spread
-from interlock.simulation.store import writable_file
 
 from .html import page
 from .report import Report, lines_of, prove

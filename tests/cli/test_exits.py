@@ -250,9 +250,22 @@ def test_a_folder_that_may_only_be_read_is_still_read(interlock: Shell, story_da
         story_data.chmod(0o700)
 
 
-def test_an_output_that_cannot_be_written_exits_2(interlock: Shell, story_data: Path) -> None:
-    ran = interlock("audit", "export", "-o", "no/such/folder.jsonl", "--data", story_data, status=2)
-    assert "folder.jsonl" in ran.err
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "export", "--data", "data", "-o", "no/such/file"),
+        ("audit", "whatif", "--data", "data", "--from", "1", "--scenario", "no/such/file"),
+        ("audit", "whatif", "--data", "nowhere", "--from", "1", "--scenario", "no/such/file"),
+        ("simulate", "orin-thor", "--html", "no/such/file"),
+        ("prove", "--scope", "orin-thor", "--html", "no/such/file"),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_a_file_in_a_folder_that_is_missing_is_refused_before_anything_is_done_for_it(
+    interlock: Shell, story_data: Path, words: tuple[str, ...]
+) -> None:
+    refused = interlock(*words, status=2)
+    assert "no/such/file: there is no folder no/such. Make it, or name a file in another." in refused.err
 
 
 def test_an_export_that_is_refused_leaves_the_file_that_is_there(interlock: Shell, story_data: Path) -> None:
