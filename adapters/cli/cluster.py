@@ -340,7 +340,7 @@ def _table(command: Any) -> dict[str, Any]:
 
 def _on_model(name: str, summary: str, method: str, tail: str, done: str) -> None:
     """Define one of the commands that need nothing but a model's name."""
-    attribute = {"load": "RequestLoad", "unload": "RequestUnload", "remove": "RemoveModel"}[name]
+    attribute = {"load": "RequestLoad", "remove": "RemoveModel"}[name]
 
     @models.command(name, help=summary, epilog=f"Example: interlock models {name} qwen3-8b")
     @click.argument("model")
@@ -354,8 +354,38 @@ def _on_model(name: str, summary: str, method: str, tail: str, done: str) -> Non
 
 
 _on_model("load", "Load one more replica now, without a request.", "POST", "/load", "is being loaded")
-_on_model("unload", "Unload the idle replicas of a model now.", "POST", "/unload", "is being unloaded")
 _on_model("remove", "Take a model out; its replicas leave when idle.", "DELETE", "", "was removed")
+
+
+@models.command("unload", epilog="Example: interlock models unload qwen3-8b")
+@click.argument("model")
+@talks_to_cluster
+@as_json
+def unload(model: str, place: Place, json_: bool) -> None:
+    """Unload the idle replicas of a model now, and say who will load it again."""
+    from interlock.domain.commands import RequestUnload
+
+    told = _told_from_the_log(place, model)
+    answers = change(place, [(RequestUnload(model=model), ("POST", f"/api/models/{_part(model)}/unload", None))])
+    told = told or (answers[0] or {}).get("message") or f"Model {model} is being unloaded."
+    report(json_, told, answers)
+
+
+def _told_from_the_log(place: Place, name: str) -> str:
+    """What is said of an unload where no cluster runs; empty where one does, which says it itself."""
+    from interlock.adapters.unloadwords import told_unload
+    from interlock.domain.errors import Unavailable
+
+    from .client import named
+
+    if named(place) is not None:
+        return ""
+    try:
+        rows, frozen = _seen(place, "models", quietly=True)
+    except Unavailable:
+        return ""  # the change itself says what to do about that
+    row = next((row for row in rows if name == row["name"] or name in row["aliases"]), None)
+    return told_unload(row, frozen()) if row is not None else ""
 
 
 # --- Replicas, requests, locks --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from aiohttp import web
 from interlock.adapters.modelfile import parse_model
 from interlock.adapters.planfile import parse_change
 from interlock.adapters.planwords import PlanDocument, document
+from interlock.adapters.unloadwords import told_unload
 from interlock.domain.commands import (
     ChangeSettings,
     DeclareModel,
@@ -103,13 +104,17 @@ class LimitsBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LoadStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a model is: ``loaded``, ``absent``, or the state of the load in progress."""
+    """How far a model is: ``loaded``, ``absent``, or the state of the load in progress.
+
+    ``message`` is for people, and comes where something was asked for that somebody may undo at once.
+    """
 
     model: str
     state: str
     node: str = ""
     progress: float | None = None
     replicas: int = 0
+    message: str = ""
 
 
 class Operators:
@@ -184,10 +189,11 @@ class Operators:
         return json_response(await self._status(name), 202)
 
     async def unload(self, request: web.Request) -> web.StreamResponse:
-        """Begin to unload the idle replicas."""
-        name = await self._name(request)
-        await self._gateway.send(request, RequestUnload(model=name))
-        return json_response(await self._status(name), 202)
+        """Begin to unload the idle replicas, and say who will load it again."""
+        before = fields(await self._model(request.match_info["name"]))
+        await self._gateway.send(request, RequestUnload(model=before["name"]))
+        told = told_unload(before, await self._gateway.queries.frozen())
+        return json_response(msgspec.structs.replace(await self._status(before["name"]), message=told), 202)
 
     async def load_status(self, request: web.Request) -> web.StreamResponse:
         """How far the model's load is."""

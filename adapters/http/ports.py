@@ -42,7 +42,8 @@ class QueryPort(Protocol):
     - a node: ``name, address, status, labels, pools [{total, budget, used, reserved}], ram, disk, gpu_vendor,
       max_replicas_per_model, last_heard, clock_off`` (in µs);
     - a model: ``name, aliases, backend, node_selector, min_replicas, max_replicas, everywhere, parallel, priority,
-      pinned, idle_unload, prefix_affinity, anti_affinity, anti_affinity_hard, placement``;
+      pinned, idle_unload, prefix_affinity, anti_affinity, anti_affinity_hard, placement, replicas, loaded,
+      load_status, floor, queue``;
     - a replica: ``id, model, node, index, address, phase, in_flight, used_at, loaded_at``.
     """
 

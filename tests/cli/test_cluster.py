@@ -150,6 +150,23 @@ def test_every_other_change_works_too(interlock: Shell, story_data: Path) -> Non
     assert left == {"narrow", "thor"}
 
 
+def test_an_unload_says_whether_there_is_anything_to_unload_and_who_will_load_it_again(
+    interlock: Shell, story_data: Path
+) -> None:
+    (interlock.folder / "models.toml").write_text(MODELS)
+    here = ("--data", str(story_data))
+    interlock("models", "apply", "models.toml", *here)
+    loaded = {model["name"]: model["loaded"] for model in interlock("models", *here, "--json").document}
+    assert (loaded["embed"], loaded["new-one"]) == (1, 0)
+    assert interlock("models", "unload", "embed", *here).out == (
+        "Model embed is being unloaded. Its floor of 1 will load it again: set `min_replicas` to 0 to keep it away.\n"
+    )
+    for name in ("new-one", "newest"):
+        told = interlock("models", "unload", name, *here, "--json").document
+        assert (told["message"], told["answers"]) == ("Nothing of model new-one is loaded.", [{"events": []}])
+    assert 'Its `replicas = "all"` will load it again' in interlock("models", "unload", "everywhere", *here).out
+
+
 def test_what_is_frozen_is_said_beside_every_table(
     interlock: Shell, story_data: Path, cluster: tuple[str, type[_Cluster]]
 ) -> None:
@@ -367,6 +384,15 @@ def test_changes_go_to_the_cluster_that_runs(
     url, asked = cluster
     assert interlock(*words, "--url", url, "--json", INTERLOCK_ADMIN_TOKEN="secret").document["message"]
     assert asked.asked == [(method, path, body, "Bearer secret")]
+
+
+def test_a_running_cluster_says_itself_what_becomes_of_an_unload(
+    interlock: Shell, cluster: tuple[str, type[_Cluster]]
+) -> None:
+    url, asked = cluster
+    assert interlock("models", "unload", "m", "--url", url).out == "Model m is being unloaded.\n", "an older one"
+    asked.answer = (202, {"model": "m", "state": "absent", "message": "Nothing of model m is loaded."})
+    assert interlock("models", "unload", "m", "--url", url).out == "Nothing of model m is loaded.\n"
 
 
 def test_the_token_in_the_configuration_file_opens_the_cluster_and_the_environments_goes_before_it(

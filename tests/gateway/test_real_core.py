@@ -65,6 +65,21 @@ async def test_views_of_the_real_state_are_shown(core: Core) -> None:
     assert status_code == 200
 
 
+async def test_an_unload_is_answered_with_how_the_model_is_and_what_becomes_of_it(core: Core) -> None:
+    cluster, scheduler = core
+    status, told, _ = await cluster.ask("POST", "/api/models/gpt/unload")
+    assert (status, told) == (
+        202,
+        {"model": "m", "state": "absent", "message": "Nothing of model m is loaded."},
+    )
+    await cluster.chat()
+    await scheduler.until_idle()
+    _, told, _ = await cluster.ask("POST", "/api/models/m/unload")
+    assert (told["state"], told["message"]) == ("absent", "Model m is being unloaded.")
+    _, told, _ = await cluster.ask("GET", "/api/models/m/load-status")
+    assert "message" not in told
+
+
 @pytest.mark.parametrize(
     ("table", "status", "code"),
     [
