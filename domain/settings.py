@@ -130,6 +130,20 @@ def parse_setting(name: str, value: object) -> SettingValue:
     return KINDS[name].parse(value, name)
 
 
+def doubts(settings: Settings) -> list[str]:
+    """What is allowed and hardly meant: settings that make sense each, and not together. A sentence each, with a cure.
+
+    Nothing refuses them: logs and configurations that have them must go on.
+    """
+    if not settings.thrash_cycles or settings.longest_residency < settings.request_deadline:
+        return []
+    stays, waits = (format_setting(name, getattr(settings, name)) for name in ("longest_residency", "request_deadline"))
+    return [
+        f"longest_residency ({stays}) is not less than request_deadline ({waits}): while models evict each other again "
+        "and again, who waits may be refused before it gets a turn. Lower longest_residency, or raise request_deadline."
+    ]
+
+
 def parse_idle_unload(value: object, field: str = "idle_unload") -> int | None:
     """A model's own ``idle_unload``: a length, ``off`` for never, ``default`` or nothing for the cluster's setting."""
     if value is None or value == "default":

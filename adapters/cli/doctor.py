@@ -37,7 +37,7 @@ class Check:
 @reads_store
 @as_json
 def doctor(place: Place, nats: str | None, http: str | None, json_: bool) -> int:
-    """Check Python, the store, the broker, the backends, the port, the data folder, the GPU driver and nodes' clocks.
+    """Check Python, the store, the broker, backends, the port, the data folder, GPU driver, nodes' clocks and settings.
 
     Prints one OK or FAIL line for each; exits 1 when one fails.
     """
@@ -48,6 +48,7 @@ def doctor(place: Place, nats: str | None, http: str | None, json_: bool) -> int
         _guarded("store", lambda: _store(place)),
         _guarded("chain head", lambda: _chain_head(place)),
         _guarded("clocks", lambda: _clocks(place)),
+        _guarded("settings", lambda: _settings(place)),
         _guarded("data folder", lambda: _data_folder(place.data)),
         _guarded("broker", lambda: _broker(nats)),
         *_backends(),
@@ -147,6 +148,22 @@ def _clocks(place: Place) -> Check:
     cure = "Its logs and certificates mislead: let chrony or another NTP client set the clock of that machine"
     alike = "; of the control plane's own, should all be off alike" if len(wrong) > 1 else ""
     return Check("clocks", False, f"{', '.join(wrong)}.", f"{cure}{alike}.")
+
+
+def _settings(place: Place) -> Check:
+    """The cluster's settings at the log's end; those that hardly go together are told of, and are no fault."""
+    from interlock.adapters.audit.service import AuditService
+    from interlock.adapters.store import open_store
+    from interlock.domain.settings import doubts
+
+    if _will_be_made(place):
+        return Check("settings", True, "none yet but the defaults")
+    store = open_store(place.log, read_only=True)
+    try:
+        found = doubts(AuditService(store).settings())
+    finally:
+        store.close()
+    return Check("settings", True, " ".join(found) or "they go together")
 
 
 def _data_folder(data: Path) -> Check:

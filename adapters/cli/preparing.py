@@ -54,11 +54,14 @@ def show(file: Path | None, store: str | None, data: str | None, json_: bool) ->
     """Show every setting with its value, and whether that is from a flag, the environment, a file or the default."""
     from interlock.adapters.runtime.config import load_config
     from interlock.adapters.runtime.fleet import local_workers
+    from interlock.domain.settings import doubts
 
     given = load_config({"store": store, "data": data}, file=file).check()
     local_workers(given.text("workers"))
     _refuse_as_a_start(given)
     lines = given.shown()
+    for doubt in doubts(given.settings()):
+        say(doubt)
     if json_:
         print_json(lines)
     else:

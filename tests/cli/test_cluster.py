@@ -18,6 +18,7 @@ from interlock.adapters.cli.direct import decide_here
 from interlock.adapters.cli.options import Place
 from interlock.adapters.store import SqliteStore
 from interlock.domain.commands import ChangeSettings, ReportCapacity, StartEpoch
+from interlock.domain.units import MINUTE
 from tests.cli.conftest import Shell
 from tests.domain.cluster import Cluster as Core
 
@@ -212,6 +213,22 @@ def test_the_configuration_file_says_where_the_data_is(interlock: Shell, story_d
     assert (shown["queue_limit"]["value"], shown["queue_limit"]["origin"]) == ("7", "interlock.toml")
     assert (shown["http"]["value"], shown["http"]["origin"]) == ("[::1]:1", "environment")
     assert shown["min_residency"]["origin"] == "default"
+
+
+def test_settings_that_hardly_go_together_are_told_of_where_they_are_shown_and_by_the_doctor(
+    interlock: Shell, story_data: Path
+) -> None:
+    doubt = "longest_residency (9m) is not less than request_deadline (5m)"
+    told = interlock("config", "show", "--json", INTERLOCK_LONGEST_RESIDENCY="9m")
+    assert doubt in told.err
+    assert {line["name"]: line["value"] for line in told.document}["longest_residency"] == "9m"
+    assert interlock("config", "show").err == ""
+    place = Place(None, str(story_data))
+    assert doctor._settings(place).line().endswith("they go together")
+    decide_here(place, [ChangeSettings(values={"longest_residency": 9 * MINUTE})], "operator")
+    found = doctor._settings(place)
+    assert (found.ok, doubt in found.detail) == (True, True), "it is a doubt, and no fault"
+    assert doctor._settings(Place(None, str(interlock.folder / "none"))).ok
 
 
 def test_a_placement_that_a_start_would_refuse_is_refused_when_it_is_shown(interlock: Shell) -> None:

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from interlock.domain.errors import InvalidField, InvalidSetting
 from interlock.domain.setting_kinds import ByteRate, Count, Length, Size, declared
-from interlock.domain.settings import KINDS, Settings, format_setting, parse_setting
+from interlock.domain.settings import KINDS, Settings, doubts, format_setting, parse_setting
 from interlock.domain.units import FOREVER, KIB, LARGEST_SIZE, MINUTE, SECOND, TIB
 
 
@@ -71,3 +72,14 @@ def test_a_share_is_no_more_than_all_and_a_tenants_priority_no_more_than_a_reque
         parse_setting("mass_loss_share", 101)
     with pytest.raises(InvalidSetting, match="Give -1000 to 1000"):
         parse_setting("tenant_priority", 1001)
+
+
+def test_settings_that_hardly_go_together_are_told_of_with_a_cure_and_not_refused() -> None:
+    assert doubts(Settings()) == []
+    together = replace(Settings(), longest_residency=5 * MINUTE)
+    assert doubts(together) == [
+        "longest_residency (5m) is not less than request_deadline (5m): while models evict each other again and again, "
+        "who waits may be refused before it gets a turn. Lower longest_residency, or raise request_deadline."
+    ]
+    assert doubts(replace(together, longest_residency=5 * MINUTE - 1)) == []
+    assert doubts(replace(together, thrash_cycles=0)) == [], "then nobody stays for longer"
