@@ -251,12 +251,15 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     serving_spec: LoadSpec
     parked: Parked | None = None
     failures: int = 0
-    """Tries failed in a row: loads, and copies that died before they had served anybody, from the second one on."""
+    """Loads failed in a row."""
     early_deaths: int = 0
-    """Such copies in a row. Only a copy that serves makes up for them, not one that loads."""
+    """Copies in a row that died before they had served anybody. Only one that serves makes up for them."""
     failure: str = ""
     """The backend's own words for the last of them."""
     failed_nodes: tuple[str, ...] = ()
+    """Where loads failed since one did not."""
+    died_on: tuple[str, ...] = ()
+    """Where copies died early since one served, but for the first of them, which may be an accident."""
     retry_at: int = 0
     """No load of this model is tried before."""
     churn: Churn | None = None
@@ -264,13 +267,23 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     """The declared revision for which a copy of the serving one has made way; 0 when none has."""
 
     @property
+    def tries_failed(self) -> int:
+        """How often in a row it failed to come up: loads that failed, or copies that died early after the first."""
+        return max(self.failures, self.early_deaths - 1)
+
+    @property
+    def tried_on(self) -> tuple[str, ...]:
+        """Where it failed to come up."""
+        return tuple(dict.fromkeys((*self.failed_nodes, *self.died_on))) if self.died_on else self.failed_nodes
+
+    @property
     def load_info_known(self) -> bool:
         """Whether anything is known about how to load it."""
         return bool(self.declared_spec.backend)
 
 
-SERVED = "served"
-"""The outcome of a call that its backend has answered."""
+SERVED, FAILED = "served", "failed"
+"""The outcomes of a call that its backend has answered, and of one that broke off."""
 
 
 class Replica(msgspec.Struct, frozen=True, gc=False):
@@ -320,8 +333,8 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     """What must go from its node's disk before its own files come."""
     room_by: int = 0
     """While it is unloading: until when loads wait for the room that it leaves rather than evict somebody."""
-    on_trial: bool = False
-    """It has loaded, and served nobody yet: if it dies now, that may be as good as a load that failed."""
+    trial_until: int = 0
+    """Until when its death counts as early though nobody calls it; 0 when it has served, or others died beside it."""
     retired: bool = False
     """It makes way for a new revision: it takes no new locks while others serve, and leaves when it is idle."""
 

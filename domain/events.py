@@ -396,11 +396,13 @@ class ReplicaLoaded(ReplicaEvent, frozen=True, kw_only=True):
     """It can serve. It is safe from eviction by its equals until ``evictable_at``.
 
     ``load_rate``: what the node loads at from now on, in bytes a second, if that is new.
-    ``churn`` is what is remembered of its model's evict and reload cycles from here on.
+    ``churn`` is what is remembered of its model's evict and reload cycles from here on. Until ``trial_until`` it dies
+    early though nobody calls it; 0 in logs from before that counted.
     """
 
     evictable_at: int
     address: str = ""
+    trial_until: int = 0
     load_rate: int = 0
     churn: Churn | None = None
 

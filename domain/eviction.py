@@ -187,7 +187,7 @@ def _grant_wishes(state: State, model: Model, search: Search) -> None:
 
 def failed_there(model: Model, node: Node) -> bool:
     """Whether a load of the model failed on the node and none has come about since: it is tried elsewhere first."""
-    return node.name in model.failed_nodes
+    return node.name in model.tried_on
 
 
 def _weigh_node(state: State, model: Model, node: Node, now: int, search: Search, *, strictly: bool) -> None:

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 LONGEST_BACKOFF = 5 * MINUTE
 SHORTEST_PAUSE = SECOND
 """How long a model is left alone at least when its tries are spent."""
+TRIAL = 10 * MINUTE
+"""A copy that dies unused within this time after its load dies early. The kubelet forgets a container's crashes
+after as long: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restarts"""
 UNLOAD_TRIES = 3
 """An unload is asked for so often; after that only the worker's own word about what it runs settles it."""
 
@@ -236,7 +239,7 @@ def _now_loaded(state: State, replica: Replica, took: int, now: int) -> list[ev.
     staying = stay(state, replica, churn.cycles if churn is not None else 0)
     fresh = ev.ReplicaLoaded(
         at=now, replica=replica.id, model=replica.model, node=replica.node, address=replica.address,
-        evictable_at=now + staying, churn=churn,
+        evictable_at=now + staying, churn=churn, trial_until=now + TRIAL,
         load_rate=measured(state.nodes[replica.node].load_rate, _loaded_bytes(state, replica), took),
     )  # fmt: skip
     if churn is None or staying <= state.settings.min_residency:
@@ -319,11 +322,13 @@ def pause_after(settings: Settings, failures: int) -> int:
 
 
 def died_early(state: State, replica: Replica, now: int) -> bool:
-    """Whether this copy dies before it has served anybody: at its first calls, or unused before it may be evicted."""
+    """Whether this copy dies before it has served anybody: while somebody calls it, or unused and not long after it
+    has loaded.
+    """
     model = state.models.get(replica.model)
-    if model is None or not replica.on_trial or replica.revision != model.declared:
+    if model is None or not replica.trial_until or replica.revision != model.declared:
         return False
-    return now < replica.evictable_at or state.lock_count(replica.id) > 0
+    return now < replica.trial_until or state.lock_count(replica.id) > 0
 
 
 def retry_after_death(state: State, model: Model, now: int) -> int:
@@ -332,14 +337,17 @@ def retry_after_death(state: State, model: Model, now: int) -> int:
     One such death may be an accident. A second in a row is as good as a load that failed: else one copy would be loaded
     after the other for ever.
     """
-    return now + pause_after(state.settings, model.failures + 1) if model.early_deaths else 0
+    if not model.early_deaths:
+        return 0
+    return now + pause_after(state.settings, max(model.failures, model.early_deaths))
 
 
 def fail(state: State, replica: Replica, reason: str, now: int, *, gone: bool = False) -> list[ev.Event]:
     """A load went wrong: give it up, back off, and refuse its waiters when the model's tries are spent."""
     model = state.models.get(replica.model)
     failures = (model.failures if model else 0) + 1
-    retry_at = now + pause_after(state.settings, failures)
+    deaths = model.early_deaths - 1 if model else 0
+    retry_at = now + pause_after(state.settings, max(failures, deaths))
     events = give_up(state, replica, reason, now, retry_at, gone=gone)
     alone = len(state.loading.get(replica.model, ())) <= 1
     if model is not None and alone and model.name not in state.warm and _hopeless(state, model, replica, failures):

@@ -197,7 +197,7 @@ def load(state: State, command: RequestLoad, now: int) -> list[ev.Event]:
     if not state.candidates(model).nodes:
         plan: routing.Plan = routing.no_node_matches(state, model)
     else:
-        plan = routing.first_copy(state, replace(model, retry_at=0, failures=0), now, waits=False)
+        plan = routing.first_copy(state, replace(model, retry_at=0, failures=0, early_deaths=0), now, waits=False)
     if isinstance(plan, Place | Evict):
         unparked = [ev.ModelUnparked(at=now, model=model.name, cause="an operator loads it")] if model.parked else []
         return [*unparked, *loads.begin(state, model, plan, now, causes.OPERATOR)]

@@ -351,11 +351,15 @@ def report_running(state: State, command: ReportRunning, now: int) -> list[ev.Ev
         return []
     running = {process.replica for process in command.running}
     events: list[ev.Event] = []
+    blamed: set[str] = set()
     for replica in most_important_first(state, node.name):
         if replica.id in running or replica.phase in LOADING_PHASES or replica.loaded_at >= command.asked_at:
             continue
         if replica.phase is Phase.LOADED:
-            events += loads.lose(state, replica, "its worker no longer runs it", now, gone=True, died=True)
+            # Of one model's copies that are missing together one at most dies early: they may have died of one thing.
+            died = replica.model not in blamed
+            events += loads.lose(state, replica, "its worker no longer runs it", now, gone=True, died=died)
+            blamed.add(replica.model)
         elif replica.tries >= loads.UNLOAD_TRIES:
             events += loads.confirm_unload(state, replica, now)
     return [*events, *_strays(state, node.name, command.running, now)]

@@ -83,7 +83,7 @@ def avoided(state: State, model: Model, node: str, leaving: tuple[Replica, ...] 
     """
     if avoids_nothing(state, model):
         return 0
-    rank = LOAD_FAILED if node in model.failed_nodes else 0
+    rank = LOAD_FAILED if node in model.tried_on else 0
     if members_there(state, model, state.nodes[node], leaving)[0] > 0:
         rank |= GROUP_IS_THERE
     same = sum(1 for replica in leaving if replica.model == model.name) if leaving else 0
@@ -92,7 +92,7 @@ def avoided(state: State, model: Model, node: str, leaving: tuple[Replica, ...] 
 
 def avoids_nothing(state: State, model: Model) -> bool:
     """Whether there is no node at all that a replica of the model avoids."""
-    return not (model.failed_nodes or model.scheduling.anti_affinity or model.name in state.by_model)
+    return not (model.tried_on or model.scheduling.anti_affinity or model.name in state.by_model)
 
 
 def _rooms(state: State, model: Model, profile: Profile) -> list[Standing]:

@@ -559,8 +559,8 @@ def _with_copies(state: State, model: Model, nodes: tuple[Considered, ...]) -> t
 def _shaky(before: State, names: list[str]) -> Iterator[tuple[str, int, str]]:
     for name in dict.fromkeys(names):
         model = before.models.get(name)
-        if model is not None and model.failures:
-            yield name, model.failures, model.failure
+        if model is not None and model.tries_failed:
+            yield name, model.tries_failed, model.failure
 
 
 def _refused(before: State, made: Rehearsal, without: Rehearsal) -> tuple[tuple[str, str, int, bool], ...]:

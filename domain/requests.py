@@ -227,7 +227,7 @@ def _proved(model: Model, replica: Replica, now: int) -> list[ev.Event]:
 
     One that was there before they died does not: it may be the others' nodes where they die.
     """
-    if not replica.on_trial:
+    if not replica.trial_until:
         return []
     return [
         ev.ReplicaProved(at=now, replica=replica.id, model=replica.model, node=replica.node, deaths=model.early_deaths)
@@ -451,8 +451,8 @@ def _instant_in_words(state: State, model: Model, wait: Wait) -> str:
 _INSTANTS = {
     WaitKind.LEAVING: "the room of a replica that leaves is waited for no longer",
     WaitKind.CONTACT: "the node where its model may be is silent alone",
-    WaitKind.BACKOFF: "the pause after its model's failed load is over",
-    WaitKind.BUSY: "the pause after its model's failed load of one more copy is over",
+    WaitKind.BACKOFF: "the pause after its model failed to come up is over",
+    WaitKind.BUSY: "the pause after one more copy of its model failed to come up is over",
 }
 """The instants that a wait may have, in words; of one for room :mod:`interlock.domain.churn` tells."""
 

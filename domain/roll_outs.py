@@ -39,7 +39,7 @@ def roll_out(state: State, model: Model, now: int) -> list[ev.Event]:
     if _can_serve(state, model):
         return [ev.RevisionServing(at=now, model=model.name, revision=model.declared)]
     below = below_floor(state, model)
-    if below and model.failures:
+    if below and model.tries_failed:
         return []
     if routing.joinable_load(state, model) is not None:
         return [] if below else _looked_at_later(model, now)
@@ -216,7 +216,7 @@ def _lacking_before(state: State, model: Model, choice: Choice | None, now: int)
     """What keeps a roll-out from being tried at all: load info, or what its last load failed for; else None."""
     if not model.load_info_known:
         return Parked(RefusalCode.LOAD_INFO_MISSING, Lack.LOAD_INFO)
-    if not model.failures:
+    if not model.tries_failed:
         return None
     if routing.is_spent(state, model):
         return Parked(RefusalCode.LOAD_FAILED, Lack.EDIT)

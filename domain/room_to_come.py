@@ -37,7 +37,7 @@ def room_to_come(state: State, model: Model, now: int) -> RoomToCome | None:
     best: Replica | None = None
     for replica_id in state.leaving:
         replica = state.replicas[replica_id]
-        if replica.room_by <= now or replica.node not in open_nodes or replica.node in model.failed_nodes:
+        if replica.room_by <= now or replica.node not in open_nodes or replica.node in model.tried_on:
             continue
         may_be = replica_id not in waited_for and (best is None or replica.serial < best.serial)
         if may_be and fits_after(state, model, state.nodes[replica.node], (replica,)):

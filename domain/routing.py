@@ -152,7 +152,7 @@ def route_cold(state: State, model: Model, now: int) -> Plan:
 def _explain_busy(state: State, model: Model) -> Explanation:
     cure = "A release, or a higher `parallel` or `max_replicas`."
     if model.scheduling.scales and is_spent(state, model):
-        cure = f"A release, or an edit: loads of one more copy have failed, the last with: {model.failure}"
+        cure = f"A release, or an edit: one more copy has failed to come up, the last time with: {model.failure}"
     return survey_warm(state, model, "queue", cure=cure)
 
 
@@ -194,7 +194,7 @@ def is_spent(state: State, model: Model) -> bool:
 
     As long as they failed on fewer nodes than that it may be the nodes, and room where none has failed says otherwise.
     """
-    if model.failures < state.settings.load_attempts:
+    if model.tries_failed < state.settings.load_attempts:
         return False
     choice = placement.choose(state, model)
     return choice is None or is_tried_enough(state, model, choice.room.node)
@@ -202,8 +202,8 @@ def is_spent(state: State, model: Model) -> bool:
 
 def is_tried_enough(state: State, model: Model, node: str) -> bool:
     """Whether its loads have failed as often as they may, this node among those, or on as many nodes."""
-    attempts, failed = state.settings.load_attempts, model.failed_nodes
-    return model.failures >= attempts and (len(failed) >= attempts or node in failed)
+    attempts, failed = state.settings.load_attempts, model.tried_on
+    return model.tries_failed >= attempts and (len(failed) >= attempts or node in failed)
 
 
 def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, waits: bool = True) -> Plan:
@@ -257,15 +257,9 @@ MEND = "Mend what the backend reports, or edit the model."
 
 def tries_in_words(model: Model) -> str:
     """How often in a row the model could not be brought up."""
-    if not model.early_deaths:
+    if model.early_deaths - 1 <= model.failures:
         return f"Loading {model.name} failed {model.failures} times"
-    copies = "a copy was" if model.early_deaths == 1 else f"{model.early_deaths} copies were"
-    before = "it had" if model.early_deaths == 1 else "they had"
-    lost = f"{copies} lost before {before} served anybody"
-    failed = model.failures - (model.early_deaths - 1)
-    if not failed:
-        return f"Of {model.name} {lost}"
-    return f"Of {model.name} {lost}, and {failed} {'load' if failed == 1 else 'loads'} failed"
+    return f"{model.early_deaths} copies of {model.name} in a row were lost before they had served anybody"
 
 
 def _tries_spent(state: State, model: Model, now: int, besides: str = "") -> Refuse:
@@ -394,7 +388,7 @@ def _why_there(state: State, model: Model, search: Search) -> str:
     """Why this node makes room, where another would have been cheaper or about as cheap; empty when none would."""
     spurned, cost = search.spurned, search.cost
     if spurned is not None and spurned[1:] < cost[1:] and not cost[0]:
-        return f"{cost[-1]} makes room for {model.name} rather than {spurned[-1]}: its last load failed there."
+        return f"{cost[-1]} makes room for {model.name} rather than {spurned[-1]}: it failed to come up there."
     if len(search.standings) > 1:
         best, rival = search.standings[:2]
         if (best.avoided, best.total) != (rival.avoided, rival.total):

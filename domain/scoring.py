@@ -23,7 +23,7 @@ BEST = 100
 LOAD_FAILED, GROUP_IS_THERE, COPY_IS_THERE = 4, 2, 1
 """What a replica avoids on a node, as bits of a rank: each weighs more than all after it."""
 AVOIDED = (
-    (LOAD_FAILED, "its last load failed there"),
+    (LOAD_FAILED, "it failed to come up there"),
     (GROUP_IS_THERE, "a member of its group is there"),
     (COPY_IS_THERE, "a copy of it is there"),
 )

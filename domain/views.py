@@ -348,7 +348,7 @@ def model_view(state: State, model: Model) -> ModelView:
         parked=parked.reason if parked else "",
         lacks=parked.lacks if parked else "",
         parked_until=_instant(parked.until) if parked else 0,
-        failures=model.failures,
+        failures=model.tries_failed,
         failure=model.failure,
         retry_at=model.retry_at,
         load_status=load_status_view(state, model.name),

@@ -71,7 +71,7 @@ def _why_not_here(node: str, here: Search, search: Search) -> str:
 def _what_was_dearer(here: Cost, there: Cost) -> str:
     victims, fewest = here[1], there[1]
     if here[0] and not there[0]:
-        return "but its last load failed here"
+        return "but it failed to come up here"
     if victims > fewest:
         return f"but {victims} would have to leave here, and {fewest} {'does' if fewest == 1 else 'do'} there"
     if here[2] > there[2]:

@@ -127,11 +127,11 @@ def _floor(state: State, model: Model) -> str:
 
 
 def _failed(state: State, model: Model, now: int) -> str:
-    if not model.failures:
-        return ""
+    if not model.tries_failed or (model.name in state.warm and not model.failures and model.parked is None):
+        return ""  # copies that died early are over when one has lasted, and nothing is wanted beside it
     wanted = model.name in state.queues or copies(state, model) < floor_of(state, model)
     again = f"; the next try is due at {clock(model.retry_at)}" if wanted and now < model.retry_at < FOREVER else ""
-    tries = tries_in_words(model) if model.early_deaths else "Its last load failed"
+    tries = tries_in_words(model) if model.early_deaths > 1 else "Its last load failed"
     return f"{tries}: {model.failure.rstrip('.')}{again}."
 
 

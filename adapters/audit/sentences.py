@@ -24,7 +24,7 @@ _WAITS = {
     WaitKind.TURN: "for its turn, behind who came before it",
     WaitKind.CONTACT: "because its copy may be running where contact was lost, "
     "and nobody is evicted for another one yet",
-    WaitKind.BACKOFF: "because its last load failed and the next try is due later",
+    WaitKind.BACKOFF: "because it failed to come up, and the next try is due later",
 }
 _LACKS = {
     Lack.LOAD_INFO: "somebody says how to load it",
@@ -325,7 +325,7 @@ def _lost(e: ev.ReplicaLost) -> str:
     if not e.retry_at:
         return f"{told} It had served nobody yet."
     again = format_instant(e.retry_at)[11:19]
-    return f"{told} It had served nobody yet, like the one before it: the next is not tried before {again}."
+    return f"{told} It had served nobody yet, like the one before it: none is tried again before {again}."
 
 
 def _proved(e: ev.ReplicaProved) -> str:

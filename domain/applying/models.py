@@ -51,7 +51,7 @@ def _revision_declared(state: State, event: ev.RevisionDeclared) -> None:
     model = state.models[event.model]
     edited = replace(
         model, declared=event.revision, declared_spec=event.spec, failures=0, early_deaths=0, failed_nodes=(),
-        retry_at=0,
+        died_on=(), retry_at=0,
     )  # fmt: skip
     if event.revision != model.serving:
         put_model(state, edited)

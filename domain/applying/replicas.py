@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from interlock.domain import events as ev
 from interlock.domain.claims import Claim
-from interlock.domain.entities import SERVED, Model, Phase, Replica, Request, RequestStatus
+from interlock.domain.entities import FAILED, SERVED, Model, Phase, Replica, Request, RequestStatus
 from interlock.domain.recent_use import count_eviction, count_use, remember_uses
 from interlock.domain.state import State
 from interlock.domain.timers import arm_idle, arm_idle_of
@@ -123,14 +123,13 @@ def _replica_loaded(state: State, event: ev.ReplicaLoaded) -> None:
         total=0,
         loaded_at=event.at,
         evictable_at=event.evictable_at,
-        on_trial=True,
+        trial_until=event.trial_until,
     )
     model = state.models.get(event.model)
     if event.load_rate:
         state.nodes[event.node] = replace(state.nodes[event.node], load_rate=event.load_rate)
     if model is not None and (model.failures or model.failed_nodes or model.churn != event.churn):
-        tried = model if model.early_deaths else _forgiven(model)
-        put_model(state, replace(tried, churn=event.churn))
+        put_model(state, replace(_loads_again(model), churn=event.churn))
     put_replica(state, remember_uses(state, replica))
     arm_idle(state, replica)
     arm_idle_of(state, event.model)
@@ -141,20 +140,29 @@ def _replica_load_failed(state: State, event: ev.ReplicaLoadFailed) -> None:
     replica = state.replicas[event.replica]
     model = state.models.get(event.model)
     if model is not None and event.counts and replica.revision == model.declared:
-        put_model(state, _failed_once_more(model, event))
+        nodes = _with(model.failed_nodes, event.node)
+        put_model(
+            state,
+            replace(
+                model, failures=model.failures + 1, failure=event.reason, failed_nodes=nodes, retry_at=event.retry_at
+            ),
+        )
     _let_go(state, replica, "load failed", event)
+
+
+def _loads_again(model: Model) -> Model:
+    """The model as if no load of it had ever failed; copies that died early had loaded, too."""
+    model = replace(model, failures=0, failed_nodes=())
+    return model if model.tries_failed else replace(model, failure="", retry_at=0)
 
 
 def _forgiven(model: Model) -> Model:
     """The model as if no try of it had ever failed."""
-    return replace(model, failures=0, early_deaths=0, failure="", failed_nodes=(), retry_at=0)
+    return replace(model, failures=0, early_deaths=0, failure="", failed_nodes=(), died_on=(), retry_at=0)
 
 
-def _failed_once_more(model: Model, event: ev.ReplicaLoadFailed | ev.ReplicaLost) -> Model:
-    nodes = model.failed_nodes if event.node in model.failed_nodes else (*model.failed_nodes, event.node)
-    return replace(
-        model, failures=model.failures + 1, failure=event.reason, failed_nodes=nodes, retry_at=event.retry_at
-    )
+def _with(nodes: tuple[str, ...], node: str) -> tuple[str, ...]:
+    return nodes if node in nodes else (*nodes, node)
 
 
 def _let_go(state: State, replica: Replica, reason: str, event: ev.ReplicaLoadFailed | ev.ReplicaLost) -> None:
@@ -215,6 +223,9 @@ def _replica_released(state: State, event: ev.ReplicaReleased) -> None:
     if request.status is RequestStatus.LOCKED:
         if event.outcome == SERVED:
             _off_trial(state, event.replica)
+        elif event.outcome == FAILED and state.replicas[event.replica].trial_until:
+            # What made the call fail may be its end: of that the worker's word comes later.
+            state.replicas[event.replica] = replace(state.replicas[event.replica], trial_until=FOREVER)
         _unlock(state, request, event.at)
 
 
@@ -225,8 +236,8 @@ def _others_say_nothing_new(state: State, model: Model) -> None:
 
 
 def _off_trial(state: State, replica: str) -> None:
-    if state.replicas[replica].on_trial:
-        state.replicas[replica] = replace(state.replicas[replica], on_trial=False)
+    if state.replicas[replica].trial_until:
+        state.replicas[replica] = replace(state.replicas[replica], trial_until=0)
 
 
 @applies(ev.ReplicaProved)
@@ -321,7 +332,9 @@ def _unload_confirmed(state: State, event: ev.UnloadConfirmed) -> None:
 def _replica_lost(state: State, event: ev.ReplicaLost) -> None:
     model = state.models.get(event.model)
     if model is not None and event.early:
-        tried = _failed_once_more(model, event) if event.retry_at else model
-        put_model(state, replace(tried, early_deaths=model.early_deaths + 1))
+        if event.retry_at:
+            died_on = _with(model.died_on, event.node)
+            model = replace(model, failure=event.reason, died_on=died_on, retry_at=event.retry_at)
+        put_model(state, replace(model, early_deaths=model.early_deaths + 1))
         _others_say_nothing_new(state, model)
     _let_go(state, state.replicas[event.replica], "lost", event)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from interlock.domain import events as ev
+from interlock.domain.units import FOREVER, MINUTE
+from interlock.simulation.clock import START
 
 from .court import Court
 
@@ -17,13 +19,18 @@ OF_ITS_NODE = frozenset(
 """What takes a copy along that has done nothing wrong itself."""
 
 
+LONGEST_PAUSE = 5 * MINUTE
+TEN_MINUTES = 10 * MINUTE
+"""How long after its load a copy that nobody calls dies early."""
+
+
 @dataclass
 class _Fresh:
-    """A copy that has served nobody since it loaded: until when it may not be evicted, and how many call it."""
+    """A copy that has served nobody since it loaded: until when it may not die unused, and who calls it."""
 
     model: str
     revision: int
-    safe_until: int
+    until: int
     calls: set[str]
 
 
@@ -34,11 +41,28 @@ class EarlyDeathRules:
         self.court = court
         self.fresh: dict[str, _Fresh] = {}
         self.row: dict[str, int] = {}
+        self.failed: dict[str, int] = {}
+        """Of each model, its loads that failed since one did not."""
+
+    def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
+        if event.counts:
+            self.failed[event.model] = self.failed.get(event.model, 0) + 1
+
+    def on_ModelParked(self, event: ev.ModelParked) -> None:
+        """A person has to look: only when either its loads or its copies have failed as often in a row as they may."""
+        failed, row = self.failed.get(event.model, 0), self.row.get(event.model, 0)
+        if event.lacks == "edit" and max(failed, row - 1) < self.court.settings.load_attempts:
+            tries = f"{failed} loads have failed in a row, and {row} copies died early"
+            text = f"{event.model} is parked until it is edited: {tries}"
+            self.court.breach("W", text, event.model)
 
     def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
+        self.failed.pop(event.model, None)
+        if event.at <= START and not event.trial_until:
+            return  # it was there before the run, and has served
         replica = self.court.picture.replicas.get(event.replica)
         revision = replica.revision if replica is not None else 0
-        self.fresh[event.replica] = _Fresh(event.model, revision, event.evictable_at, set())
+        self.fresh[event.replica] = _Fresh(event.model, revision, event.at + TEN_MINUTES, set())
 
     def on_ReplicaLocked(self, event: ev.ReplicaLocked) -> None:
         if (copy := self.fresh.get(event.replica)) is not None:
@@ -53,11 +77,16 @@ class EarlyDeathRules:
         if copy is None:
             return
         copy.calls.discard(event.request)
+        if event.outcome == "failed":
+            copy.until = FOREVER  # it may be dead by now
         if event.outcome != "served":
             return
         del self.fresh[event.replica]
         if self._is_declared(copy):
             self.row.pop(event.model, None)
+
+    def on_ReplicaProved(self, event: ev.ReplicaProved) -> None:
+        self.failed.pop(event.model, None)
 
     def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
         copy, row = self.fresh.pop(event.replica, None), self.row.get(event.model, 0)
@@ -65,7 +94,7 @@ class EarlyDeathRules:
             copy is not None
             and event.reason not in OF_ITS_NODE
             and self._is_declared(copy)
-            and (event.at < copy.safe_until or bool(copy.calls))
+            and (event.at < copy.until or bool(copy.calls))
         )
         what = f"{event.replica} of {event.model}"
         if event.early and not dies_early:
@@ -75,7 +104,7 @@ class EarlyDeathRules:
         if not dies_early:
             return
         pause = event.retry_at - event.at if event.retry_at else 0
-        if row and pause < self.court.settings.load_backoff:
+        if row and pause < min(self.court.settings.load_backoff << (row - 1), LONGEST_PAUSE):
             text = (
                 f"{what} is the {row + 1}th in a row to die before it has served anybody, and is loaded again at once"
             )
@@ -94,6 +123,7 @@ class EarlyDeathRules:
 
     def _anew(self, event: ev.RevisionDeclared | ev.ModelRemoved) -> None:
         self.row.pop(event.model, None)
+        self.failed.pop(event.model, None)
 
     on_RevisionDeclared = on_ModelRemoved = _anew
 

@@ -168,8 +168,8 @@ def _given_up_early(state: State) -> Iterator[Finding]:
     attempts = state.settings.load_attempts
     for name in state.parked:
         model = state.models[name]
-        if model.parked is not None and model.parked.lacks is Lack.EDIT and model.failures < attempts:
-            tries = f"{model.failures} of {attempts} loads have failed"
+        if model.parked is not None and model.parked.lacks is Lack.EDIT and model.tries_failed < attempts:
+            tries = f"{model.tries_failed} of {attempts} loads have failed"
             yield "W", f"{name} is parked until somebody edits it, and {tries}", name
 
 
@@ -189,7 +189,7 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
         elif model.parked.lacks is Lack.TIME:
             if (model.parked.until, name) not in {(instant, owner) for instant, _, owner in state.timers}:
                 yield "W", f"{name} is parked until an instant that has no timer", name
-        elif model.parked.lacks is Lack.EDIT and model.failures >= state.settings.load_attempts:
+        elif model.parked.lacks is Lack.EDIT and model.tries_failed >= state.settings.load_attempts:
             # What has failed too often waits for a person, by design, unless it may have been the nodes' fault.
             elsewhere = room_elsewhere(state, model)
             if elsewhere:
@@ -200,10 +200,10 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
 
 def room_elsewhere(state: State, model: Model) -> str:
     """A node with room on which no load of it has failed, when it has failed on fewer nodes than it may be tried."""
-    if len(model.failed_nodes) >= state.settings.load_attempts:
+    if len(model.tried_on) >= state.settings.load_attempts:
         return ""
     choice = placement.choose(state, model)
-    return choice.room.node if choice is not None and choice.room.node not in model.failed_nodes else ""
+    return choice.room.node if choice is not None and choice.room.node not in model.tried_on else ""
 
 
 def _above_budget(state: State) -> Iterator[Finding]:

@@ -49,6 +49,8 @@ class RoomRules:
         self.court, self.uses, self.placements = court, uses, placements
         self.failed: dict[str, Counter[str]] = {}
         """Of each model, how often a load failed on each node since one came about."""
+        self.died: dict[str, Counter[str]] = {}
+        """The same of copies that died before they had served anybody, but for accidents, since one served."""
         self.revisions: dict[str, int] = {}
         self.coming: dict[str, ReplicaView] = {}
         """For a request that others were evicted for: who leaves in any case, and makes the room as well."""
@@ -67,7 +69,7 @@ class RoomRules:
         self._leaves(event)
         self.placements.see(event)
         if event.early and event.retry_at:
-            self.failed.setdefault(event.model, Counter())[event.node] += 1
+            self.died.setdefault(event.model, Counter())[event.node] += 1
 
     def on_ReplicaLoadFailed(self, event: ev.ReplicaLoadFailed) -> None:
         self._leaves(event)
@@ -76,12 +78,12 @@ class RoomRules:
             self.failed.setdefault(event.model, Counter())[event.node] += 1
 
     def on_ReplicaLoaded(self, event: ev.ReplicaLoaded) -> None:
-        if event.model not in self.placements.died_early:
-            self.failed.pop(event.model, None)
+        self.failed.pop(event.model, None)
         self.revisions.pop(event.replica, None)
 
     def _anew(self, event: ev.RevisionDeclared | ev.ModelRemoved | ev.ReplicaProved) -> None:
         self.failed.pop(event.model, None)
+        self.died.pop(event.model, None)
         self.placements.forgive(event.model)
 
     on_RevisionDeclared = on_ModelRemoved = on_ReplicaProved = _anew
@@ -98,10 +100,15 @@ class RoomRules:
 
     def is_spent(self, model: str, node: str) -> bool:
         """Whether the model's loads have failed as often as they may, this node among those, or on as many nodes."""
-        failed, attempts = self.failed.get(model), self.court.settings.load_attempts
-        if failed is None or failed.total() < attempts:
+        failed, died = self.failed.get(model, Counter()), self.died.get(model, Counter())
+        attempts = self.court.settings.load_attempts
+        if max(failed.total(), died.total()) < attempts:
             return False
-        return len(failed) >= attempts or node in failed
+        return len(failed.keys() | died.keys()) >= attempts or self.is_avoided(model, node)
+
+    def is_avoided(self, model: str, node: str) -> bool:
+        """Whether the model could not be brought up there."""
+        return node in self.failed.get(model, ()) or node in self.died.get(model, ())
 
     def spare(self, event: ev.ReplicaReserved, model: ModelView, victims: list[ReplicaView]) -> list[ReplicaView]:
         """The victims without whom, and with all the others gone, there would be room on their node.
@@ -147,7 +154,7 @@ class RoomRules:
         for node in self._candidates(model):
             for replica in node.replicas.values():
                 soon = replica.phase == "unloading" and not replica.beneficiary and replica.room_by > event.at
-                failed = node.name in self.failed.get(model.name, ())
+                failed = self.is_avoided(model.name, node.name)
                 if not soon or failed or replica.id in waited_for:
                     continue
                 if self.has_room(model, node, model.specs[event.revision], [replica]):
@@ -164,10 +171,10 @@ class RoomRules:
         except _Unsure:
             return ""
         taken = next((offer for offer in offers if offer.node.name == event.node), None)
-        failed = event.node in self.failed.get(model.name, ())
+        failed = self.is_avoided(model.name, event.node)
         for offer in offers:
             if (offer.failed, 1) < (failed, len(victims)):
-                why = "its last load failed there" if failed else f"{len(victims)} victims go"
+                why = "it failed to come up there" if failed else f"{len(victims)} victims go"
                 return f"{event.node}, where {why}, and {offer.victim.id} on {offer.node.name} alone would have done"
         if taken is None or len(victims) > 1 or taken.victim is not victims[0]:
             return ""
@@ -221,7 +228,7 @@ class RoomRules:
                 worth = self.uses.worth.get(replica.id)
                 if worth is None:
                     raise _Unsure
-                found.append(_Offer(node, replica, worth, node.name in self.failed.get(model.name, ())))
+                found.append(_Offer(node, replica, worth, self.is_avoided(model.name, node.name)))
         cheapest = [offer for offer in found if offer.worth == min(one.worth for one in found)]
         if len({offer.victim.claim for offer in cheapest}) > 1:
             raise _Unsure

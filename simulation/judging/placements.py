@@ -43,7 +43,7 @@ class Placements:
         if isinstance(event, ev.ReplicaLoadFailed):
             self.failed.add(event.model)
         elif isinstance(event, ev.ReplicaLost):
-            if event.early:
+            if event.early and event.retry_at:
                 self.failed.add(event.model)
                 self.died_early.add(event.model)
         elif isinstance(event, ev.LoadStarted):

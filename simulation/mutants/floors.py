@@ -37,7 +37,7 @@ def roll_out_tried_once(patches: Patches) -> None:
     spent = routing.is_spent
 
     def at_once(at: State, model: Model) -> bool:
-        return spent(at, model) or (model.declared != model.serving and model.failures > 0)
+        return spent(at, model) or (model.declared != model.serving and model.tries_failed > 0)
 
     patches.swap(spent, at_once)
 
@@ -50,7 +50,7 @@ def spent_without_a_pause(patches: Patches) -> None:
 
 def failed_floor_waits_for_a_person(patches: Patches) -> None:
     """What has failed too often is tried nowhere again, not even where no load of it has failed."""
-    patches.swap(routing.is_spent, lambda at, model: model.failures >= at.settings.load_attempts)
+    patches.swap(routing.is_spent, lambda at, model: model.tries_failed >= at.settings.load_attempts)
 
 
 def revision_used_again(patches: Patches) -> None:

@@ -186,7 +186,7 @@ def early_deaths_count_for_nothing(patches: Patches) -> None:
 def accidents_pause(patches: Patches) -> None:
     """A copy that dies before it has served anybody leaves its model alone for a while, the first one, too."""
     patches.swap(
-        loads.retry_after_death, lambda at, model, now: now + loads.pause_after(at.settings, model.failures + 1)
+        loads.retry_after_death, lambda at, model, now: now + loads.pause_after(at.settings, model.early_deaths + 1)
     )
 
 

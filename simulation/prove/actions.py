@@ -184,15 +184,15 @@ def _dies_young(situation: Situation, replica: Replica) -> bool:
 
     Not while the word of another that has died so is on its way: else such words would gather without end.
     """
-    if replica.phase is not Phase.LOADED or not replica.on_trial:
+    if replica.phase is not Phase.LOADED or not replica.trial_until:
         return False
     if _is_dead_on_its_way(situation):
         return False
-    return situation.now < replica.evictable_at or replica.id in situation.state.locks
+    return situation.now < replica.trial_until or replica.id in situation.state.locks
 
 
 def _is_dead_on_its_way(situation: Situation) -> bool:
-    """Whether a worker has said that a process died, and it has not arrived. It does before a residency ends."""
+    """Whether a worker has said that a process died, and it has not arrived. It does before a trial ends."""
     return any(isinstance(word, ReportReplicaDied) for word in situation.mail)
 
 
@@ -220,8 +220,8 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
     """Each instant that is to come may come next; those of residency, which are compared, in their order."""
     found: _Instants = {}
     _find_replicas(found, situation, picture)
-    if scope.fragile and _is_dead_on_its_way(situation):
-        found = {instant: one for instant, one in found.items() if one[0] != ("pass", "residency")}
+    if scope.fragile or scope.amount("kills"):
+        _find_trials(found, situation, picture)
     _find_requests(found, situation, picture)
     _find_tenants(found, situation)
     _find_models(found, situation)
@@ -248,6 +248,16 @@ def _find_replicas(found: _Instants, situation: Situation, picture: Picture) -> 
             found.setdefault(replica.room_by, (("pass", "room", *slot_of(replica)), ""))
     if safe < FOREVER:
         found[safe] = (("pass", "residency"), "")
+
+
+def _find_trials(found: _Instants, situation: Situation, picture: Picture) -> None:
+    """The ends of trials, which count where processes die, and not while the word of such a death is on its way."""
+    if _is_dead_on_its_way(situation):
+        return
+    for replica_id in picture.replicas:
+        replica = situation.state.replicas[replica_id]
+        if replica.phase is Phase.LOADED and situation.now < replica.trial_until < FOREVER:
+            found.setdefault(replica.trial_until, (("pass", "trial", *slot_of(replica)), ""))
 
 
 def _find_requests(found: _Instants, situation: Situation, picture: Picture) -> None:
@@ -332,15 +342,17 @@ def _of_idleness(situation: Situation, picture: Picture) -> Iterator[Action]:
                 return
 
 
+_INSTANTS_OF_REPLICAS = ("silent_at", "evictable_at", "room_by", "trial_until")
+
+
 def bring(state: State, instant: int, now: int) -> None:
     """Make an instant that is to come be now, wherever the state holds it; equal ones come together."""
-    for replica in [r for r in state.replicas.values() if instant in (r.silent_at, r.evictable_at, r.room_by)]:
-        silent = now if replica.silent_at == instant else replica.silent_at
-        evictable = now if replica.evictable_at == instant else replica.evictable_at
-        room_by = now if replica.room_by == instant else replica.room_by
-        brought = replace(replica, silent_at=silent, evictable_at=evictable, room_by=room_by)
-        state.replicas[replica.id] = brought
-        if evictable != replica.evictable_at:
+    for replica in list(state.replicas.values()):
+        found = [name for name in _INSTANTS_OF_REPLICAS if getattr(replica, name) == instant]
+        if not found:
+            continue
+        brought = state.replicas[replica.id] = replace(replica, **dict.fromkeys(found, now))
+        if "evictable_at" in found:
             state.unindex_stay(replica)
             state.index_stay(brought)
     for request in [

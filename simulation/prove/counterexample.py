@@ -181,6 +181,7 @@ def instants_of(situation: Situation) -> dict[Holder, int]:
         found["silent", replica.id] = replica.silent_at
         if replica.phase is Phase.LOADED:
             found["residency", replica.id] = replica.evictable_at
+            found["trial", replica.id] = replica.trial_until
             model = state.models.get(replica.model)
             if replica.id not in state.locks and model is not None and model.scheduling.scales:
                 delay = state.settings.scale_down_delay

@@ -76,7 +76,7 @@ MODEL_LEFT_OUT = {
     "parked": "kept with its instant as past or to come",
     "made_way": "kept as whether for the declared revision",
     "failures": "kept up to the number that ends the tries",
-    "early_deaths": "kept as none, one, or more in a row",
+    "early_deaths": "kept up to the number that ends the tries",
 }  # fmt: skip
 
 
@@ -150,7 +150,7 @@ class Vocabulary:
         apart = model.declared != model.serving
         plain = replace(
             model, declared=1 + apart, serving=1, parked=parked, failures=min(model.failures, load_attempts),
-            early_deaths=min(model.early_deaths, 2),
+            early_deaths=min(model.early_deaths, load_attempts + 1),
             made_way=1 + apart if model.made_way == model.declared else 0, failure="", retry_at=0, churn=None,
         )  # fmt: skip
         more = model.retry_at != 0 or parked is not None or model.churn is not None
@@ -161,7 +161,7 @@ class Vocabulary:
         slot = slot_of(replica)
         fixed = (
             slot, replica.claim, replica.disk, replica.phase, replica.owed_in, replica.held, replica.tries,
-            replica.used_at > 0, replica.on_trial,
+            replica.used_at > 0, replica.trial_until != 0,
         )  # fmt: skip
         since = idle_since(replica) if replica.phase is Phase.LOADED else -1
         return _keep(self.replicas, replica, (replica, slot, self.number(fixed), since))
@@ -356,6 +356,8 @@ def _add_replicas(
             row.append(words.number(("drops", *(_files(state, *files) for files in replica.drops))))
         if since >= 0:
             row += (instants.of(replica.evictable_at), uses.index(replica.used_at), idle.index(since))
+            if replica.trial_until:
+                row.append(replica.trial_until > now)
             if settings.recent_uses:
                 row.append(recent_uses(state, replica))
             for delay in (settings.scale_down_delay, idle_unload_of(state, model) if model else FOREVER):

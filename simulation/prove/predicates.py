@@ -112,7 +112,7 @@ def room_that_comes(state: State, model: Model, now: int, deadline: int, waited_
     for leaving in state.replicas.values():
         soon = leaving.phase is Phase.UNLOADING and now < leaving.room_by < deadline and leaving.id not in waited_for
         node = state.nodes.get(leaving.node)
-        if not soon or leaving.beneficiary or node is None or node.name in model.failed_nodes:
+        if not soon or leaving.beneficiary or node is None or node.name in model.tried_on:
             continue
         if not is_candidate(model, node) or node.status is not NodeStatus.HEALTHY:
             continue

@@ -225,7 +225,7 @@ def _in_vain(state: State, event: ev.ReplicaReserved, model: Model) -> bool:
 
 def _is_spent(state: State, model: Model, node: str) -> bool:
     attempts = state.settings.load_attempts
-    return model.failures >= attempts and (len(model.failed_nodes) >= attempts or node in model.failed_nodes)
+    return model.tries_failed >= attempts and (len(model.tried_on) >= attempts or node in model.tried_on)
 
 
 def _floor_passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node) -> str:
@@ -639,13 +639,13 @@ def _waits_for_a_person(state: State, model: Model) -> bool:
 
     Unless they failed on fewer nodes than that, and another has room.
     """
-    return model.failures >= state.settings.load_attempts and not room_elsewhere(state, model)
+    return model.tries_failed >= state.settings.load_attempts and not room_elsewhere(state, model)
 
 
 def _rolled_out(state: State, model: Model, timers: set[Timer], now: int) -> Iterator[Finding]:
     """W: a new revision comes up, takes over, or waits for an instant or for what it lacks."""
     parked = model.parked
-    if parked is not None and parked.lacks is Lack.EDIT and model.failures < state.settings.load_attempts:
+    if parked is not None and parked.lacks is Lack.EDIT and model.tries_failed < state.settings.load_attempts:
         yield Finding("W", f"{model.name} is parked until somebody edits it, and may be tried again")
     if parked is not None and (parked.until, "unpark", model.name) in timers:
         return

@@ -53,7 +53,7 @@ def fairness_of(scope: Scope) -> list[str]:
         "a holder whose replica was lost says so",
     ]
     if scope.fragile:
-        assumed.append("the death of an unused copy is heard before its residency ends")
+        assumed.append("the death of an unused copy is heard before its trial ends")
     if scope.completions_fair:
         assumed.append("a request that is being served is over in the end")
     return assumed

@@ -82,6 +82,7 @@ def _tell_time(key: tuple[str | int, ...], before: Situation, names: Names) -> s
         "silent": f"{owner} shows no progress for too long on {key[-2]}",
         "room": f"the room that {owner} leaves on {key[-2]} is waited for no longer",
         "residency": "a replica's residency ends",
+        "trial": f"{owner} has run for long enough on {key[-2]}",
         "retry": f"{owner} may be loaded again", "unpark": f"the instant that {owner} is parked for has come",
         "offline": f"{owner} has been unreachable for too long", "drain": f"the drain of {owner} reaches its deadline",
         "alone": f"{owner} has been silent for so long that others would be known to be so, too",

@@ -35,7 +35,7 @@ def what_was(state: State, start: int) -> Counter[str]:
 
 
 def _has_a_past(model: Model) -> bool:
-    return bool(model.failures or model.retry_at or model.parked or model.churn)
+    return bool(model.failures or model.early_deaths or model.retry_at or model.parked or model.churn)
 
 
 def kind_of(event: ev.Event) -> str:

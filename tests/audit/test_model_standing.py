@@ -78,7 +78,7 @@ def test_a_load_that_failed_is_told_in_the_workers_words_and_with_the_next_try_w
     cluster.request("q", "m")
     cluster.fail(cluster.effects[-1], "out of shared memory.")
     assert "Its last load failed: out of shared memory; the next try is due at " in told(cluster)
-    assert " 1 waits because its last load failed and the next try is due later; it looks again at " in told(cluster)
+    assert " 1 waits because it failed to come up, and the next try is due later; it looks again at " in told(cluster)
     cluster.send(cmd.CancelRequest(request="q", reason="client left"))
     assert "out of shared memory." in told(cluster)
     assert "the next try" not in told(cluster)

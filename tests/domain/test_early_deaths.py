@@ -40,7 +40,7 @@ def test_one_copy_that_dies_early_is_an_accident_and_loaded_again_at_once() -> N
     cluster.forget()
     die(cluster)
     assert loads_begun(cluster) == 1
-    assert cluster.state.models["m"].failures == 0
+    assert cluster.state.models["m"].tries_failed == 0
 
 
 def test_a_floor_whose_copies_die_early_one_after_the_other_is_given_more_and_more_time_and_then_parked() -> None:
@@ -92,13 +92,13 @@ def test_a_copy_that_has_served_somebody_makes_up_for_those_before_it() -> None:
     die(cluster)
     cluster.wait(1)
     cluster.settle()
-    assert cluster.state.models["m"].failures == 1, "that it has loaded says nothing: the others had loaded, too"
+    assert cluster.state.models["m"].tries_failed == 1, "that it has loaded says nothing: the others had loaded, too"
     assert isinstance(cluster.request("r", "m"), Locked)
     cluster.forget()
     cluster.release("r")
     (proved,) = [event for event in cluster.events if isinstance(event, ev.ReplicaProved)]
     model = cluster.state.models["m"]
-    assert (proved.deaths, model.failures, model.early_deaths, model.failed_nodes) == (2, 0, 0, ())
+    assert (proved.deaths, model.tries_failed, model.early_deaths, model.tried_on) == (2, 0, 0, ())
     die(cluster)
     assert loads_begun(cluster) == 1, "it has served: its end is no failed try"
     check_replay(cluster)
@@ -113,16 +113,70 @@ def test_a_call_that_was_not_served_proves_nothing(outcome: str) -> None:
     cluster.send(cmd.ReleaseLock(request="r", outcome=outcome))
     assert cluster.count("ReplicaProved") == 0
     die(cluster)
-    assert cluster.state.models["m"].failures == 1
+    assert cluster.state.models["m"].tries_failed == 1
 
 
-def test_an_unused_copy_that_dies_after_its_residency_dies_of_something_else() -> None:
+def test_an_unused_copy_that_dies_long_after_its_load_dies_of_something_else() -> None:
     cluster = with_a_floor()
     for _ in range(5):
         cluster.forget()
-        die(cluster, after=30)
-        assert loads_begun(cluster) == 1, "min_residency has passed"
+        die(cluster, after=600)
+        assert loads_begun(cluster) == 1
         cluster.settle()
+
+
+def test_how_long_a_copy_is_safe_from_eviction_says_nothing_about_when_it_dies_early() -> None:
+    cluster = with_a_floor()
+    cluster.send(cmd.ChangeSettings(values={"min_residency": 0}))
+    die(cluster, after=60)
+    cluster.settle()
+    die(cluster, after=60)
+    assert cluster.state.models["m"].tries_failed == 1
+
+
+def test_a_call_that_broke_off_may_have_been_the_end_of_its_copy_whoever_says_so_first() -> None:
+    cluster = with_a_floor()
+    for number in range(2):
+        cluster.wait(3600)
+        cluster.request(f"r{number}", "m")
+        cluster.send(cmd.ReleaseLock(request=f"r{number}", outcome="failed", detail="it ended within an answer"))
+        cluster.forget()
+        die(cluster)
+        if not number:
+            cluster.settle()
+    assert loads_begun(cluster) == 0
+    assert cluster.state.models["m"].tries_failed == 1
+
+
+def test_a_load_makes_up_for_loads_that_failed_whatever_died_early_before() -> None:
+    """A standby that nobody calls: each day its copy dies, and the first load after that fails."""
+    cluster = with_a_floor()
+    die(cluster)
+    cluster.settle()
+    for _ in range(5):
+        die(cluster, after=86_400)
+        cluster.fail(cluster.effects[0])
+        cluster.settle()
+        cluster.wait(60)
+        cluster.settle()
+        assert cluster.state.models["m"].failures == 0
+        assert "m" in cluster.state.warm
+
+
+def test_copies_that_are_missing_together_count_once() -> None:
+    cluster = Cluster()
+    cluster.node("n", vram=24, slots=4)
+    cluster.model("m", vram=5, min_replicas=4)
+    cluster.settle()
+    for _ in range(3):
+        cluster.wait(1)
+        cluster.send(cmd.ReportRunning(node="n", boot="boot-1", asked_at=cluster.now, running=()))
+        check_invariants(cluster)
+        cluster.wait(60)
+        cluster.settle()
+    model = cluster.state.models["m"]
+    assert (model.early_deaths, model.tries_failed) == (3, 2)
+    assert len(cluster.state.warm["m"].where) == 4
 
 
 def test_a_copy_that_dies_at_its_first_call_dies_early_however_long_it_was_there() -> None:
@@ -146,7 +200,7 @@ def test_copies_that_die_together_die_of_one_thing() -> None:
     cluster.settle()
     for replica in list(cluster.state.by_model["m"]):
         cluster.send(cmd.ReportReplicaDied(replica=replica, reason="the driver was updated"))
-    assert cluster.state.models["m"].failures == 0
+    assert cluster.state.models["m"].tries_failed == 0
     cluster.settle()
     assert len(cluster.state.warm["m"].where) == 4
 

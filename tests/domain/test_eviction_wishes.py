@@ -68,7 +68,7 @@ def test_room_is_made_where_the_last_load_did_not_fail_though_it_takes_more_vict
     cluster.wait(2)
     reserved = next(event for event in cluster.events if isinstance(event, ev.ReplicaReserved))
     assert (reserved.node, len(reserved.victims)) == ("b", 2)
-    assert reserved.explanation.note == "b makes room for m rather than a: its last load failed there."
+    assert reserved.explanation.note == "b makes room for m rather than a: it failed to come up there."
     check_invariants(cluster)
     check_replay(cluster)
 
@@ -168,5 +168,5 @@ def test_in_a_large_cluster_too_room_is_made_elsewhere_than_where_the_load_faile
     assert reserved.node != failed
     assert (
         reserved.explanation.note
-        == f"{reserved.node} makes room for m rather than {failed}: its last load failed there."
+        == f"{reserved.node} makes room for m rather than {failed}: it failed to come up there."
     )

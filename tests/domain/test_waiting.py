@@ -297,7 +297,7 @@ def test_the_instants_that_wake_are_told_by_what_they_are() -> None:
     cluster.fail(cluster.effects[0])
     cluster.settle()
     cluster.wait(2)
-    assert causes(cluster, "tries")[-1] == "the pause after its model's failed load is over"
+    assert causes(cluster, "tries")[-1] == "the pause after its model failed to come up is over"
 
 
 def test_a_wake_up_says_which_model_or_node_has_changed() -> None:

@@ -139,7 +139,7 @@ def test_every_field_of_an_entity_is_in_the_picture_or_said_to_be_left_out() -> 
     in_picture = {
         Replica: {
             "model", "node", "index", "phase", "claim", "owed_in", "drops", "disk", "silent_at", "held", "beneficiary",
-            "evictable_at", "tries", "room_by", "on_trial",
+            "evictable_at", "tries", "room_by", "trial_until",
         },
         Request: {"model", "holder", "tenant", "priority", "status", "replica", "wait", "passes", "prefix"},
         Node: {
@@ -149,7 +149,7 @@ def test_every_field_of_an_entity_is_in_the_picture_or_said_to_be_left_out() -> 
             "worker_budget", "drained_by_worker", "left",
         },
         Model: {
-            "name", "aliases", "scheduling", "declared_spec", "serving_spec", "failed_nodes",
+            "name", "aliases", "scheduling", "declared_spec", "serving_spec", "failed_nodes", "died_on",
         },
     }  # fmt: skip
     left_out = {
@@ -168,7 +168,8 @@ def test_a_change_of_what_decisions_read_changes_the_picture() -> None:
     replica = next(iter(situation.state.replicas.values()))
     changed = {
         "evictable_at": situation.now + 5, "disk": 7, "held": True, "tries": 2, "owed_in": ((0, 1),), "revision": 9,
-        "drops": (("m", 1, 1),), "used_at": situation.now, "silent_at": situation.now + 9, "on_trial": True,
+        "drops": (("m", 1, 1),), "used_at": situation.now, "silent_at": situation.now + 9,
+        "trial_until": situation.now + 9,
     }  # fmt: skip
     seen = set()
     for field, value in changed.items():
