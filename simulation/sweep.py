@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ FAILURES_SHOWN = 20
 
 
 class Job:
-    """What a process needs to run one seed: text, because a parsed scenario does not travel."""
+    """What a process needs to run one seed: text, because a parsed scenario does not travel. It is read once there."""
 
     def __init__(self, scenario: Scenario, mutant: str | None, until: int | None) -> None:
         self.text, self.name, self.folder = toml.dump(scenario.raw), scenario.source, scenario.folder
@@ -35,11 +36,14 @@ class Job:
         self.mutant, self.until = mutant, until
 
     def __call__(self, seed: int) -> dict[str, Any]:
-        scenario = Scenario.parse(self.text, self.name, Path(self.folder))
-        scenario = replace(scenario, flags=self.flags, by_seed=self.by_seed)
-        if self.trace:
-            scenario = with_trace(scenario, self.trace)
+        scenario = _scenario(self.text, self.name, self.folder, self.flags, self.by_seed, self.trace)
         return run(scenario, seed=seed, mutant=self.mutant, until=self.until).report
+
+
+@lru_cache(1)
+def _scenario(text: str, name: str, folder: str, flags: tuple[str, ...], by_seed: bool, trace: str) -> Scenario:
+    scenario = replace(Scenario.parse(text, name, Path(folder)), flags=flags, by_seed=by_seed)
+    return with_trace(scenario, trace) if trace else scenario
 
 
 def sweep(
