@@ -357,7 +357,7 @@ def _add_replicas(
         if since >= 0:
             row += (instants.of(replica.evictable_at), uses.index(replica.used_at), idle.index(since))
             if replica.trial_until:
-                row.append(replica.trial_until > now)
+                row.append((replica.trial_until > now) + (replica.trial_until >= FOREVER))
             if settings.recent_uses:
                 row.append(recent_uses(state, replica))
             for delay in (settings.scale_down_delay, idle_unload_of(state, model) if model else FOREVER):
