@@ -253,13 +253,13 @@ class Model(msgspec.Struct, frozen=True, gc=False):
     failures: int = 0
     """Loads failed in a row."""
     early_deaths: int = 0
-    """Copies in a row that died before they had served anybody. Only one that serves makes up for them."""
+    """Copies in a row that died on trial; see :mod:`interlock.domain.trials`. One that loads does not end the row."""
     failure: str = ""
     """The backend's own words for the last of them."""
     failed_nodes: tuple[str, ...] = ()
     """Where loads failed since one did not."""
     died_on: tuple[str, ...] = ()
-    """Where copies died early since one served, but for the first of them, which may be an accident."""
+    """Where those died, but for the first of them, which may be an accident."""
     retry_at: int = 0
     """No load of this model is tried before."""
     churn: Churn | None = None
@@ -282,8 +282,9 @@ class Model(msgspec.Struct, frozen=True, gc=False):
         return bool(self.declared_spec.backend)
 
 
-SERVED, FAILED = "served", "failed"
-"""The outcomes of a call that its backend has answered, and of one that broke off."""
+SERVED = "served"
+ANSWERED = frozenset({SERVED, "declined"})
+"""The outcomes of calls that their backend has answered, be it that it cannot do what was asked."""
 
 
 class Replica(msgspec.Struct, frozen=True, gc=False):
@@ -334,7 +335,7 @@ class Replica(msgspec.Struct, frozen=True, gc=False):
     room_by: int = 0
     """While it is unloading: until when loads wait for the room that it leaves rather than evict somebody."""
     trial_until: int = 0
-    """Until when its death counts as early though nobody calls it; 0 when it has served, or others died beside it."""
+    """Until when its death counts as early; 0 when it has answered somebody, or another copy died early beside it."""
     retired: bool = False
     """It makes way for a new revision: it takes no new locks while others serve, and leaves when it is idle."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from . import events as ev
-from . import patience
+from . import patience, trials
 from .causes import LoadCause
 from .churn import churn_after_eviction, churn_after_load, stay
 from .claims import in_pools, total
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 LONGEST_BACKOFF = 5 * MINUTE
 SHORTEST_PAUSE = SECOND
 """How long a model is left alone at least when its tries are spent."""
-TRIAL = 10 * MINUTE
-"""A copy that dies unused within this time after its load dies early. The kubelet forgets a container's crashes
-after as long: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restarts"""
 UNLOAD_TRIES = 3
 """An unload is asked for so often; after that only the worker's own word about what it runs settles it."""
 
@@ -239,7 +236,7 @@ def _now_loaded(state: State, replica: Replica, took: int, now: int) -> list[ev.
     staying = stay(state, replica, churn.cycles if churn is not None else 0)
     fresh = ev.ReplicaLoaded(
         at=now, replica=replica.id, model=replica.model, node=replica.node, address=replica.address,
-        evictable_at=now + staying, churn=churn, trial_until=now + TRIAL,
+        evictable_at=now + staying, churn=churn, trial_until=now + trials.TRIAL,
         load_rate=measured(state.nodes[replica.node].load_rate, _loaded_bytes(state, replica), took),
     )  # fmt: skip
     if churn is None or staying <= state.settings.min_residency:
@@ -321,25 +318,14 @@ def pause_after(settings: Settings, failures: int) -> int:
     return min(pause, LONGEST_BACKOFF)
 
 
-def died_early(state: State, replica: Replica, now: int) -> bool:
-    """Whether this copy dies before it has served anybody: while somebody calls it, or unused and not long after it
-    has loaded.
-    """
-    model = state.models.get(replica.model)
-    if model is None or not replica.trial_until or replica.revision != model.declared:
-        return False
-    return now < replica.trial_until or state.lock_count(replica.id) > 0
-
-
 def retry_after_death(state: State, model: Model, now: int) -> int:
     """When a model is loaded again of which a copy has died early; 0 when at once.
 
     One such death may be an accident. A second in a row is as good as a load that failed: else one copy would be loaded
     after the other for ever.
     """
-    if not model.early_deaths:
-        return 0
-    return now + pause_after(state.settings, max(model.failures, model.early_deaths))
+    deaths = trials.early_deaths(state, model, now)
+    return now + pause_after(state.settings, max(model.failures, deaths)) if deaths else 0
 
 
 def fail(state: State, replica: Replica, reason: str, now: int, *, gone: bool = False) -> list[ev.Event]:
@@ -440,7 +426,7 @@ def lose(state: State, replica: Replica, reason: str, now: int, *, gone: bool, d
         return []
     if replica.phase in LOADING_PHASES and not gone:
         return fail(state, replica, reason, now)
-    early = died and died_early(state, replica, now)
+    early = died and trials.dies_early(state, replica, now)
     lost = ev.ReplicaLost(
         at=now, replica=replica.id, model=replica.model, node=replica.node, reason=reason, gone=gone,
         op=replica.op + 1, silent_at=now + state.settings.load_silence, room_by=_room_by(state, now),

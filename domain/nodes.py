@@ -358,8 +358,10 @@ def report_running(state: State, command: ReportRunning, now: int) -> list[ev.Ev
         if replica.phase is Phase.LOADED:
             # Of one model's copies that are missing together one at most dies early: they may have died of one thing.
             died = replica.model not in blamed
-            events += loads.lose(state, replica, "its worker no longer runs it", now, gone=True, died=died)
-            blamed.add(replica.model)
+            lost = loads.lose(state, replica, "its worker no longer runs it", now, gone=True, died=died)
+            events += lost
+            if any(isinstance(event, ev.ReplicaLost) and event.early for event in lost):
+                blamed.add(replica.model)
         elif replica.tries >= loads.UNLOAD_TRIES:
             events += loads.confirm_unload(state, replica, now)
     return [*events, *_strays(state, node.name, command.running, now)]

@@ -123,6 +123,8 @@ def _unpark(state: State, model: Model, command: Review, now: int, *, below: boo
         return [ev.ModelUnparked(at=now, model=model.name, cause="its floor is kept")]
     # A copy that has loaded since, a higher load_attempts, or room where no load has failed says as much as an edit.
     may_try = parked.lacks is Lack.EDIT and not routing.is_spent(state, model)
+    # The instant of a pause is over with the pause, when a copy has loaded or served since.
+    may_try |= parked.lacks is Lack.TIME and parked.reason is RefusalCode.LOAD_FAILED and model.retry_at <= now
     # What waits for the instant at which it may evict is helped by room that comes free before.
     lacks = Lack.CAPACITY if parked.reason is RefusalCode.CAPACITY_EXHAUSTED else parked.lacks
     cured = command.change in CURES.get(lacks, ()) or command.change is ChangeKind.UNPARK

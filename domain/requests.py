@@ -7,7 +7,7 @@ import msgspec
 from . import affinity, causes, churn, loads, routing, tenants
 from . import events as ev
 from .commands import AcquireLock, CancelRequest, LoseHolder, ReleaseLock, ReportBackendGone
-from .entities import SERVED, Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait, WaitKind
+from .entities import ANSWERED, Model, NodeStatus, Phase, Replica, Request, RequestStatus, Wait, WaitKind
 from .errors import Conflict, InvalidField
 from .explanation import Explanation
 from .fairness import fair_order
@@ -208,7 +208,7 @@ def let_go(state: State, request: Request, outcome: str, detail: str, now: int) 
         )
     ]  # fmt: skip
     model = state.models.get(replica.model)
-    if model is not None and model.early_deaths and outcome == SERVED and replica.revision == model.declared:
+    if model is not None and model.early_deaths and outcome in ANSWERED and replica.revision == model.declared:
         events += _proved(model, replica, now)
     locks = state.lock_count(replica.id) - 1
     if model is not None and state.takes_locks(replica):

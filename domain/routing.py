@@ -202,8 +202,9 @@ def is_spent(state: State, model: Model) -> bool:
 
 def is_tried_enough(state: State, model: Model, node: str) -> bool:
     """Whether its loads have failed as often as they may, this node among those, or on as many nodes."""
-    attempts, failed = state.settings.load_attempts, model.tried_on
-    return model.tries_failed >= attempts and (len(failed) >= attempts or node in failed)
+    attempts = state.settings.load_attempts
+    rows = ((model.failures, model.failed_nodes), (model.early_deaths - 1, model.died_on))
+    return any(count >= attempts and (len(nodes) >= attempts or node in nodes) for count, nodes in rows)
 
 
 def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, waits: bool = True) -> Plan:
@@ -256,10 +257,13 @@ MEND = "Mend what the backend reports, or edit the model."
 
 
 def tries_in_words(model: Model) -> str:
-    """How often in a row the model could not be brought up."""
-    if model.early_deaths - 1 <= model.failures:
+    """How often in a row the model failed to come up."""
+    if model.early_deaths < 2:
         return f"Loading {model.name} failed {model.failures} times"
-    return f"{model.early_deaths} copies of {model.name} in a row were lost before they had served anybody"
+    died = f"{model.early_deaths} copies of {model.name} in a row were lost before they had served anybody"
+    if not model.failures:
+        return died
+    return f"{died}, and {model.failures} {'load' if model.failures == 1 else 'loads'} failed since"
 
 
 def _tries_spent(state: State, model: Model, now: int, besides: str = "") -> Refuse:

@@ -6,10 +6,11 @@ from msgspec.structs import replace
 
 from interlock.domain import events as ev
 from interlock.domain.claims import Claim
-from interlock.domain.entities import FAILED, SERVED, Model, Phase, Replica, Request, RequestStatus
+from interlock.domain.entities import ANSWERED, Model, Phase, Replica, Request, RequestStatus
 from interlock.domain.recent_use import count_eviction, count_use, remember_uses
 from interlock.domain.state import State
 from interlock.domain.timers import arm_idle, arm_idle_of
+from interlock.domain.trials import early_deaths, has_lasted
 from interlock.domain.units import FOREVER
 
 from .changes import (
@@ -152,8 +153,23 @@ def _replica_load_failed(state: State, event: ev.ReplicaLoadFailed) -> None:
 
 def _loads_again(model: Model) -> Model:
     """The model as if no load of it had ever failed; copies that died early had loaded, too."""
-    model = replace(model, failures=0, failed_nodes=())
+    return _at_rest(replace(model, failures=0, failed_nodes=()))
+
+
+def _lasts(model: Model) -> Model:
+    """The model as if no copy of it had ever died early."""
+    return _at_rest(replace(model, early_deaths=0, died_on=()))
+
+
+def _at_rest(model: Model) -> Model:
     return model if model.tries_failed else replace(model, failure="", retry_at=0)
+
+
+def _stops_serving(state: State, replica: Replica, now: int) -> None:
+    """If it has lasted, that is remembered: it ends the row of those that died before it."""
+    model = state.models.get(replica.model)
+    if model is not None and model.early_deaths and has_lasted(replica, model, now):
+        put_model(state, _lasts(model))
 
 
 def _forgiven(model: Model) -> Model:
@@ -221,11 +237,8 @@ def _replica_released(state: State, event: ev.ReplicaReleased) -> None:
     request = state.requests[event.request]
     end_request(state, request)
     if request.status is RequestStatus.LOCKED:
-        if event.outcome == SERVED:
+        if event.outcome in ANSWERED:
             _off_trial(state, event.replica)
-        elif event.outcome == FAILED and state.replicas[event.replica].trial_until:
-            # What made the call fail may be its end: of that the worker's word comes later.
-            state.replicas[event.replica] = replace(state.replicas[event.replica], trial_until=FOREVER)
         _unlock(state, request, event.at)
 
 
@@ -279,6 +292,7 @@ def _replica_retired(state: State, event: ev.ReplicaRetired) -> None:
 @applies(ev.ReplicaEvicted)
 def _replica_evicted(state: State, event: ev.ReplicaEvicted) -> None:
     count_eviction(state, state.replicas[event.replica])
+    _stops_serving(state, state.replicas[event.replica], event.at)
     replica = replace(
         state.replicas[event.replica],
         phase=Phase.UNLOADING,
@@ -308,6 +322,7 @@ def _hold_released(state: State, event: ev.HoldReleased) -> None:
 @applies(ev.UnloadRequested)
 def _unload_requested(state: State, event: ev.UnloadRequested) -> None:
     replica = state.replicas[event.replica]
+    _stops_serving(state, replica, event.at)
     unstage(state, replica)
     put_replica(
         state,
@@ -332,9 +347,13 @@ def _unload_confirmed(state: State, event: ev.UnloadConfirmed) -> None:
 def _replica_lost(state: State, event: ev.ReplicaLost) -> None:
     model = state.models.get(event.model)
     if model is not None and event.early:
+        if not early_deaths(state, model, event.at):
+            model = _lasts(model)
         if event.retry_at:
             died_on = _with(model.died_on, event.node)
             model = replace(model, failure=event.reason, died_on=died_on, retry_at=event.retry_at)
         put_model(state, replace(model, early_deaths=model.early_deaths + 1))
         _others_say_nothing_new(state, model)
+    else:
+        _stops_serving(state, state.replicas[event.replica], event.at)
     _let_go(state, state.replicas[event.replica], "lost", event)

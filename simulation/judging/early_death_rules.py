@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from interlock.domain import events as ev
-from interlock.domain.units import FOREVER, MINUTE
+from interlock.domain.units import MINUTE
 from interlock.simulation.clock import START
 
 from .court import Court
@@ -21,17 +21,16 @@ OF_ITS_NODE = frozenset(
 
 LONGEST_PAUSE = 5 * MINUTE
 TEN_MINUTES = 10 * MINUTE
-"""How long after its load a copy that nobody calls dies early."""
+"""A copy that dies so soon after its load dies early, if it has served nobody; another has lasted."""
 
 
 @dataclass
 class _Fresh:
-    """A copy that has served nobody since it loaded: until when it may not die unused, and who calls it."""
+    """A copy that has served nobody since it loaded, and until when it may not die."""
 
     model: str
     revision: int
     until: int
-    calls: set[str]
 
 
 class EarlyDeathRules:
@@ -62,24 +61,13 @@ class EarlyDeathRules:
             return  # it was there before the run, and has served
         replica = self.court.picture.replicas.get(event.replica)
         revision = replica.revision if replica is not None else 0
-        self.fresh[event.replica] = _Fresh(event.model, revision, event.at + TEN_MINUTES, set())
-
-    def on_ReplicaLocked(self, event: ev.ReplicaLocked) -> None:
-        if (copy := self.fresh.get(event.replica)) is not None:
-            copy.calls.add(event.request)
-
-    def on_CallWentUnanswered(self, event: ev.CallWentUnanswered) -> None:
-        if (copy := self.fresh.get(event.replica)) is not None:
-            copy.calls.discard(event.request)
+        self.fresh[event.replica] = _Fresh(event.model, revision, event.at + TEN_MINUTES)
 
     def on_ReplicaReleased(self, event: ev.ReplicaReleased) -> None:
         copy = self.fresh.get(event.replica)
         if copy is None:
             return
-        copy.calls.discard(event.request)
-        if event.outcome == "failed":
-            copy.until = FOREVER  # it may be dead by now
-        if event.outcome != "served":
+        if event.outcome not in ("served", "declined"):
             return
         del self.fresh[event.replica]
         if self._is_declared(copy):
@@ -89,37 +77,42 @@ class EarlyDeathRules:
         self.failed.pop(event.model, None)
 
     def on_ReplicaLost(self, event: ev.ReplicaLost) -> None:
-        copy, row = self.fresh.pop(event.replica, None), self.row.get(event.model, 0)
-        dies_early = (
-            copy is not None
-            and event.reason not in OF_ITS_NODE
-            and self._is_declared(copy)
-            and (event.at < copy.until or bool(copy.calls))
-        )
+        copy = self._gone(event)
         what = f"{event.replica} of {event.model}"
-        if event.early and not dies_early:
-            self.court.breach("S", f"{what} counts as one that died before it had served anybody", event.replica)
-        if dies_early and not event.early:
-            self.court.breach("T", f"{what} died before it had served anybody, and nothing counts that", event.replica)
-        if not dies_early:
+        if copy is None or event.reason in OF_ITS_NODE or event.at >= copy.until or not self._is_declared(copy):
+            if event.early:
+                self.court.breach("S", f"{what} counts as one that died before it had served anybody", event.replica)
             return
-        pause = event.retry_at - event.at if event.retry_at else 0
-        if row and pause < min(self.court.settings.load_backoff << (row - 1), LONGEST_PAUSE):
-            text = (
-                f"{what} is the {row + 1}th in a row to die before it has served anybody, and is loaded again at once"
-            )
-            self.court.breach("T", text, event.model)
-        if not row and pause:
-            text = f"{event.model} is left alone for {what}, and the one before it had served somebody"
-            self.court.breach("W", text, event.model)
-        self.row[event.model] = row + 1
+        if not event.early:
+            self.court.breach("T", f"{what} died before it had served anybody, and nothing counts that", event.replica)
+        if any(one.model == event.model and event.at >= one.until for one in self.fresh.values()):
+            self.row.pop(event.model, None)  # another has lasted
+        self._judge_pause(event, what, self.row.get(event.model, 0))
+        self.row[event.model] = self.row.get(event.model, 0) + 1
         for other in [name for name, one in self.fresh.items() if one.model == event.model]:
             del self.fresh[other]  # what is there already says nothing new
 
-    def _leaves(self, event: ev.ReplicaEvicted | ev.UnloadRequested) -> None:
-        self.fresh.pop(event.replica, None)
+    def _judge_pause(self, event: ev.ReplicaLost, what: str, row: int) -> None:
+        pause = event.retry_at - event.at if event.retry_at else 0
+        if row and pause < min(self.court.settings.load_backoff << (row - 1), LONGEST_PAUSE):
+            dies = f"{what} is the {row + 1}th in a row to die before it has served anybody"
+            self.court.breach("T", f"{dies}, and is loaded again at once", event.model)
+        if not row and pause:
+            text = f"{event.model} is left alone for {what}, and the one before it had served somebody"
+            self.court.breach("W", text, event.model)
 
-    on_ReplicaEvicted = on_UnloadRequested = _leaves
+    def _gone(self, event: ev.ReplicaLost | ev.ReplicaEvicted | ev.UnloadRequested) -> _Fresh | None:
+        """Whoever goes after its ten minutes has lasted."""
+        copy = self.fresh.pop(event.replica, None)
+        if copy is not None and event.at >= copy.until and self._is_declared(copy):
+            self.row.pop(event.model, None)
+        return copy
+
+    def on_ReplicaEvicted(self, event: ev.ReplicaEvicted) -> None:
+        self._gone(event)
+
+    def on_UnloadRequested(self, event: ev.UnloadRequested) -> None:
+        self._gone(event)
 
     def _anew(self, event: ev.RevisionDeclared | ev.ModelRemoved) -> None:
         self.row.pop(event.model, None)

@@ -199,11 +199,19 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
 
 
 def room_elsewhere(state: State, model: Model) -> str:
-    """A node with room on which no load of it has failed, when it has failed on fewer nodes than it may be tried."""
-    if len(model.tried_on) >= state.settings.load_attempts:
-        return ""
+    """A node with room on which it has not failed to come up, when it has on fewer nodes than it may be tried."""
     choice = placement.choose(state, model)
-    return choice.room.node if choice is not None and choice.room.node not in model.tried_on else ""
+    if choice is None or is_spent(state, model, choice.room.node):
+        return ""
+    return choice.room.node
+
+
+def is_spent(state: State, model: Model, node: str) -> bool:
+    """Whether its loads have failed, or its copies died early, as often as they may: there, or on as many nodes."""
+    attempts = state.settings.load_attempts
+    if model.failures >= attempts and (node in model.failed_nodes or len(model.failed_nodes) >= attempts):
+        return True
+    return model.early_deaths > attempts and (node in model.died_on or len(model.died_on) >= attempts)
 
 
 def _above_budget(state: State) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from interlock.domain import clocks, contact, left_behind, loads, nodes, patience, requests
+from interlock.domain import clocks, contact, left_behind, loads, nodes, patience, requests, trials
 from interlock.domain import events as ev
 from interlock.domain.applying import replicas
 from interlock.domain.commands import ReportReplicaDied
@@ -180,7 +180,7 @@ def budget_leaves_loads(patches: Patches) -> None:
 
 def early_deaths_count_for_nothing(patches: Patches) -> None:
     """A floor whose copies die before they have served anybody is loaded again at once, for ever."""
-    patches.swap(loads.died_early, lambda at, replica, now: False)
+    patches.swap(trials.dies_early, lambda at, replica, now: False)
 
 
 def accidents_pause(patches: Patches) -> None:

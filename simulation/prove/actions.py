@@ -180,7 +180,7 @@ def _of_worker(situation: Situation, worker: world.Worker, scope: Scope) -> Iter
 
 
 def _dies_young(situation: Situation, replica: Replica) -> bool:
-    """Whether it may die now, soon after it has loaded or at its first call, before it has served anybody.
+    """Whether it may die now, soon after it has loaded, before it has served anybody.
 
     Not while the word of another that has died so is on its way: else such words would gather without end.
     """
@@ -188,7 +188,7 @@ def _dies_young(situation: Situation, replica: Replica) -> bool:
         return False
     if _is_dead_on_its_way(situation):
         return False
-    return situation.now < replica.trial_until or replica.id in situation.state.locks
+    return situation.now < replica.trial_until
 
 
 def _is_dead_on_its_way(situation: Situation) -> bool:
@@ -220,7 +220,7 @@ def _of_time(situation: Situation, picture: Picture, scope: Scope) -> Iterator[A
     """Each instant that is to come may come next; those of residency, which are compared, in their order."""
     found: _Instants = {}
     _find_replicas(found, situation, picture)
-    if scope.fragile or scope.amount("kills"):
+    if scope.amount("kills") or (scope.fragile and not _is_dead_on_its_way(situation)):
         _find_trials(found, situation, picture)
     _find_requests(found, situation, picture)
     _find_tenants(found, situation)
@@ -251,9 +251,7 @@ def _find_replicas(found: _Instants, situation: Situation, picture: Picture) -> 
 
 
 def _find_trials(found: _Instants, situation: Situation, picture: Picture) -> None:
-    """The ends of trials, which count where processes die, and not while the word of such a death is on its way."""
-    if _is_dead_on_its_way(situation):
-        return
+    """The ends of trials, which count where processes die."""
     for replica_id in picture.replicas:
         replica = situation.state.replicas[replica_id]
         if replica.phase is Phase.LOADED and situation.now < replica.trial_until < FOREVER:

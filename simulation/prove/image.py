@@ -161,7 +161,7 @@ class Vocabulary:
         slot = slot_of(replica)
         fixed = (
             slot, replica.claim, replica.disk, replica.phase, replica.owed_in, replica.held, replica.tries,
-            replica.used_at > 0, replica.trial_until != 0,
+            replica.used_at > 0, replica.phase is Phase.LOADED and replica.trial_until != 0,
         )  # fmt: skip
         since = idle_since(replica) if replica.phase is Phase.LOADED else -1
         return _keep(self.replicas, replica, (replica, slot, self.number(fixed), since))
@@ -357,7 +357,7 @@ def _add_replicas(
         if since >= 0:
             row += (instants.of(replica.evictable_at), uses.index(replica.used_at), idle.index(since))
             if replica.trial_until:
-                row.append((replica.trial_until > now) + (replica.trial_until >= FOREVER))
+                row.append(replica.trial_until > now)
             if settings.recent_uses:
                 row.append(recent_uses(state, replica))
             for delay in (settings.scale_down_delay, idle_unload_of(state, model) if model else FOREVER):

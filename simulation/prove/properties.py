@@ -31,7 +31,7 @@ from interlock.domain.state import State, Timer
 from interlock.domain.tenants import limits_of
 from interlock.domain.units import FOREVER, GIB, SECOND
 from interlock.domain.variant import passes_left
-from interlock.simulation.judging.judge import room_elsewhere
+from interlock.simulation.judging.judge import is_spent, room_elsewhere
 from interlock.simulation.judging.pools import there, would_hold, wrong_claim
 from interlock.simulation.judging.queueing import CURED_BY_ROOM
 from interlock.simulation.world import boot_of
@@ -147,7 +147,7 @@ def _passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: No
         if _rank(state, other) >= mine:
             continue
         ranks = its.scheduling.priority >= model.scheduling.priority and wait.until >= FOREVER
-        may_evict = ranks and not _is_spent(state, its, event.node)
+        may_evict = ranks and not is_spent(state, its, event.node)
         if _fits_there(state, its, event, node) and (may_evict or not event.victims):
             return its.name
     return ""
@@ -220,12 +220,7 @@ def _needless(state: State, event: ev.ReplicaReserved, model: Model, now: int) -
 def _in_vain(state: State, event: ev.ReplicaReserved, model: Model) -> bool:
     """Whether somebody leaves for a model whose loads have failed as often as they may, here or on as many nodes."""
     evicts = bool(event.victims) and causes.is_of_request_or_floor(event.cause)
-    return evicts and _is_spent(state, model, event.node)
-
-
-def _is_spent(state: State, model: Model, node: str) -> bool:
-    attempts = state.settings.load_attempts
-    return model.tries_failed >= attempts and (len(model.tried_on) >= attempts or node in model.tried_on)
+    return evicts and is_spent(state, model, event.node)
 
 
 def _floor_passed_over(state: State, event: ev.ReplicaReserved, model: Model, node: Node) -> str:
