@@ -202,9 +202,8 @@ def is_spent(state: State, model: Model) -> bool:
 
 def is_tried_enough(state: State, model: Model, node: str) -> bool:
     """Whether its loads have failed as often as they may, this node among those, or on as many nodes."""
-    attempts = state.settings.load_attempts
-    rows = ((model.failures, model.failed_nodes), (model.early_deaths - 1, model.died_on))
-    return any(count >= attempts and (len(nodes) >= attempts or node in nodes) for count, nodes in rows)
+    attempts, tried_on = state.settings.load_attempts, model.tried_on
+    return model.tries_failed >= attempts and (len(tried_on) >= attempts or node in tried_on)
 
 
 def first_copy(state: State, model: Model, now: int, *, strictly: bool = False, waits: bool = True) -> Plan:

@@ -207,11 +207,13 @@ def room_elsewhere(state: State, model: Model) -> str:
 
 
 def is_spent(state: State, model: Model, node: str) -> bool:
-    """Whether its loads have failed, or its copies died early, as often as they may: there, or on as many nodes."""
-    attempts = state.settings.load_attempts
-    if model.failures >= attempts and (node in model.failed_nodes or len(model.failed_nodes) >= attempts):
-        return True
-    return model.early_deaths > attempts and (node in model.died_on or len(model.died_on) >= attempts)
+    """Whether its loads have failed, or its copies died early, as often as they may, and it was tried enough there.
+
+    That is where either has happened, or anywhere when either has on as many nodes.
+    """
+    attempts, nodes = state.settings.load_attempts, {*model.failed_nodes, *model.died_on}
+    spent = model.failures >= attempts or model.early_deaths > attempts
+    return spent and (node in nodes or len(nodes) >= attempts)
 
 
 def _above_budget(state: State) -> Iterator[Finding]:

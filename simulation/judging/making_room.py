@@ -102,8 +102,9 @@ class RoomRules:
         """Whether the model's loads have failed as often as they may, this node among those, or on as many nodes."""
         failed, died = self.failed.get(model, Counter()), self.died.get(model, Counter())
         attempts = self.court.settings.load_attempts
-        rows = (row for row in (failed, died) if row.total() >= attempts)
-        return any(len(row) >= attempts or node in row for row in rows)
+        if max(failed.total(), died.total()) < attempts:
+            return False
+        return len(failed.keys() | died.keys()) >= attempts or self.is_avoided(model, node)
 
     def is_avoided(self, model: str, node: str) -> bool:
         """Whether the model could not be brought up there."""
