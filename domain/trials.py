@@ -7,8 +7,6 @@ outlives its trial has *lasted*, and ends the row of those that died before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from .entities import Model, Phase, Replica
 from .state import State
 from .units import MINUTE
@@ -32,5 +30,5 @@ def has_lasted(replica: Replica, model: Model, now: int) -> bool:
 
 def early_deaths(state: State, model: Model, now: int) -> int:
     """How many copies of the model have died early in a row: none if one that came after them has lasted."""
-    mine: Iterable[Replica] = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
+    mine = (state.replicas[replica] for replica in state.by_model.get(model.name, ()))
     return 0 if model.early_deaths and any(has_lasted(replica, model, now) for replica in mine) else model.early_deaths

@@ -284,11 +284,7 @@ class VirtualCluster:
                 self.clock.after(draw(delay, chance), self._dies, node, replica, number)
 
     def _dies(self, node: VirtualNode, replica: str, fault: int) -> None:
-        if fault not in node.trouble.dies:
-            return
-        node.in_doubt = True  # the word of it may get lost on the way
-        self.watch(node)
-        if self.kill(node, replica):
+        if fault in node.trouble.dies and self.kill(node, replica):
             self.watcher.fault_took_effect("backend-dies")
 
     def _strikes(self, model: str, faults: dict[int, str], kind: str) -> bool:
@@ -644,7 +640,9 @@ class VirtualCluster:
         return True
 
     def kill(self, node: VirtualNode, replica: str) -> bool:
-        """The replica's process dies; False when it has none."""
+        """The replica's process dies; False when it has none. The word of it may get lost on the way."""
+        node.in_doubt = True
+        self.watch(node)
         before = node.worker
         node.worker, answers = world.kill(node.worker, replica)
         for answer in answers:

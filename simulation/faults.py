@@ -256,8 +256,6 @@ class Faults:
         if not found:
             return
         node, replica = self.streams["process-kill"].choice(found)
-        node.in_doubt = True  # the word of it may get lost on the way
-        self.cluster.watch(node)
         self.took_effect(spec.kind, int(self.cluster.kill(node, replica)))
 
     def _strike_writer(self, number: int, spec: FaultSpec) -> End | None:

@@ -329,11 +329,9 @@ def _lost(e: ev.ReplicaLost) -> str:
 
 
 def _proved(e: ev.ReplicaProved) -> str:
-    died = (
-        "the copy that was lost before it had counts"
-        if e.deaths == 1
-        else (f"the {e.deaths} copies that were lost before they had count")
-    )
+    died = f"the {e.deaths} copies that were lost before they had count"
+    if e.deaths == 1:
+        died = "the copy that was lost before it had counts"
     return f"{e.replica} of {e.model} has answered its first call: {died} no longer."
 
 

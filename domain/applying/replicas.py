@@ -174,7 +174,7 @@ def _stops_serving(state: State, replica: Replica, now: int) -> None:
 
 def _forgiven(model: Model) -> Model:
     """The model as if no try of it had ever failed."""
-    return replace(model, failures=0, early_deaths=0, failure="", failed_nodes=(), died_on=(), retry_at=0)
+    return _lasts(_loads_again(model))
 
 
 def _with(nodes: tuple[str, ...], node: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from interlock.domain import events as ev
 from interlock.domain.units import MINUTE
@@ -24,8 +24,7 @@ TEN_MINUTES = 10 * MINUTE
 """A copy that dies so soon after its load dies early, if it has served nobody; another has lasted."""
 
 
-@dataclass
-class _Fresh:
+class _Fresh(NamedTuple):
     """A copy that has served nobody since it loaded, and until when it may not die."""
 
     model: str
@@ -65,9 +64,7 @@ class EarlyDeathRules:
 
     def on_ReplicaReleased(self, event: ev.ReplicaReleased) -> None:
         copy = self.fresh.get(event.replica)
-        if copy is None:
-            return
-        if event.outcome not in ("served", "declined"):
+        if copy is None or event.outcome not in ("served", "declined"):
             return
         del self.fresh[event.replica]
         if self._is_declared(copy):

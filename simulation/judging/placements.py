@@ -26,9 +26,9 @@ class Placements:
         self.picture = picture
         self.rates: dict[tuple[str, str], int] = {}
         self.failed: set[str] = set()
-        """Models that could not be brought up of late, so that it counts where."""
+        """Models whose last load failed, so that it counts where."""
         self.died_early: set[str] = set()
-        """Those of them of which copies have died before they had served anybody: only serving makes up for that."""
+        """Models of which copies have died before they had served anybody: a load does not make up for that."""
         self.margin = 0
         self.leaving: dict[str, ReplicaView] = {}
         """Per node, a replica that is taken to have left."""
@@ -44,14 +44,12 @@ class Placements:
             self.failed.add(event.model)
         elif isinstance(event, ev.ReplicaLost):
             if event.early and event.retry_at:
-                self.failed.add(event.model)
                 self.died_early.add(event.model)
         elif isinstance(event, ev.LoadStarted):
             if event.stage_rate:
                 self.rates["stage", event.node] = event.stage_rate
         else:
-            if event.model not in self.died_early:
-                self.failed.discard(event.model)
+            self.failed.discard(event.model)
             if event.load_rate:
                 self.rates["load", event.node] = event.load_rate
 
@@ -64,7 +62,9 @@ class Placements:
         """What speaks for another node than the one that was taken; empty when nothing does."""
         nodes, self.margin = self.picture.nodes, settings.disk_margin
         profile = find_profile(model.scheduling.placement or settings.placement, settings.placement_profiles)
-        if event.victims or len(nodes) > JUDGED_NODES_MAX or model.name in self.failed or profile is None:
+        if event.victims or len(nodes) > JUDGED_NODES_MAX or profile is None:
+            return ""
+        if model.name in self.failed or model.name in self.died_early:
             return ""
         if profile.filters or any(score not in SCORES for score, _ in profile.weights):
             return ""
