@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from . import events as ev
 from .engine import Engine
@@ -208,6 +209,8 @@ def _restore_request(state: State, request: Request) -> None:
 
 
 def _restore_replica(state: State, replica: Replica) -> None:
+    node, model = state.one_string_each(replica.node, replica.model)
+    replica = replace(replica, node=node, model=model)
     state.replicas[replica.id] = replica
     state.by_node.setdefault(replica.node, {})[replica.id] = None
     state.by_model.setdefault(replica.model, {})[replica.id] = None

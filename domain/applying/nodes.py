@@ -24,7 +24,7 @@ def _node_registered(state: State, event: ev.NodeRegistered) -> None:
         _forget_machine(state, old)
     drained = old.drained if old else False
     node = Node(
-        name=event.node,
+        name=old.name if old else event.node,
         address=event.address,
         boot=event.boot,
         status=_status(approved, drained),

@@ -33,8 +33,9 @@ from .tenants import take_in
 @applies(ev.ReplicaReserved)
 def _replica_reserved(state: State, event: ev.ReplicaReserved) -> None:
     state.reservations += 1
+    node, model = state.one_string_each(event.node, event.model)
     replica = Replica(
-        event.replica, state.reservations, event.model, event.node, event.index, event.revision, Phase.RESERVED,
+        event.replica, state.reservations, model, node, event.index, event.revision, Phase.RESERVED,
         event.claim, event.owed, event.disk, silent_at=event.silent_at, held=bool(event.victims),
         owed_in=event.owed_in or _owed_in(event), drops=event.drops,
     )  # fmt: skip

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from interlock.domain import commands as cmd
 from interlock.domain.commands import Locked, Rejected, Waiting
+from interlock.domain.engine import Engine
 from interlock.domain.entities import LoadSpec, Scheduling
 from interlock.domain.events import ReplicaEvicted, ReplicaLocked, ReplicaReserved, RequestQueued, RequestRefused
 from interlock.domain.selector import parse_selector
+from interlock.domain.snapshots import restore, take_snapshot
 from interlock.domain.units import GIB
 from tests.domain.cluster import Cluster, check_invariants, check_replay
 
@@ -516,3 +518,15 @@ def test_large_clusters_get_counts_the_best_and_the_nearest_instead_of_every_nod
     assert why.rejected == {"selector": 10, "replica": 29}
     assert len(why.considered) <= 11
     assert why.considered[0].outcome == "chosen"
+
+
+def test_a_replica_names_its_node_and_model_by_their_own_strings_however_the_state_came_to_be() -> None:
+    cluster = two_boards()
+    cluster.model("qwen3-8b")
+    cluster.loaded("qwen3-8b")
+    cluster.node("nvidia-thor", vram=128, labels={"tier": "fast"})  # its worker registers once more
+    replayed = Engine().replay(cluster.log)
+    for state in (replayed.state, restore(take_snapshot(replayed)).state):
+        (replica,) = state.replicas.values()
+        assert replica.node is next(name for name in state.nodes if name == replica.node)
+        assert replica.model is next(name for name in state.models if name == replica.model)
