@@ -113,14 +113,16 @@ def pick_warm(state: State, model: Model) -> str | None:
     if warm is None:
         return None
     order, parallel = warm.order, model.scheduling.parallel
-    locks, used_at, _, first, _ = order[0]
+    # Item by item: to take a key apart would reach for all that it holds, wherever in memory that lies.
+    head = order[0]
+    locks, used_at, first = head[0], head[1], head[3]
     if parallel and locks >= parallel:
         return None
     if len(order) == 1 or order[1][1] != used_at or order[1][0] != locks:
         return first
     # Of those on one node the oldest stands first, and stays the first.
     room = state.candidates(model).keys
-    roomiest = room[order[0][4]]
+    roomiest = room[head[4]]
     for key in order[1 : TIE_SCAN if len(state.nodes) <= LARGE_NODES else TIE_SCAN_LARGE]:
         if key[1] != used_at or key[0] != locks:
             break

@@ -214,10 +214,12 @@ def survey_warm(
     score = -float(locks)
     rows = [Considered(node, "chosen", "", chosen, score)] if chosen else []
     detail = _FEW_IN_FLIGHT[locks] if locks < _FEW else f"{locks} in flight"
-    for its, _, _, replica, name in _one_a_node(warm, chosen, node) if warm.twins else warm.order[:TOP_SCORES]:
-        if its != locks or len(rows) == TOP_SCORES:
+    # Each node once: so the chosen replica is told by its node, and nothing else of the others' keys is touched.
+    for key in _one_a_node(warm, chosen, node) if warm.twins else warm.order[:TOP_SCORES]:
+        if key[0] != locks or len(rows) == TOP_SCORES:
             break
-        if replica == chosen:
+        name = key[4]
+        if name == node:
             continue
         if full:
             rows.append(Considered(name, "rejected", "parallel", f"{locks} of {parallel} in flight"))
