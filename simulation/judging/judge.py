@@ -26,6 +26,8 @@ from .pools import name_of
 
 Finding = tuple[str, str, str]
 """Property, detail and subject."""
+Due = set[tuple[int, str]]
+"""The instants that have a timer, and what each belongs to."""
 
 
 def full(engine: Engine, picture: Picture) -> Iterator[Finding]:
@@ -98,7 +100,7 @@ def _unheld(state: State, picture: Picture) -> Iterator[Finding]:
 
 def forgotten(state: State, now: int) -> Iterator[Finding]:
     """W: what waits although nothing stands in its way, or although nothing will ever wake it."""
-    due = {(instant, owner) for instant, _, owner in state.timers}
+    due: Due = {(instant, owner) for instant, _, owner in state.timers}
     for name, queue in state.queues.items():
         model = state.models.get(name)
         if model is None:
@@ -142,16 +144,15 @@ def forgotten(state: State, now: int) -> Iterator[Finding]:
         replica = state.replicas[replica_id]
         if (replica.silent_at, replica_id) not in due:
             yield "W", f"{replica_id} holds memory on {replica.node} for a load, and nothing ends the hold", replica_id
-    yield from _floors(state, now)
-    yield from _roll_outs(state, now)
+    yield from _floors(state, now, due)
+    yield from _roll_outs(state, now, due)
     yield from _given_up_early(state)
 
 
-def _roll_outs(state: State, now: int) -> Iterator[Finding]:
+def _roll_outs(state: State, now: int, due: Due) -> Iterator[Finding]:
     """New revisions that could come up now, and that nobody brings up."""
     if "reconciler" in state.frozen:
         return
-    due = {(instant, owner) for instant, _, owner in state.timers}
     for name, model in state.models.items():
         if model.declared == model.serving or is_moving(state, model):
             continue  # what moves will have it looked at
@@ -177,7 +178,7 @@ def _wait(wait: object) -> str:
     return str(getattr(wait, "kind", "nothing"))
 
 
-def _floors(state: State, now: int) -> Iterator[Finding]:
+def _floors(state: State, now: int, due: Due) -> Iterator[Finding]:
     """Models below their floor that nobody will raise."""
     if "reconciler" in state.frozen:
         return
@@ -187,7 +188,7 @@ def _floors(state: State, now: int) -> Iterator[Finding]:
         if model.parked is None:
             yield "W", f"{name} is below its floor, not parked, and nothing is under way", name
         elif model.parked.lacks is Lack.TIME:
-            if (model.parked.until, name) not in {(instant, owner) for instant, _, owner in state.timers}:
+            if (model.parked.until, name) not in due:
                 yield "W", f"{name} is parked until an instant that has no timer", name
         elif model.parked.lacks is Lack.EDIT and model.tries_failed >= state.settings.load_attempts:
             # What has failed too often waits for a person, by design, unless it may have been the nodes' fault.
